@@ -1,0 +1,103 @@
+"""A network as an ordered list of named blocks and a head: the shape in which a freeze depth has a meaning.
+
+Shapes: N images, C channels, H and W pixels. L is the number of blocks.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["BlockNet"]
+
+
+class BlockNet(nn.Module):
+    """A CNN split into L named blocks and a head (all that follows the last convolutional block).
+
+    The network takes images with values in [0, 1] and normalises them itself, so whoever serves or explains it
+    cannot use another mean and standard deviation than it was trained with.
+
+    Args:
+        blocks: name -> module, in the order in which they run; each maps (N, C, H, W) to (N, C', H', W').
+        head: maps the last block's output to logits (N, classes).
+        mean: per-channel mean of the images the weights were trained with, in [0, 1].
+        std: per-channel standard deviation, > 0.
+        architecture: the name under which `backbones.build` makes this network.
+        pretrained: whether the blocks hold trained weights; random ones cannot be frozen.
+        minimum_size: smallest image side in pixels that leaves every block at least one position.
+
+    Raises:
+        ValueError: no blocks, or a standard deviation that is not positive.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        blocks: Mapping[str, nn.Module],
+        head: nn.Module,
+        *,
+        mean: tuple[float, float, float],
+        std: tuple[float, float, float],
+        architecture: str,
+        pretrained: bool,
+        minimum_size: int = 1,
+    ) -> None:
+        super().__init__()
+        if not blocks:
+            raise ValueError("blocks must name at least one block, got none")
+        if min(std) <= 0:
+            raise ValueError(f"std must be positive, got {std}")
+        self.blocks = nn.Sequential(OrderedDict(blocks))
+        self.head = head
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+        self.architecture = architecture
+        self.pretrained = pretrained
+        self.minimum_size = minimum_size
+        self.freeze_depth = 0
+
+    @property
+    def block_names(self) -> tuple[str, ...]:
+        """Names of the L blocks, first to last."""
+        return tuple(name for name, _ in self.blocks.named_children())
+
+    @property
+    def depth(self) -> int:
+        """L, the number of blocks: freeze depths run from 0 to L."""
+        return len(self.blocks)
+
+    def prefix(self, images: Tensor, cut: int) -> Tensor:
+        """Output of the first `cut` blocks; `cut=0` gives the normalised images.
+
+        Args:
+            images: (N, 3, H, W) in [0, 1].
+            cut: 0..L.
+        """
+        return self.between((images - self.mean) / self.std, 0, cut)
+
+    def between(self, activations: Tensor, start: int, stop: int) -> Tensor:
+        """Run blocks start..stop-1 on the output of block start-1."""
+        for block in self.blocks[start:stop]:
+            activations = block(activations)
+        return activations
+
+    def suffix(self, activations: Tensor, cut: int) -> Tensor:
+        """Logits (N, classes) from what `prefix(images, cut)` returned."""
+        logits: Tensor = self.head(self.between(activations, cut, self.depth))
+        return logits
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, classes) of images (N, 3, H, W) in [0, 1]."""
+        return self.suffix(self.prefix(images, 0), 0)
+
+    def train(self, mode: bool = True) -> BlockNet:
+        """Set the mode; frozen blocks stay in eval mode so their batch-norm statistics never move."""
+        super().train(mode)
+        for block in self.blocks[: self.freeze_depth]:
+            block.eval()
+        return self

@@ -1,0 +1,41 @@
+"""Freeze depth: which leading blocks keep their weights and batch-norm statistics."""
+
+from __future__ import annotations
+
+from lightning_modules.blocknet import BlockNet
+from lightning_modules.errors import InputError
+
+__all__ = ["check_freeze_depth", "freeze"]
+
+
+def check_freeze_depth(net: BlockNet, depth: int) -> None:
+    """Refuse a freeze depth the network cannot have.
+
+    Raises:
+        TypeError: depth is not an int.
+        InputError: depth outside 0..L, or above 0 on a network with random weights (frozen noise learns nothing).
+    """
+    if isinstance(depth, bool) or not isinstance(depth, int):
+        raise TypeError(f"freeze_depth must be an int, got {depth!r}")
+    if not 0 <= depth <= net.depth:
+        raise InputError(f"freeze_depth must be in 0..{net.depth} for {net.architecture}, got {depth}")
+    if depth and not net.pretrained:
+        raise InputError(f"freeze_depth must be 0 for {net.architecture} with random weights, got {depth}")
+
+
+def freeze(net: BlockNet, depth: int) -> None:
+    """Freeze the first `depth` blocks and thaw the rest.
+
+    Frozen means: no weight receives a gradient and batch-norm stays in eval mode through every later
+    `net.train()`. Call it before the optimizer is built from the parameters that require gradients.
+
+    Raises:
+        TypeError, InputError: see `check_freeze_depth`.
+    """
+    check_freeze_depth(net, depth)
+    training = net.training
+    net.freeze_depth = depth
+    for position, block in enumerate(net.blocks):
+        block.requires_grad_(position >= depth)
+    net.head.requires_grad_(True)
+    net.train(training)

@@ -1,0 +1,97 @@
+"""From the command line to validated settings: Hydra composes the files of conf/, nothing else of it is used."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from lightning_modules.errors import InputError
+from search.settings import Settings
+from search.validation import key_paths, parse, to_plain, unknown_key
+
+__all__ = ["as_yaml", "compose_settings", "configuration_folder", "group_options"]
+
+
+def configuration_folder() -> Path:
+    """The folder conf/: inside the installed package, or beside it in a checkout.
+
+    Raises:
+        InputError: neither is there.
+    """
+    package = Path(__file__).parent
+    for folder in (package / "conf", package.parent / "conf"):
+        if (folder / "config.yaml").is_file():
+            return folder
+    raise InputError("the configuration folder conf/ is missing from this installation: install thawline again")
+
+
+def group_options() -> dict[str, tuple[str, ...]]:
+    """Config group -> its options, from the files of conf/."""
+    return {
+        folder.name: tuple(sorted(file.stem for file in folder.glob("*.yaml")))
+        for folder in sorted(configuration_folder().iterdir())
+        if folder.is_dir() and folder.name != "__pycache__"
+    }
+
+
+def compose_settings(overrides: Sequence[str]) -> Settings:
+    """Compose conf/ with `key=value` overrides and validate the result.
+
+    Raises:
+        InputError: an override that is no `key=value`, an unknown key or option, a value that is not accepted.
+    """
+    checked = [_checked(override) for override in overrides]
+    # Imported here so that --help answers without Hydra.
+    from hydra import compose, initialize_config_dir
+    from hydra.core.config_store import ConfigStore
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    logging.getLogger("hydra").setLevel(logging.ERROR)
+    ConfigStore.instance().store(name="defaults_of_settings", node=to_plain(Settings()))
+    try:
+        with initialize_config_dir(str(configuration_folder().resolve()), version_base="1.3"):
+            composed = compose("config", overrides=checked)
+        values = OmegaConf.to_container(composed, resolve=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise InputError(f"configuration: {'; '.join(lines[:2])}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"configuration must be a mapping, got {type(values).__name__}")
+    return parse({str(key): value for key, value in values.items()})
+
+
+def as_yaml(settings: Settings) -> str:
+    """The composed configuration as YAML (`--cfg job`)."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_yaml(OmegaConf.create(to_plain(settings)))
+
+
+def _checked(override: str) -> str:
+    """Refuse what Hydra would answer with several lines; quote text so that a path may hold any character."""
+    key, separator, value = override.partition("=")
+    if override.startswith("-"):
+        raise InputError(f"unknown option {override!r}; accepted: --help, --cfg job, --version and key=value")
+    if not separator or not key:
+        raise InputError(f"arguments must be key=value, got {override!r}")
+    groups = group_options()
+    if key in groups:
+        if value not in groups[key] and value != "null":
+            raise InputError(f"{key} must be one of {', '.join(groups[key])}, got {value!r}")
+        return override
+    known = key_paths()
+    if key not in known:
+        raise unknown_key(key, [*known, *groups])
+    kind = known[key][1]
+    textual = kind in (str, Path) or (type(None) in get_args(kind) and {str, Path} & set(get_args(kind)))
+    if textual and value != "null" and not re.fullmatch(r"'.*'|\".*\"", value):
+        escaped = re.sub(r"(\\*)'", r"\1\1\\'", value)
+        escaped = re.sub(r"(\\+)$", r"\1\1", escaped)
+        return f"{key}='{escaped}'"
+    return override
+

@@ -1,0 +1,222 @@
+"""Every setting of a search: frozen dataclasses whose field metadata is the one source of validation, help and docs.
+
+`search.validation` turns a composed configuration into these classes; `search.reference` prints them as `--help` and
+as docs/configuration.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+__all__ = [
+    "OPTIMIZER_NAMES",
+    "DataSettings",
+    "ExecutorSettings",
+    "ModelSettings",
+    "SearchSettings",
+    "Settings",
+    "SpaceSettings",
+    "TrackingSettings",
+    "TrainerSettings",
+]
+
+OPTIMIZER_NAMES = ("sgd", "momentum", "nag", "adam", "rmsprop", "adagrad", "adadelta", "nadam", "adamw")
+
+
+def setting(
+    default: Any,
+    meaning: str,
+    *,
+    unit: str = "",
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    choices: tuple[str, ...] = (),
+    identity: bool = True,
+) -> Any:
+    """A field with its meaning and accepted values.
+
+    Args:
+        default: value where no configuration file and no override sets one.
+        meaning: one sentence for help and docs.
+        unit: of a number.
+        low: smallest accepted number.
+        high: largest accepted number.
+        above: accepted numbers are greater than this one.
+        choices: accepted strings.
+        identity: whether another value makes it another study (and not the same one, continued).
+    """
+    metadata = {
+        "meaning": meaning,
+        "unit": unit,
+        "low": low,
+        "high": high,
+        "above": above,
+        "choices": choices,
+        "identity": identity,
+    }
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Which images, how they are checked, resized, split and augmented."""
+
+    source: str = setting("simulated", "where the images come from", choices=("simulated", "folder", "manifest"))
+    path: Path | None = setting(
+        None,
+        "folder (root/<class>/* or root/<YYYY-MM>/<class>/*) or manifest file (CSV, TSV or Parquet with columns path, "
+        "label and, where known, month, group, split, mask)",
+        identity=False,
+    )
+    images: int | None = setting(None, "how many images to simulate (data=simulated only)", low=200, high=1_000_000)
+    size: tuple[int, int] = setting((96, 96), "height and width the images are resized to", unit="px", low=8, high=2048)
+    fit: str = setting(
+        "stretch", "how another aspect ratio is brought to that size", choices=("stretch", "pad", "crop")
+    )
+    on_bad: str = setting(
+        "refuse", "what happens to unreadable, contradictory or too few images", choices=("refuse", "set_aside")
+    )
+    min_per_class: int = setting(5, "fewest images a class may have", low=2, high=1_000_000)
+    max_pixels: int = setting(50_000_000, "largest image that is decoded", unit="px", low=64)
+    groups: str = setting(
+        "none", "whether a folder level below the class names the coil, plate or lot", choices=("none", "folder")
+    )
+    test: str = setting(
+        "auto",
+        "the test set: the newest month(s), a random part, or (rest) all that max_train_per_class leaves; auto takes "
+        "the newest month where months are known, else random",
+        choices=("auto", "newest_month", "random", "rest"),
+    )
+    test_months: int = setting(1, "how many of the newest months are the test set", low=1, high=120)
+    test_fraction: float = setting(0.2, "share of the images in a random test set", above=0.0, high=0.9)
+    validation: str = setting(
+        "random", "the validation set: a random part, or the newest training month", choices=("random", "newest_month")
+    )
+    validation_fraction: float = setting(0.2, "share of the other images in a random validation set", above=0, high=0.9)
+    folds: int = setting(1, "stratified folds a trial is averaged over; 1 is a single validation set", low=1, high=20)
+    repeats: int = setting(1, "how often the folds are drawn anew", low=1, high=20)
+    max_train_per_class: int | None = setting(None, "cap on training images a class", low=1)
+    views: int = setting(4, "augmented views an image has beside the plain one", low=0, high=64)
+    flip: bool = setting(True, "whether views may be mirrored left to right")
+    shift: float = setting(0.05, "largest shift of a view, as a share of the side", low=0, high=0.5)
+    gain: float = setting(0.1, "largest relative change of a view's brightness scale", low=0, high=0.9)
+    offset: float = setting(0.05, "largest change of a view's brightness, as a share of white", low=0, high=0.9)
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """The network."""
+
+    name: str = setting(
+        "efficientnet_lite0", "efficientnet_lite0, vgg16, resnet50, lenet5, or timm:ARCHITECTURE"
+    )
+    weights: str = setting("imagenet", "imagenet, none (random), or the path of a state dict (safetensors or PyTorch)")
+
+
+@dataclass(frozen=True)
+class SpaceSettings:
+    """What is searched. Trial 0 is always the default configuration named here."""
+
+    optimizers: tuple[str, ...] = setting(
+        ("sgd", "momentum", "nag", "adam", "rmsprop"), "optimizers to choose from", choices=OPTIMIZER_NAMES
+    )
+    lr_factor: tuple[float, float] = setting(
+        (0.1, 10.0), "range of the factor on the optimizer's reference learning rate (log scale)", above=0, high=1000
+    )
+    freeze_depth: tuple[int, int] | None = setting(
+        None, "range of the freeze depth; null is 0..L, and 0 alone for random weights", unit="blocks", low=0
+    )
+    default_optimizer: str = setting("momentum", "optimizer of trial 0", choices=OPTIMIZER_NAMES)
+    default_lr_factor: float = setting(1.0, "learning-rate factor of trial 0", above=0, high=1000)
+    default_freeze_depth: int | None = setting(None, "freeze depth of trial 0; null is half of L", unit="blocks", low=0)
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """How the study is run."""
+
+    study: str | None = setting(
+        None, "name of the study; null derives one from data, model and settings", identity=False
+    )
+    trials: int = setting(30, "finished trials to reach", low=1, high=100_000, identity=False)
+    metric: str = setting(
+        "macro_f1", "validation score to maximise", choices=("macro_f1", "weighted_f1", "accuracy")
+    )
+    sampler: str = setting("tpe", "Optuna sampler", choices=("tpe", "random"))
+    startup_trials: int = setting(8, "trials drawn at random before the sampler learns", low=1, high=10_000)
+    pruner: str = setting(
+        "median", "rule that stops a poor trial early", choices=("median", "halving", "none")
+    )
+    pruner_startup_trials: int = setting(4, "finished trials before the median rule stops any", low=1, high=10_000)
+    pruner_warmup_epochs: int = setting(2, "epochs no trial is stopped in (median rule)", unit="epochs", low=0)
+    halving_factor: int = setting(3, "one in this many trials passes a rung (halving rule)", low=2, high=16)
+    max_attempts: int = setting(3, "how often a trial lost to a crash is tried in all", low=1, high=10, identity=False)
+    fresh: bool = setting(False, "forget an earlier study of the same name and start anew", identity=False)
+    refit: bool = setting(True, "whether the winner is trained again on training and validation images together")
+
+
+@dataclass(frozen=True)
+class TrainerSettings:
+    """How one trial is trained."""
+
+    epochs: int = setting(10, "epochs of a full trial", unit="epochs", low=1, high=10_000)
+    batch_size: int = setting(32, "images in a training step", unit="images", low=2, high=4096)
+    schedule: str = setting(
+        "constant", "learning rate over the epochs: constant, or falling to 0 as a cosine", choices=("constant", "cosine")
+    )
+    weight_decay: float = setting(1e-4, "L2 weight decay", low=0, high=1)
+    class_weights: str = setting(
+        "none", "whether the loss weighs classes inversely to their number of images", choices=("none", "balanced")
+    )
+    warmup: bool = setting(True, "whether the head is first fitted to the output of the pre-trained blocks")
+    batch_norm_images: int = setting(
+        256, "training images from which thawed batch-norm is re-estimated before each evaluation", unit="images", low=16
+    )
+    precision: str = setting(
+        "float32", "arithmetic of training (bfloat16 is autocast)", choices=("float32", "bfloat16")
+    )
+    accelerator: str = setting("auto", "where to train", choices=("auto", "cpu", "gpu"), identity=False)
+    activations: str = setting(
+        "float16", "precision to which activations are rounded at the cut", choices=("float16", "bfloat16", "float32")
+    )
+    cache_gigabytes: float = setting(
+        4.0, "largest size of the activation cache; 0 computes everything", unit="GB", low=0, identity=False
+    )
+
+
+@dataclass(frozen=True)
+class TrackingSettings:
+    """Where everything is kept."""
+
+    root: Path = setting(
+        Path("mlruns"), "folder of the MLflow store, the studies and the caches", identity=False
+    )
+    experiment: str = setting("thawline", "MLflow experiment", identity=False)
+    model_name: str = setting("thawline", "name under which winners are registered", identity=False)
+
+
+@dataclass(frozen=True)
+class ExecutorSettings:
+    """Where trials run."""
+
+    name: str = setting("inline", "inline: one trial at a time, in this process", choices=("inline",), identity=False)
+    threads: int | None = setting(
+        None, "threads of a trial; null is every core this process may use", unit="threads", low=1, high=1024
+    )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings of `python -m search`."""
+
+    seed: int = setting(0, "seed of splits, views, sampler and training", low=0, high=2**31 - 1)
+    data: DataSettings = field(default_factory=DataSettings)
+    model: ModelSettings = field(default_factory=ModelSettings)
+    space: SpaceSettings = field(default_factory=SpaceSettings)
+    search: SearchSettings = field(default_factory=SearchSettings)
+    trainer: TrainerSettings = field(default_factory=TrainerSettings)
+    tracking: TrackingSettings = field(default_factory=TrackingSettings)
+    executor: ExecutorSettings = field(default_factory=ExecutorSettings)

@@ -1,0 +1,193 @@
+"""From a mapping of plain values to the frozen dataclasses of `search.settings`, or to one clear line."""
+
+from __future__ import annotations
+
+import math
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import Field, fields, is_dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from lightning_modules.errors import InputError
+from search.settings import Settings
+
+__all__ = ["accepted", "flatten", "key_paths", "parse", "to_plain", "unknown_key"]
+
+
+def parse(values: Mapping[str, Any]) -> Settings:
+    """Validate every key, type and range, then the rules between settings.
+
+    Raises:
+        InputError: one line naming the key, the value received and what is accepted.
+    """
+    settings: Settings = _parse_class(Settings, values, "")
+    _check_rules(settings)
+    return settings
+
+
+def key_paths(cls: type = Settings, prefix: str = "") -> dict[str, tuple[Field[Any], Any]]:
+    """Dotted key -> (field, type) of every setting, in the order of the classes."""
+    hints = get_type_hints(cls)
+    found: dict[str, tuple[Field[Any], Any]] = {}
+    for item in fields(cls):
+        kind = hints[item.name]
+        if is_dataclass(kind):
+            found |= key_paths(kind, f"{prefix}{item.name}.")  # type: ignore[arg-type]
+        else:
+            found[prefix + item.name] = (item, kind)
+    return found
+
+
+def unknown_key(key: str, known: Sequence[str]) -> InputError:
+    """The line for a key that does not exist, with the nearest one that does."""
+    near = get_close_matches(key, known, n=1, cutoff=0.5) or [k for k in known if k.endswith(f".{key}")][:1]
+    hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+    return InputError(f"unknown setting {key!r}; {hint}")
+
+
+def to_plain(settings: Any) -> Any:
+    """Nested dicts, lists and scalars, as JSON and MLflow take them."""
+    if is_dataclass(settings):
+        return {f.name: to_plain(getattr(settings, f.name)) for f in fields(settings)}
+    if isinstance(settings, tuple):
+        return [to_plain(v) for v in settings]
+    return str(settings) if isinstance(settings, Path) else settings
+
+
+def flatten(settings: Settings) -> dict[str, Any]:
+    """Dotted key -> plain value of every setting."""
+    flat: dict[str, Any] = {}
+    for key in key_paths():
+        value: Any = settings
+        for part in key.split("."):
+            value = getattr(value, part)
+        flat[key] = to_plain(value)
+    return flat
+
+
+def accepted(item: Field[Any], kind: Any) -> str:
+    """What a setting accepts, in words: used by errors, help and docs alike."""
+    meta = item.metadata
+    if meta["choices"]:
+        words = ", ".join(meta["choices"])
+        return f"a list of {words}" if get_origin(kind) is tuple else f"one of {words}"
+    base, optional = _strip_optional(kind)
+    pair = get_origin(base) is tuple
+    number = get_args(base)[0] if pair else base
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
+    words = f"a list of {len(get_args(base))} of {names[number]}" if pair else names[number]
+    bounds = []
+    if meta["above"] is not None:
+        bounds.append(f"> {meta['above']:g}")
+    if meta["low"] is not None:
+        bounds.append(f">= {meta['low']:g}")
+    if meta["high"] is not None:
+        bounds.append(f"<= {_number(meta['high'])}")
+    return " ".join([words, *([" and ".join(bounds)] if bounds else []), *(["or null"] if optional else [])])
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if float(value).is_integer() else f"{value:g}"
+
+
+def _strip_optional(kind: Any) -> tuple[Any, bool]:
+    if get_origin(kind) in (Union, types.UnionType):
+        members = [m for m in get_args(kind) if m is not type(None)]
+        return members[0], True
+    return kind, False
+
+
+def _parse_class(cls: type, values: Mapping[str, Any], prefix: str) -> Any:
+    hints = get_type_hints(cls)
+    known = {f.name: f for f in fields(cls)}
+    for key in values:
+        if key not in known:
+            raise unknown_key(f"{prefix}{key}", list(key_paths()))
+    arguments: dict[str, Any] = {}
+    for name, value in values.items():
+        kind = hints[name]
+        if is_dataclass(kind):
+            if not isinstance(value, Mapping):
+                raise InputError(f"{prefix}{name} is a group of settings, got {value!r}")
+            arguments[name] = _parse_class(kind, value, f"{prefix}{name}.")  # type: ignore[arg-type]
+        else:
+            arguments[name] = _parse_value(known[name], kind, value, prefix + name)
+    return cls(**arguments)
+
+
+def _parse_value(item: Field[Any], kind: Any, value: Any, key: str) -> Any:
+    base, optional = _strip_optional(kind)
+    if value is None and optional:
+        return None
+    refusal = InputError(f"{key} must be {accepted(item, kind)}, got {value!r}")
+    if get_origin(base) is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise refusal
+        members = get_args(base)
+        open_ended = members[-1] is Ellipsis
+        if not value or (not open_ended and len(value) != len(members)):
+            raise refusal
+        parsed = tuple(_scalar(members[0], v, item, refusal) for v in value)
+        if open_ended and len(set(parsed)) != len(parsed):
+            raise InputError(f"{key} must not name one twice, got {list(value)}")
+        return parsed
+    return _scalar(base, value, item, refusal)
+
+
+def _scalar(kind: type, value: Any, item: Field[Any], refusal: InputError) -> Any:
+    if kind is Path and isinstance(value, str) and value:
+        return Path(value)
+    if kind is str and isinstance(value, (int, float)) and not isinstance(value, bool) and not item.metadata["choices"]:
+        value = str(value)  # a name made of digits, as in search.study=7
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not kind or (kind is str and not value):
+        raise refusal
+    meta = item.metadata
+    if meta["choices"] and value not in meta["choices"]:
+        raise refusal
+    if kind in (int, float):
+        number = float(value)
+        below = meta["low"] is not None and number < meta["low"]
+        not_above = meta["above"] is not None and number <= meta["above"]
+        if not math.isfinite(number) or below or not_above or (meta["high"] is not None and number > meta["high"]):
+            raise refusal
+    return value
+
+
+def _check_rules(settings: Settings) -> None:
+    data, space, search = settings.data, settings.space, settings.search
+    if data.source == "simulated" and data.path is not None:
+        raise InputError(f"data.path is for data=folder and data=manifest, got {str(data.path)!r} with data=simulated")
+    if data.source != "simulated":
+        if data.path is None:
+            raise InputError(f"data.path must name the {data.source} for data={data.source}, got null")
+        if data.images is not None:
+            raise InputError(f"data.images is for data=simulated only, got {data.images} with data={data.source}")
+    if data.groups == "folder" and data.source != "folder":
+        raise InputError(f"data.groups=folder is for data=folder only, got data={data.source}")
+    if data.test == "rest" and data.max_train_per_class is None:
+        raise InputError("data.test=rest needs data.max_train_per_class=n, got null")
+    if data.validation == "newest_month" and (data.folds > 1 or data.test == "rest"):
+        raise InputError("data.validation=newest_month needs data.folds=1 and a test set other than rest")
+    if data.repeats > 1 and data.folds == 1:
+        raise InputError(f"data.repeats needs data.folds of 2 or more, got repeats={data.repeats} with folds=1")
+    if data.folds > 1 and not search.refit:
+        raise InputError("search.refit=false needs data.folds=1: with folds there is no single trained winner")
+    if space.default_optimizer not in space.optimizers:
+        raise InputError(
+            f"space.default_optimizer must be one of space.optimizers ({', '.join(space.optimizers)}), "
+            f"got {space.default_optimizer!r}"
+        )
+    for key, (low, high) in (("lr_factor", space.lr_factor), ("freeze_depth", space.freeze_depth or (0, 0))):
+        if low > high:
+            raise InputError(f"space.{key} must be [low, high] with low <= high, got [{low}, {high}]")
+    if not space.lr_factor[0] <= space.default_lr_factor <= space.lr_factor[1]:
+        raise InputError(
+            f"space.default_lr_factor must be within space.lr_factor {list(space.lr_factor)}, "
+            f"got {space.default_lr_factor}"
+        )
+    if search.study is not None and not all(c.isalnum() or c in "._- " for c in search.study.strip(".")):
+        raise InputError(f"search.study must be letters, digits, '.', '_', '-' and spaces, got {search.study!r}")
