@@ -1,0 +1,297 @@
+"""Reading one image file, whatever its kind, into uint8 pixels of the wanted size."""
+
+from __future__ import annotations
+
+import io
+import stat
+import threading
+from pathlib import Path
+from typing import Any, Final, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from lightning_modules.errors import BadImages, InputError, Problem, printable
+
+__all__ = [
+    "ACCEPTED_FORMATS",
+    "DEFAULT_MAX_PIXELS",
+    "FULL_WHITE_LEVEL",
+    "IMAGE_SUFFIXES",
+    "Fit",
+    "decode_image",
+    "fit_image",
+    "read_bytes",
+    "read_image",
+    "scale_to_uint8",
+    "white_level_for",
+]
+
+Fit = Literal["stretch", "pad", "crop"]
+
+ACCEPTED_FORMATS: Final = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
+DEFAULT_MAX_PIXELS: Final = 50_000_000
+FULL_WHITE_LEVEL: Final = 65_535
+# Suffixes that promise an image, those of formats that are not accepted included: a folder of GIF files must be
+# reported, not skipped.
+IMAGE_SUFFIXES: Final = frozenset(
+    f".{name}"
+    for name in (
+        *("png", "apng", "jpg", "jpeg", "jpe", "jfif", "bmp", "dib", "tif", "tiff", "webp"),
+        *("gif", "jp2", "j2k", "jxl", "heic", "heif", "avif", "ico", "pbm", "pgm", "ppm", "pnm", "tga", "pcx", "dcm"),
+    )
+)
+
+_ACCEPTED_TEXT: Final = "PNG, JPEG, BMP, TIFF or WebP"
+_SIGNATURES: Final = (
+    (b"\x89PNG", "PNG"),
+    (b"\xff\xd8", "JPEG"),
+    (b"BM", "BMP"),
+    (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"),
+    (b"RIFF", "WebP"),
+)
+_WIDE_MODES: Final = ("I", "I;16", "I;16L", "I;16B", "I;16N")
+_PLAIN_MODES: Final = ("1", "L", "RGB", "RGBX", "CMYK", "YCbCr", "P")
+_ALPHA_MODES: Final = ("LA", "La", "PA", "RGBA", "RGBa")
+_BITS: Final = (8, 10, 12, 14, 16)
+# An uncompressed image of 16 bytes a pixel fits; a file beyond that is no image within `max_pixels`.
+_BYTES_A_PIXEL: Final = 16
+# Pillow checks sizes against a module global. Ours is the argument `max_pixels`, so the global is off while a header
+# is read.
+_header_lock = threading.Lock()
+
+
+def read_bytes(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> bytes:
+    """Contents of a regular file.
+
+    Args:
+        path: File to read.
+        max_pixels: Largest number of pixels accepted; bounds the size of the file (16 bytes a pixel, at least 1 MiB).
+
+    Raises:
+        InputError: With the reason alone (no path): missing, not a regular file, no permission, empty, too large.
+    """
+    try:
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise InputError("is a folder, not an image file")
+        if not stat.S_ISREG(status.st_mode):
+            raise InputError("is not a regular file")
+        limit = max(_BYTES_A_PIXEL * max_pixels, 1 << 20)
+        if status.st_size > limit:
+            raise InputError(f"file of {status.st_size} bytes; data.max_pixels={max_pixels} accepts at most {limit}")
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise InputError("no such file") from None
+    except OSError as error:
+        raise InputError(f"unreadable ({error.strerror or type(error).__name__})") from None
+    if not data:
+        raise InputError("empty file (0 bytes)")
+    return data
+
+
+def decode_image(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """Pixels of an encoded image before any scaling of 16-bit values.
+
+    Orientation from EXIF is applied, alpha is composited on black, palettes are resolved, colour profiles are ignored.
+    A picture without colour is grey however it was saved. Floating-point TIFF is accepted in [0, 1] only.
+
+    Args:
+        data: Contents of the file.
+        max_pixels: Largest width x height accepted, compared with the header before decoding.
+
+    Returns:
+        uint8 of shape (H, W, 1) or (H, W, 3), or uint16 of shape (H, W, 1) for files of more than 8 bits a pixel.
+
+    Raises:
+        InputError: With the reason alone.
+    """
+    if not data:
+        raise InputError("empty file (0 bytes)")
+    image = _open(data)
+    try:
+        width, height = image.size
+        if width * height > max_pixels:
+            raise InputError(
+                f"{width} x {height} = {width * height} pixels in the header, more than data.max_pixels={max_pixels}"
+            )
+        # A multi-picture JPEG (MPO) is what many phones write: its first picture is the photograph.
+        pages = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+        if pages > 1:
+            raise InputError(f"{pages} pages or frames in one file; one image a file is accepted")
+        if _sixteen_bit_colour(image):
+            raise InputError("16 bits a channel in colour or with alpha; accepted are 16-bit grey and 8-bit colour")
+        image.load()
+        ImageOps.exif_transpose(image, in_place=True)
+        return _pixels(image)
+    except InputError:
+        raise
+    except Exception as error:  # Pillow's decoders raise nearly any kind on damaged files
+        detail = _detail(error)
+        kind = "truncated" if "truncated" in detail.lower() else "cannot be decoded"
+        raise InputError(f"{kind} {image.format} ({detail})") from None
+
+
+def read_image(
+    source: Path | bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS, white_level: int | None = None
+) -> NDArray[np.uint8]:
+    """Pixels of an image file as the training saw them.
+
+    Args:
+        source: Path of the file, or its contents.
+        max_pixels: Largest width x height accepted, compared with the header before decoding.
+        white_level: Value of white in files of more than 8 bits (`ImageIndex.white_level`); 65535 when not given.
+
+    Returns:
+        uint8 of shape (H, W, C) with C = 1 (grey) or 3 (RGB).
+
+    Raises:
+        InputError: The reason in one line, after the path where `source` is one: missing, empty, not an image of an
+            accepted format, truncated, more than `max_pixels`, several pages, 16-bit colour.
+        ValueError: `white_level` is not in 1..65535.
+    """
+    level = FULL_WHITE_LEVEL if white_level is None else white_level
+    if isinstance(source, bytes):
+        return scale_to_uint8(decode_image(source, max_pixels=max_pixels), level)
+    try:
+        pixels = decode_image(read_bytes(source, max_pixels=max_pixels), max_pixels=max_pixels)
+    except InputError as error:
+        raise BadImages([Problem(printable(source), str(error))]) from None
+    return scale_to_uint8(pixels, level)
+
+
+def scale_to_uint8(pixels: NDArray[Any], white_level: int) -> NDArray[np.uint8]:
+    """Values of 0..white_level mapped to 0..255, rounded and clipped; uint8 pixels are returned unchanged.
+
+    Args:
+        pixels: uint8 or uint16 of any shape.
+        white_level: In 1..65535.
+
+    Raises:
+        ValueError: `white_level` is out of range.
+    """
+    if not 1 <= white_level <= FULL_WHITE_LEVEL:
+        raise ValueError(f"white_level must be in 1..{FULL_WHITE_LEVEL}, got {white_level}")
+    if pixels.dtype == np.uint8:
+        return pixels
+    scaled = (pixels.astype(np.uint32) * 510 + white_level) // (2 * white_level)
+    return np.minimum(scaled, 255).astype(np.uint8)
+
+
+def white_level_for(maximum: int) -> int:
+    """Smallest of 2^8 - 1, 2^10 - 1, 2^12 - 1, 2^14 - 1 and 2^16 - 1 that covers the largest value of a data set.
+
+    Cameras of 10, 12 or 14 bits write 16-bit files; divided by 65535 their pictures would be nearly black.
+
+    >>> white_level_for(4095)
+    4095
+    """
+    return next(2**bits - 1 for bits in _BITS if maximum < 2**bits)
+
+
+def fit_image(pixels: NDArray[np.uint8], size: tuple[int, int], fit: Fit = "stretch") -> NDArray[np.uint8]:
+    """Pixels resized to one size.
+
+    Reduction is antialiased: Pillow's bilinear filter, whose support grows with the reduction, after an integer box
+    reduction where the image is more than three times too large. All its weights are positive. Lanczos, sharper, is
+    not used because it overshoots: it draws halos around sharp echoes and edges, which a network can learn and its
+    maps would show.
+
+    Args:
+        pixels: uint8 of shape (H, W, C), C = 1 or 3.
+        size: (height, width) of the result, in pixels.
+        fit: "stretch" ignores the aspect ratio; "crop" keeps it and cuts the longer side, centred; "pad" keeps it and
+            repeats the edge pixels around the centred image. Not zeros: a black bar whose width follows the aspect
+            ratio is a feature (defect kinds differ in aspect), and its edge would light up in the maps.
+
+    Returns:
+        uint8 of shape (size[0], size[1], C).
+
+    Raises:
+        ValueError: Unknown `fit`.
+    """
+    if fit not in get_args(Fit):
+        raise ValueError(f"fit must be one of {', '.join(get_args(Fit))}, got {fit!r}")
+    rows, columns = pixels.shape[:2]
+    height, width = size
+    image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+    if fit == "stretch":
+        return _resize(image, width, height, (0.0, 0.0, float(columns), float(rows)))
+    if fit == "crop":
+        scale = max(height / rows, width / columns)
+        left, top = (columns - width / scale) / 2, (rows - height / scale) / 2
+        # Rounding can leave the box a hair outside the image, which Pillow refuses.
+        box = (max(left, 0.0), max(top, 0.0), min(columns - left, float(columns)), min(rows - top, float(rows)))
+        return _resize(image, width, height, box)
+    scale = min(height / rows, width / columns)
+    inner_h, inner_w = max(1, min(height, round(rows * scale))), max(1, min(width, round(columns * scale)))
+    inner = _resize(image, inner_w, inner_h, (0.0, 0.0, float(columns), float(rows)))
+    top_gap, left_gap = (height - inner_h) // 2, (width - inner_w) // 2
+    gaps = ((top_gap, height - inner_h - top_gap), (left_gap, width - inner_w - left_gap), (0, 0))
+    return np.pad(inner, gaps, mode="edge")
+
+
+def _resize(image: Image.Image, width: int, height: int, box: tuple[float, float, float, float]) -> NDArray[np.uint8]:
+    resized = image.resize((width, height), Image.Resampling.BILINEAR, box=box, reducing_gap=3.0)
+    array = np.asarray(resized, dtype=np.uint8)
+    return array[:, :, None] if array.ndim == 2 else array
+
+
+def _open(data: bytes) -> Image.Image:
+    with _header_lock:
+        limit = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = None
+        try:
+            return Image.open(io.BytesIO(data), formats=ACCEPTED_FORMATS)
+        except UnidentifiedImageError:
+            for signature, name in _SIGNATURES:
+                if data.startswith(signature):
+                    raise InputError(f"unreadable header of a {name} (truncated, damaged or a rare kind)") from None
+            raise InputError(f"not an image of an accepted format ({_ACCEPTED_TEXT})") from None
+        except Exception as error:  # as in decode_image
+            raise InputError(f"header cannot be read ({_detail(error)})") from None
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+def _detail(error: Exception) -> str:
+    return " ".join(str(error).split())[:120] or type(error).__name__
+
+
+def _sixteen_bit_colour(image: Image.Image) -> bool:
+    """Whether Pillow would silently drop the low byte of every channel."""
+    if image.mode in _WIDE_MODES or not image.tile:  # type: ignore[attr-defined]
+        return False
+    # The decoder's arguments are a raw mode such as "RGB;16B", or a tuple that holds one.
+    return ";16" in str(image.tile[0][3])  # type: ignore[attr-defined]
+
+
+def _pixels(image: Image.Image) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    mode = image.mode
+    if mode in _WIDE_MODES:
+        wide = np.asarray(image)
+        low, high = int(wide.min()), int(wide.max())
+        if low < 0 or high > FULL_WHITE_LEVEL:
+            raise InputError(f"values {low}..{high}; grey images of more than 8 bits are accepted in 0..65535")
+        return wide.astype(np.uint16)[:, :, None]
+    if mode == "F":
+        real: NDArray[np.float32] = np.asarray(image)
+        if not (np.isfinite(real).all() and real.min() >= 0 and real.max() <= 1):
+            raise InputError(f"floating-point values {real.min():g}..{real.max():g}; accepted are values in [0, 1]")
+        return np.rint(real * 255).astype(np.uint8)[:, :, None]
+    if mode in _ALPHA_MODES or (mode in _PLAIN_MODES and image.has_transparency_data):
+        rgba = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba).convert("RGB")
+    elif mode == "1":
+        image = image.convert("L")
+    elif mode not in _PLAIN_MODES:
+        raise InputError(f"colour mode {mode}; accepted are grey, RGB, alpha, palette, CMYK and YCbCr")
+    elif mode not in ("L", "RGB"):
+        image = image.convert("RGB")
+    array: NDArray[np.uint8] = np.asarray(image, dtype=np.uint8)
+    if array.ndim == 2:
+        return array[:, :, None]
+    grey = array[:, :, :1]
+    return np.ascontiguousarray(grey) if (array == grey).all() else array
