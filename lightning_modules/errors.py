@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 __all__ = ["BadImages", "InputError", "Problem", "printable"]
+
+# Control characters, line and paragraph separators.
+_BREAKING = frozenset({"Cc", "Zl", "Zp"})
 
 
 class InputError(ValueError):
@@ -19,13 +23,15 @@ class InputError(ValueError):
 def printable(path: str | os.PathLike[str]) -> str:
     r"""Text of a path that fits on one line of any terminal or log.
 
-    Bytes that are not UTF-8 and characters that do not print (line feeds, escapes) are shown as backslash escapes.
+    Bytes that are not UTF-8, control characters and line separators are shown as backslash escapes.
 
     >>> printable("lot 3/a\nb.png")
     'lot 3/a\\nb.png'
     """
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+    return "".join(
+        c.encode("unicode_escape").decode("ascii") if unicodedata.category(c) in _BREAKING else c for c in text
+    )
 
 
 @dataclass(frozen=True, order=True)

@@ -126,7 +126,7 @@ def decode_image(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArra
         image.load()
         ImageOps.exif_transpose(image, in_place=True)
         return _pixels(image)
-    except InputError:
+    except (InputError, MemoryError):
         raise
     except Exception as error:  # Pillow's decoders raise nearly any kind on damaged files
         detail = _detail(error)

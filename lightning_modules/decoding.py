@@ -1,0 +1,164 @@
+"""The one pass over image files that decodes, checks, hashes and resizes them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Final, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_modules.errors import InputError, Problem, printable
+from lightning_modules.images import (
+    FULL_WHITE_LEVEL,
+    Fit,
+    decode_image,
+    fit_image,
+    read_bytes,
+    scale_to_uint8,
+    white_level_for,
+)
+from lightning_modules.pixel_store import PixelStore, StoredFile, write_store
+
+__all__ = ["Decoding", "content_digest", "stream"]
+
+Size = tuple[int, int]
+
+_AHEAD_PER_WORKER: Final = 4
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+def content_digest(data: bytes) -> str:
+    """Digest of a file's bytes."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def stream(work: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:
+    """Results of threads in the order of the items, with few of them in memory at once."""
+    workers = _workers()
+    pending: deque[Future[_Result]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        for item in items:
+            pending.append(pool.submit(work, item))
+            if len(pending) >= workers * _AHEAD_PER_WORKER:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+
+
+def _workers() -> int:
+    # Not os.cpu_count(): a container or a scheduler may lend fewer.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    file: str
+    stored: StoredFile
+    pixels: NDArray[np.uint8] | None
+    maximum: int
+    white_level: int
+
+
+class Decoding:
+    """Images decoded, checked, hashed and resized in one threaded pass.
+
+    Rows wait in a scratch file, so that memory does not grow with the set and nothing is kept of a set that is refused.
+
+    Args:
+        scratch: Empty binary file for reading and writing.
+        size: (height, width) in pixels.
+        fit: As in `fit_image`.
+        max_pixels: As in `decode_image`.
+
+    Attributes:
+        files: What each file gave, by the digest of its bytes.
+    """
+
+    def __init__(self, scratch: BinaryIO, size: Size, fit: Fit, max_pixels: int) -> None:
+        self.files: dict[str, StoredFile] = {}
+        self._scratch, self._size, self._fit, self._max_pixels = scratch, size, fit, max_pixels
+        self._places: dict[str, tuple[int, int]] = {}
+        self._maximum = 0
+        self._wide: dict[str, int] = {}
+
+    @property
+    def white_level(self) -> int:
+        """Value of white for all images of more than 8 bits seen (`white_level_for`); 65535 without any."""
+        return white_level_for(self._maximum) if self._wide else FULL_WHITE_LEVEL
+
+    def run(self, paths: Mapping[str, Path], on_progress: Callable[[int, int], None] | None = None) -> None:
+        """Decodes files.
+
+        Args:
+            paths: One file for each content, by the digest of its bytes.
+            on_progress: Called with (decoded, to decode).
+
+        Raises:
+            InputError: A file vanished or changed since its digest was taken.
+        """
+        for done, row in enumerate(stream(self._decode, paths.items()), 1):
+            self._add(row)
+            if on_progress is not None:
+                on_progress(done, len(paths))
+        # The bit depth of a set is known when all of it was seen.
+        dark = [(file, paths[file]) for file, level in self._wide.items() if level != self.white_level]
+        for row in stream(self._decode, dark):
+            self._add(row)
+
+    def _decode(self, item: tuple[str, Path]) -> _Row:
+        file, path = item
+        try:
+            data = read_bytes(path, max_pixels=self._max_pixels)
+        except InputError as error:
+            raise InputError(f"{printable(path)} could be read at first, then not any more: {error}") from None
+        if content_digest(data) != file:
+            # Not a property of this content: it must not be remembered as one.
+            raise InputError(f"{printable(path)} changed while it was being read; run again when it is complete")
+        try:
+            pixels = decode_image(data, max_pixels=self._max_pixels)
+        except InputError as error:
+            return _Row(file, StoredFile(None, str(error)), None, 0, 0)
+        wide = pixels.dtype == np.uint16
+        maximum = int(pixels.max()) if wide else 0
+        level = white_level_for(max(maximum, self._maximum))
+        described = repr((pixels.shape, pixels.dtype.name)).encode()
+        digest = hashlib.blake2b(described, digest_size=16)
+        digest.update(np.ascontiguousarray(pixels).data)
+        fitted = fit_image(scale_to_uint8(pixels, level), self._size, self._fit)
+        return _Row(file, StoredFile(digest.hexdigest()), fitted, maximum, level if wide else 0)
+
+    def _add(self, row: _Row) -> None:
+        self.files[row.file] = row.stored
+        if row.pixels is None:
+            return
+        place, _ = self._places.get(row.file, (self._scratch.seek(0, os.SEEK_END), 0))
+        self._scratch.seek(place)
+        self._scratch.write(row.pixels.tobytes())
+        self._places[row.file] = place, row.pixels.shape[2]
+        if row.white_level:
+            self._wide[row.file] = row.white_level
+            self._maximum = max(self._maximum, row.maximum)
+
+    def keep(self, folder: Path, digests: Sequence[str | Problem]) -> PixelStore:
+        """Writes the store: rows sorted by pixel digest, as `build_index` sorts its records."""
+        good = [(self.files[d].digest or "", d) for d in digests if isinstance(d, str) and d in self._places]
+        channels = max(self._places[file][1] for _, file in good)
+        shape = (len(good), *self._size, channels)
+        rows = (self._read(file, channels) for _, file in sorted(good))
+        return write_store(folder, rows, shape, self.files, self.white_level)
+
+    def _read(self, file: str, channels: int) -> NDArray[np.uint8]:
+        place, own = self._places[file]
+        height, width = self._size
+        self._scratch.seek(place)
+        row = np.frombuffer(self._scratch.read(height * width * own), np.uint8).reshape(height, width, own)
+        return np.broadcast_to(row, (height, width, channels))

@@ -1,0 +1,193 @@
+"""The index of a set of images: what each is, checked as a whole."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_modules.errors import BadImages, Problem, printable
+from lightning_modules.image_listing import ListedImage, Listing
+from lightning_modules.images import FULL_WHITE_LEVEL
+
+__all__ = ["ImageIndex", "ImageRecord", "OnBad", "build_index"]
+
+OnBad = Literal["refuse", "set_aside"]
+_FEWEST_CLASSES = 2
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRecord:
+    """One good image.
+
+    Attributes:
+        path: Where it was read from.
+        label: Class name, NFC-normalised.
+        month: YYYY-MM, or None where no image has one.
+        group: Coil, plate or lot whose images never straddle splits, or None.
+        split: "train", "val" or "test" where the manifest says so, or None.
+        mask: File of the defect's pixels, or None.
+        digest: Of the decoded pixels before resizing: the same picture saved as PNG and as BMP has one digest.
+    """
+
+    path: Path
+    label: str
+    month: str | None
+    group: str | None
+    split: str | None
+    mask: Path | None
+    digest: str
+
+
+@dataclass(frozen=True)
+class ImageIndex:
+    """All good images of a set, in an order that follows from their content alone.
+
+    Attributes:
+        records: Sorted by digest, then label, month, group, split and path.
+        classes: Class names, sorted.
+        set_aside: What was left out, with reasons (`data.on_bad=set_aside`).
+        notes: What the user should know.
+        digest: Of content, label, month, group and split of all records; the same wherever the files lie.
+        white_level: Value of white in the set's images of more than 8 bits (65535 where there are none).
+    """
+
+    records: tuple[ImageRecord, ...]
+    classes: tuple[str, ...]
+    set_aside: tuple[Problem, ...] = ()
+    notes: tuple[str, ...] = ()
+    digest: str = ""
+    white_level: int = FULL_WHITE_LEVEL
+
+    @cached_property
+    def labels(self) -> NDArray[np.int64]:
+        """(N,) positions in `classes`; read-only."""
+        positions = {name: position for position, name in enumerate(self.classes)}
+        labels = np.array([positions[record.label] for record in self.records], dtype=np.int64)
+        labels.flags.writeable = False
+        return labels
+
+    @cached_property
+    def months(self) -> tuple[str, ...]:
+        """The months that occur, oldest first; empty without months."""
+        return tuple(sorted({record.month for record in self.records if record.month is not None}))
+
+    @property
+    def has_months(self) -> bool:
+        """Whether the images have months (all of them do, or none)."""
+        return bool(self.months)
+
+    @cached_property
+    def has_groups(self) -> bool:
+        """Whether any image has a group; one without is a group of its own."""
+        return any(record.group is not None for record in self.records)
+
+    def class_counts(self) -> dict[str, int]:
+        """Number of images by class name, in the order of `classes`."""
+        counts = np.bincount(self.labels, minlength=len(self.classes))
+        return {name: int(count) for name, count in zip(self.classes, counts, strict=True)}
+
+
+def build_index(
+    listing: Listing,
+    contents: Sequence[str | Problem],
+    *,
+    on_bad: OnBad = "refuse",
+    min_per_class: int = 5,
+    white_level: int = FULL_WHITE_LEVEL,
+) -> tuple[ImageIndex, NDArray[np.int64]]:
+    """Checks a listing as a whole, now that every file was opened.
+
+    Args:
+        listing: The images, with what was already found wrong.
+        contents: For each listed image the digest of its pixels, or why it cannot be read.
+        on_bad: "refuse" raises with everything that is wrong; "set_aside" leaves it out: bad images, both copies of
+            the same picture under two labels, then classes left with fewer than `min_per_class` images.
+        min_per_class: Fewest images of a class.
+        white_level: Passed to the index.
+
+    Returns:
+        The index, and for each record its position among all readable images in the index's order: int64, ascending,
+        0..N-1 where nothing readable was set aside.
+
+    Raises:
+        BadImages: Something is wrong and `on_bad` is "refuse", or fewer than two classes are left.
+    """
+    problems = [*listing.problems, *(content for content in contents if isinstance(content, Problem))]
+    readable = sorted(
+        ((image, digest) for image, digest in zip(listing.images, contents, strict=True) if isinstance(digest, str)),
+        key=_canonical,
+    )
+    conflicts = _conflicts(readable)
+    problems += conflicts.values()
+    # While refusing, every image counts: a class is not also too small because of a contradiction to be settled.
+    kept = [row for row in range(len(readable)) if on_bad == "refuse" or row not in conflicts]
+    counts = Counter(readable[row][0].label for row in kept)
+    root = printable(listing.root)
+    for label in sorted({image.label for image in listing.images}):
+        if counts[label] < min_per_class:
+            reason = f"class {label!r} has {counts[label]} usable images, fewer than data.min_per_class={min_per_class}"
+            problems.append(Problem(root, reason))
+            if on_bad == "set_aside":
+                del counts[label]
+    kept = [row for row in kept if readable[row][0].label in counts]
+    classes = tuple(sorted(counts))
+    if len(classes) < _FEWEST_CLASSES:
+        found = f"only the class {classes[0]!r}" if classes else "no images"
+        left = " left" if problems else ""
+        problems.insert(0, Problem(root, f"{found}{left}; at least {_FEWEST_CLASSES} classes are needed"))
+    if problems and (on_bad == "refuse" or len(classes) < _FEWEST_CLASSES):
+        raise BadImages(problems, f"{root} (data.on_bad={on_bad})")
+    records = tuple(_record(*readable[row]) for row in kept)
+    notes = (*listing.notes, *_duplicates(records))
+    index = ImageIndex(records, classes, tuple(problems), notes, _digest(records), white_level)
+    return index, np.array(kept, dtype=np.int64)
+
+
+def _canonical(pair: tuple[ListedImage, str]) -> tuple[str | bytes, ...]:
+    image, digest = pair
+    return digest, image.label, image.month or "", image.group or "", image.split or "", os.fsencode(image.path)
+
+
+def _record(image: ListedImage, digest: str) -> ImageRecord:
+    return ImageRecord(image.path, image.label, image.month, image.group, image.split, image.mask, digest)
+
+
+def _conflicts(readable: Sequence[tuple[ListedImage, str]]) -> dict[int, Problem]:
+    """Positions of pictures that occur under several labels."""
+    places: dict[str, list[int]] = defaultdict(list)
+    for row, (_, digest) in enumerate(readable):
+        places[digest].append(row)
+    conflicts = {}
+    for rows in places.values():
+        for row in rows:
+            image = readable[row][0]
+            other = next((readable[r][0] for r in rows if readable[r][0].label != image.label), None)
+            if other is not None:
+                reason = f"labelled {image.label!r}, but the same picture is labelled {other.label!r} in "
+                conflicts[row] = Problem(printable(image.path), reason + printable(other.path))
+    return conflicts
+
+
+def _duplicates(records: Sequence[ImageRecord]) -> list[str]:
+    repeated = [count for count in Counter(record.digest for record in records).values() if count > 1]
+    if not repeated:
+        return []
+    return [
+        f"pictures that occur more than once under one label: {len(repeated)} ({sum(repeated)} files); "
+        "splits keep their copies together"
+    ]
+
+
+def _digest(records: Sequence[ImageRecord]) -> str:
+    lines = sorted(json.dumps([r.digest, r.label, r.month, r.group, r.split]) for r in records)
+    return hashlib.blake2b("\n".join(lines).encode(), digest_size=16).hexdigest()

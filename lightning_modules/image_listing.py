@@ -1,0 +1,283 @@
+"""Which images a folder or a manifest names, before any of them is opened."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from lightning_modules.errors import InputError, Problem, printable
+from lightning_modules.images import IMAGE_SUFFIXES
+
+__all__ = ["Groups", "ListedImage", "Listing", "is_month", "list_folder", "list_manifest"]
+
+Groups = Literal["none", "folder"]
+
+_MONTH: Final = re.compile(r"[0-9]{4}-(0[1-9]|1[0-2])")
+# A separator is asked for: folders called 2019 or 201901 may well be classes.
+_DATE_LIKE: Final = re.compile(r"[0-9]{4}[-_.][0-9]{1,2}([-_.][0-9]{1,2})?")
+_SYSTEM_FILES: Final = frozenset({"thumbs.db", "desktop.ini", "__macosx", "$recycle.bin", "system volume information"})
+_COLUMNS: Final = ("path", "label", "month", "group", "split", "mask")
+_SPLITS: Final = ("train", "val", "test")
+_MONTH_RULE: Final = "a month is YYYY-MM with MM in 01..12"
+
+
+def is_month(text: str) -> bool:
+    """Whether the text is a month, YYYY-MM.
+
+    >>> is_month("2019-12"), is_month("2019-13"), is_month("2019-1")
+    (True, False, False)
+    """
+    return _MONTH.fullmatch(text) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class ListedImage:
+    """One image as its folder or manifest row describes it; see `ImageRecord` for the fields."""
+
+    path: Path
+    label: str
+    month: str | None = None
+    group: str | None = None
+    split: str | None = None
+    mask: Path | None = None
+
+
+@dataclass
+class Listing:
+    """What was found, in an order that depends on names only.
+
+    Attributes:
+        root: Folder or manifest that was read.
+        images: Images, not opened yet.
+        problems: What is wrong without opening any.
+        notes: What the user should know.
+    """
+
+    root: Path
+    images: list[ListedImage] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def report(self, path: Path, reason: str) -> None:
+        """Add a problem."""
+        self.problems.append(Problem(printable(path), reason))
+
+
+def list_folder(root: Path, groups: Groups = "none") -> Listing:
+    """Images of root/<class>/* or root/<YYYY-MM>/<class>/*.
+
+    The upper folders are months where every one looks like a date; a folder that does not, beside some that do, is a
+    problem (the smaller number is; months where equal), and so is a date that is no YYYY-MM. Labels are NFC-normalised.
+
+    Args:
+        root: The folder.
+        groups: "folder" makes the folder level below the class the group (coil, plate, lot).
+
+    Raises:
+        InputError: `root` is not a readable folder, or holds no folders.
+    """
+    if not root.is_dir():
+        raise InputError(f"data.path={printable(root)} is not a folder; data=folder reads root/<class>/* images")
+    listing = Listing(root)
+    scan = _Scan(listing)
+    top = scan.folders(root)
+    if not top:
+        reason = listing.problems[0].reason if listing.problems else "accepted are root/<class>/* and root/<YYYY-MM>/*"
+        raise InputError(f"data.path={printable(root)} holds no class folders; {reason}")
+    dated = [folder for folder in top if _DATE_LIKE.fullmatch(folder.name)]
+    others = [folder for folder in top if folder not in dated]
+    if len(dated) >= len(others):
+        for folder in others:
+            listing.report(folder, f"folder beside months that is no month; {_MONTH_RULE}")
+        for folder in dated:
+            if is_month(folder.name):
+                scan.classes(scan.folders(folder), folder.name, groups)
+            else:
+                listing.report(folder, f"not a month; {_MONTH_RULE}")
+    else:
+        for folder in dated:
+            listing.report(folder, "looks like a month beside class folders; months and classes cannot be mixed")
+        scan.classes(others, None, groups)
+    scan.report_empty()
+    if scan.skipped:
+        listing.notes.append(f"{scan.skipped} files without an image suffix skipped")
+    return listing
+
+
+class _Scan:
+    """Walks a fixed number of levels, so that no loop of symbolic links can hold it."""
+
+    def __init__(self, listing: Listing) -> None:
+        self.listing = listing
+        self.skipped = 0
+        self._seen: dict[tuple[int, int], Path] = {}
+        self._filled: set[str] = set()
+        self._empty: dict[str, Path] = {}
+
+    def _entries(self, folder: Path) -> Iterator[tuple[Path, bool]]:
+        try:
+            status = folder.stat()
+            first = self._seen.setdefault((status.st_dev, status.st_ino), folder)
+            if first != folder:
+                self.listing.report(folder, f"link to a folder that is already listed ({printable(first)})")
+                return
+            paths = sorted(folder.iterdir(), key=lambda path: os.fsencode(path.name))
+            kinds = [path.is_dir() for path in paths]
+        except OSError as error:
+            self.listing.report(folder, f"folder cannot be read ({error.strerror})")
+            return
+        for path, is_folder in zip(paths, kinds, strict=True):
+            if not path.name.startswith(".") and path.name.lower() not in _SYSTEM_FILES:
+                yield path, is_folder
+
+    def folders(self, folder: Path) -> list[Path]:
+        """Folders in a folder that should hold only folders; images beside them are problems."""
+        found = []
+        for path, is_folder in self._entries(folder):
+            if is_folder:
+                found.append(path)
+            elif path.suffix.lower() in IMAGE_SUFFIXES:
+                self.listing.report(path, "image outside any class folder")
+            else:
+                self.skipped += 1
+        return found
+
+    def classes(self, folders: list[Path], month: str | None, groups: Groups) -> None:
+        for folder in folders:
+            label = unicodedata.normalize("NFC", printable(folder.name))
+            before = len(self.listing.images)
+            for place in self.folders(folder) if groups == "folder" else [folder]:
+                group = unicodedata.normalize("NFC", printable(place.name)) if groups == "folder" else None
+                self._images(place, label, month, group)
+            if len(self.listing.images) > before:
+                self._filled.add(label)
+            else:
+                self._empty.setdefault(label, folder)
+
+    def report_empty(self) -> None:
+        """Classes without an image in any month are problems; in some months is how defects come."""
+        for label, folder in self._empty.items():
+            if label not in self._filled:
+                self.listing.report(folder, "class folder without images")
+
+    def _images(self, folder: Path, label: str, month: str | None, group: str | None) -> None:
+        for path, is_folder in self._entries(folder):
+            if is_folder:
+                below = "a group" if group is not None else "a class"
+                hint = "" if group is not None else " (data.groups=folder reads that level as groups)"
+                self.listing.report(path, f"folder below {below}, where only images are accepted{hint}")
+            elif path.suffix.lower() in IMAGE_SUFFIXES:
+                self.listing.images.append(ListedImage(path, label, month, group))
+            else:
+                self.skipped += 1
+
+
+def list_manifest(path: Path) -> Listing:
+    """Images of a CSV, TSV or Parquet file with columns path, label and, optionally, month, group, split, mask.
+
+    Relative paths start at the manifest's folder. CSV is UTF-8; names of files that are not UTF-8 keep their bytes.
+    Rows are numbered as a spreadsheet shows them (the header is row 1); in Parquet the first row is row 1. A column
+    month or split that is empty in every row counts as absent.
+
+    Raises:
+        InputError: Not a readable manifest, or columns are missing.
+    """
+    if not path.is_file():
+        raise InputError(f"data.path={printable(path)} is not a file; data=manifest reads a CSV, TSV or Parquet file")
+    parquet = path.suffix.lower() in (".parquet", ".pq")
+    try:
+        columns, rows = _parquet_rows(path) if parquet else _text_rows(path)
+    except InputError:
+        raise
+    except Exception as error:  # pyarrow, csv and the codecs raise kinds of their own
+        detail = " ".join(str(error).split())[:160]
+        raise InputError(
+            f"manifest {printable(path)} cannot be read as {'Parquet' if parquet else 'CSV'}: {detail}"
+        ) from None
+    missing = [name for name in ("path", "label") if name not in columns]
+    if missing or len(set(columns)) < len(columns):
+        wrong = f"has no column {' and '.join(missing)}" if missing else "names a column twice"
+        raise InputError(
+            f"manifest {printable(path)} {wrong}; found {', '.join(map(printable, columns)) or 'nothing'}; "
+            f"accepted are {', '.join(_COLUMNS)}"
+        )
+    listing = Listing(path)
+    unknown = [name for name in columns if name not in _COLUMNS]
+    if unknown:
+        listing.notes.append(f"unknown columns of the manifest ignored: {', '.join(map(printable, unknown))}")
+    _check_rows(listing, rows, first=1 if parquet else 2)
+    return listing
+
+
+def _parquet_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    import pyarrow.parquet as pq
+
+    columns = [str(name) for name in pq.read_schema(path).names]
+    table = pq.read_table(path, columns=[name for name in columns if name in _COLUMNS])
+    rows: list[dict[str, Any]] = table.to_pylist()
+    return columns, [{k: "" if v is None or v != v else str(v).strip() for k, v in row.items()} for row in rows]
+
+
+def _text_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    import csv
+
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        header = file.readline()
+        # Spreadsheets of some languages write semicolons into CSV.
+        separator = max("\t;,", key=header.count)
+        columns = [name.strip() for name in next(csv.reader([header], delimiter=separator), [])]
+        rows = []
+        for number, cells in enumerate(csv.reader(file, delimiter=separator, strict=True), 2):
+            if not any(cells):
+                cells = []
+            if len(cells) > len(columns):
+                raise InputError(
+                    f"manifest {printable(path)} row {number}: {len(cells)} cells under {len(columns)} columns"
+                )
+            rows.append({name: cell.strip() for name, cell in zip(columns, cells, strict=False)})
+    return columns, rows
+
+
+def _check_rows(listing: Listing, rows: list[dict[str, str]], first: int) -> None:
+    folder = listing.root.parent
+    known = {name for name in ("month", "split") if any(row.get(name) for row in rows)}
+    seen: dict[str, int] = {}
+    for number, row in enumerate(rows, first):
+        if not row:
+            continue
+        place, label = row.get("path", ""), unicodedata.normalize("NFC", row.get("label", ""))
+        month, split, mask = (row.get(name) or None for name in ("month", "split", "mask"))
+        path, mask_path = folder / place, folder / mask if mask else None
+        identity = os.path.normpath(path)
+        wrong = []
+        if not place:
+            wrong.append("empty path")
+        elif not _exists(path):
+            wrong.append(f"no such file: {printable(path)}")
+        elif seen.setdefault(identity, number) != number:
+            wrong.append(f"the same path as row {seen[identity]}: {printable(place)}")
+        if not label or label != printable(label):
+            wrong.append("empty label" if not label else f"label that cannot be printed: {printable(label)}")
+        if "month" in known and not is_month(month or ""):
+            wrong.append(f"month {printable(month or '')!r}; {_MONTH_RULE}")
+        if "split" in known and split not in _SPLITS:
+            wrong.append(f"split {printable(split or '')!r}; accepted are {', '.join(_SPLITS)}")
+        if mask_path is not None and not _exists(mask_path):
+            wrong.append(f"no such mask: {printable(mask_path)}")
+        for reason in wrong:
+            listing.report(listing.root, f"row {number}: {reason}")
+        if not wrong:
+            group = unicodedata.normalize("NFC", row.get("group", "")) or None
+            listing.images.append(ListedImage(path, label, month, group, split, mask_path))
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # names too long, or with a null character
+        return False

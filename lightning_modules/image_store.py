@@ -1,0 +1,241 @@
+"""Images loaded once: listed, checked, decoded, resized and kept as a memory map keyed by content."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_modules.decoding import Decoding, content_digest, stream
+from lightning_modules.errors import InputError, Problem, printable
+from lightning_modules.image_index import ImageIndex, OnBad, build_index
+from lightning_modules.image_listing import Groups, Listing, list_folder, list_manifest
+from lightning_modules.images import DEFAULT_MAX_PIXELS, Fit, read_bytes
+from lightning_modules.pixel_store import PixelStore, StoredFile, open_store, remove_leftovers, selected_rows
+
+__all__ = ["ImageSet", "Source", "load_images"]
+
+Source = Literal["folder", "manifest", "simulated"]
+Size = tuple[int, int]
+Progress = Callable[[int, int], None]
+
+# Part of every key: raise it when decoding or resizing gives other pixels.
+_PROCESSING: Final = 1
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """A checked set of images.
+
+    Attributes:
+        index: What each image is.
+        pixels: uint8 (N, H, W, C), memory-mapped, read-only; row i belongs to `index.records[i]`. C is 1 where every
+            image is grey, else 3. Fancy indexing (`pixels[rows]`) gives a writable copy for torch.
+    """
+
+    index: ImageIndex
+    pixels: NDArray[np.uint8]
+
+
+def load_images(
+    source: Source,
+    path: Path | None,
+    *,
+    size: Size,
+    fit: Fit = "stretch",
+    on_bad: OnBad = "refuse",
+    min_per_class: int = 5,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    groups: Groups = "none",
+    images: int | None = None,
+    seed: int = 0,
+    cache: Path,
+    on_progress: Progress | None = None,
+) -> ImageSet:
+    """Lists, checks, decodes and resizes a set of images, or opens what an earlier call kept.
+
+    Every file is decoded once, in threads, in one pass that checks, hashes and resizes; 16-bit images read before the
+    one that shows the set's bit depth are decoded a second time. A later call over files with the same contents,
+    whatever their names and labels, hashes them and decodes nothing. Memory does not grow with the set's pixels.
+
+    Args:
+        source: Where the images come from.
+        path: Folder or manifest; None for "simulated".
+        size: (height, width) in pixels.
+        fit: How another aspect ratio is brought to `size` (`fit_image`).
+        on_bad: "refuse" everything if anything is wrong, or "set_aside" what is (`build_index`).
+        min_per_class: Fewest images of a class.
+        max_pixels: Largest width x height decoded.
+        groups: "folder" reads the folder level below the class as group; for source "folder" only.
+        images: How many to simulate; for source "simulated" only, None is the simulator's default.
+        seed: Of the simulator.
+        cache: Folder that keeps pixels under images/ and simulated sets under simulated/. Neither it nor anything in
+            it is created when the input is refused.
+        on_progress: Called with (files decoded, files to decode), from the calling thread.
+
+    Raises:
+        BadImages: What is wrong with the images.
+        InputError: An argument, the folder or manifest as a whole, or a cache that cannot be written.
+    """
+    _check_arguments(source, path, size, fit, on_bad, min_per_class, max_pixels, groups, images)
+    listing = _list(source, path, size, groups, images, seed, cache)
+    digests = _file_digests(listing, max_pixels)
+    stores = cache / "images"
+    key = _key(digests, size, fit, max_pixels)
+    remove_leftovers(stores)
+    store = open_store(stores / key)
+    if store is not None and {digest for digest in digests if isinstance(digest, str)} <= store.files.keys():
+        index, rows = _index(listing, digests, store.files, on_bad, min_per_class, store.white_level)
+        if on_progress is not None:
+            on_progress(len(store.files), len(store.files))
+        return _image_set(index, store, rows, cache)
+    try:
+        with tempfile.TemporaryFile(dir=_existing(cache)) as scratch, warnings.catch_warnings():
+            # Pillow warns of odd metadata; what matters is whether the pixels can be read.
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+            decoded = Decoding(scratch, size, fit, max_pixels)
+            decoded.run(_distinct(listing, digests), on_progress)
+            index, rows = _index(listing, digests, decoded.files, on_bad, min_per_class, decoded.white_level)
+            store = decoded.keep(stores / key, digests)
+    except OSError as error:
+        raise InputError(f"cache {printable(cache)} cannot be written: {error.strerror or error}") from None
+    return _image_set(index, store, rows, cache)
+
+
+def _image_set(index: ImageIndex, store: PixelStore, rows: NDArray[np.int64], cache: Path) -> ImageSet:
+    try:
+        return ImageSet(index, selected_rows(store, rows))
+    except OSError as error:
+        raise InputError(f"cache {printable(cache)} cannot be written: {error.strerror or error}") from None
+
+
+def _check_arguments(
+    source: str,
+    path: Path | None,
+    size: Size,
+    fit: str,
+    on_bad: str,
+    min_per_class: int,
+    max_pixels: int,
+    groups: str,
+    images: int | None,
+) -> None:
+    for name, value, accepted in (
+        ("source", source, Source),
+        ("fit", fit, Fit),
+        ("on_bad", on_bad, OnBad),
+        ("groups", groups, Groups),
+    ):
+        if value not in get_args(accepted):
+            raise InputError(f"data.{name}={value!r}; accepted are {', '.join(get_args(accepted))}")
+    for name, number in (("min_per_class", min_per_class), ("max_pixels", max_pixels)):
+        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+            raise InputError(f"data.{name} must be a whole number of at least 1, got {number!r}")
+    if len(size) != 2 or any(isinstance(side, bool) or not isinstance(side, int) or side < 1 for side in size):
+        raise InputError(f"data.size must be [height,width] in whole pixels of at least 1, got {size!r}")
+    if (path is None) != (source == "simulated"):
+        raise InputError(
+            f"data={source} needs data.path"
+            if path is None
+            else f"data.path={printable(path)}: data=simulated has none"
+        )
+    if images is not None and source != "simulated":
+        raise InputError(f"data.images={images} acts on data=simulated only, not on data={source}")
+    if groups != "none" and source != "folder":
+        raise InputError(f"data.groups={groups} acts on data=folder only, not on data={source}")
+
+
+def _list(
+    source: Source, path: Path | None, size: Size, groups: Groups, images: int | None, seed: int, cache: Path
+) -> Listing:
+    if path is None:
+        return list_manifest(_simulate(cache, images, size, seed))
+    return list_folder(path, groups) if source == "folder" else list_manifest(path)
+
+
+def _simulate(cache: Path, images: int | None, size: Size, seed: int) -> Path:
+    """The manifest of a simulated set, written once by arguments and by the simulator's own source."""
+    import shutil
+
+    from filelock import FileLock
+
+    from lightning_modules import simulated
+
+    arguments: dict[str, Any] = {"size": size, "seed": seed} | ({} if images is None else {"images": images})
+    try:
+        simulated.simulate(**({"images": 1} | arguments))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"data=simulated: {error}") from None
+    digest = hashlib.blake2b(repr(sorted(arguments.items())).encode(), digest_size=16)
+    for module in sorted(Path(simulated.__file__).parent.glob("simulated*.py")):
+        digest.update(module.read_bytes())
+    folder = cache / "simulated" / digest.hexdigest()
+    manifest = folder / "manifest.csv"
+    if not manifest.is_file():
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder.parent / ".lock"):
+                for leftover in folder.parent.glob(".*.partial-*"):
+                    shutil.rmtree(leftover, ignore_errors=True)
+                if not manifest.is_file():
+                    simulated.write(folder, **arguments)
+        except OSError as error:
+            raise InputError(f"cache {printable(cache)} cannot be written: {error.strerror or error}") from None
+    return manifest
+
+
+def _existing(folder: Path) -> Path:
+    """The nearest folder above that exists: the same disk, and nothing is created for input that may be refused."""
+    return next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
+
+
+def _file_digests(listing: Listing, max_pixels: int) -> list[str | Problem]:
+    def digest(path: Path) -> str | Problem:
+        try:
+            return content_digest(read_bytes(path, max_pixels=max_pixels))
+        except InputError as error:
+            return Problem(printable(path), str(error))
+
+    return list(stream(digest, (image.path for image in listing.images)))
+
+
+def _key(digests: Sequence[str | Problem], size: Size, fit: Fit, max_pixels: int) -> str:
+    parts = [
+        repr((_PROCESSING, size, fit, max_pixels)),
+        *sorted(digest for digest in digests if isinstance(digest, str)),
+    ]
+    return content_digest("\n".join(parts).encode())
+
+
+def _distinct(listing: Listing, digests: Sequence[str | Problem]) -> dict[str, Path]:
+    """One path for every different content."""
+    paths: dict[str, Path] = {}
+    for image, digest in zip(listing.images, digests, strict=True):
+        if isinstance(digest, str):
+            paths.setdefault(digest, image.path)
+    return paths
+
+
+def _index(
+    listing: Listing,
+    digests: Sequence[str | Problem],
+    files: dict[str, StoredFile],
+    on_bad: OnBad,
+    min_per_class: int,
+    white_level: int,
+) -> tuple[ImageIndex, NDArray[np.int64]]:
+    contents: list[str | Problem] = []
+    for image, digest in zip(listing.images, digests, strict=True):
+        if isinstance(digest, Problem):
+            contents.append(digest)
+        else:
+            entry = files[digest]
+            contents.append(entry.digest or Problem(printable(image.path), entry.reason or ""))
+    return build_index(listing, contents, on_bad=on_bad, min_per_class=min_per_class, white_level=white_level)
