@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .simulated_months import CLASSES, MONTHS
+from lightning_modules.errors import printable
+from lightning_modules.simulated_months import CLASSES, MONTHS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,7 +34,7 @@ usage: python -m lightning_modules.simulated OUT [images=1300] [size=[96,96]] [s
        python -m lightning_modules.simulated --contact-sheet FILE.png [seed=0]
 
 Writes simulated ultrasonic B-scans of 11 internal defects in steel plate, 13 months with drift, as
-OUT/<YYYY-MM>/<class>/<name>.png, the defects' extent as OUT/masks/<YYYY-MM>/<class>/<name>.png,
+OUT/<YYYY-MM>/<class>/<name>.png, the defects' extent as OUT/.masks/<YYYY-MM>/<class>/<name>.png,
 and OUT/manifest.csv (path,label,month,group,mask). OUT must not exist, or be an empty folder.
 
   images=N    number of images, 1..1000000; from 1300 on every class is in every month (default 1300)
@@ -106,9 +107,9 @@ def simulate(images: int, size: tuple[int, int] = (96, 96), seed: int = 0) -> It
 def _images(images: int, size: tuple[int, int], seed: int) -> Iterator[SimulatedImage]:
     import numpy as np
 
-    from .simulated_defects import draw
-    from .simulated_months import conditions, plate, schedule
-    from .simulated_physics import acquire, extent
+    from lightning_modules.simulated_defects import draw
+    from lightning_modules.simulated_months import conditions, plate, schedule
+    from lightning_modules.simulated_physics import acquire, extent
 
     for index, what in zip(range(images), schedule(seed), strict=False):
         rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0, index)))
@@ -119,10 +120,11 @@ def _images(images: int, size: tuple[int, int], seed: int) -> Iterator[Simulated
 
 
 def write(out: Path, images: int = 1300, size: tuple[int, int] = (96, 96), seed: int = 0) -> None:
-    """Write the images as OUT/<month>/<class>/<name>.png, their masks under OUT/masks, and OUT/manifest.csv.
+    """Write the images as OUT/<month>/<class>/<name>.png, their masks under OUT/.masks, and OUT/manifest.csv.
 
-    The manifest's columns are path, label, month, group, mask; its paths are relative to ``out``. Everything is written
-    to a sibling folder first and renamed at the end, so ``out`` is complete or absent.
+    The manifest's columns are path, label, month, group, mask; its paths are relative to ``out``. Masks are 0 and
+    255, in a hidden folder that ``data=folder`` passes over. All is written to a sibling folder first and renamed at
+    the end, so ``out`` is complete or absent.
 
     Args:
         out: folder that does not exist yet, or is empty; its parent exists.
@@ -140,6 +142,7 @@ def write(out: Path, images: int = 1300, size: tuple[int, int] = (96, 96), seed:
 
 
 def _write(out: Path, images: Iterable[SimulatedImage]) -> None:
+    import numpy as np
     from PIL import Image
 
     _check_folder(out)
@@ -149,8 +152,8 @@ def _write(out: Path, images: Iterable[SimulatedImage]) -> None:
         rows = []
         for index, image in enumerate(images):
             path = Path(image.month, image.label, f"{image.group}-{index:06d}.png")
-            mask = Path("masks") / path
-            for place, array in ((path, image.pixels), (mask, image.mask)):
+            mask = Path(".masks") / path
+            for place, array in ((path, image.pixels), (mask, image.mask * np.uint8(255))):
                 (partial / place).parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(array).save(partial / place)
             rows.append((path.as_posix(), image.label, image.month, image.group, mask.as_posix()))
@@ -166,11 +169,11 @@ def _write(out: Path, images: Iterable[SimulatedImage]) -> None:
 
 def _check_folder(out: Path) -> None:
     if not out.name:
-        raise FileExistsError(f"OUT must name a new folder, got {str(out)!r}")
+        raise FileExistsError(f"OUT must name a new folder, got {printable(out)}")
     if not out.parent.is_dir():
-        raise FileNotFoundError(f"the folder that holds OUT must exist, got {str(out)!r}")
+        raise FileNotFoundError(f"the folder that holds OUT must exist, got {printable(out)}")
     if out.is_symlink() or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
-        raise FileExistsError(f"OUT must not exist or be an empty folder, got {str(out)!r}")
+        raise FileExistsError(f"OUT must not exist or be an empty folder, got {printable(out)}")
 
 
 @dataclass(frozen=True)
@@ -236,7 +239,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         command = _parse(arguments)
         if command.sheet:
-            from .simulated_sheet import contact_sheet
+            from lightning_modules.simulated_sheet import contact_sheet
 
             contact_sheet(command.target, command.seed)
         else:
@@ -245,7 +248,10 @@ def main(arguments: Sequence[str]) -> int:
     except (ValueError, OSError) as error:
         print(f"simulated: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    print(command.target)
+    except KeyboardInterrupt:
+        print("simulated: interrupted, nothing written", file=sys.stderr)
+        return 130
+    print(printable(command.target))
     return 0
 
 

@@ -91,8 +91,9 @@ def conditions(month: str) -> Conditions:
     month); coupling fails most in winter, when the spray water is cold: 0.5 losses an image in July, 1.5 in January.
     """
     t = MONTHS.index(month)
-    gain = -0.4 * t if t < 6 else -0.4 * (t - 6)
-    return Conditions(gain=gain, noise=0.5 * t, losses=1.0 + 0.5 * math.cos(2 * math.pi * t / 12))
+    return Conditions(
+        gain=0.0 - 0.4 * (t if t < 6 else t - 6), noise=0.5 * t, losses=1.0 + 0.5 * math.cos(2 * math.pi * t / 12)
+    )
 
 
 def class_mix(month: str) -> dict[str, float]:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
-from .simulated_months import Conditions, Plate
+from lightning_modules.simulated_months import Conditions, Plate
 
 __all__ = ["CHAIN", "Chain", "Grid", "Reflectors", "acquire", "attenuation", "extent", "peak"]
 
@@ -35,29 +35,33 @@ def _p(default: float, symbol: str, unit: str, meaning: str, source: str) -> Any
 class Chain:
     """Physical parameters of probe, steel and instrument; the metadata is the table of ``docs/simulated.md``."""
 
-    frequency: float = _p(5.0, "f", "MHz", "centre frequency", "usual for plate and slab samples (EN 10160: 4-5 MHz)")
-    velocity: float = _p(5.92, "c", "mm/µs", "longitudinal velocity in carbon steel", "Krautkrämer, material tables")
-    bandwidth: float = _p(0.6, "B", "of f", "two-way -6 dB bandwidth", "composite probes: 0.5 to 0.8")
+    frequency: float = _p(5.0, "f", "MHz", "centre frequency", "choice: usual for plate and slab samples")
+    velocity: float = _p(5.92, "c", "mm/µs", "longitudinal velocity in carbon steel", "tabulated: 5.90 to 5.96")
+    bandwidth: float = _p(0.6, "B", "of f", "two-way -6 dB bandwidth", "choice: composite probes have 0.5 to 0.8")
     aperture: float = _p(19.2, "D", "mm", "active aperture: 32 elements", "choice: a common linear array")
     pitch: float = _p(0.6, "p", "mm", "element pitch: least beam width", "choice: a common linear array")
     elevation: float = _p(3.0, "h", "mm", "beam width across the image plane", "choice: cylindrical focus")
     attenuation: float = _p(
-        0.05, "alpha", "dB/mm", "one-way attenuation, nominal", "10-100 dB/m is medium (Krautkrämer)"
+        0.05, "alpha", "dB/mm", "one-way attenuation, nominal", "choice: 50 dB/m, as-rolled to as-cast"
     )
     grain: float = _p(-40.0, "G", "dB", "grain-noise rms at 20 mm", "choice: fine-grained plate at 5 MHz")
-    clusters: float = _p(2.0, "nu", "1/mm²", "scatterer clusters; K shape = nu x beam cell", "choice: K shape 2 to 4")
+    clusters: float = _p(
+        2.0, "nu", "1/mm²", "scatterer clusters; K shape = nu x beam cell", "choice: K shape about 1 to 5"
+    )
     noise: float = _p(-52.0, "N", "dB", "electronic noise rms before depth gain", "choice: 52 dB below the back wall")
     couplant: float = _p(1.0, "s", "dB", "ripple of coupling along the scan (sd)", "choice: sprayed water, rolled skin")
     ripple: float = _p(3.0, "l", "mm", "correlation length of that ripple", "choice: half a wetted patch")
-    pulse: float = _p(6.0, "P", "dB", "transmit pulse at z = 0", "saturates every instrument")
+    pulse: float = _p(6.0, "P", "dB", "transmit pulse at z = 0", "choice: saturates the display")
     ringing: float = _p(0.6, "zeta", "mm", "decay length of its ringing (dead zone)", "choice: dead zone of about 4 mm")
-    cone: float = _p(2.5, "w", "mm", "blur (sd) of shadows by the aperture's cone", "D (1 - z1/z2) / √12, z1/z2 = 0.55")
+    cone: float = _p(
+        2.5, "w", "mm", "blur (sd) of shadows by the aperture's cone", "D (1 - z1/z2) / √12 at z1/z2 = 0.55"
+    )
     repeat: float = _p(-14.0, "M", "dB", "probe-face reflection of repeat echoes", "choice: water-coupled contact")
     recording: float = _p(
         -24.0, "E", "dB", "least peak echo recorded", "choice: 16 dB above grain noise, so no false calls"
     )
     full_scale: float = _p(-6.0, "F", "dB", "echo shown as white", "choice: the back wall just saturates")
-    dynamic: float = _p(48.0, "R", "dB", "display range, black to white", "usual logarithmic display")
+    dynamic: float = _p(48.0, "R", "dB", "display range, black to white", "choice: usual for logarithmic displays")
     depth: float = _p(48.0, "Z", "mm", "depth shown", "choice")
     scan: float = _p(48.0, "X", "mm", "scan length shown", "choice")
 

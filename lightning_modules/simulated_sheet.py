@@ -11,10 +11,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from .simulated import SimulatedImage, simulate
-from .simulated_defects import draw
-from .simulated_months import CLASSES, MONTHS, Plate, conditions
-from .simulated_physics import acquire
+from lightning_modules.errors import printable
+from lightning_modules.simulated import SimulatedImage, simulate
+from lightning_modules.simulated_defects import draw
+from lightning_modules.simulated_months import CLASSES, MONTHS, Plate, conditions
+from lightning_modules.simulated_physics import acquire
 
 __all__ = ["contact_sheet"]
 
@@ -35,11 +36,11 @@ def contact_sheet(file: Path, seed: int = 0) -> None:
         IsADirectoryError: it is a folder.
     """
     if file.suffix.lower() != ".png":
-        raise ValueError(f"the contact sheet's file must end in .png, got {str(file)!r}")
+        raise ValueError(f"the contact sheet's file must end in .png, got {printable(file)}")
     if not file.parent.is_dir():
-        raise FileNotFoundError(f"the folder that holds the contact sheet must exist, got {str(file)!r}")
+        raise FileNotFoundError(f"the folder that holds the contact sheet must exist, got {printable(file)}")
     if file.is_dir():
-        raise IsADirectoryError(f"the contact sheet must be a file, got the folder {str(file)!r}")
+        raise IsADirectoryError(f"the contact sheet must be a file, got the folder {printable(file)}")
     first: dict[tuple[str, str], SimulatedImage] = {}
     for image in simulate(1300, seed=seed):
         first.setdefault((image.label, image.month), image)
