@@ -45,7 +45,7 @@ def test_names_are_eleven_classes_and_thirteen_months() -> None:
     assert tuple(DEFECTS) == CLASSES
     assert len(CLASSES) == 11
     assert "island" in CLASSES
-    assert MONTHS[0], MONTHS[-1] == ("2019-01", "2020-01")
+    assert (MONTHS[0], MONTHS[-1]) == ("2019-01", "2020-01")
     assert len(MONTHS) == 13
     assert list(MONTHS) == sorted(MONTHS)
 
