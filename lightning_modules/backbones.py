@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -73,13 +74,13 @@ def build(name: str, *, classes: int, size: tuple[int, int], weights: str = "ima
         torch.manual_seed(seed)
         net = backbone.builder(classes, size, weights)
     net.minimum_size = backbone.minimum_size
-    return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return net.to(memory_format=torch.channels_last)
 
 
 def _efficientnet_lite0(classes: int, size: tuple[int, int], weights: str) -> BlockNet:
     import timm
 
-    net = timm.create_model("tf_efficientnet_lite0", num_classes=1000)
+    net: Any = timm.create_model("tf_efficientnet_lite0", num_classes=1000)
     if weights == "imagenet":
         package_weights(net)
     elif weights != "none":
@@ -91,10 +92,10 @@ def _efficientnet_lite0(classes: int, size: tuple[int, int], weights: str) -> Bl
     )
 
 
-def _torchvision(architecture: str, classes: int, weights: str) -> tuple[nn.Module, bool]:
+def _torchvision(architecture: str, classes: int, weights: str) -> tuple[Any, bool]:
     from torchvision import models
 
-    net: nn.Module = models.get_model(architecture, weights=None, num_classes=classes)
+    net: Any = models.get_model(architecture, weights=None, num_classes=classes)
     if weights != "none":
         enum = models.get_model_weights(architecture)
         file = enum.IMAGENET1K_V1.url.rsplit("/", 1)[-1]
@@ -107,12 +108,12 @@ def _vgg16(classes: int, size: tuple[int, int], weights: str) -> BlockNet:
     net, pretrained = _torchvision("vgg16", classes, weights)
     blocks: OrderedDict[str, nn.Module] = OrderedDict()
     layers: list[nn.Module] = []
-    for layer in net.features:  # type: ignore[union-attr]
+    for layer in net.features:
         layers.append(layer)
         if isinstance(layer, nn.MaxPool2d):
             blocks[f"block{len(blocks) + 1}"] = nn.Sequential(*layers)
             layers = []
-    head = nn.Sequential(net.avgpool, nn.Flatten(), net.classifier)  # type: ignore[arg-type]
+    head = nn.Sequential(net.avgpool, nn.Flatten(), net.classifier)
     return BlockNet(blocks, head, mean=_IMAGENET_MEAN, std=_IMAGENET_STD, architecture="vgg16", pretrained=pretrained)
 
 
@@ -152,7 +153,7 @@ def generic_timm(architecture: str) -> Backbone:
         raise InputError(f"model.name timm:ARCHITECTURE must be an architecture of timm, got {architecture!r}{hint}")
 
     def builder(classes: int, size: tuple[int, int], weights: str) -> BlockNet:
-        net = timm.create_model(architecture, num_classes=classes)
+        net: Any = timm.create_model(architecture, num_classes=classes)
         config = net.pretrained_cfg
         if weights != "none":
             hub = config.get("hf_hub_id") or config.get("url") or architecture

@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 from lightning_modules.errors import InputError
 from search.settings import Settings
@@ -94,4 +94,3 @@ def _checked(override: str) -> str:
         escaped = re.sub(r"(\\+)$", r"\1\1", escaped)
         return f"{key}='{escaped}'"
     return override
-

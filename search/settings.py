@@ -110,9 +110,7 @@ class DataSettings:
 class ModelSettings:
     """The network."""
 
-    name: str = setting(
-        "efficientnet_lite0", "efficientnet_lite0, vgg16, resnet50, lenet5, or timm:ARCHITECTURE"
-    )
+    name: str = setting("efficientnet_lite0", "efficientnet_lite0, vgg16, resnet50, lenet5, or timm:ARCHITECTURE")
     weights: str = setting("imagenet", "imagenet, none (random), or the path of a state dict (safetensors or PyTorch)")
 
 
@@ -142,14 +140,10 @@ class SearchSettings:
         None, "name of the study; null derives one from data, model and settings", identity=False
     )
     trials: int = setting(30, "finished trials to reach", low=1, high=100_000, identity=False)
-    metric: str = setting(
-        "macro_f1", "validation score to maximise", choices=("macro_f1", "weighted_f1", "accuracy")
-    )
+    metric: str = setting("macro_f1", "validation score to maximise", choices=("macro_f1", "weighted_f1", "accuracy"))
     sampler: str = setting("tpe", "Optuna sampler", choices=("tpe", "random"))
     startup_trials: int = setting(8, "trials drawn at random before the sampler learns", low=1, high=10_000)
-    pruner: str = setting(
-        "median", "rule that stops a poor trial early", choices=("median", "halving", "none")
-    )
+    pruner: str = setting("median", "rule that stops a poor trial early", choices=("median", "halving", "none"))
     pruner_startup_trials: int = setting(4, "finished trials before the median rule stops any", low=1, high=10_000)
     pruner_warmup_epochs: int = setting(2, "epochs no trial is stopped in (median rule)", unit="epochs", low=0)
     halving_factor: int = setting(3, "one in this many trials passes a rung (halving rule)", low=2, high=16)
@@ -165,7 +159,9 @@ class TrainerSettings:
     epochs: int = setting(10, "epochs of a full trial", unit="epochs", low=1, high=10_000)
     batch_size: int = setting(32, "images in a training step", unit="images", low=2, high=4096)
     schedule: str = setting(
-        "constant", "learning rate over the epochs: constant, or falling to 0 as a cosine", choices=("constant", "cosine")
+        "constant",
+        "learning rate over the epochs: constant, or falling to 0 as a cosine",
+        choices=("constant", "cosine"),
     )
     weight_decay: float = setting(1e-4, "L2 weight decay", low=0, high=1)
     class_weights: str = setting(
@@ -173,7 +169,10 @@ class TrainerSettings:
     )
     warmup: bool = setting(True, "whether the head is first fitted to the output of the pre-trained blocks")
     batch_norm_images: int = setting(
-        256, "training images from which thawed batch-norm is re-estimated before each evaluation", unit="images", low=16
+        256,
+        "training images from which thawed batch-norm is re-estimated before each evaluation",
+        unit="images",
+        low=16,
     )
     precision: str = setting(
         "float32", "arithmetic of training (bfloat16 is autocast)", choices=("float32", "bfloat16")
@@ -191,9 +190,7 @@ class TrainerSettings:
 class TrackingSettings:
     """Where everything is kept."""
 
-    root: Path = setting(
-        Path("mlruns"), "folder of the MLflow store, the studies and the caches", identity=False
-    )
+    root: Path = setting(Path("mlruns"), "folder of the MLflow store, the studies and the caches", identity=False)
     experiment: str = setting("thawline", "MLflow experiment", identity=False)
     model_name: str = setting("thawline", "name under which winners are registered", identity=False)
 

@@ -149,7 +149,7 @@ def _scalar(kind: type, value: Any, item: Field[Any], refusal: InputError) -> An
     if meta["choices"] and value not in meta["choices"]:
         raise refusal
     if kind in (int, float):
-        number = float(value)
+        number = float(str(value))
         below = meta["low"] is not None and number < meta["low"]
         not_above = meta["above"] is not None and number <= meta["above"]
         if not math.isfinite(number) or below or not_above or (meta["high"] is not None and number > meta["high"]):

@@ -1,0 +1,75 @@
+# Recipes of Thawline; `just` alone lists them. They need Python 3.11 to 3.13 with pip and venv, nothing else.
+
+set shell := ["bash", "-euo", "pipefail", "-c"]
+
+python := env("THAWLINE_PYTHON", "python3")
+bin := ".venv/bin"
+
+# List the recipes.
+default:
+    @just --list
+
+# Create .venv and install the locked packages, only when the lock or pyproject.toml changed.
+setup:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    key=$(cat requirements.lock pyproject.toml | sha256sum)
+    [ "$(cat .venv/installed 2>/dev/null || true)" = "$key" ] && exit 0
+    "{{ python }}" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || {
+        echo "setup: Python 3.11, 3.12 or 3.13 is needed, got $("{{ python }}" --version); name one in THAWLINE_PYTHON" >&2
+        exit 2
+    }
+    offline=()
+    [ -d wheelhouse ] && offline=(--no-index --find-links wheelhouse)
+    [ -x {{ bin }}/python ] || "{{ python }}" -m venv .venv
+    uv_lock=$(mktemp)
+    trap 'rm -f "$uv_lock"' EXIT
+    awk '/^[a-z]/ { on = /^uv==/ } on' requirements.lock > "$uv_lock"
+    {{ bin }}/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps "${offline[@]}" -r "$uv_lock"
+    {{ bin }}/uv pip sync --quiet --python {{ bin }}/python --require-hashes "${offline[@]}" requirements.lock
+    {{ bin }}/uv pip install --quiet --python {{ bin }}/python --no-deps --no-build-isolation "${offline[@]}" --editable .
+    echo "$key" > .venv/installed
+
+# Search: `just search`, or with any settings, as in `just search data=folder data.path=IMAGES`.
+search *settings: setup
+    {{ bin }}/python -m search {{ settings }}
+
+# Open MLflow's UI on 127.0.0.1.
+ui *arguments: setup
+    {{ bin }}/python -m search.ui {{ arguments }}
+
+# Fast tests (up to 5 minutes; no data, browser or server needed).
+test *arguments: setup
+    {{ bin }}/python -m pytest -m "not slow" -q {{ arguments }}
+
+# Slow tests (up to 12 minutes; real images from ../shared/data where they are).
+test-slow *arguments: setup
+    {{ bin }}/python -m pytest -m slow -q {{ arguments }}
+
+# Lint, types, import direction, no host names and no machine paths.
+check: setup
+    {{ bin }}/ruff check .
+    {{ bin }}/ruff format --check .
+    {{ bin }}/mypy
+    {{ bin }}/lint-imports --no-cache
+    {{ bin }}/python .ci/check_names.py
+
+# Resolve the dependencies anew into requirements.lock.
+lock: setup
+    {{ bin }}/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --upgrade \
+        --no-header --no-emit-index-url --no-emit-find-links --quiet --output-file requirements.lock
+
+# Collect in wheelhouse/ everything a closed network needs to install; `just setup` uses the folder where it exists.
+wheelhouse: setup
+    {{ python }} -m pip download --quiet --disable-pip-version-check --require-hashes --no-deps --dest wheelhouse.new -r requirements.lock
+    {{ python }} -m pip download --quiet --disable-pip-version-check --no-deps --dest wheelhouse.new rust-just
+    rm -rf wheelhouse && mv wheelhouse.new wheelhouse
+    @du -sh wheelhouse
+
+# Long measurements, by hand; results are committed with command and seed.
+verify: setup
+    {{ bin }}/python -m benchmarks.accuracy
+
+# Remove what the recipes made, but not mlruns/.
+clean:
+    rm -rf .venv wheelhouse wheelhouse.new build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

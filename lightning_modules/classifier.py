@@ -1,0 +1,134 @@
+"""The LightningModule of a trial: head and thawed blocks, trained on activations at the cut."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lightning_modules.batch_norm import reestimate_batch_norm
+from lightning_modules.blocknet import BlockNet
+from lightning_modules.freezing import freeze
+from lightning_modules.optimizers import build_optimizer
+from lightning_modules.scores import scores
+
+__all__ = ["Classifier"]
+
+
+class Classifier(pl.LightningModule):
+    """Trains what lies behind the freeze depth; batches are (activations at the cut (B, C, H, W), labels (B,)).
+
+    Nothing is logged by step. `epoch_metrics` grows by one row an epoch: training loss and accuracy in train mode,
+    then the validation scores after thawed batch-norm was re-estimated.
+
+    Args:
+        net: the network; it is frozen to `freeze_depth` here.
+        freeze_depth: 0..L.
+        optimizer: a name of `optimizers.OPTIMIZERS`.
+        lr_factor: times the optimizer's reference rate.
+        weight_decay: L2 penalty.
+        schedule: `constant`, or `cosine` from the rate to 0 over `epochs`.
+        epochs: length of the cosine.
+        class_weights: (classes,) weights of the loss, or None.
+        statistics: gives activations of training images for re-estimating batch-norm.
+    """
+
+    class_weights: Tensor | None
+
+    def __init__(
+        self,
+        net: BlockNet,
+        freeze_depth: int,
+        optimizer: str,
+        lr_factor: float,
+        *,
+        weight_decay: float = 0.0,
+        schedule: str = "constant",
+        epochs: int = 1,
+        class_weights: Tensor | None = None,
+        statistics: Callable[[], Iterable[Tensor]] = tuple,
+    ) -> None:
+        super().__init__()
+        if schedule not in ("constant", "cosine"):
+            raise ValueError(f"schedule must be constant or cosine, got {schedule!r}")
+        self.net = net
+        freeze(net, freeze_depth)
+        self.freeze_depth = freeze_depth
+        self._optimizer = (optimizer, lr_factor, weight_decay)
+        self._schedule = (schedule, epochs)
+        self.register_buffer("class_weights", class_weights, persistent=False)
+        self._statistics = statistics
+        self._loss = self._correct = torch.zeros(())
+        self._seen = 0
+        self._outputs: list[tuple[Tensor, Tensor]] = []
+        self.epoch_metrics: list[dict[str, float]] = []
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the last epoch's training loss was not finite."""
+        return bool(self.epoch_metrics) and not math.isfinite(self.epoch_metrics[-1]["train_loss"])
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer over what requires gradients, and the schedule by epoch."""
+        name, factor, decay = self._optimizer
+        optimizer = build_optimizer(name, self.net.parameters(), lr_factor=factor, weight_decay=decay)
+        if self._schedule[0] == "constant":
+            return optimizer
+        scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=self._schedule[1])
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "epoch"}}
+
+    def on_train_epoch_start(self) -> None:
+        """Reset the running sums, which stay on the device until the epoch's end."""
+        self._loss = torch.zeros((), device=self.device)
+        self._correct = torch.zeros((), device=self.device)
+        self._seen = 0
+
+    def training_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        """Cross-entropy of one batch."""
+        activations, labels = batch
+        logits = self.net.suffix(activations, self.freeze_depth)
+        loss = F.cross_entropy(logits, labels, weight=self.class_weights)
+        self._loss += loss.detach() * len(labels)
+        self._correct += (logits.detach().argmax(1) == labels).sum()
+        self._seen += len(labels)
+        return loss
+
+    def on_train_epoch_end(self) -> None:
+        """Close the epoch; Lightning runs validation before this hook, so the row may exist already."""
+        self._training_row()
+
+    def _training_row(self) -> dict[str, float]:
+        if len(self.epoch_metrics) <= self.current_epoch:
+            self.epoch_metrics.append(
+                {
+                    "train_loss": float(self._loss) / max(self._seen, 1),
+                    "train_accuracy": float(self._correct) / max(self._seen, 1),
+                }
+            )
+        return self.epoch_metrics[-1]
+
+    def on_validation_epoch_start(self) -> None:
+        """Bring batch-norm up to the weights of this moment."""
+        self.reestimate()
+        self._outputs = []
+
+    def validation_step(self, batch: tuple[Tensor, Tensor]) -> None:
+        """Keep the logits: scores are taken over the whole validation set at once."""
+        activations, labels = batch
+        self._outputs.append((self.net.suffix(activations, self.freeze_depth), labels))
+
+    def on_validation_epoch_end(self) -> None:
+        """Scores of the epoch."""
+        logits, labels = (torch.cat(part) for part in zip(*self._outputs, strict=True))
+        row = self._training_row()
+        if math.isfinite(row["train_loss"]):
+            row.update({f"val_{name}": value for name, value in scores(logits, labels).items()})
+
+    def reestimate(self) -> None:
+        """Re-estimate thawed batch-norm from the training images given as `statistics`."""
+        reestimate_batch_norm(self.net, self._statistics(), self.freeze_depth)

@@ -1,0 +1,56 @@
+"""`python -m search`: wires arguments, settings and the pipeline together."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from lightning_modules.errors import BadImages, InputError
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run a search; returns the exit code: 0, 1 (trials kept failing), 2 (bad input), 130 (stopped by the user)."""
+    try:
+        if "--help" in arguments or "-h" in arguments:
+            from search.reference import help_text
+
+            print(help_text())
+            return 0
+        if "--version" in arguments:
+            from importlib.metadata import version
+
+            print(version("thawline"))
+            return 0
+        show_only = list(arguments[:2]) == ["--cfg", "job"]
+        from search.configuration import as_yaml, compose_settings
+
+        settings = compose_settings(arguments[2:] if show_only else arguments)
+        if show_only:
+            print(as_yaml(settings), end="")
+            return 0
+        from rich.console import Console
+
+        from search.pipeline import InterruptedSearchError, run_search
+        from search.study import StudyStalledError
+
+        try:
+            run_search(settings, Console())
+        except InterruptedSearchError as stop:
+            print(stop, file=sys.stderr)
+            return 130
+        except StudyStalledError as error:
+            print(f"search: {error}", file=sys.stderr)
+            return 1
+    except InputError as error:
+        print(f"search: {error}", file=sys.stderr)
+        if isinstance(error, BadImages) and len(error.problems) > 1:
+            for problem in error.problems:
+                print(f"  {problem.path}: {problem.reason}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

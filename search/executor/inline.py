@@ -1,0 +1,83 @@
+"""One trial at a time in this process, on a thread beside the driver.
+
+A thread of its own, so that Ctrl-C reaches the driver at once and its bookkeeping is never inside a training step.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import traceback
+
+from search.executor.protocol import Event, Failed, Finished, Job, Reported
+from search.task import Task
+from search.trial import EpochReport, TrialCancelledError, run_trial
+
+__all__ = ["InlineExecutor"]
+
+
+class InlineExecutor:
+    """Executor of capacity 1 over a task that is already in memory.
+
+    Args:
+        task: what trials train on.
+    """
+
+    capacity = 1
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._jobs: queue.Queue[Job | None] = queue.Queue()
+        self._events: queue.Queue[Event] = queue.Queue()
+        self._answers: queue.Queue[bool] = queue.Queue()
+        self._cancelled = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="thawline-trial", daemon=True)
+        self._thread.start()
+
+    def submit(self, job: Job) -> None:
+        """See `Executor.submit`."""
+        self._cancelled.clear()
+        self._jobs.put(job)
+
+    def poll(self, timeout: float) -> Event | None:
+        """See `Executor.poll`."""
+        try:
+            return self._events.get(timeout=timeout)
+        except queue.Empty:
+            return None
+
+    def answer(self, slot: int, go_on: bool) -> None:
+        """See `Executor.answer`."""
+        self._answers.put(go_on)
+
+    def cancel(self, slot: int) -> None:
+        """See `Executor.cancel`."""
+        self._cancelled.set()
+        self._answers.put(False)
+
+    def close(self) -> None:
+        """Cancel, then wait up to five seconds for the batch that is being trained."""
+        self._cancelled.set()
+        self._answers.put(False)
+        self._jobs.put(None)
+        self._thread.join(timeout=5)
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            slot = job.slot
+            while not self._answers.empty():
+                self._answers.get_nowait()
+
+            def report(epoch: EpochReport, slot: int = slot) -> bool:
+                self._events.put(Reported(slot, epoch))
+                return self._answers.get()
+
+            try:
+                result = run_trial(self._task, job.params, job.seed, report=report, cancelled=self._cancelled.is_set)
+            except TrialCancelledError:
+                continue
+            except Exception:  # whatever a trial dies of must not take the study along
+                self._events.put(Failed(slot, traceback.format_exc()))
+            else:
+                if not self._cancelled.is_set():
+                    self._events.put(Finished(slot, result))

@@ -1,0 +1,79 @@
+"""What the driver of a study asks of whatever runs its trials.
+
+An executor knows neither Optuna nor MLflow. It trains the jobs it is given, tells of every epoch and waits for the
+answer, so that a trial is stopped after exactly the epoch the pruner read, however slow the driver is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from search.trial import EpochReport, TrialParams, TrialResult
+
+__all__ = ["Event", "Executor", "Failed", "Finished", "Job", "Reported"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One attempt at one slot of the study.
+
+    Attributes:
+        slot: which trial of the study, from 0; at most one job of a slot runs at a time.
+        params: what to train with.
+        seed: of batches and dropout; belongs to the slot.
+    """
+
+    slot: int
+    params: TrialParams
+    seed: int
+
+
+@dataclass(frozen=True)
+class Reported:
+    """An epoch is over; the trial waits for `Executor.answer`."""
+
+    slot: int
+    report: EpochReport
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The trial ended with a result (full length, pruned or diverged)."""
+
+    slot: int
+    result: TrialResult
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The trial ended without a result."""
+
+    slot: int
+    traceback: str
+
+
+Event = Reported | Finished | Failed
+
+
+class Executor(Protocol):
+    """Runs jobs beside the driver."""
+
+    @property
+    def capacity(self) -> int:
+        """How many jobs may run at the same time."""
+
+    def submit(self, job: Job) -> None:
+        """Start a job; the driver never submits more than `capacity`."""
+
+    def poll(self, timeout: float) -> Event | None:
+        """The next event, or None when there was none for `timeout` seconds."""
+
+    def answer(self, slot: int, go_on: bool) -> None:
+        """Answer the last report of a slot: train on, or stop as pruned."""
+
+    def cancel(self, slot: int) -> None:
+        """Stop a job at its next batch; no event of it need follow."""
+
+    def close(self) -> None:
+        """Cancel what still runs and give everything back."""

@@ -1,0 +1,130 @@
+"""What the user sees while a study runs: a live display on a terminal, one line a trial elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from search.trial import EpochReport, TrialParams
+
+__all__ = ["StudyProgress", "describe_params", "duration"]
+
+
+def duration(seconds: float) -> str:
+    """Seconds as 42 s, 3 min 20 s or 2 h 05 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def describe_params(params: TrialParams) -> str:
+    """Parameters as one short phrase."""
+    return f"{params.optimizer} lr={params.learning_rate:.2g} freeze={params.freeze_depth}"
+
+
+class StudyProgress:
+    """Listener of a study (see `study.StudyListener`).
+
+    Args:
+        console: where to write.
+        trials: finished trials to reach.
+        finished: how many there are already.
+        epochs: of a full trial, over all folds.
+        metric: name of the score.
+        best: best score so far, if any.
+    """
+
+    def __init__(
+        self, console: Console, *, trials: int, finished: int, epochs: int, metric: str, best: tuple[int, float] | None
+    ) -> None:
+        self._console = console
+        self._trials, self._finished = trials, finished
+        self._epochs, self._metric, self._best = epochs, metric, best
+        self._started = time.monotonic()
+        self._new = 0
+        self._running: dict[int, tuple[TrialParams, int, float | None]] = {}
+        self._live: Live | None = None
+
+    @contextmanager
+    def shown(self) -> Iterator[StudyProgress]:
+        """Show the live display while the block runs, on a terminal only."""
+        if not self._console.is_terminal:
+            yield self
+            return
+        with Live(self._render(), console=self._console, refresh_per_second=4, transient=True) as live:
+            self._live = live
+            try:
+                yield self
+            finally:
+                self._live = None
+
+    def trial_started(self, slot: int, params: TrialParams, attempt: int) -> None:
+        """See `StudyListener`."""
+        self._running[slot] = (params, 0, None)
+        if attempt:
+            self._console.print(f"trial {slot}: attempt {attempt + 1} with the same parameters", highlight=False)
+        self.waiting()
+
+    def epoch(self, slot: int, report: EpochReport) -> None:
+        """See `StudyListener`."""
+        params = self._running[slot][0]
+        self._running[slot] = (params, report.step + 1, report.value)
+        self.waiting()
+
+    def trial_ended(self, slot: int, outcome: str, value: float | None) -> None:
+        """See `StudyListener`."""
+        params, epochs, _ = self._running.pop(slot)
+        if outcome != "failed":
+            self._finished += 1
+            self._new += 1
+        if outcome == "complete" and value is not None and (self._best is None or value > self._best[1]):
+            self._best = (slot, value)
+        score = "" if value is None else f" {self._metric} {value:.4f}"
+        best = f", best {self._best[1]:.4f} (trial {self._best[0]})" if self._best else ""
+        line = f"trial {slot:>3}  {describe_params(params):<36} {outcome:<9}{score} after {epochs} epochs{best}"
+        self._console.print(line + self._remaining(", about {} left"), highlight=False, soft_wrap=True)
+        self.waiting()
+
+    def waiting(self) -> None:
+        """See `StudyListener`."""
+        if self._live is not None:
+            self._live.update(self._render())
+
+    def _remaining(self, template: str) -> str:
+        if not self._new or self._finished >= self._trials:
+            return ""
+        each = (time.monotonic() - self._started) / self._new
+        return template.format(duration(each * (self._trials - self._finished)))
+
+    def _render(self) -> Group:
+        grid = Table.grid(padding=(0, 1))
+        grid.add_column(no_wrap=True)
+        grid.add_column(ratio=1, max_width=40)
+        grid.add_column(no_wrap=True)
+        grid.add_row(
+            Text("study", style="bold"),
+            ProgressBar(total=self._trials, completed=self._finished, width=24),
+            Text(f"{self._finished}/{self._trials} trials{self._remaining(', about {} left')}"),
+        )
+        for slot, (params, epochs, value) in self._running.items():
+            shown = "" if value is None else f"{self._metric} {value:.4f}"
+            grid.add_row(
+                Text(f"trial {slot}"),
+                ProgressBar(total=self._epochs, completed=epochs, width=24),
+                Text(f"{epochs}/{self._epochs} epochs {shown}"),
+            )
+            grid.add_row(Text(""), Text(describe_params(params), style="dim", no_wrap=True, overflow="ellipsis"), "")
+        if self._best:
+            grid.add_row(Text("best"), Text(f"{self._metric} {self._best[1]:.4f}", style="bold green"),
+                         Text(f"trial {self._best[0]}"))  # fmt: skip
+        return Group(grid)

@@ -1,0 +1,80 @@
+"""`--help` and docs/configuration.md, both made from the metadata of the settings."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+from search.configuration import group_options
+from search.settings import Settings
+from search.validation import accepted, flatten, key_paths
+
+__all__ = ["configuration_page", "help_text"]
+
+_USAGE = """Usage: python -m search [GROUP=OPTION ...] [key=value ...]
+
+Searches optimizer, learning rate and freeze depth for an image classifier that starts from a pre-trained network;
+logs every trial in MLflow, tests the winner once and registers it. The same command again continues the study.
+
+  python -m search                                    the built-in simulated ultrasonic images
+  python -m search data=folder data.path=IMAGES       IMAGES/<class>/* or IMAGES/<YYYY-MM>/<class>/*
+  python -m search data=manifest data.path=FILE.csv   columns path,label[,month,group,split,mask]
+  python -m search experiment=quick                   a first look in about a minute
+
+  --help       this page
+  --cfg job    print the composed configuration and stop
+  --version    print the version and stop
+"""
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, list):
+        return "[" + ",".join(_shown(v) for v in value) + "]"
+    return {None: "null", True: "true", False: "false"}.get(value, str(value))  # type: ignore[call-overload, no-any-return]
+
+
+def help_text() -> str:
+    """The page that `--help` prints."""
+    lines = [_USAGE, "Groups and their options (files of conf/)"]
+    lines += [f"  {group}={'|'.join(options)}" for group, options in group_options().items()]
+    lines += ["", "Settings (default) accepted values"]
+    values = flatten(Settings())
+    for key, (item, kind) in key_paths().items():
+        unit = f" {item.metadata['unit']}" if item.metadata["unit"] else ""
+        lines.append(f"  {key} ({_shown(values[key])}{unit}) {accepted(item, kind)}")
+        lines.append(f"      {item.metadata['meaning']}")
+    return "\n".join(lines)
+
+
+def configuration_page() -> str:
+    """The page docs/configuration.md."""
+    values = flatten(Settings())
+    keys = key_paths()
+    lines = [
+        "# Configuration",
+        "",
+        "Made from `search/settings.py` by `python -m search.reference`; a test compares the two.",
+        "Give settings as `key=value` and whole files of `conf/` as `group=option`:",
+        "`python -m search data=folder data.path=IMAGES search.trials=15`.",
+        "",
+        "Settings marked * may change without making it another study.",
+        "",
+        "| group | options |",
+        "| --- | --- |",
+        *(f"| `{group}` | {', '.join(f'`{o}`' for o in options)} |" for group, options in group_options().items()),
+    ]
+    for item in fields(Settings):
+        chosen = [k for k in keys if k == item.name or k.startswith(f"{item.name}.")]
+        title = item.name if len(chosen) > 1 else "top level"
+        lines += ["", f"## {title}", "", "| setting | default | accepted | meaning |", "| --- | --- | --- | --- |"]
+        for key in chosen:
+            entry, kind = keys[key]
+            unit = f" {entry.metadata['unit']}" if entry.metadata["unit"] and values[key] is not None else ""
+            star = "" if entry.metadata["identity"] else " *"
+            words = accepted(entry, kind).replace("|", "\\|")
+            meaning = entry.metadata["meaning"].replace("|", "\\|").replace("<", "&lt;")
+            lines.append(f"| `{key}`{star} | `{_shown(values[key])}`{unit} | {words} | {meaning} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(configuration_page(), end="")

@@ -1,0 +1,70 @@
+"""What is printed when a search ends: the best trials, the winner's test scores, where everything is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import optuna
+from optuna.trial import TrialState
+from rich.console import Console
+from rich.table import Table
+
+from search.progress import duration
+from search.study import finished_trials
+from search.trial import TrialParams
+from search.winner import Winner
+
+__all__ = ["print_trials", "print_where", "print_winner"]
+
+
+def print_trials(console: Console, study: optuna.Study, metric: str, top: int = 8) -> None:
+    """The best trials of the study as a table, complete ones first."""
+    trials = finished_trials(study)
+    ranked = sorted(trials, key=lambda t: (t.state is not TrialState.COMPLETE, -(t.values or [0.0])[0]))
+    table = Table(title=f"Best {min(top, len(trials))} of {len(trials)} finished trials", title_justify="left")
+    for name, justify in (
+        ("trial", "right"), ("optimizer", "left"), ("learning rate", "right"), ("freeze", "right"),
+        (metric, "right"), ("epochs", "right"), ("time", "right"), ("outcome", "left"),
+    ):  # fmt: skip
+        table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for trial in ranked[:top]:
+        params, attrs = TrialParams(**trial.params), trial.user_attrs
+        table.add_row(
+            str(attrs["slot"]), params.optimizer, f"{params.learning_rate:.2g}", str(params.freeze_depth),
+            f"{attrs['value']:.4f}", str(attrs["epochs"]), duration(attrs["seconds"]), attrs["outcome"],
+        )  # fmt: skip
+    console.print(table)
+
+
+def print_winner(console: Console, winner: Winner) -> None:
+    """The winner's parameters and test scores with their intervals."""
+    params = TrialParams(**winner.params)
+    trained = "training and validation images" if winner.refit else "training images"
+    console.print(
+        f"Winner: trial {winner.slot}, {params.optimizer}, learning rate {params.learning_rate:.3g}, "
+        f"freeze depth {params.freeze_depth}; trained for {winner.epochs} epochs on {winner.images[0]} {trained}.",
+        highlight=False,
+    )
+    if winner.test is None or winner.intervals is None:
+        console.print("There are no test images, so nothing is known of it beyond validation.")
+        return
+    table = Table(title=f"Test scores on {winner.images[1]} images, read once", title_justify="left")
+    table.add_column("score")
+    table.add_column("value", justify="right")
+    table.add_column("95 % interval")
+    for name, (low, high) in winner.intervals.items():
+        kind = "exact" if name == "accuracy" else "bootstrap"
+        table.add_row(name.replace("_", " "), f"{winner.test[name]:.4f}", f"{low:.4f} to {high:.4f} ({kind})")
+    console.print(table)
+
+
+def print_where(console: Console, *, root: Path, experiment: str, study: str, winner: Winner, model_name: str) -> None:
+    """Where runs, model and study are, and the command that opens the UI."""
+    console.print(
+        f"Runs: experiment {experiment!r} in {root / 'mlflow.db'}, parent run {winner.run_id}.\n"
+        f"Model: models:/{model_name}@challenger (version {winner.version}).\n"
+        f"Study: {root / 'studies'}, {study!r}.\n"
+        f"Look at it: python -m search.ui" + ("" if root == Path("mlruns") else f" tracking.root={root}"),
+        highlight=False,
+        soft_wrap=True,
+    )

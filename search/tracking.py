@@ -1,0 +1,163 @@
+"""The only file of the driver that talks to MLflow: one parent run a study, one child run an attempt at a trial.
+
+Run states are set here and nowhere else: FINISHED for trials with a result (a tag says pruned or diverged), FAILED
+with the traceback as an artifact, KILLED for what an interrupted driver left behind. Metrics go out in one batch an
+epoch.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+# Read by MLflow when it is imported: nothing leaves the machine, and no pickle is ever loaded.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+
+import mlflow
+import pandas as pd
+from filelock import FileLock
+from mlflow import MlflowClient
+from mlflow.data.pandas_dataset import from_pandas
+from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag, ViewType
+
+from search.served_model import CODE_FOLDERS, requirements, signature
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["Tracker", "tracking_uri"]
+
+_PARAM_LIMIT = 6000  # MLflow's own; a longer value would be refused
+
+
+def tracking_uri(root: Path) -> str:
+    """URI of the sqlite store under `root`, as `mlflow ui --backend-store-uri` takes it."""
+    return f"sqlite:///{(root / 'mlflow.db').resolve()}"
+
+
+class Tracker:
+    """Writes to the store under `root`, creating it once, however many processes start at the same time.
+
+    Args:
+        root: folder of mlflow.db and artifacts/.
+        experiment: MLflow experiment, created when missing.
+    """
+
+    def __init__(self, root: Path, experiment: str) -> None:
+        root.mkdir(parents=True, exist_ok=True)
+        for noisy in ("alembic", "mlflow"):
+            logging.getLogger(noisy).setLevel(logging.WARNING)  # migrations announce themselves line by line
+        self._root = root
+        with FileLock(root / "mlflow.lock"):
+            new = not (root / "mlflow.db").exists()
+            self._client = MlflowClient(tracking_uri(root), registry_uri=tracking_uri(root))
+            found = self._client.get_experiment_by_name(experiment)
+            if found is None:
+                location = (root / "artifacts").resolve().as_uri()
+                self.experiment_id = self._client.create_experiment(experiment, artifact_location=location)
+            else:
+                self.experiment_id = found.experiment_id
+            if new:
+                with sqlite3.connect(root / "mlflow.db") as database:
+                    database.execute("PRAGMA journal_mode=WAL")  # halves the cost of a batch of metrics
+
+    def start_parent(self, name: str, params: Mapping[str, Any], tags: Mapping[str, Any]) -> str:
+        """Start the run of a study; returns its id."""
+        return self._start(name, params, tags)
+
+    def start_trial(self, parent: str, name: str, params: Mapping[str, Any], tags: Mapping[str, Any]) -> str:
+        """Start the run of one attempt at a trial, as a child of the study's run; returns its id."""
+        return self._start(name, params, {**tags, "mlflow.parentRunId": parent})
+
+    def _start(self, name: str, params: Mapping[str, Any], tags: Mapping[str, Any]) -> str:
+        run = self._client.create_run(self.experiment_id, run_name=name, tags={k: str(v) for k, v in tags.items()})
+        run_id: str = run.info.run_id
+        rows = [Param(k, _short(v)) for k, v in params.items()]
+        for start in range(0, len(rows), 100):  # MLflow's limit of one batch
+            self._client.log_batch(run_id, params=rows[start : start + 100])
+        return run_id
+
+    def resume_parent(self, run_id: str) -> None:
+        """Set a study's run back to running."""
+        self._client.update_run(run_id, status="RUNNING")
+
+    def log(
+        self, run_id: str, metrics: Mapping[str, float], *, step: int = 0, tags: Mapping[str, Any] | None = None
+    ) -> None:
+        """Log metrics and tags in one batch. Values that are not finite are left out: they break MLflow's charts."""
+        now = int(time.time() * 1000)
+        rows = [Metric(k, float(v), now, step) for k, v in metrics.items() if abs(float(v)) < float("inf")]
+        self._client.log_batch(run_id, metrics=rows, tags=[RunTag(k, str(v)) for k, v in (tags or {}).items()])
+
+    def finish(self, run_id: str, status: str) -> None:
+        """Close a run as FINISHED, FAILED or KILLED."""
+        self._client.set_terminated(run_id, status)
+
+    def kill_open_runs(self, parent: str) -> int:
+        """Close every child run that an interrupted driver left RUNNING; returns how many there were."""
+        runs = self._client.search_runs(
+            [self.experiment_id],
+            f"tags.`mlflow.parentRunId` = '{parent}' and attributes.status = 'RUNNING'",
+            run_view_type=ViewType.ALL,
+            max_results=1000,
+        )
+        for run in runs:
+            self._client.set_terminated(run.info.run_id, "KILLED")
+        return len(runs)
+
+    def log_text(self, run_id: str, text: str, file: str) -> None:
+        """Log a text artifact."""
+        self._client.log_text(run_id, text, file)
+
+    def log_figure(self, run_id: str, figure: Figure, file: str) -> None:
+        """Log a figure as PNG."""
+        self._client.log_figure(run_id, figure, file, save_kwargs={"dpi": 150, "bbox_inches": "tight"})
+
+    def log_table(self, run_id: str, table: pd.DataFrame, file: str) -> None:
+        """Log a table that the UI can show and compare."""
+        self._client.log_table(run_id, table, file)
+
+    def log_dataset(self, run_id: str, counts: pd.DataFrame, *, name: str, source: str, digest: str) -> None:
+        """Log the data set as a run input: digest and number of images by class and split."""
+        dataset = from_pandas(counts, source=source, name=name, digest=digest[:32])
+        entity = DatasetInput(dataset._to_mlflow_entity(), tags=[InputTag("mlflow.data.context", "training")])
+        self._client.log_inputs(run_id, [entity])
+
+    def register(
+        self, run_id: str, folder: Path, *, model_name: str, alias: str, tags: Mapping[str, Any], note: str
+    ) -> str:
+        """Log a model folder as a serving model and register it under `alias`; returns the version."""
+        mlflow.set_tracking_uri(tracking_uri(self._root))
+        mlflow.set_registry_uri(tracking_uri(self._root))
+        packages = Path(__file__).resolve().parent.parent
+        with mlflow.start_run(run_id=run_id):
+            logged = mlflow.pyfunc.log_model(
+                name="model",
+                python_model=str(Path(__file__).with_name("served_model.py")),
+                artifacts={"model": str(folder)},
+                code_paths=[str(packages / part) for part in CODE_FOLDERS],
+                signature=signature(),
+                pip_requirements=requirements(),
+                metadata={k: str(v) for k, v in tags.items()},
+            )
+        # start_run closes the run on leaving; the study is not over yet.
+        self._client.update_run(run_id, status="RUNNING")
+        if not self._client.search_registered_models(f"name = '{model_name}'"):
+            self._client.create_registered_model(model_name)
+        version = self._client.create_model_version(
+            model_name, logged.model_uri, run_id, tags={k: str(v) for k, v in tags.items()}, description=note,
+            model_id=logged.model_id,
+        )  # fmt: skip
+        self._client.set_registered_model_alias(model_name, alias, version.version)
+        return str(version.version)
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= _PARAM_LIMIT else text[: _PARAM_LIMIT - 1] + "…"

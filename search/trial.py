@@ -1,0 +1,273 @@
+"""Train one trial: a function of (task, parameters, seed) to a curve and a value."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from numpy.typing import NDArray
+
+from lightning_modules.blocknet import BlockNet
+from lightning_modules.classifier import Classifier
+from lightning_modules.cost import epoch_equivalents
+from lightning_modules.datamodule import ActivationData
+from lightning_modules.optimizers import OPTIMIZERS
+from search.task import Task
+
+__all__ = ["EpochReport", "TrialCancelledError", "TrialParams", "TrialResult", "run_trial", "train_final"]
+
+_PRECISION = {"float32": "32-true", "bfloat16": "bf16-mixed"}
+
+
+@dataclass(frozen=True)
+class TrialParams:
+    """What the search chooses.
+
+    Attributes:
+        optimizer: a name of `optimizers.OPTIMIZERS`.
+        lr_factor: times that optimizer's reference learning rate.
+        freeze_depth: leading blocks that stay frozen, 0..L.
+    """
+
+    optimizer: str
+    lr_factor: float
+    freeze_depth: int
+
+    @property
+    def learning_rate(self) -> float:
+        """Reference rate of the optimizer x lr_factor."""
+        return OPTIMIZERS[self.optimizer].reference_rate * self.lr_factor
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """One epoch of one fold.
+
+    Attributes:
+        step: epochs finished in all folds, from 0.
+        fold: which fold, from 0.
+        epoch: which epoch of the fold, from 0.
+        value: mean validation score of this epoch over the folds trained so far, which the pruner reads.
+        metrics: train_loss, train_accuracy, val_loss, val_accuracy, val_macro_f1, val_weighted_f1.
+        seconds: wall time of the epoch.
+    """
+
+    step: int
+    fold: int
+    epoch: int
+    value: float
+    metrics: dict[str, float]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """What became of a trial.
+
+    Attributes:
+        value: best epoch's validation score, mean over folds; 0, the worst value, if training diverged.
+        best_epoch: from 0; epochs to refit are one more.
+        metrics: metrics of the best epoch, mean over folds.
+        curve: every epoch of every fold.
+        seconds: wall time.
+        epoch_equivalents: cost in epochs of training everything (see `cost.epoch_equivalents`).
+        stopped: `pruned`, `diverged`, or None for a trial that ran its full length.
+    """
+
+    value: float
+    best_epoch: int
+    metrics: dict[str, float]
+    curve: tuple[EpochReport, ...]
+    seconds: float
+    epoch_equivalents: float
+    stopped: str | None
+
+
+class TrialCancelledError(Exception):
+    """The driver asked the trial to stop at once; it has no result."""
+
+
+def run_trial(
+    task: Task,
+    params: TrialParams,
+    seed: int,
+    *,
+    report: Callable[[EpochReport], bool] = lambda _: True,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> TrialResult:
+    """Train on every fold and return the curve.
+
+    Args:
+        task: data, network and settings.
+        params: what to train with.
+        seed: of batches and dropout.
+        report: called after every epoch; False ends the trial as pruned.
+        cancelled: asked before every batch; True raises.
+
+    Raises:
+        TrialCancelledError: `cancelled` said so.
+    """
+    started = time.perf_counter()
+    curve: list[EpochReport] = []
+    stopped: str | None = None
+    for fold, split in enumerate(task.splits.folds):
+        recorder = _Recorder(task.settings.search.metric, fold, curve, report, cancelled)
+        _fit(task, params, seed, split.train, split.val, task.settings.trainer.epochs, recorder)
+        stopped = recorder.stopped
+        if stopped:
+            break
+    best_epoch, metrics = _best_epoch(curve, task.settings.search.metric)
+    return TrialResult(
+        value=0.0 if stopped == "diverged" else metrics[f"val_{task.settings.search.metric}"],
+        best_epoch=best_epoch,
+        metrics=metrics,
+        curve=tuple(curve),
+        seconds=time.perf_counter() - started,
+        epoch_equivalents=epoch_equivalents(task.flops, params.freeze_depth, len(curve)),
+        stopped=stopped,
+    )
+
+
+def train_final(
+    task: Task,
+    params: TrialParams,
+    seed: int,
+    rows: NDArray[np.int64],
+    epochs: int,
+    *,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> BlockNet:
+    """Train once on `rows` for `epochs` epochs; the network comes back in eval mode, batch-norm re-estimated."""
+    recorder = _Recorder(task.settings.search.metric, 0, [], lambda _: True, cancelled)
+    return _fit(task, params, seed, rows, rows[:0], epochs, recorder).net.eval()
+
+
+def _fit(
+    task: Task,
+    params: TrialParams,
+    seed: int,
+    train: NDArray[np.int64],
+    val: NDArray[np.int64],
+    epochs: int,
+    recorder: _Recorder,
+) -> Classifier:
+    settings = task.settings.trainer
+    data = ActivationData(
+        task.cache,
+        params.freeze_depth,
+        task.index.labels,
+        train,
+        val,
+        batch_size=settings.batch_size,
+        views=task.settings.data.views,
+        statistics=settings.batch_norm_images,
+        seed=seed,
+    )
+    torch.manual_seed(seed)  # dropout draws from the global generator
+    model = Classifier(
+        task.start_net(train),
+        params.freeze_depth,
+        params.optimizer,
+        params.lr_factor,
+        weight_decay=settings.weight_decay,
+        schedule=settings.schedule,
+        epochs=task.settings.trainer.epochs,
+        class_weights=task.class_weights(train),
+        statistics=data.statistics,
+    )
+    model.train()  # Lightning keeps the mode it finds
+    with warnings.catch_warnings():
+        # Activations are tensors in memory already: there is nothing for worker processes to load.
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
+        trainer = pl.Trainer(
+            accelerator="gpu" if task.device.type == "cuda" else "cpu",
+            devices=1,
+            precision=_PRECISION[settings.precision],  # type: ignore[arg-type]
+            max_epochs=epochs,
+            limit_val_batches=1.0 if len(val) else 0,
+            num_sanity_val_steps=0,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            inference_mode=False,
+            callbacks=[recorder],
+        )
+        trainer.fit(model, datamodule=data)
+    if not len(val):
+        model.reestimate()
+    return model
+
+
+class _Recorder(pl.Callback):
+    """Turns Lightning's epochs into reports and the driver's wishes into stops."""
+
+    def __init__(
+        self,
+        metric: str,
+        fold: int,
+        curve: list[EpochReport],
+        report: Callable[[EpochReport], bool],
+        cancelled: Callable[[], bool],
+    ) -> None:
+        self._metric = f"val_{metric}"
+        self._fold = fold
+        self._curve = curve
+        self._report = report
+        self._cancelled = cancelled
+        self._started = 0.0
+        self.stopped: str | None = None
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._started = time.perf_counter()
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if self._cancelled():
+            raise TrialCancelledError
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not isinstance(pl_module, Classifier):
+            raise TypeError(f"a trial trains a Classifier, got {type(pl_module).__name__}")
+        epoch = len(pl_module.epoch_metrics) - 1
+        metrics = dict(pl_module.epoch_metrics[-1])
+        if pl_module.diverged:
+            self.stopped = "diverged"
+        earlier = [r.metrics[self._metric] for r in self._curve if r.epoch == epoch]
+        value = 0.0 if self.stopped else float(np.mean([*earlier, metrics[self._metric]]))
+        report = EpochReport(
+            step=len(self._curve),
+            fold=self._fold,
+            epoch=epoch,
+            value=value,
+            metrics=metrics,
+            seconds=time.perf_counter() - self._started,
+        )
+        self._curve.append(report)
+        go_on = self._report(report)
+        if not go_on and not self.stopped:
+            self.stopped = "pruned"
+        if self.stopped:
+            trainer.should_stop = True
+
+
+def _best_epoch(curve: list[EpochReport], metric: str) -> tuple[int, dict[str, float]]:
+    """The epoch with the best mean score over the folds that reached it, and its mean metrics."""
+    most = max((sum(r.epoch == e for r in curve) for e in {r.epoch for r in curve}), default=0)
+    means: dict[int, dict[str, float]] = {}
+    for epoch in sorted({r.epoch for r in curve}):
+        rows = [r.metrics for r in curve if r.epoch == epoch and f"val_{metric}" in r.metrics]
+        if rows and (len(rows) == most or not means):
+            means[epoch] = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+    if not means:
+        return 0, {f"val_{metric}": 0.0}
+    best = max(means, key=lambda e: (means[e][f"val_{metric}"], -e))
+    return best, means[best]

@@ -1,0 +1,45 @@
+"""`python -m search.ui`: MLflow's own UI on the store of the searches, on 127.0.0.1 only."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from lightning_modules.errors import InputError
+
+__all__ = ["command"]
+
+
+def command(arguments: Sequence[str]) -> list[str]:
+    """The command line that starts the UI.
+
+    Args:
+        arguments: `tracking.root=FOLDER` and `port=NUMBER`, both optional.
+
+    Raises:
+        InputError: another argument, a port that is none, or no store in the folder.
+    """
+    given = dict(a.partition("=")[::2] for a in arguments)
+    unknown = sorted(set(given) - {"tracking.root", "port"})
+    if unknown:
+        raise InputError(f"unknown argument {unknown[0]!r}; accepted: tracking.root=FOLDER port=NUMBER")
+    port = given.get("port", "5000")
+    if not (port.isdecimal() and 0 < int(port) < 65536):
+        raise InputError(f"port must be a number in 1..65535, got {port!r}")
+    store = Path(given.get("tracking.root", "mlruns")) / "mlflow.db"
+    if not store.is_file():
+        raise InputError(f"there are no runs yet: no file {store}; run python -m search first")
+    uri = f"sqlite:///{store.resolve()}"
+    return [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", port]
+
+
+if __name__ == "__main__":
+    try:
+        line = command(sys.argv[1:])
+    except InputError as error:
+        print(f"search.ui: {error}", file=sys.stderr)
+        sys.exit(2)
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.execv(line[0], line)  # noqa: S606 - our own interpreter, arguments checked above

@@ -1,0 +1,202 @@
+"""The winner of a study: chosen, refitted, tested once, explained in numbers, registered as challenger."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from optuna.trial import FrozenTrial, TrialState
+
+from lightning_modules.blocknet import BlockNet
+from lightning_modules.model_file import ModelCard, TrainedModel, save_model
+from lightning_modules.scores import TestScores, scores_with_intervals
+from search.figures import confusion_figure
+from search.sampler import slot_seed
+from search.settings import Settings
+from search.study import finished_trials
+from search.task import Task
+from search.tracking import Tracker
+from search.trial import TrialParams, train_final
+
+__all__ = ["PACKAGES", "Winner", "choose_winner", "crown_winner", "package_versions", "recorded_winner"]
+
+PACKAGES = ("thawline", "torch", "torchvision", "pytorch-lightning", "timm", "optuna", "mlflow", "numpy")
+_BATCH = 128
+
+
+@dataclass(frozen=True)
+class Winner:
+    """The tested winner, as it is kept in the study's user attributes.
+
+    Attributes:
+        slot: of the winning trial.
+        params: its parameters.
+        value: its validation score.
+        epochs: it was refitted for.
+        refit: whether on training and validation images together.
+        images: it was trained on, and tested on.
+        test: test scores, None where there are no test images.
+        intervals: their 95 % intervals.
+        version: of the registered model.
+        run_id: MLflow run that holds the model.
+        seconds: of refit and test.
+    """
+
+    slot: int
+    params: dict[str, Any]
+    value: float
+    epochs: int
+    refit: bool
+    images: tuple[int, int]
+    test: dict[str, float] | None
+    intervals: dict[str, tuple[float, float]] | None
+    version: str
+    run_id: str
+    seconds: float
+
+
+def package_versions() -> dict[str, str]:
+    """Package -> installed version, of what decides a result."""
+    return {name: version(name) for name in PACKAGES}
+
+
+def choose_winner(study: optuna.Study) -> FrozenTrial | None:
+    """The complete trial with the best validation score; of equals the deeper, cheaper freeze, then the earlier."""
+    complete = [t for t in finished_trials(study) if t.state is TrialState.COMPLETE]
+    if not complete:
+        return None
+    return max(complete, key=lambda t: (t.values[0], t.params["freeze_depth"], -int(t.user_attrs["slot"])))
+
+
+def recorded_winner(study: optuna.Study) -> Winner | None:
+    """The winner that was tested earlier, if the study has one."""
+    raw = study.user_attrs.get("winner")
+    if raw is None:
+        return None
+    tuples: dict[str, Any] = {"images": tuple(raw["images"])}
+    if raw["intervals"] is not None:
+        tuples["intervals"] = {k: tuple(v) for k, v in raw["intervals"].items()}
+    return Winner(**{**raw, **tuples})
+
+
+def crown_winner(
+    task: Task,
+    study: optuna.Study,
+    trial: FrozenTrial,
+    tracker: Tracker,
+    parent: str,
+    *,
+    clock: Callable[[], float],
+    cancelled: Callable[[], bool] = lambda: False,
+) -> Winner:
+    """Refit, test once, log and register; the result is written to the study last.
+
+    The count of test readings is raised *before* the test images are read, so that it is right even if this process
+    dies in between.
+    """
+    started = clock()
+    settings = task.settings
+    params = TrialParams(**trial.params)
+    epochs = int(trial.user_attrs["best_epoch"]) + 1
+    fold = task.splits.folds[0]
+    rows = np.union1d(fold.train, fold.val) if settings.search.refit else fold.train
+    if settings.data.folds > 1:
+        rows = np.unique(np.concatenate([np.union1d(f.train, f.val) for f in task.splits.folds]))
+    seed = slot_seed(settings.seed, int(trial.user_attrs["slot"]))
+    net = train_final(task, params, seed, rows, epochs, cancelled=cancelled)
+    scores: TestScores | None = None
+    if len(task.splits.test):
+        study.set_user_attr("test_reads", int(study.user_attrs.get("test_reads", 0)) + 1)
+        scores = _test(task, net, task.splits.test)
+        _log_test(task, scores, tracker, parent)
+    winner_version = _register(task, net, params, scores, tracker, parent, study.study_name)
+    winner = Winner(
+        slot=int(trial.user_attrs["slot"]),
+        params=dict(trial.params),
+        value=trial.values[0],
+        epochs=epochs,
+        refit=settings.search.refit,
+        images=(len(rows), len(task.splits.test)),
+        test=scores.values if scores else None,
+        intervals=scores.intervals if scores else None,
+        version=winner_version,
+        run_id=parent,
+        seconds=clock() - started,
+    )
+    study.set_user_attr("winner", asdict(winner))
+    return winner
+
+
+@torch.no_grad()
+def predict(task: Task, net: BlockNet, rows: NDArray[np.int64]) -> torch.Tensor:
+    """Logits (N, classes) of the plain images at `rows`."""
+    net.eval()
+    parts = [net(task.inputs(r, np.zeros_like(r))) for r in np.array_split(rows, -(-len(rows) // _BATCH))]
+    return torch.cat(parts)
+
+
+def _test(task: Task, net: BlockNet, rows: NDArray[np.int64]) -> TestScores:
+    labels = torch.from_numpy(task.index.labels[rows])
+    return scores_with_intervals(predict(task, net, rows).cpu(), labels, task.classes, seed=task.settings.seed)
+
+
+def _log_test(task: Task, scores: TestScores, tracker: Tracker, parent: str) -> None:
+    intervals = {f"test_{n}_{end}": i[k] for n, i in scores.intervals.items() for k, end in ((0, "low"), (1, "high"))}
+    tracker.log(parent, {**{f"test_{n}": v for n, v in scores.values.items()}, **intervals})
+    table = pd.DataFrame([{"class": name, **row} for name, row in scores.per_class.items()])
+    tracker.log_table(parent, table, "test/per_class.json")
+    confusion = pd.DataFrame(scores.confusion, columns=list(task.classes))
+    confusion.insert(0, "true class", task.classes)
+    tracker.log_table(parent, confusion, "test/confusion.json")
+    tracker.log_figure(parent, confusion_figure(scores.confusion, task.classes), "figures/confusion.png")
+
+
+def _register(
+    task: Task,
+    net: BlockNet,
+    params: TrialParams,
+    scores: TestScores | None,
+    tracker: Tracker,
+    parent: str,
+    study_name: str,
+) -> str:
+    settings: Settings = task.settings
+    card = ModelCard(
+        architecture=net.architecture,
+        classes=task.classes,
+        size=settings.data.size,
+        fit=settings.data.fit,
+        white_level=task.index.white_level,
+        max_pixels=settings.data.max_pixels,
+        freeze_depth=params.freeze_depth,
+        versions=package_versions(),
+    )
+    tags = {"study": study_name, **asdict(params), "data_digest": task.index.digest}
+    note = f"{params.optimizer}, learning rate {params.learning_rate:.3g}, freeze depth {params.freeze_depth}."
+    if scores:
+        low, high = scores.intervals["accuracy"]
+        note += f" Test accuracy {scores.values['accuracy']:.3f} (95 % interval {low:.3f} to {high:.3f})."
+    folder = Path(tempfile.mkdtemp(prefix="thawline-"))
+    try:
+        save_model(folder / "model", TrainedModel(net, card))
+        return tracker.register(
+            parent,
+            folder / "model",
+            model_name=settings.tracking.model_name,
+            alias="challenger",
+            tags={k: json.dumps(v) if isinstance(v, dict) else v for k, v in tags.items()},
+            note=note,
+        )
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
