@@ -58,6 +58,7 @@ def load_images(
     seed: int = 0,
     cache: Path,
     on_progress: Progress | None = None,
+    accept: Callable[[ImageIndex], object] = lambda _: None,
 ) -> ImageSet:
     """Lists, checks, decodes and resizes a set of images, or opens what an earlier call kept.
 
@@ -79,6 +80,7 @@ def load_images(
         cache: Folder that keeps pixels under images/ and simulated sets under simulated/. Neither it nor anything in
             it is created when the input is refused.
         on_progress: Called with (files decoded, files to decode), from the calling thread.
+        accept: Called with the index before anything is kept; raises to refuse it.
 
     Raises:
         BadImages: What is wrong with the images.
@@ -93,6 +95,7 @@ def load_images(
     store = open_store(stores / key)
     if store is not None and {digest for digest in digests if isinstance(digest, str)} <= store.files.keys():
         index, rows = _index(listing, digests, store.files, on_bad, min_per_class, store.white_level)
+        accept(index)
         if on_progress is not None:
             on_progress(len(store.files), len(store.files))
         return _image_set(index, store, rows, cache)
@@ -103,6 +106,7 @@ def load_images(
             decoded = Decoding(scratch, size, fit, max_pixels)
             decoded.run(_distinct(listing, digests), on_progress)
             index, rows = _index(listing, digests, decoded.files, on_bad, min_per_class, decoded.white_level)
+            accept(index)
             store = decoded.keep(stores / key, digests)
     except OSError as error:
         raise InputError(f"cache {printable(cache)} cannot be written: {error.strerror or error}") from None
