@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
+from explain.hooks import frozen_in_eval_mode, listed, named_modules, observing
 from explain.targets import Target, resolve_target
 
-__all__ = ["BlockSignals", "Capture", "capture", "observing", "spatial_blocks"]
+__all__ = ["BlockSignals", "Capture", "capture", "spatial_blocks"]
 
 # Whether the network wrote into a block's output the last time it was explained. Knowing it saves the copy of every
 # output nobody overwrites; a wrong memory is noticed by the version counter and only costs a second forward pass.
@@ -102,77 +103,6 @@ class _Saved:
         return self.alias._version != self.version
 
 
-@contextmanager
-def _frozen_in_eval_mode(model: nn.Module) -> Iterator[None]:
-    """Hold every module in eval mode and every parameter out of the graph; restore each flag on the way out."""
-    modes = [(module, module.training) for module in model.modules()]
-    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    try:
-        # Set directly: train() and eval() are overridden in networks that keep part of themselves frozen.
-        for module, _ in modes:
-            module.training = False
-        for parameter, _ in flags:
-            parameter.requires_grad = False
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-        for parameter, flag in flags:
-            parameter.requires_grad = flag
-
-
-@contextmanager
-def observing(
-    model: nn.Module, blocks: Sequence[str], on_output: Callable[[str, nn.Module, Any], Any]
-) -> Iterator[None]:
-    """Call `on_output(name, module, output)` after each named module runs; remove the hooks whatever happens.
-
-    Args:
-        model: Network that holds the modules.
-        blocks: Names as in `model.named_modules()`.
-        on_output: Receives the output; a value other than None replaces it.
-
-    Raises:
-        ValueError: A name is not a module of the model, is given twice, or none is given.
-        TypeError: `model` is not an `nn.Module` or `blocks` is a single string.
-    """
-    modules = _named(model, blocks)
-    handles = []
-    try:
-        for name, module in modules.items():
-            handles.append(
-                module.register_forward_hook(lambda module, _, output, name=name: on_output(name, module, output))
-            )
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _named(model: nn.Module, blocks: Sequence[str]) -> dict[str, nn.Module]:
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
-    if isinstance(blocks, str) or not all(isinstance(name, str) for name in blocks):
-        raise TypeError(f"blocks must be a sequence of module names, got {blocks!r}")
-    if not blocks:
-        raise ValueError("blocks must name at least one module, got none")
-    known = dict(model.named_modules(remove_duplicate=False))
-    known.pop("", None)
-    for name in blocks:
-        if name not in known:
-            raise ValueError(f"blocks must name modules of the model, got {name!r}; known: {_listed(list(known))}")
-        if list(blocks).count(name) > 1:
-            raise ValueError(f"blocks must be distinct, got {name!r} more than once")
-    return {name: known[name] for name in blocks}
-
-
-def _listed(names: Sequence[str], most: int = 24) -> str:
-    """Names for an error message: outermost modules first, cut to a readable number."""
-    ordered = sorted(names, key=lambda name: name.count("."))
-    rest = len(ordered) - most
-    return ", ".join(ordered[:most]) + (f" and {rest} more" if rest > 0 else "")
-
-
 def _check_images(images: Tensor) -> None:
     if not isinstance(images, Tensor):
         raise TypeError(f"images must be a tensor, got {type(images).__name__}")
@@ -208,7 +138,7 @@ def spatial_blocks(model: nn.Module, images: Tensor) -> list[str]:
     names = [name for name, _ in model.named_modules() if name]
     if not names:
         return []
-    with torch.no_grad(), _frozen_in_eval_mode(model), observing(model, names, note):
+    with torch.no_grad(), frozen_in_eval_mode(model), observing(model, names, note):
         model(images)
     return [name for name in spatial if runs[name] == 1]
 
@@ -248,11 +178,11 @@ def capture(
         TypeError: An argument of the wrong kind.
     """
     _check_images(images)
-    modules = _named(model, blocks)
+    modules = named_modules(model, blocks)
     if any(parameter.is_inference() for parameter in model.parameters()):
         raise ValueError("model must not be built inside torch.inference_mode(): its weights cannot be differentiated")
     precision = nullcontext() if autocast is None else torch.autocast(images.device.type, dtype=autocast)
-    with torch.inference_mode(False), torch.enable_grad(), precision, _frozen_in_eval_mode(model):
+    with torch.inference_mode(False), torch.enable_grad(), precision, frozen_in_eval_mode(model):
         images = images.clone() if images.is_inference() else images.detach()
         saved, logits = _forward(model, images, modules, copy_all=False)
         if any(signals.was_overwritten and not signals.copied for signals in saved.values()):
@@ -292,7 +222,7 @@ def _forward(
         with observing(model, list(modules), keep):
             logits = model(images)
     except _NotSpatialError as error:
-        names = _listed(spatial_blocks(model, images))
+        names = listed(spatial_blocks(model, images))
         raise ValueError(f"{error}; spatial blocks of this model: {names or 'none'}") from None
     for name, module in modules.items():
         if name not in saved:

@@ -10,17 +10,17 @@ from torch import Tensor
 from explain.attribution import upsample
 from explain.measures.measure import checked_maps, share_of_max
 
-__all__ = ["Predict", "class_probabilities", "masked_images", "masked_probabilities"]
+__all__ = ["Predict", "checked_probabilities", "class_probabilities", "masked_images", "masked_probabilities"]
 
 Predict = Callable[[Tensor], Tensor]
 """From images (N, C, H, W) to class probabilities (N, K)."""
 
 
-def class_probabilities(predict: Predict, images: Tensor, targets: Tensor) -> Tensor:
-    """Probability of each image's target class, float64, (N,), without building a graph.
+def checked_probabilities(predict: Predict, images: Tensor) -> Tensor:
+    """Probabilities (N, K) of images (N, C, H, W), without building a graph.
 
     Raises:
-        ValueError: `predict` returns another shape or values outside [0, 1] (logits, say); targets out of range.
+        ValueError: `predict` returns another shape or values outside [0, 1] (logits, say).
     """
     with torch.no_grad():
         probabilities = predict(images)
@@ -29,6 +29,16 @@ def class_probabilities(predict: Predict, images: Tensor, targets: Tensor) -> Te
         raise ValueError(f"predict must return probabilities (N, K) with N = {len(images)}, got {got}")
     if not ((probabilities >= 0) & (probabilities <= 1 + 1e-3)).all():
         raise ValueError("predict must return probabilities in [0, 1], not logits: wrap the model in a softmax")
+    return probabilities
+
+
+def class_probabilities(predict: Predict, images: Tensor, targets: Tensor) -> Tensor:
+    """Probability of each image's target class, float64, (N,), without building a graph.
+
+    Raises:
+        ValueError: What `checked_probabilities` refuses; targets out of range.
+    """
+    probabilities = checked_probabilities(predict, images)
     if targets.shape != (len(images),) or targets.is_floating_point():
         raise ValueError(f"targets must be {len(images)} class indices, got {targets.dtype} {tuple(targets.shape)}")
     classes = probabilities.shape[1]

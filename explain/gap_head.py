@@ -1,0 +1,161 @@
+"""A global-average-pooling head for a block that has none, so that CAM can be drawn there.
+
+Pooling and a linear layer are a multinomial regression on pooled features: convex, so training it needs no seed and
+gives the same head every time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from explain.hooks import frozen_in_eval_mode, observing
+
+__all__ = ["GapHead", "block_features", "train_gap_head"]
+
+
+class GapHead(nn.Module):
+    """Global average pooling and a linear layer: logits (N, K) of block outputs (N, C, h, w).
+
+    Args:
+        linear: Layer from C channels to K classes; pass it to `explain.attribution.cam`.
+    """
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        if not isinstance(linear, nn.Linear):
+            raise TypeError(f"linear must be an nn.Linear, got {type(linear).__name__}")
+        self.linear = linear
+
+    def forward(self, activations: Tensor) -> Tensor:
+        """Logits (N, K) of activations (N, C, h, w)."""
+        logits: Tensor = self.linear(activations.mean(dim=(2, 3)))
+        return logits
+
+
+def block_features(model: nn.Module, block: str) -> Callable[[Tensor], Tensor]:
+    """A function from images (N, C, H, W) to the output of a block, in eval mode and without a graph.
+
+    Args:
+        model: Network that holds the block.
+        block: Name of a module as in `model.named_modules()`.
+
+    Returns:
+        The function; it leaves modes, flags and hooks of the model as they were.
+    """
+
+    def features(images: Tensor) -> Tensor:
+        seen: list[Tensor] = []
+
+        def keep(name: str, _: nn.Module, output: Any) -> None:
+            if not isinstance(output, Tensor) or output.ndim != 4:
+                raise ValueError(f"block {name!r} must put out a tensor (N, C, h, w)")
+            seen.append(output.clone())
+
+        with torch.no_grad(), frozen_in_eval_mode(model), observing(model, [block], keep):
+            model(images)
+        if len(seen) != 1:
+            raise ValueError(f"block {block!r} must run once a forward pass, got {len(seen)} times")
+        return seen[0]
+
+    return features
+
+
+def train_gap_head(
+    features: Callable[[Tensor], Tensor],
+    batches: Iterable[tuple[Tensor, Tensor]],
+    classes: int,
+    *,
+    penalty: float = 1e-3,
+    iterations: int = 500,
+) -> GapHead:
+    """Fit pooling + linear layer on the features of labelled images, as the thesis did to draw CAM.
+
+    Minimises mean cross-entropy + penalty / 2 |W|^2 by L-BFGS in float64 on pooled features scaled to unit variance,
+    from zero; the scaling is then folded into the layer. Features are pooled as they come: memory is N C numbers.
+
+    Args:
+        features: From images to block outputs (N, C, h, w), `block_features(model, block)` say.
+        batches: Pairs of images and class indices, int64 (N,), read once.
+        classes: K, the number of classes; some may be absent from the labels.
+        penalty: Strength of the L2 penalty, > 0, which keeps separable data finite.
+        iterations: Most L-BFGS iterations, >= 1.
+
+    Returns:
+        A `GapHead` in eval mode, float32, on the device of the features.
+
+    Raises:
+        ValueError: No batch, labels outside 0..K-1, fewer than two classes, or a setting out of range.
+    """
+    if isinstance(classes, bool) or not isinstance(classes, int):
+        raise TypeError(f"classes must be an integer, got {classes!r}")
+    if classes < 2:
+        raise ValueError(f"classes must be at least 2, got {classes}")
+    if not penalty > 0:
+        raise ValueError(f"penalty must be > 0, got {penalty}")
+    if iterations < 1:
+        raise ValueError(f"iterations must be at least 1, got {iterations}")
+    pooled, labels = _pooled(features, batches, classes)
+    shift, scale = pooled.mean(dim=0), pooled.std(dim=0, correction=0)
+    scale = torch.where(scale > 0, scale, 1)
+    weight, bias = _regression((pooled - shift) / scale, labels, classes, penalty, iterations)
+    weight = weight / scale
+    bias = bias - weight @ shift
+    linear = nn.Linear(pooled.shape[1], classes).to(pooled.device)
+    with torch.no_grad():
+        linear.weight.copy_(weight)
+        linear.bias.copy_(bias)
+    return GapHead(linear).eval()
+
+
+def _pooled(
+    features: Callable[[Tensor], Tensor], batches: Iterable[tuple[Tensor, Tensor]], classes: int
+) -> tuple[Tensor, Tensor]:
+    rows, labels = [], []
+    for images, of_images in batches:
+        with torch.no_grad():
+            activations = features(images)
+        if activations.ndim != 4 or len(activations) != len(of_images):
+            raise ValueError(
+                f"features must give (N, C, h, w) with N = {len(of_images)}, got {tuple(activations.shape)}"
+            )
+        rows.append(activations.double().mean(dim=(2, 3)))
+        labels.append(of_images.to(activations.device))
+    if not rows:
+        raise ValueError("batches must hold at least one batch, got none")
+    targets = torch.cat(labels)
+    if targets.is_floating_point() or targets.dtype == torch.bool:
+        raise TypeError(f"labels must be integer class indices, got {targets.dtype}")
+    if (targets < 0).any() or (targets >= classes).any():
+        raise ValueError(f"labels must lie in 0..{classes - 1}, got {int(targets.min())}..{int(targets.max())}")
+    if (targets == targets[0]).all():
+        raise ValueError(f"labels must hold at least two classes, got only class {int(targets[0])}")
+    return torch.cat(rows), targets.long()
+
+
+def _regression(rows: Tensor, labels: Tensor, classes: int, penalty: float, iterations: int) -> tuple[Tensor, Tensor]:
+    """Weights (K, C) and biases (K,) of the penalised multinomial regression, float64."""
+    with torch.inference_mode(False), torch.enable_grad():
+        rows, labels = rows.clone(), labels.clone()
+        weight = torch.zeros(classes, rows.shape[1], dtype=rows.dtype, device=rows.device, requires_grad=True)
+        bias = torch.zeros(classes, dtype=rows.dtype, device=rows.device, requires_grad=True)
+        solver = torch.optim.LBFGS(
+            [weight, bias],
+            max_iter=iterations,
+            tolerance_grad=1e-9,
+            tolerance_change=1e-12,
+            line_search_fn="strong_wolfe",
+        )
+
+        def loss() -> Tensor:
+            solver.zero_grad()
+            value = functional.cross_entropy(rows @ weight.T + bias, labels) + penalty / 2 * weight.square().sum()
+            value.backward()  # type: ignore[no-untyped-call]
+            return value
+
+        solver.step(loss)  # type: ignore[no-untyped-call]
+    return weight.detach(), bias.detach()
