@@ -1,0 +1,77 @@
+"""See and measure what every block of a convolutional network looks at.
+
+Plain modules and tensors in; maps, numbers and figures out::
+
+    from explain import MAP_MEASURES, METHODS, capture
+
+    captured = capture(model, images, ["layer1", "layer2", "layer3", "layer4"], target=labels)
+    for signals in captured:
+        maps = METHODS["layercam"](signals)                # (N, h, w), non-negative
+        print(signals.block, MAP_MEASURES["ce_normalised"](maps))
+
+Importing this package loads neither torch nor anything else that is slow; the first use of a name does.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # what __getattr__ finds, for type checkers and editors
+    from explain.attribution import METHODS, block_maps, cam, upsample
+    from explain.gap_head import GapHead, block_features, train_gap_head
+    from explain.measures import MAP_MEASURES, MEASURES, Measure, boxes_to_masks
+    from explain.sanity import SanityResult, label_randomisation, randomised, weight_randomisation
+    from explain.signals import BlockSignals, Capture, capture, spatial_blocks
+    from explain.superpixels import SuperpixelExplanation, explain_superpixels, slic_segments, superpixel_stability
+
+__all__ = [
+    "MAP_MEASURES",
+    "MEASURES",
+    "METHODS",
+    "BlockSignals",
+    "Capture",
+    "GapHead",
+    "Measure",
+    "SanityResult",
+    "SuperpixelExplanation",
+    "block_features",
+    "block_maps",
+    "boxes_to_masks",
+    "cam",
+    "capture",
+    "explain_superpixels",
+    "label_randomisation",
+    "randomised",
+    "slic_segments",
+    "spatial_blocks",
+    "superpixel_stability",
+    "train_gap_head",
+    "upsample",
+    "weight_randomisation",
+]
+
+_HOMES = {
+    "explain.attribution": ("METHODS", "block_maps", "cam", "upsample"),
+    "explain.signals": ("BlockSignals", "Capture", "capture", "spatial_blocks"),
+    "explain.gap_head": ("GapHead", "block_features", "train_gap_head"),
+    "explain.measures": ("MAP_MEASURES", "MEASURES", "Measure", "boxes_to_masks"),
+    "explain.sanity": ("SanityResult", "label_randomisation", "randomised", "weight_randomisation"),
+    "explain.superpixels": (
+        "SuperpixelExplanation",
+        "explain_superpixels",
+        "superpixel_stability",
+        "slic_segments",
+    ),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(module), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from explain.capture import BlockSignals, capture
+from explain.signals import BlockSignals, capture
 from explain.targets import Target
 
 __all__ = [

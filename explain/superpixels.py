@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from explain.measures.masking import Predict, checked_probabilities
 from explain.targets import Target, resolve_target
 
-__all__ = ["SuperpixelExplanation", "explain_superpixels", "superpixel_stability", "superpixels"]
+__all__ = ["SuperpixelExplanation", "explain_superpixels", "slic_segments", "superpixel_stability"]
 
 _MOST_RETRIES = 6
 
@@ -70,7 +70,7 @@ class SuperpixelExplanation:
         return evidence / evidence.sum()
 
 
-def superpixels(image: Tensor, count: int = 50, compactness: float = 10.0) -> Tensor:
+def slic_segments(image: Tensor, count: int = 50, compactness: float = 10.0) -> Tensor:
     """SLIC super-pixels of an image.
 
     Achanta et al. 2012, doi 10.1109/TPAMI.2012.120, through scikit-image.
@@ -133,7 +133,7 @@ def explain_superpixels(
         image: As the model takes it, (C, H, W).
         predict: From images (N, C, H, W) to class probabilities (N, K).
         target: "predicted", a class index or a class name.
-        segments: Labels 0 .. S-1, (H, W), S >= 2; by default `superpixels(image)`.
+        segments: Labels 0 .. S-1, (H, W), S >= 2; by default `slic_segments(image)`.
         class_names: The K names, where `target` is one.
         samples: Perturbed images, the image itself included, >= 2.
         batch_size: Perturbed images a call of `predict`, >= 1.
@@ -156,7 +156,7 @@ def explain_superpixels(
     _check_image(image)
     _check_settings(samples, batch_size, kernel_width, alpha)
     image = image.detach()
-    segments = superpixels(image) if segments is None else _checked_segments(segments, image)
+    segments = slic_segments(image) if segments is None else _checked_segments(segments, image)
     count = int(segments.max()) + 1
     shown = torch.rand(samples, count, generator=torch.Generator().manual_seed(seed)) < 0.5
     shown[0] = True
@@ -226,7 +226,7 @@ def superpixel_stability(
     if repeats < 2:
         raise ValueError(f"repeats must be at least 2, got {repeats}")
     if options.get("segments") is None:
-        options["segments"] = superpixels(image)
+        options["segments"] = slic_segments(image)
     rows = []
     for place in range(repeats):
         explanation = explain_superpixels(image, predict, target, seed=seed + place, **options)

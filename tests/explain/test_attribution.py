@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from explain.attribution import METHODS, activation, block_maps, cam, upsample
-from explain.capture import BlockSignals, capture
+from explain.signals import BlockSignals, capture
 
 
 def signals_of(seed: int, *, negative: bool = False, scale: float = 1.0) -> BlockSignals:

@@ -10,9 +10,9 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 from explain.attribution import cam
-from explain.capture import capture
 from explain.gap_head import GapHead, block_features, train_gap_head
 from explain.measures import pointing_game
+from explain.signals import capture
 
 
 def identity(images: Tensor) -> Tensor:

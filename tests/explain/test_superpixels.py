@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from explain.superpixels import explain_superpixels, superpixel_stability, superpixels
+from explain.superpixels import explain_superpixels, slic_segments, superpixel_stability
 
 QUARTERS = torch.zeros(8, 8, dtype=torch.int64)
 QUARTERS[:4, 4:], QUARTERS[4:, :4], QUARTERS[4:, 4:] = 1, 2, 3
@@ -135,18 +135,18 @@ def test_the_mean_of_a_superpixel_hides_it() -> None:
 def test_superpixels_cover_the_image_and_follow_its_edges(channels: int) -> None:
     image = torch.zeros(channels, 40, 60) - 3
     image[:, :, 33:] = 5
-    labels = superpixels(image, 24)
+    labels = slic_segments(image, 24)
     assert labels.shape == (40, 60)
     assert labels.unique().tolist() == list(range(int(labels.max()) + 1))
     assert 12 <= labels.max() + 1 <= 40
     left, right = set(labels[:, :33].flatten().tolist()), set(labels[:, 33:].flatten().tolist())
     assert not left & right
-    assert torch.equal(labels, superpixels(image, 24))
+    assert torch.equal(labels, slic_segments(image, 24))
 
 
 @pytest.mark.parametrize("image", [torch.zeros(1, 32, 32), torch.rand(3, 64, 64, generator=torch.Generator())])
 def test_blank_and_noisy_images_have_superpixels_too(image: Tensor) -> None:
-    assert superpixels(image, 16).max() + 1 >= 8
+    assert slic_segments(image, 16).max() + 1 >= 8
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_refused(white: Tensor, options: dict[str, Any], error: type[Exception],
 )
 def test_superpixels_refused(white: Tensor, options: dict[str, Any], error: type[Exception], match: str) -> None:
     with pytest.raises(error, match=match):
-        superpixels(white, **options)
+        slic_segments(white, **options)
 
 
 @pytest.mark.parametrize(

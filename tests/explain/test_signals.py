@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from explain.attribution import METHODS, block_maps
-from explain.capture import capture, spatial_blocks
 from explain.hooks import observing
+from explain.signals import capture, spatial_blocks
 
 
 def difference(ours: Tensor, reference: Tensor) -> float:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from explain.capture import capture, spatial_blocks
+from explain.signals import capture, spatial_blocks
 
 
 @pytest.mark.parametrize(

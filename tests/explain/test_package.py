@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import explain
+
+ROOM = Path(explain.__file__).parent
+SOURCES = sorted(path for path in ROOM.rglob("*.py") if path != ROOM / "__main__.py")
+
+
+def test_importing_the_package_loads_neither_torch_nor_mlflow() -> None:
+    code = "import sys, explain; print(sorted({'torch', 'mlflow', 'numpy', 'skimage', 'captum'} & set(sys.modules)))"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert output.stdout.strip() == "[]"
+
+
+def test_the_package_offers_what_it_says() -> None:
+    assert explain.__all__ == sorted(explain.__all__, key=lambda name: (not name.isupper(), name.islower(), name))
+    for name in explain.__all__:
+        found = getattr(explain, name)
+        assert not isinstance(found, type(sys)), f"{name} is a module"
+        assert name in dir(explain)
+    with pytest.raises(AttributeError, match="module 'explain' has no attribute 'nothing'"):
+        explain.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=[str(path.relative_to(ROOM)) for path in SOURCES])
+def test_every_file_declares_its_names_and_imports_nothing_of_ours(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    assigned = [node.targets[0] for node in tree.body if isinstance(node, ast.Assign)]
+    assert any(isinstance(target, ast.Name) and target.id == "__all__" for target in assigned)
+    for node in ast.walk(tree):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        assert not {name.split(".")[0] for name in names} & {"search", "lightning_modules"}
