@@ -2,35 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
-from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib import font_manager
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-__all__ = ["confusion_figure", "curves_figure", "histogram_figure", "use_fonts"]
+from explain.fonts import use_fonts
 
-_SYSTEM_FONTS = ("Noto Sans CJK KR", "Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans")
-
-
-def use_fonts() -> None:
-    """Let figures show labels in any script: DejaVu Sans, then NanumGothic for Hangul, then Noto where installed."""
-    spec = find_spec("koreanize_matplotlib")
-    if spec is not None and spec.submodule_search_locations:
-        for folder in spec.submodule_search_locations:
-            for file in sorted(Path(folder).glob("fonts/*.ttf")):
-                font_manager.fontManager.addfont(str(file))
-    known = set(font_manager.fontManager.get_font_names())
-    mpl.rcParams["font.family"] = [n for n in ("DejaVu Sans", "NanumGothic", *_SYSTEM_FONTS) if n in known]
-    # A character that no font has is drawn as a box; a line on the terminal for each would bury the results.
-    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
-
+__all__ = ["confusion_figure", "curves_figure", "histogram_figure"]
 
 def histogram_figure(counts: Mapping[str, Mapping[str, int]]) -> Figure:
     """Images by class, stacked by split (the thesis's Figure 15).
