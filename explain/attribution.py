@@ -161,6 +161,12 @@ def block_maps(
 
     Raises:
         ValueError: Unknown method, and whatever `capture` refuses.
+
+    Example:
+        >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        >>> maps = block_maps(model, torch.rand(2, 3, 8, 8), ["0", "1"], target=3, method="layercam")
+        >>> maps["1"].shape
+        torch.Size([2, 6, 6])
     """
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")

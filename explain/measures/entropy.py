@@ -37,6 +37,10 @@ def normalised_entropy(maps: Tensor) -> Tensor:
 
     Returns:
         Values in [0, 1], float64, (N,); NaN for a dead map and for a map of a single position.
+
+    Example:
+        >>> normalised_entropy(torch.tensor([[[1.0, 1.0]], [[0.0, 5.0]], [[0.0, 0.0]]]))
+        tensor([1., 0., nan], dtype=torch.float64)
     """
     positions = maps.shape[-2] * maps.shape[-1] if isinstance(maps, Tensor) and maps.ndim == 3 else 0
     values = entropy(maps)

@@ -25,6 +25,11 @@ def boxes_to_masks(boxes: Sequence[Sequence[tuple[float, float, float, float]]],
 
     Raises:
         ValueError: A box whose maximum is not above its minimum.
+
+    Example:
+        >>> boxes_to_masks([[(1, 0, 3, 1)]], (2, 4)).int()
+        tensor([[[0, 1, 1, 0],
+                 [0, 0, 0, 0]]], dtype=torch.int32)
     """
     height, width = size
     masks = torch.zeros(len(boxes), height, width, dtype=torch.bool)

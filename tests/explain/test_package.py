@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import ast
+import doctest
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -38,3 +40,10 @@ def test_every_file_declares_its_names_and_imports_nothing_of_ours(path: Path) -
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
         assert not {name.split(".")[0] for name in names} & {"search", "lightning_modules"}
+
+
+@pytest.mark.parametrize("name", ["explain.attribution", "explain.measures.entropy", "explain.measures.truth"])
+def test_the_examples_run(name: str) -> None:
+    results = doctest.testmod(import_module(name))
+    assert results.attempted > 0
+    assert results.failed == 0

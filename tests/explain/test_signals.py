@@ -210,54 +210,6 @@ def test_a_batch_equals_its_images_one_by_one(
             assert torch.allclose(together[block][place], alone[block][0], rtol=1e-4, atol=1e-7)
 
 
-@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("how", ["autocast", "weights"])
-def test_half_precision_on_cpu(
-    tiny: nn.Module, images: Tensor, tiny_blocks: tuple[str, ...], precision: torch.dtype, how: str
-) -> None:
-    expected = block_maps(tiny, images, tiny_blocks, 1)
-    if how == "autocast":
-        maps = block_maps(tiny, images, tiny_blocks, 1, autocast=precision)
-    else:
-        maps = block_maps(tiny.to(precision), images.to(precision), tiny_blocks, 1)
-    for block in tiny_blocks:
-        assert maps[block].dtype == torch.float32
-        assert difference(maps[block], expected[block]) < 0.1
-
-
-def test_maps_are_not_rounded_by_the_callers_autocast(
-    tiny: nn.Module, images: Tensor, tiny_blocks: tuple[str, ...]
-) -> None:
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert all(maps.dtype == torch.float32 for maps in block_maps(tiny, images, tiny_blocks, 1).values())
-
-
-@pytest.mark.parametrize("size", [1e-6, 1e3])
-def test_float16_gradients_neither_vanish_nor_overflow(
-    tiny: nn.Module, images: Tensor, tiny_blocks: tuple[str, ...], size: float
-) -> None:
-    """Gradients lie below float16's smallest number, or above its largest once they are enlarged."""
-    with torch.no_grad():
-        tiny.fc.weight.mul_(size)
-    expected = block_maps(tiny, images, tiny_blocks, 1)
-    maps = block_maps(tiny.half(), images.half(), tiny_blocks, 1)
-    for block in tiny_blocks:
-        assert torch.isfinite(maps[block]).all()
-        assert difference(maps[block], expected[block]) < 0.2
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16])
-def test_half_precision_on_gpu(
-    tiny: nn.Module, images: Tensor, tiny_blocks: tuple[str, ...], precision: torch.dtype
-) -> None:
-    expected = block_maps(tiny, images, tiny_blocks, 1)
-    maps = block_maps(tiny.cuda(), images.cuda(), tiny_blocks, 1, autocast=precision)
-    for block in tiny_blocks:
-        assert maps[block].dtype == torch.float32
-        assert difference(maps[block].cpu(), expected[block]) < 0.1
-
-
 def test_spatial_blocks(tiny: nn.Module, images: Tensor) -> None:
     names = spatial_blocks(tiny, images[:1])
     assert {"stem", "stem.0", "middle", "deep"} <= set(names)
@@ -281,3 +233,57 @@ def test_a_model_with_its_own_hooks_and_an_overridden_train_keeps_both(
         capture(tiny, images, ["deep"])
         assert calls == [1]
         assert len(tiny.deep._forward_hooks) == 1
+
+
+def test_a_container_and_its_last_module_are_one_block(images: Tensor) -> None:
+    torch.manual_seed(0)
+    body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+    model = nn.Sequential(body, nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    for blocks in (["0", "0.1"], ["0.1", "0"]):
+        one, other = capture(model, images, blocks, 1)
+        assert torch.equal(one.activations, other.activations)
+        assert torch.equal(one.gradients, other.gradients)
+
+
+def test_a_training_step_under_way_is_not_disturbed(
+    make_tiny: Callable[..., nn.Module], images: Tensor, tiny_blocks: tuple[str, ...]
+) -> None:
+    gradients = []
+    for explained in (False, True):
+        model = make_tiny()
+        loss = model(images).logsumexp(1).sum()
+        if explained:
+            capture(model, images, tiny_blocks)
+        loss.backward()
+        gradients.append([parameter.grad for parameter in model.parameters()])
+    for one, other in zip(*gradients, strict=True):
+        assert torch.equal(one, other)
+
+
+class Shuffled(nn.Module):
+    """Puts out views: a chunk of a transposed tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, padding=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.conv(images).transpose(2, 3).chunk(2, dim=1)[0]
+
+
+def test_outputs_that_are_views(images: Tensor) -> None:
+    torch.manual_seed(0)
+    tail = [nn.ReLU(inplace=True), nn.Conv2d(4, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)]
+    model = nn.Sequential(nn.Identity(), Shuffled(), *tail)
+    maps = block_maps(model, images, ["1"], 1)["1"]
+    assert torch.allclose(maps, cut_in_two(model, images, 1), atol=1e-7)
+
+
+def cut_in_two(model: nn.Sequential, images: Tensor, target: int) -> Tensor:
+    """Grad-CAM of module 1 by its definition, with the network cut in two."""
+    A = model[1](model[0](images)).detach().clone().requires_grad_()
+    hidden = A.relu()
+    for part in list(model)[3:]:
+        hidden = part(hidden)
+    (G,) = torch.autograd.grad(hidden[:, target].sum(), A)
+    return (G.mean((2, 3), keepdim=True) * A).sum(1).relu().detach()
