@@ -250,12 +250,6 @@ def _closed(units: Units, pool: Rows, rows: Rows) -> Rows:
 
 
 def _check_result(index: ImageIndex, units: Units, parts: list[Fold], test: Rows) -> None:
-    for what, rows in (("test", test), *(("validation", fold.val) for fold in parts)):
-        if not len(rows):
-            raise InputError(
-                f"no {what} images can be set apart from {len(index.records)} images "
-                f"in {len(np.unique(units.of))} groups that must not be parted"
-            )
     for fold in parts:
         absent = np.flatnonzero(units.counts(fold.train) == 0)
         if len(absent):
@@ -264,6 +258,12 @@ def _check_result(index: ImageIndex, units: Units, parts: list[Fold], test: Rows
             months = sorted({index.records[row].month or "" for row in rows.tolist()} - {""})
             when = f", months {months[0]}..{months[-1]}" if months else ""
             raise InputError(f"class {index.classes[absent[0]]!r} ({held}{when}) is left without training images")
+    for what, rows in (("test", test), *(("validation", fold.val) for fold in parts)):
+        if not len(rows):
+            raise InputError(
+                f"no {what} images can be set apart from {len(index.records)} images "
+                f"in {len(np.unique(units.of))} groups that must not be parted"
+            )
 
 
 def _notes(index: ImageIndex, units: Units, parts: list[Fold], test: Rows) -> tuple[str, ...]:

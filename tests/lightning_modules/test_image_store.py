@@ -1,0 +1,380 @@
+"""Images loaded once and kept by content."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lightning_modules import decoding, image_store, pixel_store
+from lightning_modules.errors import BadImages, InputError
+from lightning_modules.image_store import ImageSet, load_images
+from lightning_modules.images import fit_image, read_image
+
+SIZE = (8, 10)
+DATA = Path(__file__).parents[2].parent / "shared" / "data"
+
+
+def _load(root: Path, cache: Path, **options: Any) -> ImageSet:
+    return load_images("folder", root, **({"size": SIZE, "min_per_class": 2, "cache": cache} | options))
+
+
+@pytest.fixture
+def decodes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """One entry for every image decoded."""
+    counted: list[int] = []
+    decode = decoding.decode_image
+
+    def counting(data: bytes, **options: Any) -> Any:
+        counted.append(len(data))
+        return decode(data, **options)
+
+    monkeypatch.setattr(decoding, "decode_image", counting)
+    return counted
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache" / "below"
+
+
+def _files(cache: Path) -> set[str]:
+    return {str(path.relative_to(cache)) for path in cache.rglob("*") if path.is_file() and path.name != ".lock"}
+
+
+@pytest.mark.parametrize("colour", [False, True])
+def test_rows_are_the_records_pixels(make_folder, cache: Path, colour: bool) -> None:
+    root = make_folder({"a": 3, "b": 4})
+    if colour:
+        make_folder({"b": 5}, root=root, colour=True)
+    seen: list[tuple[int, int]] = []
+    images = _load(root, cache, on_progress=lambda *now: seen.append(now))
+    count, channels = (8, 3) if colour else (7, 1)
+    assert images.pixels.shape == (count, *SIZE, channels)
+    assert images.pixels.dtype == np.uint8
+    assert isinstance(images.pixels, np.memmap) and not images.pixels.flags.writeable
+    for record, row in zip(images.index.records, images.pixels, strict=True):
+        expected = fit_image(read_image(record.path), SIZE)
+        np.testing.assert_array_equal(row, np.broadcast_to(expected, row.shape))
+    assert seen == [(number + 1, count) for number in range(count)]
+
+
+def test_a_second_call_decodes_nothing(make_folder, cache: Path, decodes: list[int]) -> None:
+    root = make_folder({"a": 3, "b": 3})
+    first = _load(root, cache)
+    assert len(decodes) == 6
+    stored = _files(cache)
+    seen: list[tuple[int, int]] = []
+    second = _load(root, cache, on_progress=lambda *now: seen.append(now))
+    assert len(decodes) == 6 and seen == [(6, 6)] and _files(cache) == stored
+    assert second.index == first.index
+    np.testing.assert_array_equal(second.pixels, first.pixels)
+
+
+def test_other_labels_names_and_months_reuse_the_pixels(make_folder, cache: Path, decodes: list[int]) -> None:
+    root = make_folder({"2019-01/a": 3, "2019-01/b": 3})
+    first = _load(root, cache)
+    (root / "2019-02" / "a").mkdir(parents=True)
+    (root / "2019-01" / "b" / "000.png").rename(root / "2019-02" / "a" / "moved.png")
+    root = root.rename(root.with_name("elsewhere"))
+    second = _load(root, cache)
+    assert len(decodes) == 6
+    assert second.index.digest != first.index.digest and second.index.months == ("2019-01", "2019-02")
+    np.testing.assert_array_equal(second.pixels, first.pixels)
+
+
+@pytest.mark.parametrize("options", [{"size": (8, 11)}, {"fit": "pad"}, {"max_pixels": 10_000}])
+def test_other_options_have_another_key(make_folder, cache: Path, decodes: list[int], options: Any) -> None:
+    root = make_folder({"a": 2, "b": 2})
+    _load(root, cache)
+    _load(root, cache, **options)
+    assert len(decodes) == 8
+    assert len(list((cache / "images").glob("*/store.json"))) == 2
+
+
+def test_a_changed_file_has_another_key(make_folder, picture, encode, cache: Path, decodes: list[int]) -> None:
+    root = make_folder({"a": 2, "b": 2})
+    first = _load(root, cache)
+    (root / "a" / "000.png").write_bytes(encode(picture(99)))
+    second = _load(root, cache)
+    assert len(decodes) == 8
+    assert second.index.digest != first.index.digest
+
+
+def test_a_file_that_changes_meanwhile_is_refused(make_folder, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = make_folder({"a": 2, "b": 2})
+    read = decoding.read_bytes
+    monkeypatch.setattr(decoding, "read_bytes", lambda path, **options: read(path, **options) + b"more")
+    with pytest.raises(InputError, match="changed while it was being read; run again"):
+        _load(root, cache)
+    assert not cache.exists()
+
+
+def test_the_same_picture_in_two_formats_is_found(make_folder, picture, encode, cache: Path) -> None:
+    root = make_folder({"a": 2, "b": 2})
+    (root / "a" / "x.png").write_bytes(encode(picture(50)))
+    (root / "a" / "y.bmp").write_bytes(encode(picture(50), "BMP"))
+    images = _load(root, cache)
+    assert len(images.index.records) == len(images.pixels) == 6
+    assert "more than once under one label: 1 (2 files)" in images.index.notes[0]
+    rows = [row for row, record in enumerate(images.index.records) if record.path.stem in "xy"]
+    np.testing.assert_array_equal(images.pixels[rows[0]], images.pixels[rows[1]])
+    (root / "b" / "z.tif").write_bytes(encode(picture(50), "TIFF"))
+    with pytest.raises(BadImages, match=r"3 bad inputs in .*the same picture is labelled 'b' in"):
+        _load(root, cache)
+
+
+def test_byte_copies_are_decoded_once(make_folder, cache: Path, decodes: list[int]) -> None:
+    root = make_folder({"a": 2, "b": 2})
+    (root / "a" / "copy.png").write_bytes((root / "a" / "000.png").read_bytes())
+    assert len(_load(root, cache).pixels) == 5
+    assert len(decodes) == 4
+
+
+@pytest.mark.parametrize("on_bad", ["refuse", "set_aside"])
+def test_bad_images_are_refused_or_set_aside(make_folder, encode, cache: Path, decodes: list[int], on_bad: str) -> None:
+    root = make_folder({"a": 3, "b": 3, "c": 2})
+    (root / "a" / "000.png").write_bytes(b"")
+    (root / "b" / "001.png").write_bytes(b"text")
+    (root / "c" / "001.png").write_bytes((root / "c" / "000.png").read_bytes()[:60])
+    before = set(cache.parent.parent.rglob("*"))
+    if on_bad == "refuse":
+        with pytest.raises(
+            BadImages, match=r"4 bad inputs in .*images \(data\.on_bad=refuse\): first: .*000.png: empty"
+        ):
+            _load(root, cache)
+        assert set(cache.parent.parent.rglob("*")) == before
+        return
+    for _ in range(2):
+        images = _load(root, cache, on_bad="set_aside")
+        assert images.index.class_counts() == {"a": 2, "b": 2}
+        assert [problem.reason.split(" ")[0] for problem in images.index.set_aside] == [
+            "empty",
+            "not",
+            "truncated",
+            "class",
+        ]
+        for record, row in zip(images.index.records, images.pixels, strict=True):
+            np.testing.assert_array_equal(row, fit_image(read_image(record.path), SIZE))
+        assert isinstance(images.pixels, np.memmap)
+    assert len(decodes) == 7
+
+
+@pytest.mark.parametrize(
+    "kill",
+    ["missing", "one class", "too few", "two labels"],
+)
+def test_refused_input_leaves_nothing(make_folder, tmp_path: Path, cache: Path, kill: str) -> None:
+    root = make_folder({"a": 3, "b": 3})
+    if kill == "missing":
+        root = root / "none"
+    elif kill == "one class":
+        (root / "b").rename(tmp_path / "b")
+    elif kill == "too few":
+        make_folder({"c": 1}, root=root)
+    else:
+        (root / "b" / "000.png").write_bytes((root / "a" / "000.png").read_bytes())
+    before = set(tmp_path.rglob("*"))
+    with pytest.raises(InputError):
+        _load(root, cache)
+    assert set(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("top", "level"), [(200, 255), (1000, 1023), (4000, 4095), (16000, 16383), (60000, 65535), (4095, 4095)]
+)
+def test_one_white_level_for_the_whole_set(
+    make_folder, picture, encode, cache: Path, top: int, level: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoding, "_workers", lambda: 1)
+    root = make_folder({"a": 2, "b": 2})
+    dim = picture(1).astype(np.uint16) % 256
+    for number in range(4):
+        (root / "a" / f"dim{number}.png").write_bytes(encode(dim + number))
+    bright = dim.copy()
+    bright[0, 0] = top
+    (root / "b" / "zz.png").write_bytes(encode(bright))
+    (root / "b" / "000.png").unlink()
+    for _ in range(2):
+        images = _load(root, cache)
+        expected_level = max(level, 1023) if (dim + 3).max() > 255 else level
+        assert images.index.white_level == expected_level
+        for record, row in zip(images.index.records, images.pixels, strict=True):
+            np.testing.assert_array_equal(row, fit_image(read_image(record.path, white_level=expected_level), SIZE))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda store: os.truncate(store / "pixels.npy", 300),
+        lambda store: (store / "pixels.npy").write_bytes(b""),
+        lambda store: np.save(store / "pixels.npy", np.zeros((1, *SIZE, 1), np.uint8)),
+        lambda store: np.save(store / "pixels.npy", np.zeros((6, *SIZE, 1), np.float32)),
+        lambda store: (store / "pixels.npy").unlink(),
+        lambda store: (store / "store.json").write_text("{"),
+        lambda store: (store / "store.json").write_text("[]"),
+        lambda store: (store / "store.json").unlink(),
+    ],
+)
+def test_a_damaged_store_is_rebuilt(
+    make_folder, cache: Path, decodes: list[int], damage: Callable[[Path], object]
+) -> None:
+    root = make_folder({"a": 3, "b": 3})
+    expected = np.array(_load(root, cache).pixels)
+    damage(next((cache / "images").glob("*/store.json")).parent)
+    np.testing.assert_array_equal(_load(root, cache).pixels, expected)
+    assert len(decodes) == 12
+    np.testing.assert_array_equal(_load(root, cache).pixels, expected)
+    assert len(decodes) == 12
+
+
+def test_what_a_killed_writer_left_is_removed(make_folder, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = make_folder({"a": 3, "b": 3})
+    with monkeypatch.context() as patched:
+        # As a kill: neither the rename nor the clean-up happens.
+        patched.setattr(Path, "rename", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patched.setattr(pixel_store.shutil, "rmtree", lambda *_, **__: None)
+        with pytest.raises(KeyboardInterrupt):
+            _load(root, cache)
+    assert all(".writing-" in name for name in _files(cache)) and _files(cache)
+    _load(root, cache)
+    assert not any(".writing-" in name for name in _files(cache))
+    left = cache / "images" / ".writing-of-the-dead"
+    left.mkdir()
+    _load(root, cache)
+    assert not left.exists()
+
+
+def test_a_failed_write_leaves_no_temporary(make_folder, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    root = make_folder({"a": 3, "b": 3})
+    monkeypatch.setattr(pixel_store, "_to_disk", full)
+    with pytest.raises(InputError, match=r"cache .* cannot be written: No space left on device"):
+        _load(root, cache)
+    assert _files(cache) == set()
+
+
+def test_a_cache_that_is_a_file_is_refused(make_folder, tmp_path: Path) -> None:
+    root = make_folder({"a": 3, "b": 3})
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match=r"cache .*file.* cannot be written"):
+        _load(root, tmp_path / "file")
+
+
+def test_processes_may_build_the_same_store(make_folder, cache: Path) -> None:
+    root = make_folder({"a": 10, "b": 10})
+    code = (
+        "import sys, pathlib; from lightning_modules.image_store import load_images\n"
+        f"images = load_images('folder', pathlib.Path(sys.argv[1]), size={SIZE}, cache=pathlib.Path(sys.argv[2]))\n"
+        "print(int(images.pixels.astype('int64').sum()))"
+    )
+    command = [sys.executable, "-c", code, str(root), str(cache)]
+    started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    sums = {process.communicate(timeout=60)[0].strip() for process in started}
+    assert [process.returncode for process in started] == [0, 0, 0]
+    assert sums == {str(np.asarray(_load(root, cache).pixels, dtype=np.int64).sum())}
+    assert len(list((cache / "images").glob("*/store.json"))) == 1
+
+
+def test_threads_stay_few_steps_ahead() -> None:
+    running, most, lock = set[int](), 0, threading.Lock()
+
+    def items() -> Any:
+        nonlocal most
+        for item in range(200):
+            with lock:
+                running.add(item)
+                most = max(most, len(running))
+            yield item
+
+    results = []
+    for item in decoding.stream(lambda item: item, items()):
+        with lock:
+            running.discard(item)
+        results.append(item)
+    assert results == list(range(200))
+    assert most <= 4 * len(os.sched_getaffinity(0)) + 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ({"source": "zip"}, "data.source='zip'; accepted are folder, manifest, simulated"),
+        ({"fit": "squash"}, "data.fit='squash'; accepted are stretch, pad, crop"),
+        ({"on_bad": "ignore"}, "data.on_bad='ignore'; accepted are refuse, set_aside"),
+        ({"groups": "coil"}, "data.groups='coil'; accepted are none, folder"),
+        ({"size": (0, 10)}, r"data.size must be \[height,width\]"),
+        ({"size": (10,)}, r"data.size must be \[height,width\]"),
+        ({"size": (10.0, 10)}, r"data.size must be \[height,width\]"),
+        ({"min_per_class": 0}, "data.min_per_class must be a whole number of at least 1, got 0"),
+        ({"max_pixels": True}, "data.max_pixels must be a whole number of at least 1, got True"),
+        ({"path": None}, "data=folder needs data.path"),
+        ({"source": "simulated"}, "data=simulated has none"),
+        ({"images": 300}, "data.images=300 acts on data=simulated only"),
+        ({"source": "manifest", "groups": "folder"}, "data.groups=folder acts on data=folder only"),
+        ({"source": "manifest"}, "is not a file; data=manifest reads"),
+        ({"source": "simulated", "path": None, "size": (8, 8)}, "data=simulated: size height must be in 16"),
+        ({"source": "simulated", "path": None, "images": -1, "size": (16, 16)}, "data=simulated: images must be in 1"),
+    ],
+)
+def test_bad_arguments_leave_nothing(make_folder, cache: Path, arguments: Any, reason: str) -> None:
+    arguments = {"source": "folder", "path": make_folder({"a": 2, "b": 2}), "size": SIZE, "cache": cache} | arguments
+    with pytest.raises(InputError, match=reason):
+        load_images(**arguments)
+    assert not cache.exists()
+
+
+def test_the_simulated_set_is_written_once(cache: Path, decodes: list[int]) -> None:
+    options: Any = {"size": (16, 16), "images": 60, "min_per_class": 1, "cache": cache}
+    images = load_images("simulated", None, **options)
+    assert len(images.pixels) == 60 and images.index.has_months and images.index.has_groups
+    assert all(record.mask is not None and record.mask.is_file() for record in images.index.records)
+    written = {path: path.stat().st_mtime_ns for path in (cache / "simulated").rglob("*.png")}
+    again = load_images("simulated", None, **options)
+    assert again.index == images.index and len(decodes) == 60
+    assert written == {path: path.stat().st_mtime_ns for path in (cache / "simulated").rglob("*.png")}
+    assert load_images("simulated", None, **options, seed=1).index.digest != images.index.digest
+
+
+def test_importing_loads_neither_torch_nor_pandas() -> None:
+    code = "import lightning_modules.image_store, lightning_modules.splits, sys; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"torch", "pandas", "sklearn", "scipy", "pyarrow", "mlflow"} & set(loaded)
+
+
+def test_the_sidecar_is_plain(make_folder, cache: Path) -> None:
+    _load(make_folder({"a": 2, "b": 2}), cache)
+    sidecar = json.loads(next((cache / "images").glob("*/store.json")).read_text())
+    assert sidecar["shape"] == [4, *SIZE, 1] and len(sidecar["files"]) == 4
+    assert image_store.__all__ == ["ImageSet", "Source", "load_images"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared/data")
+@pytest.mark.parametrize(
+    ("name", "count", "classes", "months", "groups"),
+    [("neu", 1800, 6, 13, False), ("magnetic_tile", 1344, 6, 0, True)],
+)
+def test_real_data(
+    cache: Path, decodes: list[int], name: str, count: int, classes: int, months: int, groups: bool
+) -> None:
+    path = DATA / name / "manifest.csv"
+    images = load_images("manifest", path, size=(96, 96), cache=cache)
+    assert images.pixels.shape == (count, 96, 96, 1)
+    assert len(images.index.classes) == classes
+    assert len(images.index.months) == months and images.index.has_groups is groups
+    decoded = len(decodes)
+    assert count - 5 <= decoded <= count
+    again = load_images("manifest", path, size=(96, 96), cache=cache)
+    assert len(decodes) == decoded and again.index.digest == images.index.digest
+    assert 20 < float(images.pixels.mean()) < 230
