@@ -14,7 +14,9 @@ from dataclasses import dataclass
 import torch
 from scipy.stats import rankdata
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from explain.hooks import frozen_in_eval_mode
 from explain.measures.coherency import pearson
 from explain.measures.measure import checked_maps
 
@@ -68,15 +70,19 @@ def rank_correlation(one: Tensor, other: Tensor) -> Tensor:
     return pearson(*ranks)
 
 
-def randomised(model: nn.Module, stages: Sequence[str] | None = None, *, seed: int = 0) -> nn.Module:
+def randomised(
+    model: nn.Module, stages: Sequence[str] | None = None, *, images: Tensor | None = None, seed: int = 0
+) -> nn.Module:
     """A copy of the model with the weights of the named modules, or of all, drawn anew: the control of every table.
 
     Modules with `reset_parameters` are initialised as when they were built; the values of parameters of other modules
-    are shuffled. Running statistics of batch-norm start over.
+    are shuffled. Where `images` are given, the running statistics of batch-norm in these modules and in what runs after
+    them are estimated again; without, a deep network with batch-norm fades to zero, and all its maps are dead.
 
     Args:
         model: Any network; it is not changed.
         stages: Names of modules, contents included; None for the whole model.
+        images: Batch for the batch-norm statistics, (N, C, H, W); N >= 2.
         seed: Decides the draw; the global random state is left as it was.
 
     Raises:
@@ -84,13 +90,37 @@ def randomised(model: nn.Module, stages: Sequence[str] | None = None, *, seed: i
     """
     changed = copy.deepcopy(model)
     modules = [changed] if stages is None else [_module(changed, name) for name in stages]
+    parts = [part for module in modules for part in module.modules()]
     devices = sorted({parameter.device.index or 0 for parameter in changed.parameters() if parameter.is_cuda})
     with torch.random.fork_rng(devices=devices), torch.no_grad():
         torch.manual_seed(seed)
-        for module in modules:
-            for part in module.modules():
-                _draw_anew(part)
+        for part in parts:
+            _draw_anew(part)
+    if images is not None:
+        _estimate_statistics(changed, modules, images)
     return changed
+
+
+def _estimate_statistics(model: nn.Module, first: list[nn.Module], images: Tensor) -> None:
+    """Set the running statistics of every batch-norm that runs from these modules on to those of the images."""
+    norms = [part for part in model.modules() if isinstance(part, _BatchNorm)]
+    momenta = [part.momentum for part in norms]
+
+    def begin(*_: object) -> None:
+        for part in norms:
+            part.training = True
+
+    handles = [module.register_forward_pre_hook(begin) for module in first]
+    try:
+        with frozen_in_eval_mode(model), torch.no_grad():
+            for part in norms:
+                part.momentum = 1.0
+            model(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+        for part, momentum in zip(norms, momenta, strict=True):
+            part.momentum = momentum
 
 
 def weight_randomisation(
@@ -98,6 +128,7 @@ def weight_randomisation(
     explain: Explain,
     stages: Sequence[str] | None = None,
     *,
+    images: Tensor | None = None,
     threshold: float = 0.5,
     seed: int = 0,
 ) -> SanityResult:
@@ -108,6 +139,8 @@ def weight_randomisation(
         explain: From a model to maps (N, h, w) of the same images for the same classes.
         stages: Modules to randomise one after the other, cumulatively, the head first; by default every module with
             weights of its own, last defined first.
+        images: Batch from which batch-norm statistics are estimated again, (N, C, H, W), see `randomised`; needed for
+            deep networks with batch-norm.
         threshold: Largest mean rank correlation with the original maps at the end that passes, in (0, 1).
         seed: Decides the new weights.
 
@@ -124,7 +157,7 @@ def weight_randomisation(
     original = explain(model)
     similarity = []
     for last in range(1, len(names) + 1):
-        changed = randomised(model, names[:last], seed=seed)
+        changed = randomised(model, names[:last], images=images, seed=seed)
         similarity.append(_mean(rank_correlation(original, explain(changed))))
     return _result("weight randomisation", tuple(names), tuple(similarity), threshold, "weights")
 

@@ -54,6 +54,36 @@ def test_randomised_changes_the_named_modules_of_a_copy(make_tiny: Callable[...,
         randomised(model, ["nowhere"])
 
 
+def test_statistics_of_randomised_layers_follow_the_images(make_tiny: Callable[..., Any], images: Tensor) -> None:
+    model = make_tiny()
+    model.middle[1].momentum = 0.02
+    changed = randomised(model, ["middle"], images=images)
+    inputs: list[Tensor] = []
+    changed.middle[1].register_forward_hook(lambda module, given, _: inputs.append(given[0]))
+    changed(images)
+    norm = changed.middle[1]
+    assert torch.allclose(norm.running_mean, inputs[0].mean((0, 2, 3)), atol=1e-5)
+    assert torch.allclose(norm.running_var, inputs[0].var((0, 2, 3)), rtol=1e-4)
+    assert norm.momentum == 0.02
+    assert not any(module.training for module in changed.modules())
+    assert torch.equal(changed.stem[1].running_mean, model.stem[1].running_mean)
+    assert sum(len(module._forward_pre_hooks) for module in changed.modules()) == 0
+
+
+def test_a_deep_batch_norm_network_stays_alive() -> None:
+    torch.manual_seed(0)
+    layers = [
+        layer for _ in range(60) for layer in (nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.BatchNorm2d(8), nn.ReLU6())
+    ]
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2)).eval()
+    images = torch.randn(4, 3, 12, 12)
+
+    def explain(network: nn.Module) -> Tensor:
+        return block_maps(network, images, ["90"], 1, method="activation")["90"]
+
+    assert weight_randomisation(model, explain, [""], images=images).passed is not None
+
+
 class Scaled(nn.Module):
     def __init__(self) -> None:
         super().__init__()
