@@ -13,6 +13,7 @@ from explain.fonts import use_fonts
 
 __all__ = ["confusion_figure", "curves_figure", "histogram_figure"]
 
+
 def histogram_figure(counts: Mapping[str, Mapping[str, int]]) -> Figure:
     """Images by class, stacked by split (the thesis's Figure 15).
 

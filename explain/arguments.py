@@ -1,0 +1,187 @@
+"""Arguments of `python -m explain`: what they mean, what they accept, and one clear line where they do not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from textwrap import wrap
+
+__all__ = ["BLOCK_METHODS", "ArgumentError", "Arguments", "help_text", "parse", "printable"]
+
+# The keys of `explain.attribution.METHODS` (a test compares them), here so that --help needs no torch.
+BLOCK_METHODS = ("gradcam", "layercam", "hirescam", "xgradcam", "gradcampp", "activation")
+
+_MEANINGS = {
+    "images": "an image, a folder (searched to its depth), or a pattern such as 'lot7/**/*.png'; required",
+    "model": "MLflow run id, alias or version (champion, 3, models:/NAME@ALIAS, models:/NAME/3), or the path of a "
+    "model folder; required",
+    "out": "folder for the results; must not exist or be empty (default explanations)",
+    "methods": f"list of {', '.join(BLOCK_METHODS)} and lime; the first by block is the one measured in "
+    "predictions.csv (default [gradcam,layercam])",
+    "blocks": "list of block names, or all (default all)",
+    "target": "class to explain: predicted, true (the label column of boxes= or masks=), a class name or its number "
+    "(default predicted)",
+    "boxes": "CSV path,xmin,ymin,xmax,ymax[,label] in pixels of the original images: measures localisation",
+    "masks": "CSV path,mask[,label]: the same with mask images, white on the defect",
+    "figures": "most images that get a figure; 0 for none (default 24)",
+    "batch": "images explained at once (default 32)",
+    "device": "auto, cpu or cuda (default auto)",
+    "enlarge": "true explains images smaller than the network's minimum as well, enlarged (default false)",
+    "root": "folder of the MLflow store (default mlruns)",
+    "seed": "seed of LIME, of the randomised weights and of the intervals (default 0)",
+}
+
+
+class ArgumentError(ValueError):
+    """Arguments, or files they name, that cannot be used: one line with the value received and what is accepted."""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Checked arguments; the meaning of each stands in `--help`.
+
+    Attributes:
+        images: path, folder or pattern.
+        model: reference for `search.models.resolve_model`.
+        out: folder to be made.
+        methods: names, at least one of them of `BLOCK_METHODS`.
+        blocks: names; None for all.
+        target: predicted, true, a class name or number.
+        boxes: table of boxes, if given.
+        masks: table of masks, if given; never together with `boxes`.
+        figures: >= 0.
+        batch: >= 1.
+        device: auto, cpu or cuda.
+        enlarge: whether images below the network's minimum are explained.
+        root: of the MLflow store.
+        seed: >= 0.
+    """
+
+    images: str
+    model: str
+    out: Path = Path("explanations")
+    methods: tuple[str, ...] = ("gradcam", "layercam")
+    blocks: tuple[str, ...] | None = None
+    target: str = "predicted"
+    boxes: Path | None = None
+    masks: Path | None = None
+    figures: int = 24
+    batch: int = 32
+    device: str = "auto"
+    enlarge: bool = False
+    root: Path = Path("mlruns")
+    seed: int = 0
+
+    @property
+    def block_methods(self) -> tuple[str, ...]:
+        """The methods that draw a map by block, without lime."""
+        return tuple(name for name in self.methods if name in BLOCK_METHODS)
+
+    @property
+    def primary(self) -> str:
+        """The method whose measures stand in predictions.csv."""
+        return self.block_methods[0]
+
+
+def help_text() -> str:
+    """Text of `--help`."""
+    width = max(map(len, _MEANINGS))
+    rows = "\n".join(
+        f"  {name:<{width}}  " + f"\n{'':{width + 4}}".join(wrap(meaning, 108 - width, break_on_hyphens=False))
+        for name, meaning in _MEANINGS.items()
+    )
+    return (
+        "usage: python -m explain images=PATH_OR_GLOB model=RUN_ID_OR_ALIAS_OR_FOLDER [name=value ...]\n\n"
+        "Writes what every block of a model looks at: OUT/predictions.csv, OUT/figures/*.png, OUT/contact/*.png,\n"
+        "OUT/index.html (one page, no network needed) and OUT/manifest.json; with boxes= or masks= also\n"
+        "OUT/localisation.csv. See docs/explain.md.\n\n"
+        f"{rows}\n\n"
+        "exit codes: 0 done; 1 done, but some images could not be read (listed on stderr);\n"
+        "            2 bad input, nothing written; 130 stopped"
+    )
+
+
+def parse(arguments: Sequence[str]) -> Arguments:
+    """Check `name=value` arguments.
+
+    Raises:
+        ArgumentError: anything that is not accepted.
+    """
+    given: dict[str, str] = {}
+    for argument in arguments:
+        name, separator, value = argument.partition("=")
+        if not separator or not name:
+            raise ArgumentError(f"arguments must be name=value, got {argument!r}")
+        if name not in _MEANINGS:
+            near = get_close_matches(name, _MEANINGS, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(_MEANINGS)}"
+            raise ArgumentError(f"unknown argument {name!r}; {hint}")
+        if name in given:
+            raise ArgumentError(f"{name} must be given once, got it again as {argument!r}")
+        if not value:
+            raise ArgumentError(f"{name} must not be empty; it is {_MEANINGS[name]}")
+        given[name] = value
+    for name in ("images", "model"):
+        if name not in given:
+            raise ArgumentError(f"{name}= is missing: {_MEANINGS[name]}")
+    values: dict[str, object] = dict(given)
+    for name in ("out", "boxes", "masks", "root"):
+        if name in given:
+            values[name] = Path(given[name])
+    for name, low in (("figures", 0), ("batch", 1), ("seed", 0)):
+        if name in given:
+            values[name] = _whole(name, given[name], low)
+    if "methods" in given:
+        values["methods"] = _methods(given["methods"])
+    if "blocks" in given:
+        values["blocks"] = None if given["blocks"] == "all" else _names("blocks", given["blocks"])
+    if "enlarge" in given:
+        values["enlarge"] = _choice("enlarge", given["enlarge"], ("true", "false")) == "true"
+    if "device" in given:
+        _choice("device", given["device"], ("auto", "cpu", "cuda"))
+    if "boxes" in given and "masks" in given:
+        raise ArgumentError("boxes= and masks= are two ways to say where the defects are: give one of them")
+    if given.get("target") == "true" and not {"boxes", "masks"} & set(given):
+        raise ArgumentError("target=true needs boxes= or masks= with a column label")
+    return Arguments(**values)  # type: ignore[arg-type]
+
+
+def printable(text: object) -> str:
+    """Text on one line: line breaks, control characters and undecodable bytes as escapes."""
+    escaped = str(text).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in escaped)
+
+
+def _whole(name: str, value: str, low: int) -> int:
+    if not (value.isascii() and value.isdecimal()) or not low <= int(value) < 2**31:
+        raise ArgumentError(f"{name} must be a whole number of at least {low}, got {value!r}")
+    return int(value)
+
+
+def _choice(name: str, value: str, accepted: tuple[str, ...]) -> str:
+    if value not in accepted:
+        raise ArgumentError(f"{name} must be one of {', '.join(accepted)}, got {value!r}")
+    return value
+
+
+def _names(name: str, value: str) -> tuple[str, ...]:
+    bare = value[1:-1] if value.startswith("[") and value.endswith("]") else value
+    names = tuple(part.strip() for part in bare.split(","))
+    if not all(names):
+        raise ArgumentError(f"{name} must be a list such as [a,b], got {value!r}")
+    for one in names:
+        if names.count(one) > 1:
+            raise ArgumentError(f"{name} must not name one twice, got {value!r}")
+    return names
+
+
+def _methods(value: str) -> tuple[str, ...]:
+    names = _names("methods", value)
+    for one in names:
+        if one not in (*BLOCK_METHODS, "lime"):
+            raise ArgumentError(f"methods must be among {', '.join(BLOCK_METHODS)}, lime, got {one!r}")
+    if names == ("lime",):
+        raise ArgumentError(f"methods must name at least one of {', '.join(BLOCK_METHODS)} beside lime")
+    return names

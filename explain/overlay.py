@@ -1,0 +1,86 @@
+"""Maps drawn over their images, as pixels: the same in figures and on the page.
+
+Brightness carries the map: the image is dimmed and grey, colours rise evenly in luminance, and a line marks half of
+the maximum, so that a grey print reads the same.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from matplotlib import colormaps
+from numpy.typing import NDArray
+from torch import Tensor
+
+from explain.attribution import upsample
+from explain.superpixels import SuperpixelExplanation
+
+__all__ = ["COLOURS", "as_pixels", "map_overlay", "superpixel_overlay"]
+
+COLOURS = "inferno"
+"""Colour map of maps; perceptually uniform, luminance rising from black."""
+
+SIGNED_COLOURS = "cividis"
+"""Colour map of super-pixels: dark speaks against the class, grey is neutral, bright speaks for it."""
+
+Pixels = NDArray[np.uint8]
+
+
+def as_pixels(image: Tensor, scale: int = 1) -> Pixels:
+    """An image (3, H, W) in [0, 1] as uint8 (H, W, 3), each pixel repeated `scale` times."""
+    pixels = (image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    return np.ascontiguousarray(pixels.repeat(scale, axis=0).repeat(scale, axis=1))
+
+
+def map_overlay(image: Tensor, values: Tensor, scale: int = 1) -> Pixels:
+    """A map over its image, with a line at half of the maximum.
+
+    Args:
+        image: (3, H, W) in [0, 1].
+        values: non-negative map, (h, w); scaled to its own maximum.
+        scale: pixels drawn for one of the image.
+
+    Returns:
+        uint8, (scale H, scale W, 3).
+    """
+    height, width = image.shape[1] * scale, image.shape[2] * scale
+    share = upsample(values[None].float() / values.max().clamp_min(1e-30), (height, width))[0].numpy()
+    drawn = _blend(as_pixels(image, scale), share, colormaps[COLOURS](share)[..., :3], 0.35 + 0.45 * share)
+    return _outlined(drawn, share >= 0.5) if share.max() > 0 else drawn
+
+
+def superpixel_overlay(image: Tensor, explanation: SuperpixelExplanation, scale: int = 1) -> Pixels:
+    """Super-pixels over their image: bright speak for the class, dark against it, lines between them.
+
+    Returns:
+        uint8, (scale H, scale W, 3).
+    """
+    signed = explanation.map / explanation.map.abs().max().clamp_min(1e-30)
+    share = ((signed + 1) / 2).numpy().repeat(scale, axis=0).repeat(scale, axis=1)
+    labels = explanation.segments.numpy().repeat(scale, axis=0).repeat(scale, axis=1)
+    drawn = _blend(
+        as_pixels(image, scale), share, colormaps[SIGNED_COLOURS](share)[..., :3], 0.25 + 1.1 * abs(share - 0.5)
+    )
+    edge = np.zeros(labels.shape, dtype=bool)
+    edge[:-1] |= labels[:-1] != labels[1:]
+    edge[:, :-1] |= labels[:, :-1] != labels[:, 1:]
+    drawn[edge] = drawn[edge] // 2 + 40
+    return drawn
+
+
+def _blend(
+    pixels: Pixels, share: NDArray[np.float32], colours: NDArray[np.float64], strength: NDArray[np.float32]
+) -> Pixels:
+    grey = pixels @ np.array([0.299, 0.587, 0.114]) / 255
+    mixed = (1 - strength[..., None]) * (0.9 * grey[..., None]) + strength[..., None] * colours
+    return (mixed * 255).round().astype(np.uint8)
+
+
+def _outlined(pixels: Pixels, inside: NDArray[np.bool_]) -> Pixels:
+    """White line along the inner rim of a region, black along its outer rim."""
+    padded = np.pad(inside, 1, mode="edge")
+    neighbours = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
+    drawn = pixels.copy()
+    drawn[~inside & np.logical_or.reduce(neighbours)] = 0
+    drawn[inside & ~np.logical_and.reduce(neighbours)] = 255
+    return drawn

@@ -1,0 +1,165 @@
+"""The model under explanation, and what one pass over a batch says about its images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from explain import MAP_MEASURES, METHODS, SuperpixelExplanation, capture, spatial_blocks
+from explain.arguments import ArgumentError
+
+__all__ = ["MEASURED", "BatchExplanation", "ImageExplanation", "Subject", "choose_blocks", "explain_batch", "measure"]
+
+MEASURED: Mapping[str, str] = {
+    "entropy": "ce_normalised",
+    "area": "ca12",
+    "dispersion": "cd",
+    "relative_difference": "relative_difference",
+    "dead": "dead_map_rate",
+}
+"""Column name -> measure of `MAP_MEASURES`: the measures that cost next to nothing."""
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A network with what it takes to explain it on image files.
+
+    Attributes:
+        net: from images (N, 3, H, W) in [0, 1] to logits (N, K).
+        classes: the K class names.
+        blocks: label -> name of the module.
+        read: from a path to one image (1, 3, H, W) in [0, 1]; ValueError where it cannot be read.
+        size: H, W.
+        fit: how images of another aspect ratio are brought to that size: stretch, pad or crop.
+        minimum: smallest image side the network was made for, in pixels.
+        device: where the network is.
+        name: for titles.
+    """
+
+    net: nn.Module
+    classes: tuple[str, ...]
+    blocks: Mapping[str, str]
+    read: Callable[[Path], Tensor]
+    size: tuple[int, int]
+    fit: str
+    minimum: int
+    device: torch.device
+    name: str
+
+    @torch.no_grad()
+    def probabilities(self, images: Tensor) -> Tensor:
+        """Class probabilities (N, K) of images (N, 3, H, W) in [0, 1]."""
+        logits: Tensor = self.net(images.to(self.device))
+        return logits.float().softmax(1)
+
+
+@dataclass(frozen=True, eq=False)
+class BatchExplanation:
+    """One pass over N images.
+
+    Attributes:
+        probabilities: (N, K), on the CPU.
+        targets: explained class of each image, int64, (N,).
+        maps: (method, block) -> (N, h, w), on the CPU; a map that is not finite is all zeros.
+    """
+
+    probabilities: Tensor
+    targets: Tensor
+    maps: dict[tuple[str, str], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class ImageExplanation:
+    """What is drawn of one image.
+
+    Attributes:
+        path: as it was found.
+        image: (3, H, W) in [0, 1], as the network sees it.
+        predicted: class and its probability.
+        second: second class and its probability.
+        explained: class the maps explain, and its probability.
+        truth: true class, where a table says it.
+        maps: (method, block) -> (h, w).
+        measures: (method, block) -> column of `MEASURED` -> value, NaN where it has none.
+        lime: super-pixels, if asked for.
+        stability: of the super-pixels over repeats, NaN without.
+    """
+
+    path: Path
+    image: Tensor
+    predicted: tuple[str, float]
+    second: tuple[str, float]
+    explained: tuple[str, float]
+    truth: str | None
+    maps: Mapping[tuple[str, str], Tensor]
+    measures: Mapping[tuple[str, str], Mapping[str, float]]
+    lime: SuperpixelExplanation | None = None
+    stability: float = float("nan")
+
+
+def choose_blocks(
+    net: nn.Module, blocks: Mapping[str, str], size: tuple[int, int], wanted: Sequence[str] | None
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Blocks that are explained, and those left out because they put out a single position.
+
+    Args:
+        net: the network.
+        blocks: label -> name of the module, of all blocks, first to last.
+        size: H, W of the images.
+        wanted: labels; None for all that can be explained.
+
+    Raises:
+        ArgumentError: an unknown label, a block without positions, or no block that can be explained.
+    """
+    parameter = next(net.parameters(), None)
+    device = parameter.device if parameter is not None else None
+    spatial = set(spatial_blocks(net, torch.zeros(1, 3, *size, device=device)))
+    usable = {label: module for label, module in blocks.items() if module in spatial}
+    if not usable:
+        raise ArgumentError(
+            f"the model has no spatial block, so there is no map to draw: at {size[0]} x {size[1]} pixels "
+            f"none of {', '.join(blocks) or 'its parts'} puts out more than one position"
+        )
+    if wanted is None:
+        return usable, tuple(label for label in blocks if label not in usable)
+    for label in wanted:
+        if label not in blocks:
+            raise ArgumentError(f"blocks must be among {', '.join(blocks)}, got {label!r}")
+        if label not in usable:
+            raise ArgumentError(
+                f"block {label!r} puts out a single position at {size[0]} x {size[1]} pixels, which is no map; "
+                f"blocks that can be explained: {', '.join(usable)}"
+            )
+    return {label: blocks[label] for label in blocks if label in wanted}, ()
+
+
+def explain_batch(
+    subject: Subject, images: Tensor, target: str | int | Tensor, methods: Sequence[str], net: nn.Module | None = None
+) -> BatchExplanation:
+    """Maps of all blocks by several methods, from one forward and one backward pass.
+
+    Args:
+        subject: the model.
+        images: (N, 3, H, W) in [0, 1].
+        target: "predicted", or class indices.
+        methods: keys of `METHODS`.
+        net: another network of the same build, such as a randomised copy.
+    """
+    modules = list(subject.blocks.values())
+    captured = capture(subject.net if net is None else net, images.to(subject.device), modules, target)
+    maps = {}
+    for method in methods:
+        for label, signals in zip(subject.blocks, captured, strict=True):
+            drawn = METHODS[method](signals)
+            finite = drawn.isfinite().all(dim=2).all(dim=1)
+            maps[method, label] = torch.where(finite[:, None, None], drawn, 0).cpu()
+    return BatchExplanation(captured.logits.softmax(1).cpu(), captured.targets.cpu(), maps)
+
+
+def measure(maps: Tensor) -> dict[str, list[float]]:
+    """Column of `MEASURED` -> value of each of the maps (N, h, w)."""
+    return {column: MAP_MEASURES[name](maps).tolist() for column, name in MEASURED.items()}

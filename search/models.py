@@ -1,0 +1,146 @@
+"""Trained models by name: an MLflow run, a version or alias of the registry, or a folder."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlparse
+
+from lightning_modules.errors import InputError, printable
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+    from lightning_modules.model_file import TrainedModel
+
+__all__ = ["DEFAULT_NAME", "InputError", "resolve_model"]
+
+DEFAULT_NAME = "thawline"
+
+_CARD = "model.json"
+_RUN_ID = re.compile(r"[0-9a-f]{32}")
+_LOGGED = re.compile(r"models:/(m-[0-9a-f]+)")
+_REGISTERED = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[0-9]+))")
+
+
+def resolve_model(reference: str, root: Path = Path("mlruns")) -> TrainedModel:
+    """Load the model a user names.
+
+    Args:
+        reference: an MLflow run id (32 hexadecimal digits); `models:/NAME@ALIAS` or `models:/NAME/VERSION`; an alias
+            (`champion`) or a version (`3`) of the model `thawline`; or the path of a folder written by
+            `model_file.save_model`, or of the safetensors file in it.
+        root: folder of the MLflow store.
+
+    Raises:
+        InputError: nothing of that name, with what there is; or a model that is damaged or not one of ours.
+    """
+    folder = _folder(reference)
+    if folder is None:
+        folder = _from_store(reference, root)
+    # Not before: most references that are wrong can be refused without torch.
+    from lightning_modules.model_file import load_model
+
+    return load_model(folder)
+
+
+def _folder(reference: str) -> Path | None:
+    """The model folder a path means, or None where the reference is no path."""
+    path = Path(reference)
+    if (path / _CARD).is_file():
+        return path
+    if path.suffix == ".safetensors" and path.is_file():
+        return path.parent
+    if reference.startswith("models:/") or not ("/" in reference or path.suffix == ".safetensors"):
+        return None
+    if not path.exists():
+        raise InputError(f"model must name something that exists, got {printable(path)}: no such file or folder")
+    raise InputError(f"{printable(path)} is not a model folder: no readable {_CARD}")
+
+
+def _from_store(reference: str, root: Path) -> Path:
+    if not (root / "mlflow.db").is_file():
+        raise InputError(
+            f"model={printable(reference)}: there are no runs yet: no file {printable(root / 'mlflow.db')}; "
+            "run python -m search first, or name a model folder"
+        )
+    from search.tracking import tracking_uri  # sets what MLflow reads when it is imported
+
+    from mlflow import MlflowClient  # isort: skip
+
+    client = MlflowClient(tracking_uri(root), registry_uri=tracking_uri(root))
+    if _RUN_ID.fullmatch(reference):
+        return _of_run(client, reference)
+    registered = _REGISTERED.fullmatch(reference)
+    if registered:
+        name, alias, version = registered["name"], registered["alias"], registered["version"]
+    elif reference.startswith("models:/"):
+        raise InputError(f"model must be models:/NAME@ALIAS or models:/NAME/VERSION, got {printable(reference)!r}")
+    elif re.fullmatch("[0-9]+", reference):
+        name, alias, version = DEFAULT_NAME, None, reference
+    else:
+        name, alias, version = DEFAULT_NAME, reference, None
+    return _of_registry(client, name, alias, version)
+
+
+def _of_registry(client: MlflowClient, name: str, alias: str | None, version: str | None) -> Path:
+    known = {str(model.name): model for model in client.search_registered_models()}
+    if name not in known:
+        raise InputError(f"no model {printable(name)!r} is registered; {_those(known, 'registered')}")
+    wanted = version if alias is None else known[name].aliases.get(alias)
+    versions = sorted((str(v.version) for v in client.search_model_versions(f"name = '{name}'")), key=int)
+    if str(wanted) not in versions:
+        aliases = [f"{a} (version {v})" for a, v in known[name].aliases.items()]
+        asked = f"version {version}" if alias is None else f"alias {printable(alias)!r}"
+        raise InputError(f"model {name} has no {asked}; {_those(aliases, 'aliases')}; {_those(versions, 'versions')}")
+    # The sqlite store leaves model_id empty and keeps the logged model's id in the source.
+    source = _LOGGED.fullmatch(client.get_model_version(name, str(wanted)).source or "")
+    if source is None:
+        raise InputError(f"version {wanted} of model {name} was not written by python -m search")
+    return _artifact(client, source[1], f"version {wanted} of model {name}")
+
+
+def _of_run(client: MlflowClient, run_id: str) -> Path:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        run: Any = client.get_run(run_id)
+        models = [output.model_id for output in (run.outputs.model_outputs if run.outputs else ())]
+    except MlflowException:
+        raise InputError(f"there is no run {run_id}; {_runs_with_model(client)}") from None
+    if not models:
+        parent = run.data.tags.get("mlflow.parentRunId")
+        hint = f"; it is a trial of run {parent}" if parent else ""
+        raise InputError(
+            f"run {run_id} holds no model, as only winners of a study do{hint}; {_runs_with_model(client)}"
+        )
+    newest = max(models, key=lambda model: int(client.get_logged_model(model).creation_timestamp))
+    return _artifact(client, newest, f"the model of run {run_id}")
+
+
+def _artifact(client: MlflowClient, model_id: str, what: str) -> Path:
+    location = urlparse(client.get_logged_model(model_id).artifact_location)
+    folder = Path(unquote(location.path)) / "artifacts" / "model"
+    if location.scheme not in ("", "file"):
+        raise InputError(f"{what} is kept at {location.scheme}://, only models on this machine's disk can be loaded")
+    if not (folder / _CARD).is_file():
+        raise InputError(f"{what} is not a model of python -m search, or its files were moved: no {printable(folder)}")
+    return folder
+
+
+def _runs_with_model(client: MlflowClient) -> str:
+    runs = []
+    for version in client.search_model_versions(max_results=100):
+        if version.run_id and version.run_id not in runs:
+            runs.append(version.run_id)
+    return _those(runs, "runs with a model")
+
+
+def _those(names: Sequence[str] | dict[str, Any], what: str, most: int = 5) -> str:
+    listed = [printable(name) for name in names]
+    if not listed:
+        return f"there are no {what}" if what != "registered" else "none is registered yet"
+    rest = f" and {len(listed) - most} more" if len(listed) > most else ""
+    return f"{what}: {', '.join(listed[:most])}{rest}"
