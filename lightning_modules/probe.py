@@ -22,12 +22,13 @@ def final_linear(head: nn.Module) -> nn.Linear | None:
 
 
 def fit_linear_probe(
-    features: Tensor, labels: Tensor, classes: int, *, l2: float = 1e-3, weight: Tensor | None = None
+    features: Tensor, labels: Tensor, classes: int, *, l2: float = 1e-2, weight: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Multinomial logistic regression by L-BFGS on standardised features.
+    """Multinomial logistic regression by L-BFGS on centred features of mean variance 1.
 
-    Minimises mean cross-entropy + l2/2 * |W|^2 with W the weights of the standardised features, which makes the
-    strength of the penalty the same for every network.
+    Minimises mean cross-entropy + l2/2 * |W|^2 with W the weights of the scaled features. One scale for all of them:
+    scaling each by its own gives nearly dead features weights of many thousands, which blow up as soon as
+    fine-tuning moves the feature a little.
 
     Args:
         features: (N, D).
@@ -40,7 +41,8 @@ def fit_linear_probe(
         Weight (classes, D) and bias (classes,) for the features as given, float32.
     """
     x = features.double()
-    mean, scale = x.mean(0), x.std(0, unbiased=False).clamp_min(1e-6)
+    mean = x.mean(0)
+    scale = (x - mean).square().mean().sqrt().clamp_min(1e-12)
     x = ((x - mean) / scale).float()
     parameters = torch.zeros(classes, x.shape[1] + 1, device=x.device, requires_grad=True)
     optimizer = torch.optim.LBFGS([parameters], max_iter=200, line_search_fn="strong_wolfe", tolerance_grad=1e-6)

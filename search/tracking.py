@@ -11,12 +11,14 @@ import logging
 import os
 import sqlite3
 import time
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 # Read by MLflow when it is imported: nothing leaves the machine, and no pickle is ever loaded.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
 
 import mlflow
@@ -136,7 +138,9 @@ class Tracker:
         mlflow.set_tracking_uri(tracking_uri(self._root))
         mlflow.set_registry_uri(tracking_uri(self._root))
         packages = Path(__file__).resolve().parent.parent
-        with mlflow.start_run(run_id=run_id):
+        with warnings.catch_warnings(), mlflow.start_run(run_id=run_id):
+            # An example would be a picture of the user's, copied into the registry; the signature is given instead.
+            warnings.filterwarnings("ignore", message=".*input example was not provided.*")
             logged = mlflow.pyfunc.log_model(
                 name="model",
                 python_model=str(Path(__file__).with_name("served_model.py")),

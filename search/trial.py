@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import warnings
 from collections.abc import Callable
@@ -22,6 +23,14 @@ from search.task import Task
 
 __all__ = ["EpochReport", "TrialCancelledError", "TrialParams", "TrialResult", "run_trial", "train_final"]
 
+# Lightning announces the devices it does not use and products of its makers, once for every trial.
+logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+_HARMLESS = (
+    ".*does not have many workers.*",  # batches are tensors already: there is nothing for worker processes to load
+    ".*GPU available but not used.*",  # the user said so
+    r".*module\(s\) in eval mode at the start.*",  # frozen blocks are, and must stay so
+    ".*treespec, LeafSpec.*",  # inside Lightning, about PyTorch
+)
 _PRECISION = {"float32": "32-true", "bfloat16": "bf16-mixed"}
 
 
@@ -183,9 +192,8 @@ def _fit(
     )
     model.train()  # Lightning keeps the mode it finds
     with warnings.catch_warnings():
-        # Activations are tensors in memory already: there is nothing for worker processes to load.
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
+        for harmless in _HARMLESS:
+            warnings.filterwarnings("ignore", message=harmless)
         trainer = pl.Trainer(
             accelerator="gpu" if task.device.type == "cuda" else "cpu",
             devices=1,
