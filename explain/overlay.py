@@ -1,10 +1,12 @@
 """Maps drawn over their images, as pixels: the same in figures and on the page.
 
 Brightness carries the map: the image is dimmed and grey, colours rise evenly in luminance, and a line marks half of
-the maximum, so that a grey print reads the same.
+the maximum (left out where it is so ragged that it would hide the map), so that a grey print reads the same.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +17,7 @@ from torch import Tensor
 from explain.attribution import upsample
 from explain.superpixels import SuperpixelExplanation
 
-__all__ = ["COLOURS", "as_pixels", "map_overlay", "superpixel_overlay"]
+__all__ = ["COLOURS", "SIGNED_COLOURS", "as_pixels", "map_overlay", "superpixel_overlay"]
 
 COLOURS = "inferno"
 """Colour map of maps; perceptually uniform, luminance rising from black."""
@@ -24,6 +26,9 @@ SIGNED_COLOURS = "cividis"
 """Colour map of super-pixels: dark speaks against the class, grey is neutral, bright speaks for it."""
 
 Pixels = NDArray[np.uint8]
+
+_DIMMED = 0.8
+_RAGGED = 0.1
 
 
 def as_pixels(image: Tensor, scale: int = 1) -> Pixels:
@@ -45,7 +50,7 @@ def map_overlay(image: Tensor, values: Tensor, scale: int = 1) -> Pixels:
     """
     height, width = image.shape[1] * scale, image.shape[2] * scale
     share = upsample(values[None].float() / values.max().clamp_min(1e-30), (height, width))[0].numpy()
-    drawn = _blend(as_pixels(image, scale), share, colormaps[COLOURS](share)[..., :3], 0.35 + 0.45 * share)
+    drawn = _blend(as_pixels(image, scale), colormaps[COLOURS](share)[..., :3], 0.35 + 0.45 * share)
     return _outlined(drawn, share >= 0.5) if share.max() > 0 else drawn
 
 
@@ -58,9 +63,7 @@ def superpixel_overlay(image: Tensor, explanation: SuperpixelExplanation, scale:
     signed = explanation.map / explanation.map.abs().max().clamp_min(1e-30)
     share = ((signed + 1) / 2).numpy().repeat(scale, axis=0).repeat(scale, axis=1)
     labels = explanation.segments.numpy().repeat(scale, axis=0).repeat(scale, axis=1)
-    drawn = _blend(
-        as_pixels(image, scale), share, colormaps[SIGNED_COLOURS](share)[..., :3], 0.25 + 1.1 * abs(share - 0.5)
-    )
+    drawn = _blend(as_pixels(image, scale), colormaps[SIGNED_COLOURS](share)[..., :3], 0.25 + 1.1 * abs(share - 0.5))
     edge = np.zeros(labels.shape, dtype=bool)
     edge[:-1] |= labels[:-1] != labels[1:]
     edge[:, :-1] |= labels[:, :-1] != labels[:, 1:]
@@ -68,19 +71,21 @@ def superpixel_overlay(image: Tensor, explanation: SuperpixelExplanation, scale:
     return drawn
 
 
-def _blend(
-    pixels: Pixels, share: NDArray[np.float32], colours: NDArray[np.float64], strength: NDArray[np.float32]
-) -> Pixels:
+def _blend(pixels: Pixels, colours: NDArray[np.float64], strength: NDArray[Any]) -> Pixels:
     grey = pixels @ np.array([0.299, 0.587, 0.114]) / 255
-    mixed = (1 - strength[..., None]) * (0.9 * grey[..., None]) + strength[..., None] * colours
-    return (mixed * 255).round().astype(np.uint8)
+    mixed = (1 - strength[..., None]) * (_DIMMED * grey[..., None]) + strength[..., None] * colours
+    drawn: Pixels = (mixed * 255).round().astype(np.uint8)
+    return drawn
 
 
 def _outlined(pixels: Pixels, inside: NDArray[np.bool_]) -> Pixels:
-    """White line along the inner rim of a region, black along its outer rim."""
+    """White line along the inner rim of a region, black along its outer rim, unless they would hide the picture."""
     padded = np.pad(inside, 1, mode="edge")
     neighbours = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
+    inner = inside & ~np.logical_and.reduce(neighbours)
+    if inner.mean() > _RAGGED:
+        return pixels
     drawn = pixels.copy()
     drawn[~inside & np.logical_or.reduce(neighbours)] = 0
-    drawn[inside & ~np.logical_and.reduce(neighbours)] = 255
+    drawn[inner] = 255
     return drawn
