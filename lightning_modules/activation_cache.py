@@ -26,7 +26,9 @@ from lightning_modules.blocknet import BlockNet
 __all__ = ["PRECISIONS", "ActivationCache"]
 
 PRECISIONS = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
-_CHUNK = 64
+# Blocks always see batches of this many images, the last one filled up: how a convolution is summed depends on the
+# batch size, and a difference of the last bit becomes one of the last *stored* bit when it is rounded.
+_CHUNK = 32
 
 
 class ActivationCache:
@@ -90,7 +92,9 @@ class ActivationCache:
 
     def shapes(self, cut: int) -> tuple[int, ...]:
         """(C, H, W) of the activations at `cut`."""
-        return tuple(self._compute(cut, self._pairs[:1, 0], self._pairs[:1, 1]).shape[1:])
+        with torch.no_grad():
+            images = self._inputs(self._pairs[:1, 0], self._pairs[:1, 1])
+            return tuple(self.net.eval().prefix(images, cut).shape[1:])
 
     def _round(self, activations: Tensor) -> Tensor:
         if self._dtype is torch.float16:  # values beyond its range would come back infinite
@@ -100,6 +104,16 @@ class ActivationCache:
     @torch.no_grad()
     def _compute(self, cut: int, rows: NDArray[np.int64], views: NDArray[np.int64], source: int = 0) -> Tensor:
         self.net.eval()
+        if cut == 0:  # normalising is done image by image
+            return self.net.prefix(self._inputs(rows, views), 0)
+        parts = []
+        for start in range(0, len(rows), _CHUNK):
+            chunk = np.arange(start, start + _CHUNK)
+            chunk[chunk >= len(rows)] = start
+            parts.append(self._run(cut, rows[chunk], views[chunk], source)[: len(rows) - start])
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+    def _run(self, cut: int, rows: NDArray[np.int64], views: NDArray[np.int64], source: int) -> Tensor:
         if source:
             activations = self._read(source, self._position[rows, views])
         else:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
@@ -87,7 +90,24 @@ def load_images(
         InputError: An argument, the folder or manifest as a whole, or a cache that cannot be written.
     """
     _check_arguments(source, path, size, fit, on_bad, min_per_class, max_pixels, groups, images)
-    listing = _list(source, path, size, groups, images, seed, cache)
+    read = partial(_read, size, fit, on_bad, min_per_class, max_pixels, cache, on_progress, accept)
+    if path is not None:
+        return read(list_folder(path, groups) if source == "folder" else list_manifest(path))
+    with _simulated(cache, images, size, seed) as manifest:
+        return read(list_manifest(manifest))
+
+
+def _read(
+    size: Size,
+    fit: Fit,
+    on_bad: OnBad,
+    min_per_class: int,
+    max_pixels: int,
+    cache: Path,
+    on_progress: Progress | None,
+    accept: Callable[[ImageIndex], object],
+    listing: Listing,
+) -> ImageSet:
     digests = _file_digests(listing, max_pixels)
     stores = cache / "images"
     key = _key(digests, size, fit, max_pixels)
@@ -156,18 +176,12 @@ def _check_arguments(
         raise InputError(f"data.groups={groups} acts on data=folder only, not on data={source}")
 
 
-def _list(
-    source: Source, path: Path | None, size: Size, groups: Groups, images: int | None, seed: int, cache: Path
-) -> Listing:
-    if path is None:
-        return list_manifest(_simulate(cache, images, size, seed))
-    return list_folder(path, groups) if source == "folder" else list_manifest(path)
+@contextmanager
+def _simulated(cache: Path, images: int | None, size: Size, seed: int) -> Iterator[Path]:
+    """The manifest of a simulated set, written once by arguments and by the simulator's own source.
 
-
-def _simulate(cache: Path, images: int | None, size: Size, seed: int) -> Path:
-    """The manifest of a simulated set, written once by arguments and by the simulator's own source."""
-    import shutil
-
+    What was written for images that are refused then (too few of a class, say) is removed.
+    """
     from filelock import FileLock
 
     from lightning_modules import simulated
@@ -182,7 +196,9 @@ def _simulate(cache: Path, images: int | None, size: Size, seed: int) -> Path:
         digest.update(module.read_bytes())
     folder = cache / "simulated" / digest.hexdigest()
     manifest = folder / "manifest.csv"
-    if not manifest.is_file():
+    new = not manifest.is_file()
+    absent = [place for place in (folder.parent, *folder.parent.absolute().parents) if not place.exists()]
+    if new:
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(folder.parent / ".lock"):
@@ -192,7 +208,17 @@ def _simulate(cache: Path, images: int | None, size: Size, seed: int) -> Path:
                     simulated.write(folder, **arguments)
         except OSError as error:
             raise InputError(f"cache {printable(cache)} cannot be written: {error.strerror or error}") from None
-    return manifest
+    try:
+        yield manifest
+    except InputError:
+        if new:
+            shutil.rmtree(folder, ignore_errors=True)
+        if absent:
+            (folder.parent / ".lock").unlink(missing_ok=True)
+        for place in absent:
+            with suppress(OSError):  # somebody else keeps something there
+                place.rmdir()
+        raise
 
 
 def _existing(folder: Path) -> Path:

@@ -32,15 +32,15 @@ class OptimizerSpec:
 
 
 OPTIMIZERS: dict[str, OptimizerSpec] = {
-    "sgd": OptimizerSpec(optim.SGD, 3e-2),
-    "momentum": OptimizerSpec(partial(optim.SGD, momentum=0.9), 3e-3),
-    "nag": OptimizerSpec(partial(optim.SGD, momentum=0.9, nesterov=True), 3e-3),
-    "adam": OptimizerSpec(optim.Adam, 3e-4),
-    "rmsprop": OptimizerSpec(optim.RMSprop, 1e-4),
-    "adagrad": OptimizerSpec(optim.Adagrad, 3e-3),
-    "adadelta": OptimizerSpec(optim.Adadelta, 3e-1),
-    "nadam": OptimizerSpec(optim.NAdam, 3e-4),
-    "adamw": OptimizerSpec(optim.AdamW, 3e-4),
+    "sgd": OptimizerSpec(optim.SGD, 1e-1),
+    "momentum": OptimizerSpec(partial(optim.SGD, momentum=0.9), 1e-2),
+    "nag": OptimizerSpec(partial(optim.SGD, momentum=0.9, nesterov=True), 1e-2),
+    "adam": OptimizerSpec(optim.Adam, 1e-3),
+    "rmsprop": OptimizerSpec(optim.RMSprop, 3e-4),
+    "adagrad": OptimizerSpec(optim.Adagrad, 1e-2),
+    "adadelta": OptimizerSpec(optim.Adadelta, 1.0),
+    "nadam": OptimizerSpec(optim.NAdam, 1e-3),
+    "adamw": OptimizerSpec(optim.AdamW, 1e-3),
 }
 
 

@@ -346,6 +346,30 @@ def test_the_simulated_set_is_written_once(cache: Path, decodes: list[int]) -> N
     assert load_images("simulated", None, **options, seed=1).index.digest != images.index.digest
 
 
+@pytest.mark.parametrize("kept_before", [False, True])
+def test_a_refused_simulated_set_leaves_nothing(cache: Path, tmp_path: Path, kept_before: bool) -> None:
+    options: Any = {"size": (16, 16), "images": 60, "cache": cache}
+    if kept_before:
+        load_images("simulated", None, **options, seed=1, min_per_class=1)
+    before = set(tmp_path.rglob("*"))
+    with pytest.raises(BadImages, match=r"usable images, fewer than data\.min_per_class=20"):
+        load_images("simulated", None, **options, min_per_class=20)
+    assert set(tmp_path.rglob("*")) == before
+
+
+def test_the_caller_may_refuse_an_index(make_folder, cache: Path) -> None:
+    def refuse(index: Any) -> None:
+        raise InputError(f"{len(index.records)} images are not what I want")
+
+    root = make_folder({"a": 2, "b": 2})
+    with pytest.raises(InputError, match="4 images are not what I want"):
+        _load(root, cache, accept=refuse)
+    assert not cache.exists()
+    _load(root, cache)
+    with pytest.raises(InputError, match="4 images are not what I want"):
+        _load(root, cache, accept=refuse)
+
+
 def test_importing_loads_neither_torch_nor_pandas() -> None:
     code = "import lightning_modules.image_store, lightning_modules.splits, sys; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
