@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from lightning_modules.model_file import TrainedModel
 
-__all__ = ["DEFAULT_NAME", "InputError", "resolve_model"]
+__all__ = ["DEFAULT_NAME", "InputError", "TrainedModel", "resolve_model"]
 
 DEFAULT_NAME = "thawline"
 

@@ -2,43 +2,34 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import optuna
-import pandas as pd
 import torch
-from filelock import FileLock, Timeout
-from lightning_modules.splits import Splits, make_splits
 from rich.console import Console
 
 from lightning_modules import backbones
 from lightning_modules.allocator import keep_freed_memory
 from lightning_modules.errors import InputError
-from lightning_modules.image_index import ImageIndex
-from lightning_modules.image_store import ImageSet, load_images
 from search.executor.inline import InlineExecutor
-from search.figures import curves_figure, histogram_figure
 from search.interrupts import InterruptFlag, graceful_interrupts
-from search.progress import StudyProgress, describe_params
+from search.ownership import owned
+from search.preparation import default_name, describe_data, identity, load, split
+from search.progress import StudyProgress
 from search.settings import Settings
 from search.space import Space, build_space
 from search.study import SearchStudy, finished_trials, load_or_create
+from search.study_run import log_outcome, parent_run
 from search.summary import print_trials, print_where, print_winner
-from search.task import Task, build_task, choose_device, state_digest
+from search.task import Task, build_task, choose_device
 from search.tracking import Tracker
-from search.trial import TrialParams
-from search.validation import flatten, key_paths
-from search.winner import Winner, choose_winner, crown_winner, package_versions, recorded_winner
+from search.winner import Winner, choose_winner, crown_winner, recorded_winner
 
 __all__ = ["InterruptedSearchError", "SearchOutcome", "run_search"]
 
@@ -99,15 +90,15 @@ def run_search(settings: Settings, console: Console) -> SearchOutcome:
     build = partial(backbones.build, settings.model.name, size=settings.data.size, weights=settings.model.weights)
     space = build_space(settings.space, build(classes=2, seed=settings.seed))
     with clock("images"):
-        images = _load(settings, console)
-        splits = _split(settings, images.index)
-    _describe_data(console, images.index, splits)
+        images = load(settings, console)
+        splits = split(settings, images.index)
+    describe_data(console, images.index, splits)
     with clock("network"):
         task = build_task(settings, images, splits, cache=root / "cache", on_note=partial(console.print, markup=False))
-    identity = _identity(settings, task)
-    name = settings.search.study or _default_name(settings, identity)
-    with _owned(root / "studies", name):
-        return _run_study(settings, console, clock, task, space, name, identity)
+    made_of = identity(settings, task)
+    name = settings.search.study or default_name(settings, made_of)
+    with owned(root / "studies", name):
+        return _run_study(settings, console, clock, task, space, name, made_of)
 
 
 def _run_study(
@@ -123,7 +114,7 @@ def _run_study(
     study, existed = load_or_create(root / "studies" / f"{name}.journal", name, identity, fresh=settings.search.fresh)
     with clock("tracking"):
         tracker = Tracker(root, settings.tracking.experiment)
-        parent = _parent_run(settings, study, tracker, task, name)
+        parent = parent_run(settings, study, tracker, task, name)
     before = finished_trials(study)
     best = choose_winner(study)
     progress = StudyProgress(
@@ -146,7 +137,7 @@ def _run_study(
             with clock("winner"), console.status("Refitting and testing the winner"):
                 winner = _winner(task, study, tracker, parent, stopping)
         with clock("figures"):
-            _log_figures(task, study, tracker, parent, winner)
+            log_outcome(task, study, tracker, parent, winner)
         tracker.log(parent, {f"seconds_{phase}": value for phase, value in clock.seconds.items()})
         status = "FINISHED"
     except KeyboardInterrupt:
@@ -194,62 +185,6 @@ def _winner(task: Task, study: optuna.Study, tracker: Tracker, parent: str, stop
     return crown_winner(task, study, trial, tracker, parent, clock=time.perf_counter, cancelled=stopping)
 
 
-def _load(settings: Settings, console: Console) -> ImageSet:
-    data = settings.data
-
-    def show(done: int, total: int) -> None:
-        status.update(f"Reading images: {done} of {total}")
-
-    with console.status("Reading images") as status:
-        return load_images(
-            data.source,  # type: ignore[arg-type]
-            data.path,
-            size=data.size,
-            fit=data.fit,  # type: ignore[arg-type]
-            on_bad=data.on_bad,  # type: ignore[arg-type]
-            min_per_class=data.min_per_class,
-            max_pixels=data.max_pixels,
-            groups=data.groups,  # type: ignore[arg-type]
-            images=data.images,
-            seed=settings.seed,
-            cache=settings.tracking.root / "cache",
-            on_progress=show,
-            accept=partial(_split, settings),
-        )
-
-
-def _split(settings: Settings, index: ImageIndex) -> Splits:
-    data = settings.data
-    return make_splits(
-        index,
-        test=data.test,  # type: ignore[arg-type]
-        test_months=data.test_months,
-        test_fraction=data.test_fraction,
-        validation=data.validation,  # type: ignore[arg-type]
-        validation_fraction=data.validation_fraction,
-        folds=data.folds,
-        repeats=data.repeats,
-        max_train_per_class=data.max_train_per_class,
-        seed=settings.seed,
-    )
-
-
-def _describe_data(console: Console, index: ImageIndex, splits: Splits) -> None:
-    months = f", {len(index.months)} months {index.months[0]} to {index.months[-1]}" if index.months else ""
-    folds = f" in {len(splits.folds)} folds" if len(splits.folds) > 1 else ""
-    console.print(
-        f"Images: {len(index.records)} in {len(index.classes)} classes{months}; "
-        f"{len(splits.folds[0].train)} train, {len(splits.folds[0].val)} validation{folds}, {len(splits.test)} test.",
-        highlight=False,
-    )
-    for note in (*index.notes, *splits.notes):
-        console.print(f"  {note}", highlight=False, markup=False)
-    if index.set_aside:
-        console.print(f"Set aside: {len(index.set_aside)} inputs.", style="yellow")
-        for problem in index.set_aside:
-            console.print(f"  {problem.path}: {problem.reason}", highlight=False, markup=False, soft_wrap=True)
-
-
 def _describe_study(
     console: Console, task: Task, name: str, finished: int, trials: int, existed: bool, repaired: int
 ) -> None:
@@ -271,115 +206,3 @@ def _describe_study(
 def _continue_line(study: optuna.Study, settings: Settings) -> str:
     count = len(finished_trials(study))
     return f"Stopped with {count} of {settings.search.trials} trials finished; the same command continues the study."
-
-
-def _identity(settings: Settings, task: Task) -> dict[str, Any]:
-    fields = key_paths()
-    chosen = {k: v for k, v in flatten(settings).items() if fields[k][0].metadata["identity"]}
-    return chosen | {
-        "data_digest": task.index.digest,
-        "splits_digest": task.splits.digest,
-        "weights_digest": state_digest(task.net),
-    }
-
-
-def _default_name(settings: Settings, identity: dict[str, Any]) -> str:
-    digest = hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=4).hexdigest()
-    path = settings.data.path
-    data = settings.data.source
-    if path is not None:
-        data = path.resolve().parent.name if path.is_file() else path.resolve().name
-    words = "".join(c if c.isalnum() and c.isascii() else "-" for c in f"{data}-{settings.model.name}")
-    return f"{words.strip('-')}-{digest}"
-
-
-@contextmanager
-def _owned(folder: Path, name: str) -> Iterator[None]:
-    """Keep every other driver away from the study while the block runs."""
-    folder.mkdir(parents=True, exist_ok=True)
-    owner = folder / f"{name}.owner.json"
-    lock = FileLock(folder / f"{name}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        try:
-            who = json.loads(owner.read_text())
-            holder = f"process {who['pid']}, started {who['started']}"
-        except (OSError, ValueError, KeyError):
-            holder = "another process"
-        raise InputError(
-            f"study {name!r} is being run by {holder}; wait for it, or take another search.study"
-        ) from None
-    try:
-        started = datetime.now(UTC).isoformat(timespec="seconds")
-        owner.write_text(json.dumps({"pid": os.getpid(), "started": started}))
-        yield
-    finally:
-        owner.unlink(missing_ok=True)
-        lock.release()
-
-
-def _parent_run(settings: Settings, study: optuna.Study, tracker: Tracker, task: Task, name: str) -> str:
-    existing = study.user_attrs.get("parent")
-    if existing is not None:
-        tracker.resume_parent(existing)
-        return str(existing)
-    parent = tracker.start_parent(
-        name,
-        flatten(settings),
-        {
-            "study": name,
-            "data_digest": task.index.digest,
-            "commit": _git_commit() or "unknown",
-            **{f"version.{package}": found for package, found in package_versions().items()},
-        },
-    )
-    counts = _counts(task)
-    frame = pd.DataFrame({"class": list(task.classes), **{s: list(c.values()) for s, c in counts.items()}})
-    source = str(settings.data.path or "simulated")
-    tracker.log_dataset(parent, frame, name=name, source=source, digest=task.index.digest)
-    tracker.log_figure(parent, histogram_figure(counts), "figures/classes.png")
-    study.set_user_attr("parent", parent)
-    return parent
-
-
-def _counts(task: Task) -> dict[str, dict[str, int]]:
-    fold = task.splits.folds[0]
-    parts = {"train": fold.train, "validation": fold.val, "test": task.splits.test}
-    labels = task.index.labels
-    return {
-        split: {name: int((labels[rows] == i).sum()) for i, name in enumerate(task.classes)}
-        for split, rows in parts.items()
-    }
-
-
-def _log_figures(task: Task, study: optuna.Study, tracker: Tracker, parent: str, winner: Winner) -> None:
-    trials = finished_trials(study)
-    curves = [
-        (
-            describe_params(TrialParams(**t.params)),
-            [t.intermediate_values[step] for step in sorted(t.intermediate_values)],
-            t.state is optuna.trial.TrialState.PRUNED,
-        )
-        for t in trials
-    ]
-    best = next(i for i, t in enumerate(trials) if int(t.user_attrs["slot"]) == winner.slot)
-    tracker.log_figure(parent, curves_figure(curves, task.settings.search.metric, best), "figures/training_curves.png")
-    tracker.log(
-        parent,
-        {"best_value": winner.value, "trials": len(trials), "winner_slot": winner.slot},
-        tags={"winner": f"trial {winner.slot}: {describe_params(TrialParams(**winner.params))}"},
-    )
-    tracker.log_text(parent, task.cache.describe(), "activation_cache.json")
-
-
-def _git_commit() -> str | None:
-    """Commit of the checkout this runs from, read without starting git."""
-    git = Path(__file__).resolve().parent.parent / ".git"
-    try:
-        head = (git / "HEAD").read_text().strip()
-        if not head.startswith("ref: "):
-            return head
-        return (git / head.removeprefix("ref: ")).read_text().strip()
-    except OSError:
-        return None

@@ -70,7 +70,10 @@ class ImageClassifier(PythonModel):
 
 def signature() -> ModelSignature:
     """One of the columns `path` (string) or `image` (bytes, base64 in JSON) is needed."""
-    columns: list[ColSpec | TensorSpec] = [ColSpec("string", "path", required=False), ColSpec("binary", "image", required=False)]
+    columns: list[ColSpec | TensorSpec] = [
+        ColSpec("string", "path", required=False),
+        ColSpec("binary", "image", required=False),
+    ]
     return ModelSignature(inputs=Schema(columns))
 
 

@@ -71,7 +71,7 @@ class DataSettings:
         "label and, where known, month, group, split, mask)",
         identity=False,
     )
-    images: int | None = setting(None, "how many images to simulate (data=simulated only)", low=200, high=1_000_000)
+    images: int | None = setting(None, "how many images to simulate (data=simulated only)", low=400, high=1_000_000)
     size: tuple[int, int] = setting((96, 96), "height and width the images are resized to", unit="px", low=8, high=2048)
     fit: str = setting(
         "stretch", "how another aspect ratio is brought to that size", choices=("stretch", "pad", "crop")

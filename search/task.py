@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from lightning_modules.splits import Splits
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -23,6 +22,7 @@ from lightning_modules.errors import InputError
 from lightning_modules.image_index import ImageIndex
 from lightning_modules.image_store import ImageSet
 from lightning_modules.probe import warm_up_head
+from lightning_modules.splits import Splits
 from lightning_modules.views import Views, apply_views
 from search.settings import Settings
 

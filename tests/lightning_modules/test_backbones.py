@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
+
 from lightning_modules import backbones
 from lightning_modules.backbones import BACKBONES, build
 from lightning_modules.block_split import split_sequence
 from lightning_modules.errors import InputError
 from lightning_modules.freezing import freeze
 from lightning_modules.pretrained import read_state_dict
-from torch import nn
 
 
 def test_lenet5_has_the_parameters_of_table_4() -> None:
@@ -128,6 +129,7 @@ def test_the_packaged_weights_know_a_cat() -> None:
 
     net = backbones.BACKBONES["efficientnet_lite0"].builder(1000, (224, 224), "imagenet")
     import timm
+
     from lightning_modules.pretrained import package_weights
 
     whole = timm.create_model("tf_efficientnet_lite0", num_classes=1000)

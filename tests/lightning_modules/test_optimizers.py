@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
+
 from lightning_modules.errors import InputError
 from lightning_modules.optimizers import OPTIMIZERS, build_optimizer
 from search.settings import OPTIMIZER_NAMES
-from torch import nn
 
 
 def _path(name: str, steps: int = 3) -> list[float]:

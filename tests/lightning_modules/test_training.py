@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
+
 from lightning_modules.activation_cache import ActivationCache
 from lightning_modules.backbones import build
 from lightning_modules.batch_norm import reestimate_batch_norm, thawed_batch_norms
@@ -14,7 +16,6 @@ from lightning_modules.cost import block_flops, epoch_equivalents
 from lightning_modules.datamodule import ActivationBatches
 from lightning_modules.freezing import freeze
 from lightning_modules.probe import fit_linear_probe, warm_up_head
-from torch import nn
 
 ROWS = 12
 VIEWS = 2
@@ -125,10 +126,11 @@ def test_every_image_shows_each_view_once_in_views_plus_one_passes(tmp_path: Pat
     asked: list[tuple[int, int]] = []
     cache = _cache(tmp_path, capacity=0)
     real = cache.at
-    cache.at = lambda cut, rows, views: (asked.extend(zip(rows.tolist(), views.tolist(), strict=True)), real(cut, rows, views))[1]  # type: ignore[method-assign]  # noqa: E501
-    batches = ActivationBatches(
-        cache, 0, np.arange(ROWS), np.zeros(ROWS, np.int64), batch_size=5, views=VIEWS, seed=3
-    )
+    cache.at = lambda cut, rows, views: (
+        asked.extend(zip(rows.tolist(), views.tolist(), strict=True)),
+        real(cut, rows, views),
+    )[1]  # type: ignore[method-assign]
+    batches = ActivationBatches(cache, 0, np.arange(ROWS), np.zeros(ROWS, np.int64), batch_size=5, views=VIEWS, seed=3)
     sizes = [len(labels) for _ in range(VIEWS + 1) for _, labels in batches]
     assert sorted(asked) == sorted(map(tuple, _pairs().tolist()))
     assert sizes == [4] * 9  # 12 images in 3 nearly equal batches: none is left with one image

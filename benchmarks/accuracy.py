@@ -1,0 +1,97 @@
+"""What a search reaches on real images: `python -m benchmarks.accuracy [NAME ...]`.
+
+Each row is a whole search through the command line, its winner tested once. Writes
+benchmarks/results/accuracy.json, keeping the rows of names that were not run; studies continue where they stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import mean, stdev
+
+from rich.console import Console
+from rich.table import Table
+
+RESULTS = Path(__file__).parent / "results" / "accuracy.json"
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+SEEDS = (0, 1, 2)
+_NEU = ("data=manifest", "data.path={data}/neu/manifest.csv", "data.test=rest")
+TASKS: dict[str, tuple[tuple[str, ...], str]] = {
+    "neu_10": ((*_NEU, "data.max_train_per_class=10", "trainer.epochs=20", "search.trials=15"), "accuracy"),
+    "neu_150": ((*_NEU, "data.max_train_per_class=150", "search.trials=12"), "accuracy"),
+    "magnetic_tile_groups": (
+        ("data=manifest", "data.path={data}/magnetic_tile/manifest.csv", "data.fit=pad", "search.trials=12"),
+        "macro_f1",
+    ),
+}
+
+
+def run(name: str, seed: int, root: Path) -> dict[str, object]:
+    """One search; returns its winner as the study recorded it."""
+    arguments = [a.format(data=DATA) for a in TASKS[name][0]]
+    study = f"accuracy-{name}-{seed}"
+    command = [
+        sys.executable,
+        "-m",
+        "search",
+        *arguments,
+        f"seed={seed}",
+        f"search.study={study}",
+        f"tracking.root={root}",
+    ]
+    started = time.perf_counter()
+    subprocess.run(command, check=True)  # noqa: S603 - our own interpreter and arguments
+    import optuna
+
+    from search.study import open_storage
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    stored = optuna.load_study(study_name=study, storage=open_storage(root / "studies" / f"{study}.journal"))
+    winner = stored.user_attrs["winner"]
+    return {
+        "task": name,
+        "seed": seed,
+        "params": winner["params"],
+        "test": winner["test"],
+        "intervals": winner["intervals"],
+        "images": winner["images"],
+        "validation": winner["value"],
+        "seconds": round(time.perf_counter() - started, 1),
+        "command": " ".join(TASKS[name][0]).format(data="../shared/data") + f" seed={seed}",
+    }
+
+
+def main(names: list[str]) -> int:
+    """Run the tasks named, or all."""
+    console = Console()
+    unknown = sorted(set(names) - set(TASKS))
+    if unknown:
+        console.print(f"unknown task {unknown[0]!r}; known: {', '.join(TASKS)}")
+        return 2
+    if not DATA.is_dir():
+        console.print("the real images are not here: expected ../shared/data beside the project")
+        return 2
+    rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+    for name in names or list(TASKS):
+        for seed in SEEDS:
+            row = run(name, seed, Path("mlruns"))
+            rows = [r for r in rows if (r["task"], r["seed"]) != (name, seed)] + [row]
+            RESULTS.parent.mkdir(exist_ok=True)
+            RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
+    table = Table("task", "score", "mean of the seeds", "standard deviation", "by seed", "test images")
+    for name, (_, score) in TASKS.items():
+        values = [r["test"][score] for r in rows if r["task"] == name]
+        if len(values) > 1:
+            images = ", ".join(str(r["images"][1]) for r in rows if r["task"] == name)
+            by_seed = ", ".join(f"{v:.4f}" for v in values)
+            table.add_row(name, score, f"{mean(values):.4f}", f"{stdev(values):.4f}", by_seed, images)
+    console.print(table)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,100 @@
+"""Before the first trial: images and splits, and what makes a study this study."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import partial
+from typing import Any
+
+from rich.console import Console
+
+from lightning_modules.image_index import ImageIndex
+from lightning_modules.image_store import ImageSet, load_images
+from lightning_modules.splits import Splits, make_splits
+from search.settings import Settings
+from search.task import Task, state_digest
+from search.validation import flatten, key_paths
+
+__all__ = ["default_name", "describe_data", "identity", "load", "split"]
+
+
+def load(settings: Settings, console: Console) -> ImageSet:
+    """List, check and decode the images; nothing is kept of input that is refused, splits included."""
+    data = settings.data
+
+    def show(done: int, total: int) -> None:
+        status.update(f"Reading images: {done} of {total}")
+
+    with console.status("Reading images") as status:
+        return load_images(
+            data.source,  # type: ignore[arg-type]
+            data.path,
+            size=data.size,
+            fit=data.fit,  # type: ignore[arg-type]
+            on_bad=data.on_bad,  # type: ignore[arg-type]
+            min_per_class=data.min_per_class,
+            max_pixels=data.max_pixels,
+            groups=data.groups,  # type: ignore[arg-type]
+            images=data.images,
+            seed=settings.seed,
+            cache=settings.tracking.root / "cache",
+            on_progress=show,
+            accept=partial(split, settings),
+        )
+
+
+def split(settings: Settings, index: ImageIndex) -> Splits:
+    """Split as `settings.data` says."""
+    data = settings.data
+    return make_splits(
+        index,
+        test=data.test,  # type: ignore[arg-type]
+        test_months=data.test_months,
+        test_fraction=data.test_fraction,
+        validation=data.validation,  # type: ignore[arg-type]
+        validation_fraction=data.validation_fraction,
+        folds=data.folds,
+        repeats=data.repeats,
+        max_train_per_class=data.max_train_per_class,
+        seed=settings.seed,
+    )
+
+
+def describe_data(console: Console, index: ImageIndex, splits: Splits) -> None:
+    """Say what was found, and what was set aside and why."""
+    months = f", {len(index.months)} months {index.months[0]} to {index.months[-1]}" if index.months else ""
+    folds = f" in {len(splits.folds)} folds" if len(splits.folds) > 1 else ""
+    console.print(
+        f"Images: {len(index.records)} in {len(index.classes)} classes{months}; "
+        f"{len(splits.folds[0].train)} train, {len(splits.folds[0].val)} validation{folds}, {len(splits.test)} test.",
+        highlight=False,
+    )
+    for note in (*index.notes, *splits.notes):
+        console.print(f"  {note}", highlight=False, markup=False)
+    if index.set_aside:
+        console.print(f"Set aside: {len(index.set_aside)} inputs.", style="yellow")
+        for problem in index.set_aside:
+            console.print(f"  {problem.path}: {problem.reason}", highlight=False, markup=False, soft_wrap=True)
+
+
+def identity(settings: Settings, task: Task) -> dict[str, Any]:
+    """Setting -> value of everything that would make it another study, with digests of data, splits and weights."""
+    fields = key_paths()
+    chosen = {k: v for k, v in flatten(settings).items() if fields[k][0].metadata["identity"]}
+    return chosen | {
+        "data_digest": task.index.digest,
+        "splits_digest": task.splits.digest,
+        "weights_digest": state_digest(task.net),
+    }
+
+
+def default_name(settings: Settings, identity: dict[str, Any]) -> str:
+    """Name of a study that the user did not name: data, network and a digest of its identity."""
+    digest = hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=4).hexdigest()
+    path = settings.data.path
+    data = settings.data.source
+    if path is not None:
+        data = path.resolve().parent.name if path.is_file() else path.resolve().name
+    words = "".join(c if c.isalnum() and c.isascii() else "-" for c in f"{data}-{settings.model.name}")
+    return f"{words.strip('-')}-{digest}"

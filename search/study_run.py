@@ -1,0 +1,88 @@
+"""The parent run of a study in MLflow: what it is started with, and its figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import optuna
+import pandas as pd
+
+from search.figures import curves_figure, histogram_figure
+from search.progress import describe_params
+from search.settings import Settings
+from search.study import finished_trials
+from search.task import Task
+from search.tracking import Tracker
+from search.trial import TrialParams
+from search.validation import flatten
+from search.winner import Winner, package_versions
+
+__all__ = ["log_outcome", "parent_run"]
+
+
+def parent_run(settings: Settings, study: optuna.Study, tracker: Tracker, task: Task, name: str) -> str:
+    """Start the parent run with parameters, data set, versions and commit, or take up the one of an earlier call."""
+    existing = study.user_attrs.get("parent")
+    if existing is not None:
+        tracker.resume_parent(existing)
+        return str(existing)
+    parent = tracker.start_parent(
+        name,
+        flatten(settings),
+        {
+            "study": name,
+            "data_digest": task.index.digest,
+            "commit": _git_commit() or "unknown",
+            **{f"version.{package}": found for package, found in package_versions().items()},
+        },
+    )
+    counts = _counts(task)
+    frame = pd.DataFrame({"class": list(task.classes), **{s: list(c.values()) for s, c in counts.items()}})
+    source = str(settings.data.path or "simulated")
+    tracker.log_dataset(parent, frame, name=name, source=source, digest=task.index.digest)
+    tracker.log_figure(parent, histogram_figure(counts), "figures/classes.png")
+    study.set_user_attr("parent", parent)
+    return parent
+
+
+def _counts(task: Task) -> dict[str, dict[str, int]]:
+    fold = task.splits.folds[0]
+    parts = {"train": fold.train, "validation": fold.val, "test": task.splits.test}
+    labels = task.index.labels
+    return {
+        split: {name: int((labels[rows] == i).sum()) for i, name in enumerate(task.classes)}
+        for split, rows in parts.items()
+    }
+
+
+def log_outcome(task: Task, study: optuna.Study, tracker: Tracker, parent: str, winner: Winner) -> None:
+    """Log the training curves of all trials, the winner and what the activation cache decided."""
+    trials = finished_trials(study)
+    curves = [
+        (
+            describe_params(TrialParams(**t.params)),
+            [t.intermediate_values[step] for step in sorted(t.intermediate_values)],
+            t.state is optuna.trial.TrialState.PRUNED,
+        )
+        for t in trials
+    ]
+    best = next(i for i, t in enumerate(trials) if int(t.user_attrs["slot"]) == winner.slot)
+    tracker.log_figure(parent, curves_figure(curves, task.settings.search.metric, best), "figures/training_curves.png")
+    tracker.log(
+        parent,
+        {"best_value": winner.value, "trials": len(trials), "winner_slot": winner.slot},
+        tags={"winner": f"trial {winner.slot}: {describe_params(TrialParams(**winner.params))}"},
+    )
+    tracker.log_text(parent, task.cache.describe(), "activation_cache.json")
+
+
+def _git_commit() -> str | None:
+    """Commit of the checkout this runs from, read without starting git."""
+    git = Path(__file__).resolve().parent.parent / ".git"
+    try:
+        head = (git / "HEAD").read_text().strip()
+        if not head.startswith("ref: "):
+            return head
+        return (git / head.removeprefix("ref: ")).read_text().strip()
+    except OSError:
+        return None
