@@ -107,7 +107,7 @@ def test_weights_from_a_file_fit_another_number_of_classes(tmp_path: Path) -> No
     assert net.pretrained
     assert torch.equal(net.blocks[0].state_dict()["0.weight"], source.conv1.weight)
     torch.save({"conv1.weight": torch.zeros(2)}, tmp_path / "other.pth")
-    with pytest.raises(InputError, match="do not fit the network: .* missing"):
+    with pytest.raises(InputError, match=r"do not fit the network: .* missing"):
         build("timm:resnet18", classes=3, size=(64, 64), weights=str(tmp_path / "other.pth"))
 
 
@@ -117,7 +117,7 @@ def test_weights_that_would_run_code_are_refused(tmp_path: Path) -> None:
             return print, ("executed",)
 
     torch.save({"x": Malicious()}, tmp_path / "bad.pth")
-    with pytest.raises(InputError, match="cannot read weights from .* safely"):
+    with pytest.raises(InputError, match=r"cannot read weights from .* safely"):
         read_state_dict(tmp_path / "bad.pth")
     (tmp_path / "bad.safetensors").write_bytes(b"no header")
     with pytest.raises(InputError, match="cannot read weights"):
