@@ -131,7 +131,7 @@ class Tracker:
             # Hints on schemas and sources for tables that are themselves the data; ours only counts images.
             warnings.simplefilter("ignore", UserWarning)
             dataset = from_pandas(counts, source=source, name=name, digest=digest[:32])
-        entity = DatasetInput(dataset._to_mlflow_entity(), tags=[InputTag("mlflow.data.context", "training")])
+            entity = DatasetInput(dataset._to_mlflow_entity(), tags=[InputTag("mlflow.data.context", "training")])
         self._client.log_inputs(run_id, [entity])
 
     def register(
