@@ -63,7 +63,7 @@ class TrainedModel:
             InputError: not a readable image, with the reason.
         """
         pixels = read_image(source, max_pixels=self.card.max_pixels, white_level=self.card.white_level)
-        fitted = torch.from_numpy(fit_image(pixels, self.card.size, self.card.fit))  # type: ignore[arg-type]
+        fitted = torch.from_numpy(fit_image(pixels, self.card.size, self.card.fit).copy())  # type: ignore[arg-type]
         image = fitted.permute(2, 0, 1).float().div(255).expand(3, -1, -1)
         return image[None].contiguous(memory_format=torch.channels_last)
 
