@@ -18,7 +18,7 @@ from explain.fonts import use_fonts
 from explain.overlay import COLOURS, SIGNED_COLOURS, as_pixels, map_overlay, superpixel_overlay
 from explain.subject import ImageExplanation
 
-__all__ = ["contact_sheet", "image_figure", "measure_lines", "shares_line"]
+__all__ = ["contact_sheet", "image_figure", "measure_lines", "shares_line", "three_digits"]
 
 _PANEL = 1.55  # inches
 _COLUMNS = 8
@@ -33,7 +33,7 @@ def measure_lines(values: Mapping[str, float]) -> tuple[str, str]:
     """Measures of a map (columns of `MEASURED`) in two short lines."""
     if values["dead"]:
         return "dead map", ""
-    parts = [f"{short} {_three(values[column])}" for column, short in _LABELS]
+    parts = [f"{short} {three_digits(values[column])}" for column, short in _LABELS]
     return f"{parts[0]}  {parts[1]}", f"{parts[2]}  {parts[3]}"
 
 
@@ -170,7 +170,7 @@ def _short(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most // 2 - 1]}…{text[-(most // 2) :]}"
 
 
-def _three(value: float) -> str:
+def three_digits(value: float) -> str:
     """Three significant digits without an exponent."""
     if math.isnan(value):
         return "-"

@@ -71,6 +71,12 @@ class BatchExplanation:
     targets: Tensor
     maps: dict[tuple[str, str], Tensor]
 
+    def only(self, places: Sequence[int]) -> BatchExplanation:
+        """The same of some of the images."""
+        chosen = list(places)
+        maps = {key: values[chosen] for key, values in self.maps.items()}
+        return BatchExplanation(self.probabilities[chosen], self.targets[chosen], maps)
+
 
 @dataclass(frozen=True, eq=False)
 class ImageExplanation:

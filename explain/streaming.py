@@ -1,0 +1,203 @@
+"""The two passes over the images: every image is predicted and measured, then a bounded choice of them is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO
+
+import torch
+from torch import Tensor
+
+from explain import explain_superpixels, randomised
+from explain.annotations import Annotation, AnnotationError
+from explain.arguments import Arguments
+from explain.image_paths import Batch, batches
+from explain.localisation import CONTROL, Localisation
+from explain.prediction_table import PredictionTable
+from explain.selection import Selection
+from explain.subject import BatchExplanation, ImageExplanation, Subject, explain_batch, measure
+
+__all__ = ["CONTACT_IMAGES", "Stream", "Summary"]
+
+CONTACT_IMAGES = 24
+_STATISTICS_IMAGES = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Summary:
+    """What the first pass found.
+
+    Attributes:
+        table: means by class and by block.
+        selection: which images to draw.
+        localisation: None where no table says where the defects are.
+    """
+
+    table: PredictionTable
+    selection: Selection
+    localisation: Localisation | None
+
+
+class Stream:
+    """Explains images in batches; memory depends on the batch, the classes and the figures, not on the images.
+
+    Args:
+        subject: the model.
+        paths: image files.
+        arguments: of the command.
+        annotations: by resolved path of the image; empty without a table.
+        target: "predicted", "true", or the index of a class.
+
+    Attributes:
+        problems: files that could not be explained, with the reason.
+        truth_problems: files whose annotation cannot be used, with the reason.
+    """
+
+    def __init__(
+        self,
+        subject: Subject,
+        paths: Sequence[Path],
+        arguments: Arguments,
+        annotations: Mapping[Path, Annotation],
+        target: str | int,
+    ) -> None:
+        self._subject, self._paths, self._arguments = subject, paths, arguments
+        self._annotations, self._target = annotations, target
+        self.problems: dict[Path, str] = {}
+        self.truth_problems: dict[Path, str] = {}
+
+    def predict(self, file: IO[str], advance: Callable[[int], None]) -> Summary:
+        """Explain every image; write its row.
+
+        Args:
+            file: predictions.csv, open for writing.
+            advance: called with the number of images done after each batch.
+        """
+        subject, arguments = self._subject, self._arguments
+        labelled = any(annotation.label is not None for annotation in self._annotations.values())
+        table = PredictionTable(file, subject, arguments.primary, labelled=labelled)
+        selection = Selection(len(subject.classes), max(CONTACT_IMAGES, arguments.figures))
+        methods: tuple[str, ...] = (arguments.primary,)
+        localisation = control = None
+        if self._annotations:
+            methods = tuple(dict.fromkeys((*arguments.block_methods, CONTROL)))
+            localisation = Localisation(list(subject.blocks), methods)
+            control = self._control()
+        place = {path: number for number, path in enumerate(self._paths)}
+        for batch, explained in self._explained(self._paths, methods):
+            notes = [self._annotation(path) for path in batch.paths]
+            table.add(batch.paths, explained, notes)
+            top = explained.probabilities.topk(2, dim=1)
+            for row, path in enumerate(batch.paths):
+                first, second = top.values[row].tolist()
+                selection.add(place[path], int(top.indices[row, 0]), first - second)
+            if localisation is not None and control is not None:
+                self._localise(batch, explained, notes, localisation, control)
+            advance(len(batch.paths))
+        return Summary(table, selection, localisation)
+
+    def draw(self, places: Sequence[int], methods: Sequence[str], *, lime: bool) -> Iterator[ImageExplanation]:
+        """Explain some of the images again, one after the other, with all that is drawn of them.
+
+        Args:
+            places: in `paths`.
+            methods: of `METHODS`.
+            lime: whether super-pixels are explained, twice each, to see how stable they are.
+        """
+        classes = self._subject.classes
+        for batch, explained in self._explained([self._paths[place] for place in places], methods):
+            measures = {key: measure(values) for key, values in explained.maps.items()}
+            for row, path in enumerate(batch.paths):
+                probabilities = explained.probabilities[row]
+                top = probabilities.topk(2)
+                target = int(explained.targets[row])
+                first, second, chosen = ((classes[k], float(probabilities[k])) for k in (*top.indices.tolist(), target))
+                note = self._annotation(path)
+                drawn = ImageExplanation(
+                    path,
+                    batch.images[row],
+                    predicted=first,
+                    second=second,
+                    explained=chosen,
+                    truth=note.label if note else None,
+                    maps={key: values[row] for key, values in explained.maps.items()},
+                    measures={k: {column: v[row] for column, v in found.items()} for k, found in measures.items()},
+                )
+                yield self._with_lime(drawn, target) if lime else drawn
+
+    def _explained(self, paths: Sequence[Path], methods: Sequence[str]) -> Iterator[tuple[Batch, BatchExplanation]]:
+        arguments = self._arguments
+        if self._target == "true":
+            for path in paths:
+                note = self._annotation(path)
+                if note is None or note.label not in self._subject.classes:
+                    label = None if note is None else note.label
+                    self.problems[path] = "its true class is not known" if not label else f"no class {label!r}"
+        for batch in batches(self._subject, paths, arguments.batch, self.problems, enlarge=arguments.enlarge):
+            explained = explain_batch(self._subject, batch.images, self._targets(batch), methods)
+            finite = explained.probabilities.isfinite().all(dim=1).tolist()
+            if all(finite):
+                yield batch, explained
+                continue
+            for path, good in zip(batch.paths, finite, strict=True):
+                if not good:
+                    self.problems[path] = "the network's output is not a finite number"
+            places = [row for row, good in enumerate(finite) if good]
+            if places:
+                kept = Batch(tuple(batch.paths[row] for row in places), batch.images[places])
+                yield kept, explained.only(places)
+
+    def _targets(self, batch: Batch) -> str | int | Tensor:
+        if self._target != "true":
+            return self._target
+        notes = [self._annotation(path) for path in batch.paths]
+        return torch.tensor([self._subject.classes.index(str(note.label)) for note in notes if note is not None])
+
+    def _annotation(self, path: Path) -> Annotation | None:
+        return self._annotations.get(path.resolve()) if self._annotations else None
+
+    def _control(self) -> torch.nn.Module:
+        """The same network with its weights drawn anew, its batch-norm fitted to images from all over the set."""
+        step = max(1, len(self._paths) // _STATISTICS_IMAGES)
+        sample = list(self._paths[::step])[:_STATISTICS_IMAGES]
+        found = [b.images for b in batches(self._subject, sample, len(sample), {}, enlarge=True)]
+        images = found[0].to(self._subject.device) if found and len(found[0]) > 1 else None
+        return randomised(self._subject.net, images=images, seed=self._arguments.seed)
+
+    def _localise(
+        self,
+        batch: Batch,
+        explained: BatchExplanation,
+        notes: Sequence[Annotation | None],
+        localisation: Localisation,
+        control: torch.nn.Module,
+    ) -> None:
+        rows, truths = [], []
+        for row, (path, note) in enumerate(zip(batch.paths, notes, strict=True)):
+            if note is None or note.empty:
+                continue
+            try:
+                truth = note.truth(path, self._subject.size, self._subject.fit)
+            except (AnnotationError, OSError) as error:
+                self.truth_problems[path] = str(error)
+                continue
+            if truth.any():
+                rows.append(row)
+                truths.append(truth)
+        if not rows:
+            return
+        kept = explained.only(rows)
+        methods = list(dict.fromkeys(method for method, _ in kept.maps))
+        random = explain_batch(self._subject, batch.images[rows], kept.targets, methods, net=control)
+        localisation.add(truths, kept.maps, random.maps)
+
+    def _with_lime(self, drawn: ImageExplanation, target: int) -> ImageExplanation:
+        seed = self._arguments.seed
+        first, again = (
+            explain_superpixels(drawn.image, self._subject.probabilities, target, seed=s) for s in (seed, seed + 1)
+        )
+        pair = torch.stack([first.coefficients[target], again.coefficients[target]])
+        stability = float(torch.corrcoef(pair)[0, 1])
+        return replace(drawn, lime=first, stability=stability)
