@@ -6,6 +6,7 @@ from pathlib import Path
 
 import optuna
 from optuna.trial import TrialState
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -16,22 +17,29 @@ from search.winner import Winner
 
 __all__ = ["print_trials", "print_where", "print_winner"]
 
+_WIDE = 72  # columns from which epochs and time are shown too
+
 
 def print_trials(console: Console, study: optuna.Study, metric: str, top: int = 8) -> None:
     """The best trials of the study as a table, complete ones first."""
     trials = finished_trials(study)
     ranked = sorted(trials, key=lambda t: (t.state is not TrialState.COMPLETE, -(t.values or [0.0])[0]))
-    table = Table(title=f"Best {min(top, len(trials))} of {len(trials)} finished trials", title_justify="left")
-    for name, justify in (
-        ("trial", "right"), ("optimizer", "left"), ("learning rate", "right"), ("freeze", "right"),
-        (metric, "right"), ("epochs", "right"), ("time", "right"), ("outcome", "left"),
-    ):  # fmt: skip
-        table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    table = Table(
+        title=f"Best {min(top, len(trials))} of {len(trials)} finished trials",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    wide = console.width >= _WIDE
+    names = ["trial", "optimizer", "rate", "freeze", metric, *(["epochs", "time"] if wide else []), "outcome"]
+    for name in names:
+        table.add_column(name, justify="left" if name in ("optimizer", "outcome") else "right", no_wrap=True)
     for trial in ranked[:top]:
         params, attrs = TrialParams(**trial.params), trial.user_attrs
+        cost = [str(attrs["epochs"]), duration(attrs["seconds"])] if wide else []
         table.add_row(
             str(attrs["slot"]), params.optimizer, f"{params.learning_rate:.2g}", str(params.freeze_depth),
-            f"{attrs['value']:.4f}", str(attrs["epochs"]), duration(attrs["seconds"]), attrs["outcome"],
+            f"{attrs['value']:.4f}", *cost, attrs["outcome"],
         )  # fmt: skip
     console.print(table)
 
@@ -48,7 +56,12 @@ def print_winner(console: Console, winner: Winner) -> None:
     if winner.test is None or winner.intervals is None:
         console.print("There are no test images, so nothing is known of it beyond validation.")
         return
-    table = Table(title=f"Test scores on {winner.images[1]} images, read once", title_justify="left")
+    table = Table(
+        title=f"Test scores on {winner.images[1]} images, read once",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+    )
     table.add_column("score")
     table.add_column("value", justify="right")
     table.add_column("95 % interval")
