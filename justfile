@@ -2,6 +2,9 @@
 
 set shell := ["bash", "-euo", "pipefail", "-c"]
 
+# Threads that wait sleep instead of spinning: see docs/architecture.md.
+export OMP_WAIT_POLICY := env("OMP_WAIT_POLICY", "PASSIVE")
+
 python := env("THAWLINE_PYTHON", "python3")
 bin := ".venv/bin"
 

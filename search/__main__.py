@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -10,6 +11,9 @@ from lightning_modules.errors import BadImages, InputError
 
 def main(arguments: Sequence[str]) -> int:
     """Run a search; returns the exit code: 0, 1 (trials kept failing), 2 (bad input), 130 (stopped by the user)."""
+    # Read when torch is loaded. Threads that spin while they wait made training seven times slower on a machine that
+    # something else was using too (docs/architecture.md).
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         if "--help" in arguments or "-h" in arguments:
             from search.reference import help_text
