@@ -7,15 +7,16 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
-from torch import Tensor
 
 from explain.arguments import ArgumentError, printable
-from explain.geometry import Box, frame_of
-from explain.measures import boxes_to_masks
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from explain.geometry import Box
 
 __all__ = ["Annotation", "AnnotationError", "image_shape", "read_boxes", "read_masks"]
 
@@ -54,6 +55,10 @@ class Annotation:
         Raises:
             AnnotationError: boxes outside the image, a mask that is unreadable or of another size.
         """
+        # Not before: a table that cannot be used is refused without torch.
+        from explain.geometry import frame_of
+        from explain.measures import boxes_to_masks
+
         shape = image_shape(path)
         frame = frame_of(shape, size, fit)
         if self.mask is not None:
@@ -65,6 +70,9 @@ class Annotation:
 
     @staticmethod
     def _read_mask(path: Path, shape: tuple[int, int]) -> Tensor:
+        import numpy as np
+        import torch
+
         try:
             with Image.open(path) as image:
                 pixels = np.asarray(ImageOps.exif_transpose(image).convert("L"))

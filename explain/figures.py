@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from explain.arguments import printable
 from explain.fonts import use_fonts
-from explain.overlay import COLOURS, SIGNED_COLOURS, as_pixels, map_overlay, superpixel_overlay
+from explain.overlay import COLOURS, SIGNED_COLOURS, as_pixels, map_overlay, superpixel_overlay, truth_overlay
 from explain.subject import ImageExplanation
 
 __all__ = ["contact_sheet", "image_figure", "measure_lines", "shares_line", "three_digits"]
@@ -68,7 +68,10 @@ def image_figure(explained: ImageExplanation, methods: Sequence[str], classes: S
     for axis in axes.flat:
         axis.set_axis_off()
     scale = max(1, math.ceil(224 / max(height, width)))
-    _picture(axes[0, 0], as_pixels(explained.image, scale), "image")
+    if explained.defect is None:
+        _picture(axes[0, 0], as_pixels(explained.image, scale), "image")
+    else:
+        _picture(axes[0, 0], truth_overlay(explained.image, explained.defect, scale), "image, line: defect")
     for place, method in enumerate(methods):
         for number, block in enumerate(blocks):
             axis = axes[place * lines + number // _COLUMNS, number % _COLUMNS + 1]

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from explain.localisation import LocalisationRow
+from explain.localisation import CONTROL, LocalisationRow
 from explain.prediction_table import number
 
 __all__ = ["print_localisation", "write_localisation"]
@@ -44,7 +44,9 @@ def print_localisation(rows: Sequence[LocalisationRow]) -> None:
     for column in _SHOWN.values():
         table.add_column(column, justify="right")
     for row in rows:
-        table.add_row(row.block, row.method, *(Text(_cell(getattr(row, column))) for column in _SHOWN))
+        control = {"over_control"} if row.method == CONTROL else set()
+        cells = ("-" if column in control else _cell(getattr(row, column)) for column in _SHOWN)
+        table.add_row(row.block, row.method, *map(Text, cells))
     Console(width=None if sys.stdout.isatty() else 120).print(table)
 
 

@@ -13,11 +13,12 @@ import torch
 from matplotlib import colormaps
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from explain.attribution import upsample
 from explain.superpixels import SuperpixelExplanation
 
-__all__ = ["COLOURS", "SIGNED_COLOURS", "as_pixels", "map_overlay", "superpixel_overlay"]
+__all__ = ["COLOURS", "SIGNED_COLOURS", "as_pixels", "map_overlay", "superpixel_overlay", "truth_overlay"]
 
 COLOURS = "inferno"
 """Colour map of maps; perceptually uniform, luminance rising from black."""
@@ -35,6 +36,22 @@ def as_pixels(image: Tensor, scale: int = 1) -> Pixels:
     """An image (3, H, W) in [0, 1] as uint8 (H, W, 3), each pixel repeated `scale` times."""
     pixels = (image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
     return np.ascontiguousarray(pixels.repeat(scale, axis=0).repeat(scale, axis=1))
+
+
+def truth_overlay(image: Tensor, truth: Tensor, scale: int = 1) -> Pixels:
+    """An image with a line around the true extent of its defect.
+
+    Args:
+        image: (3, H, W) in [0, 1].
+        truth: mask of the same field of view at any resolution, bool (h, w).
+        scale: pixels drawn for one of the image.
+
+    Returns:
+        uint8, (scale H, scale W, 3).
+    """
+    size = (image.shape[1] * scale, image.shape[2] * scale)
+    inside = functional.interpolate(truth[None, None].float(), size, mode="nearest")[0, 0].numpy() > 0
+    return _outlined(as_pixels(image, scale), inside)
 
 
 def map_overlay(image: Tensor, values: Tensor, scale: int = 1) -> Pixels:

@@ -19,7 +19,7 @@ from explain.arguments import printable
 from explain.figures import shares_line, three_digits
 from explain.localisation import CONTROL, LocalisationRow
 from explain.measures import MAP_MEASURES
-from explain.overlay import COLOURS, SIGNED_COLOURS, as_pixels, map_overlay, superpixel_overlay
+from explain.overlay import COLOURS, SIGNED_COLOURS, as_pixels, map_overlay, superpixel_overlay, truth_overlay
 from explain.page_style import STYLE
 from explain.subject import MEASURED, ImageExplanation
 
@@ -118,11 +118,11 @@ def image_article(explained: ImageExplanation, methods: Sequence[str], classes: 
     for place, method in enumerate(methods):
         panels = []
         if place == 0:
-            panels.append(_panel(as_pixels(explained.image, scale), f"{name} as the network sees it", "<b>image</b>"))
+            panels.append(_image_panel(explained, name, scale))
         for block in blocks:
             values = explained.maps[method, block]
             found = explained.measures[method, block]
-            numbers = ", ".join(f"{c.replace('_', ' ')} {three_digits(found[c])}" for c in MEASURED if c != "dead")
+            numbers = "<br>".join(f"{c.replace('_', ' ')} {three_digits(found[c])}" for c in MEASURED if c != "dead")
             caption = f"<b>{_text(block)}</b> {values.shape[0]} x {values.shape[1]}<br>"
             caption += "dead map" if found["dead"] else numbers
             alt = f"{method} map of {chosen[0]} at block {block} over {name}"
@@ -151,6 +151,14 @@ def sheet_figure(name: str, path: Path) -> str:
         f'<figure class="sheet"><img src="data:image/jpeg;base64,{data}" width="{width}" height="{height}" alt="{alt}">'
         f"<figcaption>{_text(name)}</figcaption></figure>\n"
     )
+
+
+def _image_panel(explained: ImageExplanation, name: str, scale: int) -> str:
+    alt = f"{name} as the network sees it"
+    if explained.defect is None:
+        return _panel(as_pixels(explained.image, scale), alt, "<b>image</b>")
+    pixels = truth_overlay(explained.image, explained.defect, scale)
+    return _panel(pixels, f"{alt}, its defects outlined", "<b>image</b><br>line: defect")
 
 
 def _panel(pixels: NDArray[np.uint8], alt: str, caption: str) -> str:
@@ -191,7 +199,7 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]], *, words: int =
 
     def cells(tag: str, values: Sequence[str]) -> str:
         scope = ' scope="col"' if tag == "th" else ""
-        kinds = [' class="word name"' if number < words else "" for number in range(len(values))]
+        kinds = [' class="word"' if number < words else "" for number in range(len(values))]
         return "".join(f"<{tag}{scope}{kind}>{value}</{tag}>" for value, kind in zip(values, kinds, strict=True))
 
     body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
@@ -236,7 +244,7 @@ def _localisation(content: PageContent) -> str:
         rows.append(
             [
                 _text(row.block),
-                _text(row.method) + (" (control)" if row.method == CONTROL else ""),
+                _text(row.method),
                 f'<span class="best">{energy}</span>' if row.energy[0] == best else energy,
                 _interval(row.random_energy),
                 _interval(row.over_chance, sign=True),
@@ -260,7 +268,7 @@ def _interval(values: tuple[float, float, float], *, sign: bool = False) -> str:
     if math.isnan(values[0]):
         return "-"
     mean, low, high = (f"{value:+.3f}" if sign else f"{value:.3f}" for value in values)
-    return f"{mean} <small>{low} to {high}</small>"
+    return f"{mean}<small>{low} to {high}</small>"
 
 
 def _scale(colours: str, low: str, high: str) -> str:

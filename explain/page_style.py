@@ -24,10 +24,12 @@ a { color: var(--mark); }
 .scroll { overflow-x: auto; max-width: 100%; }
 .scroll:focus-visible, a:focus-visible { outline: 2px solid var(--mark); outline-offset: 2px; }
 table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; margin: .5rem 0; }
-th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
-th { font-weight: 600; background: var(--band); }
+th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--line); text-align: right; vertical-align: top; }
+td { white-space: nowrap; }
+th { font-weight: 600; background: var(--band); vertical-align: bottom; overflow-wrap: normal; }
+td small { display: block; }
 th:first-child, td:first-child, .word { text-align: left; }
-td.name { white-space: normal; min-width: 8rem; }
+details td { white-space: normal; min-width: 7rem; }
 .best { font-weight: 700; }
 article { border: 1px solid var(--line); border-radius: 6px; padding: .75rem; margin: 1rem 0; break-inside: avoid; }
 .panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(132px, 1fr)); gap: .6rem; }
@@ -49,8 +51,8 @@ summary { cursor: pointer; }
   .panels { grid-template-columns: repeat(2, minmax(0, 1fr)); } }
 @media print { :root { --ink: #000; --soft: #333; --paper: #fff; --line: #999; --band: #eee; --mark: #000; }
   body { max-width: none; padding: 0; font-size: 9pt; } nav { display: none; }
-  .panels { grid-template-columns: repeat(5, 1fr); } .scroll { overflow: visible; } table { font-size: 7.5pt; }
-  th, td { padding: .1rem .3rem; white-space: normal; }
+  .panels { grid-template-columns: repeat(6, 1fr); } .scroll { overflow: visible; }
+  th, td { padding: .1rem .25rem; overflow-wrap: normal; } table, td small { font-size: 6.5pt; }
   h2, h3, h4 { break-after: avoid; } .panels figure, .sheet, tr { break-inside: avoid; }
   * { -webkit-print-color-adjust: exact; print-color-adjust: exact; } }
 """

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from explain import explain_superpixels, randomised
 from explain.annotations import Annotation, AnnotationError
-from explain.arguments import Arguments
-from explain.image_paths import Batch, batches
+from explain.arguments import Arguments, printable
+from explain.batches import Batch, batches
 from explain.localisation import CONTROL, Localisation
 from explain.prediction_table import PredictionTable
 from explain.selection import Selection
@@ -123,6 +123,7 @@ class Stream:
                     explained=chosen,
                     truth=note.label if note else None,
                     maps={key: values[row] for key, values in explained.maps.items()},
+                    defect=self._defect(path, note),
                     measures={k: {column: v[row] for column, v in found.items()} for k, found in measures.items()},
                 )
                 yield self._with_lime(drawn, target) if lime else drawn
@@ -176,14 +177,8 @@ class Stream:
     ) -> None:
         rows, truths = [], []
         for row, (path, note) in enumerate(zip(batch.paths, notes, strict=True)):
-            if note is None or note.empty:
-                continue
-            try:
-                truth = note.truth(path, self._subject.size, self._subject.fit)
-            except (AnnotationError, OSError) as error:
-                self.truth_problems[path] = str(error)
-                continue
-            if truth.any():
+            truth = self._defect(path, note)
+            if truth is not None and truth.any():
                 rows.append(row)
                 truths.append(truth)
         if not rows:
@@ -192,6 +187,15 @@ class Stream:
         methods = list(dict.fromkeys(method for method, _ in kept.maps))
         random = explain_batch(self._subject, batch.images[rows], kept.targets, methods, net=control)
         localisation.add(truths, kept.maps, random.maps)
+
+    def _defect(self, path: Path, note: Annotation | None) -> Tensor | None:
+        if note is None or note.empty or path in self.truth_problems:
+            return None
+        try:
+            return note.truth(path, self._subject.size, self._subject.fit)
+        except (AnnotationError, OSError) as error:
+            self.truth_problems[path] = printable(error)
+            return None
 
     def _with_lime(self, drawn: ImageExplanation, target: int) -> ImageExplanation:
         seed = self._arguments.seed

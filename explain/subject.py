@@ -91,6 +91,7 @@ class ImageExplanation:
         truth: true class, where a table says it.
         maps: (method, block) -> (h, w).
         measures: (method, block) -> column of `MEASURED` -> value, NaN where it has none.
+        defect: mask of its defects in the network's field of view, bool, at any resolution, where a table says it.
         lime: super-pixels, if asked for.
         stability: of the super-pixels over repeats, NaN without.
     """
@@ -103,6 +104,7 @@ class ImageExplanation:
     truth: str | None
     maps: Mapping[tuple[str, str], Tensor]
     measures: Mapping[tuple[str, str], Mapping[str, float]]
+    defect: Tensor | None = None
     lime: SuperpixelExplanation | None = None
     stability: float = float("nan")
 
