@@ -32,7 +32,20 @@ def command(arguments: Sequence[str]) -> list[str]:
     if not store.is_file():
         raise InputError(f"there are no runs yet: no file {store}; run python -m search first")
     uri = f"sqlite:///{store.resolve()}"
-    return [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", port]
+    return [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "ui",
+        "--backend-store-uri",
+        uri,
+        "--host",
+        "127.0.0.1",
+        "--port",
+        port,
+        "--workers",
+        "1",
+    ]
 
 
 if __name__ == "__main__":
