@@ -49,6 +49,10 @@ test *arguments: setup
 test-slow *arguments: setup
     {{ bin }}/python -m pytest -m slow -q {{ arguments }}
 
+# Install Chromium for the tests that open pages in a real browser (Debian and Ubuntu, as root).
+browser:
+    command -v chromium > /dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; }
+
 # Lint, types, import direction, no host names and no machine paths.
 check: setup
     {{ bin }}/ruff check .
