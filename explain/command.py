@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,8 +51,6 @@ def run(arguments: Arguments) -> int:
     from explain.results import write_results
     from explain.streaming import Stream
 
-    # Reading wraps Pillow's read-only buffers; nothing writes into them.
-    warnings.filterwarnings("ignore", message="The given NumPy array is not writable", category=UserWarning)
     subject, left_out = _subject(model, arguments)
     target = _target(arguments.target, subject.classes)
     if left_out:

@@ -43,7 +43,20 @@ def resolve_model(reference: str, root: Path = Path("mlruns")) -> TrainedModel:
     # Not before: most references that are wrong can be refused without torch.
     from lightning_modules.model_file import load_model
 
-    return load_model(folder)
+    try:
+        return load_model(folder)
+    except InputError:
+        raise
+    except (
+        RuntimeError,
+        ValueError,
+        TypeError,
+    ) as error:  # whatever a library says of tensors or parts that do not fit
+        detail = printable(str(error).strip().split("\n")[0])[:160]
+        raise InputError(
+            f"{printable(folder)} cannot be loaded: its network cannot be cut into blocks, or the tensors are not its "
+            f"own ({detail})"
+        ) from error
 
 
 def _folder(reference: str) -> Path | None:
@@ -72,7 +85,7 @@ def _from_store(reference: str, root: Path) -> Path:
 
     client = MlflowClient(tracking_uri(root), registry_uri=tracking_uri(root))
     if _RUN_ID.fullmatch(reference):
-        return _of_run(client, reference)
+        return _of_run(client, root, reference)
     registered = _REGISTERED.fullmatch(reference)
     if registered:
         name, alias, version = registered["name"], registered["alias"], registered["version"]
@@ -82,10 +95,10 @@ def _from_store(reference: str, root: Path) -> Path:
         name, alias, version = DEFAULT_NAME, None, reference
     else:
         name, alias, version = DEFAULT_NAME, reference, None
-    return _of_registry(client, name, alias, version)
+    return _of_registry(client, root, name, alias, version)
 
 
-def _of_registry(client: MlflowClient, name: str, alias: str | None, version: str | None) -> Path:
+def _of_registry(client: MlflowClient, root: Path, name: str, alias: str | None, version: str | None) -> Path:
     known = {str(model.name): model for model in client.search_registered_models()}
     if name not in known:
         raise InputError(f"no model {printable(name)!r} is registered; {_those(known, 'registered')}")
@@ -99,10 +112,10 @@ def _of_registry(client: MlflowClient, name: str, alias: str | None, version: st
     source = _LOGGED.fullmatch(client.get_model_version(name, str(wanted)).source or "")
     if source is None:
         raise InputError(f"version {wanted} of model {name} was not written by python -m search")
-    return _artifact(client, source[1], f"version {wanted} of model {name}")
+    return _artifact(client, root, source[1], f"version {wanted} of model {name}")
 
 
-def _of_run(client: MlflowClient, run_id: str) -> Path:
+def _of_run(client: MlflowClient, root: Path, run_id: str) -> Path:
     from mlflow.exceptions import MlflowException
 
     try:
@@ -117,17 +130,19 @@ def _of_run(client: MlflowClient, run_id: str) -> Path:
             f"run {run_id} holds no model, as only winners of a study do{hint}; {_runs_with_model(client)}"
         )
     newest = max(models, key=lambda model: int(client.get_logged_model(model).creation_timestamp))
-    return _artifact(client, newest, f"the model of run {run_id}")
+    return _artifact(client, root, newest, f"the model of run {run_id}")
 
 
-def _artifact(client: MlflowClient, model_id: str, what: str) -> Path:
+def _artifact(client: MlflowClient, root: Path, model_id: str, what: str) -> Path:
     location = urlparse(client.get_logged_model(model_id).artifact_location)
-    folder = Path(unquote(location.path)) / "artifacts" / "model"
     if location.scheme not in ("", "file"):
         raise InputError(f"{what} is kept at {location.scheme}://, only models on this machine's disk can be loaded")
-    if not (folder / _CARD).is_file():
-        raise InputError(f"{what} is not a model of python -m search, or its files were moved: no {printable(folder)}")
-    return folder
+    written = Path(unquote(location.path))
+    # The store keeps absolute paths; the second is where the files are if the whole folder was moved.
+    for logged in (written, root / "artifacts" / "models" / model_id / "artifacts"):
+        for card in sorted(logged.glob(f"artifacts/*/{_CARD}")):
+            return card.parent
+    raise InputError(f"{what} is not a model of python -m search, or its files are gone: none in {printable(written)}")
 
 
 def _runs_with_model(client: MlflowClient) -> str:

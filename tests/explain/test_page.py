@@ -1,0 +1,263 @@
+"""The page: escaped, self-contained; and, in a real browser, whole at every width and silent."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import os
+import re
+import select
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from explain.localisation import LocalisationRow
+from explain.page import PageContent, image_article, page, sheet_figure
+from explain.subject import MEASURED, ImageExplanation, measure
+from explain.superpixels import SuperpixelExplanation
+
+EVIL = '<script>alert("x")</script> & 섬'
+CLASSES = (EVIL, "pipe")
+BLOCKS = tuple(f"stage{k}" for k in range(1, 8))
+VOID = {"meta", "link", "img", "br"}
+
+
+def explained(name: str) -> ImageExplanation:
+    random = torch.Generator().manual_seed(5)
+    maps = {(m, b): torch.rand(6, 6, generator=random) for m in ("gradcam", "layercam") for b in BLOCKS}
+    maps["gradcam", "stage1"] = torch.zeros(6, 6)
+    segments = (torch.arange(48)[None] // 12 + 4 * (torch.arange(48)[:, None] // 24)).long()
+    lime = SuperpixelExplanation(
+        segments, 0, torch.ones(2) / 2, torch.linspace(-1, 1, 16).reshape(2, 8), torch.zeros(2), torch.ones(2)
+    )
+    return ImageExplanation(
+        Path(name),
+        torch.rand(3, 48, 48, generator=random),
+        predicted=(EVIL, 0.8),
+        second=("pipe", 0.2),
+        explained=("pipe", 0.2),
+        truth="pipe",
+        maps=maps,
+        measures={k: {c: v[0] for c, v in measure(m[None]).items()} for k, m in maps.items()},
+        defect=torch.eye(48) > 0,
+        lime=lime,
+        stability=0.5,
+    )
+
+
+def write(folder: Path) -> Path:
+    """A page with everything on it."""
+    interval = (0.123, 0.1, 0.15)
+    none = (math.nan,) * 3
+    rows = [LocalisationRow(b, m, 9, 0.1, interval, interval, none, none, interval, interval)
+            for b in BLOCKS for m in ("gradcam", "activation")]  # fmt: skip
+    content = PageContent(
+        title="What the blocks look at",
+        facts={"Images": EVIL, "Model": "a-name-without-any-space-" * 8},
+        by_class={EVIL: (3, 0.75), "pipe": (0, math.nan)},
+        accuracy=(1, 3),
+        method="gradcam",
+        measures={block: dict.fromkeys(MEASURED, 1234.5) for block in BLOCKS},
+        localisation=rows,
+        localised=(9, 0.02),
+        problems=[(f"/{'long/' * 40}{EVIL}.png", "truncated PNG")],
+        command=f"python -m explain images={EVIL}",
+    )
+    Image.effect_noise((1200, 700), 60).convert("RGB").save(folder / "sheet.png")
+    articles = (
+        image_article(explained(f"{'deep/' * 20}{EVIL}_{k}.png"), ("gradcam", "layercam"), CLASSES) for k in "ab"
+    )
+    path = folder / "index.html"
+    sheets = (sheet_figure(EVIL, folder / "sheet.png") for _ in range(1))
+    path.write_text("".join(page(content, articles, sheets)), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("page"))
+
+
+class Structure(HTMLParser):
+    """Collects what a browser would load, and checks that elements close in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.images: list[dict[str, str | None]] = []
+        self.loads: list[str] = []
+        self.names: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.names.append(tag)
+        if tag == "img":
+            self.images.append(given)
+        self.loads += [str(given[a]) for a in ("src", "href") if a in given and tag != "a"]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_is_well_formed_and_asks_for_nothing(written: Path) -> None:
+    structure = Structure()
+    structure.feed(written.read_text(encoding="utf-8"))
+    assert structure.open == []
+    assert structure.loads
+    assert all(load.startswith("data:") for load in structure.loads)
+    assert "script" not in structure.names
+    assert not re.search(r"url\(|@import", written.read_text(encoding="utf-8"))
+
+
+def test_every_image_is_decoded_and_described(written: Path) -> None:
+    structure = Structure()
+    structure.feed(written.read_text(encoding="utf-8"))
+    # Two images: itself, seven blocks by two methods, super-pixels; and one sheet.
+    assert len(structure.images) == 2 * (1 + 14 + 1) + 1
+    for image in structure.images:
+        assert image["alt"]
+        kind, data = str(image["src"]).split(",", 1)
+        assert kind == "data:image/jpeg;base64"
+        assert base64.b64decode(data, validate=True)[:3] == b"\xff\xd8\xff"
+
+
+def test_labels_are_escaped_and_facts_are_told(written: Path) -> None:
+    text = written.read_text(encoding="utf-8")
+    assert "<script" not in text
+    assert "&lt;script&gt;alert(&quot;x&quot;)&lt;/script&gt; &amp; 섬" in text
+    for expected in (
+        "1 of 3 images with a known class",
+        "dead map",
+        "maps explain pipe",
+        "stability 0.50",
+        "1 left out",
+    ):
+        assert expected in text
+
+
+def test_without_pictures_it_says_so() -> None:
+    content = PageContent("t", {}, {"a": (1, 0.5)}, None, "gradcam", {}, [], (0, math.nan), [], "c")
+    text = "".join(page(content, [], []))
+    assert text.count("None were asked for.") == 2
+    assert 'id="localisation"' not in text
+
+
+class Browser:
+    """Headless Chromium, spoken to through its pipe: no port is opened and nothing beyond the file is asked for."""
+
+    def __init__(self, chromium: str, profile: Path) -> None:
+        child_reads, self._write = os.pipe()
+        self._read, child_writes = os.pipe()
+        options = "--headless --no-sandbox --disable-gpu --disable-dev-shm-usage --remote-debugging-pipe --no-first-run"
+        script = f'exec "$0" {options} --user-data-dir="$1" 3<&{child_reads} 4>&{child_writes}'
+        self.process = subprocess.Popen(
+            ["bash", "-c", script, chromium, str(profile)],
+            pass_fds=(child_reads, child_writes),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        os.close(child_reads)
+        os.close(child_writes)
+        self._left, self._number = b"", 0
+        self.events: list[dict[str, Any]] = []
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        self._session = ""
+        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self.call(f"{domain}.enable")
+
+    def call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        self._number += 1
+        message: dict[str, Any] = {"id": self._number, "method": method, "params": parameters}
+        if getattr(self, "_session", ""):
+            message["sessionId"] = self._session
+        os.write(self._write, json.dumps(message).encode() + b"\0")
+        while True:
+            answer = self._receive()
+            if answer.get("id") == self._number:
+                assert "error" not in answer, answer
+                return dict(answer["result"])
+            self.events.append(answer)
+
+    def open(self, url: str) -> None:
+        self.events.clear()
+        self.call("Page.navigate", url=url)
+        while not any(event["method"] == "Page.loadEventFired" for event in self.events):
+            self.events.append(self._receive())
+
+    def evaluate(self, expression: str) -> Any:
+        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in answer, answer
+        return answer["result"].get("value")
+
+    def close(self) -> None:
+        self.process.terminate()
+        self.process.wait(timeout=30)
+        os.close(self._write)
+        os.close(self._read)
+
+    def _receive(self, patience: float = 60) -> dict[str, Any]:
+        end = time.monotonic() + patience
+        while b"\0" not in self._left:
+            ready, _, _ = select.select([self._read], [], [], max(0, end - time.monotonic()))
+            assert ready, "the browser does not answer"
+            data = os.read(self._read, 1 << 20)
+            assert data, "the browser closed"
+            self._left += data
+        message, self._left = self._left.split(b"\0", 1)
+        return dict(json.loads(message))
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no chromium on PATH: install it (Debian: apt-get install chromium) to test the page in a browser")
+    opened = Browser(chromium, tmp_path_factory.mktemp("profile"))
+    yield opened
+    opened.close()
+
+
+OVERFLOWING = """
+[...document.body.querySelectorAll('*')].filter(e => !e.closest('.scroll') || e.matches('.scroll'))
+  .filter(e => e.getBoundingClientRect().right > document.documentElement.clientWidth + 0.5)
+  .map(e => e.tagName + '.' + e.className + ': ' + e.textContent.slice(0, 40))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 768, 1440])
+def test_in_a_browser(browser: Browser, written: Path, width: int, scheme: str) -> None:
+    browser.call("Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=False)
+    browser.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+    browser.open(written.as_uri())
+    browser.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true })")
+    broken = browser.evaluate(
+        "Promise.all([...document.images].map(i => i.decode().then(() => i.naturalWidth > 0 ? [] : [i.alt], "
+        "() => [i.alt]))).then(found => found.flat())"
+    )
+    assert broken == []
+    assert browser.evaluate("document.images.length") == 33
+    assert browser.evaluate("document.documentElement.clientWidth") > width - 20
+    assert browser.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth") is True
+    assert browser.evaluate(OVERFLOWING) == []
+    dark = sum(int(v) for v in re.findall(r"\d+", browser.evaluate("getComputedStyle(document.body).backgroundColor")))
+    assert (dark < 150) == (scheme == "dark")
+    said = [event for event in browser.events if event["method"] in ("Log.entryAdded", "Runtime.consoleAPICalled")]
+    assert said == []
+    assert not [event for event in browser.events if event["method"] == "Runtime.exceptionThrown"]
+    asked = [e["params"]["request"]["url"] for e in browser.events if e["method"] == "Network.requestWillBeSent"]
+    assert asked[0] == written.as_uri()
+    assert all(url.startswith("data:") for url in asked[1:])
