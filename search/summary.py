@@ -10,14 +10,13 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from search.progress import duration
 from search.study import finished_trials
 from search.trial import TrialParams
 from search.winner import Winner
 
 __all__ = ["print_trials", "print_where", "print_winner"]
 
-_WIDE = 72  # columns from which epochs and time are shown too
+_WIDE = 80  # columns from which epochs and seconds are shown too
 
 
 def print_trials(console: Console, study: optuna.Study, metric: str, top: int = 8) -> None:
@@ -31,12 +30,12 @@ def print_trials(console: Console, study: optuna.Study, metric: str, top: int = 
         pad_edge=False,
     )
     wide = console.width >= _WIDE
-    names = ["trial", "optimizer", "rate", "freeze", metric, *(["epochs", "time"] if wide else []), "outcome"]
+    names = ["trial", "optimizer", "rate", "freeze", metric, *(["epochs", "seconds"] if wide else []), "outcome"]
     for name in names:
         table.add_column(name, justify="left" if name in ("optimizer", "outcome") else "right", no_wrap=True)
     for trial in ranked[:top]:
         params, attrs = TrialParams(**trial.params), trial.user_attrs
-        cost = [str(attrs["epochs"]), duration(attrs["seconds"])] if wide else []
+        cost = [str(attrs["epochs"]), f"{attrs['seconds']:.0f}"] if wide else []
         table.add_row(
             str(attrs["slot"]), params.optimizer, f"{params.learning_rate:.2g}", str(params.freeze_depth),
             f"{attrs['value']:.4f}", *cost, attrs["outcome"],
