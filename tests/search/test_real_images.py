@@ -1,0 +1,240 @@
+"""Whole searches on real images, each in a process of its own: what they leave must agree, whatever interrupts them."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+DATA = Path(__file__).parents[2].parent / "shared" / "data"
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not DATA.is_dir(), reason="the real images are not beside the project"),
+    pytest.mark.timeout(600),
+]
+NEU = (
+    "data=manifest",
+    f"data.path={DATA / 'neu' / 'manifest.csv'}",
+    "data.test=rest",
+    "data.max_train_per_class=12",
+    "data.size=[48,48]",
+    "trainer.epochs=3",
+    "search.startup_trials=3",
+    "executor.threads=1",
+)
+
+
+def _command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "search", *arguments]
+
+
+def _study(root: Path, name: str):  # type: ignore[no-untyped-def]
+    import optuna
+
+    from search.study import open_storage
+
+    return optuna.load_study(study_name=name, storage=open_storage(root / "studies" / f"{name}.journal"))
+
+
+def _client(root: Path):  # type: ignore[no-untyped-def]
+    from mlflow import MlflowClient
+
+    from search.tracking import tracking_uri
+
+    return MlflowClient(tracking_uri(root), registry_uri=tracking_uri(root))
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("neu") / "mlruns"
+
+
+@pytest.fixture(scope="module")
+def searched(root: Path) -> str:
+    """Output of an undisturbed search of six trials."""
+    done = subprocess.run(
+        _command(*NEU, "search.trials=6", "search.study=whole", f"tracking.root={root}"),
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "120"},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_table_runs_model_and_study_agree(searched: str, root: Path) -> None:
+    from lightning_modules.model_file import load_model
+    from search.configuration import compose_settings
+    from search.models import resolve_model
+    from search.preparation import load, split
+    from search.study import finished_trials
+
+    study, client = _study(root, "whole"), _client(root)
+    trials, parent = finished_trials(study), study.user_attrs["parent"]
+    assert [t.user_attrs["slot"] for t in trials] == list(range(6))
+    printed = {
+        int(row[0]): row
+        for row in (line.split() for line in searched.splitlines())
+        if len(row) >= 8 and row[0].isdigit() and row[-1] in ("complete", "pruned", "diverged")
+    }
+    for trial in trials:
+        run = client.get_run(trial.user_attrs["run_id"])
+        assert run.info.status == "FINISHED"
+        assert run.data.tags["mlflow.parentRunId"] == parent
+        assert run.data.tags["status"] == trial.user_attrs["outcome"]
+        assert run.data.params["optimizer"] == trial.params["optimizer"]
+        assert float(run.data.params["lr_factor"]) == trial.params["lr_factor"]
+        assert int(run.data.params["freeze_depth"]) == trial.params["freeze_depth"]
+        for name in ("value", "best_epoch", "epochs", "seconds", "epoch_equivalents"):
+            assert run.data.metrics[name] == pytest.approx(trial.user_attrs[name], rel=1e-12)
+        history = {m.step: m.value for m in client.get_metric_history(run.info.run_id, "val_macro_f1")}
+        assert history == pytest.approx(trial.intermediate_values)
+        assert max(history.values()) == pytest.approx(trial.user_attrs["value"])
+        row = printed[trial.user_attrs["slot"]]
+        assert row[1] == trial.params["optimizer"]
+        assert int(row[3]) == trial.params["freeze_depth"]
+        assert float(row[4]) == pytest.approx(trial.user_attrs["value"], abs=5e-5)
+        assert row[-1] == trial.user_attrs["outcome"]
+    winner = study.user_attrs["winner"]
+    parent_run = client.get_run(parent)
+    assert parent_run.info.status == "FINISHED"
+    for name, value in winner["test"].items():
+        assert parent_run.data.metrics[f"test_{name}"] == pytest.approx(value)
+    for name, (low, high) in winner["intervals"].items():
+        assert parent_run.data.metrics[f"test_{name}_low"] == pytest.approx(low)
+        assert parent_run.data.metrics[f"test_{name}_high"] == pytest.approx(high)
+        shown = re.search(rf"{name.replace('_', ' ')} +([\d.]+) +([\d.]+) to ([\d.]+)", searched)
+        assert shown is not None
+        assert [float(g) for g in shown.groups()] == pytest.approx([winner["test"][name], low, high], abs=5e-5)
+    assert study.user_attrs["test_reads"] == 1
+    version = client.get_model_version_by_alias("thawline", "challenger")
+    assert str(version.version) == winner["version"]
+    assert version.run_id == parent
+    from rich.console import Console
+
+    settings = compose_settings([*NEU, f"tracking.root={root}"])
+    images = load(settings, Console(quiet=True))
+    rows = split(settings, images.index).test
+    model = resolve_model("challenger", root)
+    hits = 0
+    for row in rows:
+        record = images.index.records[int(row)]
+        hits += model.card.classes[int(model.probabilities(model.read(record.path)).argmax())] == record.label
+    assert hits / len(rows) == pytest.approx(winner["test"]["accuracy"])
+    folder = next((root / "artifacts").rglob("model.safetensors")).parent
+    assert load_model(folder).card.classes == images.index.classes
+
+
+def test_the_same_command_again_reads_no_test_image(searched: str, root: Path) -> None:
+    before = _study(root, "whole").user_attrs["winner"]
+    done = subprocess.run(
+        _command(*NEU, "search.trials=6", "search.study=whole", f"tracking.root={root}"), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    study = _study(root, "whole")
+    assert "complete with 6 finished trials" in done.stdout
+    assert study.user_attrs["test_reads"] == 1
+    assert study.user_attrs["winner"] == before
+
+
+@pytest.mark.parametrize(
+    ("kill", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)]
+)
+def test_an_interrupted_study_ends_as_if_nothing_had_happened(
+    searched: str, root: Path, kill: signal.Signals, code: int
+) -> None:
+    from search.study import finished_trials
+
+    name = f"stopped-{kill.name.lower()}"
+    arguments = (*NEU, "search.trials=6", f"search.study={name}", f"tracking.root={root}")
+    process = subprocess.Popen(_command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    ended = 0
+    while ended < 2:
+        line = process.stdout.readline()
+        assert line, process.stderr.read() if process.stderr else ""
+        ended += line.startswith("trial")
+    time.sleep(0.3)
+    process.send_signal(kill)
+    process.communicate(timeout=60)
+    assert process.returncode == code
+    if kill != signal.SIGKILL:
+        assert _running(root) == []
+    done = subprocess.run(_command(*arguments), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "continued with" in done.stdout
+    disturbed, whole = finished_trials(_study(root, name)), finished_trials(_study(root, "whole"))
+    assert len(disturbed) == 6
+    assert [t.params for t in disturbed] == [t.params for t in whole]
+    assert [t.user_attrs["value"] for t in disturbed] == pytest.approx([t.user_attrs["value"] for t in whole])
+    assert _running(root) == []
+
+
+def _running(root: Path) -> list[str]:
+    with sqlite3.connect(root / "mlflow.db") as database:
+        return [row[0] for row in database.execute("select name from runs where status = 'RUNNING'")]
+
+
+def test_the_served_model_takes_files_and_bytes(searched: str, root: Path, tmp_path: Path) -> None:
+    from search.models import resolve_model
+    from search.tracking import tracking_uri
+
+    files = [DATA / "neu" / kind / f"{kind}_00{n}.jpg" for kind in ("scratches", "patches") for n in (1, 2)]
+    assert all(file.is_file() for file in files)
+    model = resolve_model("challenger", root)
+    expected = [model.card.classes[int(model.probabilities(model.read(file)).argmax())] for file in files]
+    (tmp_path / "files.csv").write_text("path\n" + "\n".join(map(str, files)) + "\n")
+    content = [[base64.b64encode(file.read_bytes()).decode()] for file in files]
+    (tmp_path / "bytes.json").write_text(json.dumps({"dataframe_split": {"columns": ["image"], "data": content}}))
+    for request, kind in (("files.csv", "csv"), ("bytes.json", "json")):
+        answer = tmp_path / f"{kind}.out"
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "mlflow", "models", "predict", "-m", "models:/thawline@challenger"),
+                *("-i", str(tmp_path / request), "-t", kind, "-o", str(answer), "--env-manager", "local"),
+            ],
+            env={**os.environ, "MLFLOW_TRACKING_URI": tracking_uri(root), "MLFLOW_DISABLE_TELEMETRY": "true"},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        assert [row["class"] for row in json.loads(answer.read_text())["predictions"]] == expected
+
+
+def test_groups_of_magnetic_tile_never_straddle(tmp_path: Path) -> None:
+    from search.configuration import compose_settings
+    from search.preparation import load, split
+
+    arguments = (
+        "data=manifest",
+        f"data.path={DATA / 'magnetic_tile' / 'manifest.csv'}",
+        "data.fit=pad",
+        "data.size=[32,32]",
+        "data.max_train_per_class=20",
+        "trainer.epochs=1",
+        "search.trials=1",
+        "executor.threads=1",
+        f"tracking.root={tmp_path / 'mlruns'}",
+    )
+    done = subprocess.run(_command(*arguments), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Test scores on" in done.stdout
+    from rich.console import Console
+
+    settings = compose_settings(arguments)
+    index = load(settings, Console(quiet=True)).index
+    splits = split(settings, index)
+    parts = (splits.folds[0].train, splits.folds[0].val, splits.test)
+    groups = [{index.records[int(row)].group for row in part} for part in parts]
+    assert all(groups)
+    assert not groups[0] & groups[1]
+    assert not groups[2] & (groups[0] | groups[1])
