@@ -136,7 +136,7 @@ def test_every_image_shows_each_view_once_in_views_plus_one_passes(tmp_path: Pat
     assert sizes == [4] * 9  # 12 images in 3 nearly equal batches: none is left with one image
 
 
-@pytest.mark.parametrize("depth", [0, 2, 5, 8])
+@pytest.mark.parametrize("depth", range(9))
 def test_reestimated_batch_norm_makes_eval_mode_score_like_train_mode(depth: int) -> None:
     """The contract of the pilot that inverted the order of all depths (docs/architecture.md)."""
     torch.manual_seed(0)
