@@ -25,10 +25,14 @@ def main(arguments: Sequence[str]) -> int:
 
             print(version("thawline"))
             return 0
-        show_only = list(arguments[:2]) == ["--cfg", "job"]
+        overrides = list(arguments)
+        position = overrides.index("--cfg") if "--cfg" in overrides else len(overrides)
+        show_only = overrides[position : position + 2] == ["--cfg", "job"]
+        if show_only:
+            del overrides[position : position + 2]
         from search.configuration import as_yaml, compose_settings
 
-        settings = compose_settings(arguments[2:] if show_only else arguments)
+        settings = compose_settings(overrides)
         if show_only:
             print(as_yaml(settings), end="")
             return 0

@@ -10,7 +10,7 @@ from typing import get_args
 
 from lightning_modules.errors import InputError
 from search.settings import Settings
-from search.validation import key_paths, parse, to_plain, unknown_key
+from search.validation import accepted, key_paths, parse, to_plain, unknown_key
 
 __all__ = ["as_yaml", "compose_settings", "configuration_folder", "group_options"]
 
@@ -43,7 +43,7 @@ def compose_settings(overrides: Sequence[str]) -> Settings:
     Raises:
         InputError: an override that is no `key=value`, an unknown key or option, a value that is not accepted.
     """
-    checked = [_checked(override) for override in overrides]
+    checked = [_checked(override) for override in overrides if override != "experiment=null"]
     # Imported here so that --help answers without Hydra.
     from hydra import compose, initialize_config_dir
     from hydra.core.config_store import ConfigStore
@@ -52,6 +52,7 @@ def compose_settings(overrides: Sequence[str]) -> Settings:
     from omegaconf.errors import OmegaConfBaseException
 
     logging.getLogger("hydra").setLevel(logging.ERROR)
+    _check_values(checked)
     ConfigStore.instance().store(name="defaults_of_settings", node=to_plain(Settings()))
     try:
         with initialize_config_dir(str(configuration_folder().resolve()), version_base="1.3"):
@@ -81,7 +82,7 @@ def _checked(override: str) -> str:
         raise InputError(f"arguments must be key=value, got {override!r}")
     groups = group_options()
     if key in groups:
-        if value not in groups[key] and value != "null":
+        if value not in groups[key]:
             raise InputError(f"{key} must be one of {', '.join(groups[key])}, got {value!r}")
         return override
     known = key_paths()
@@ -89,8 +90,29 @@ def _checked(override: str) -> str:
         raise unknown_key(key, [*known, *groups])
     kind = known[key][1]
     textual = kind in (str, Path) or (type(None) in get_args(kind) and {str, Path} & set(get_args(kind)))
-    if textual and value != "null" and not re.fullmatch(r"'.*'|\".*\"", value):
-        escaped = re.sub(r"(\\*)'", r"\1\1\\'", value)
+    if textual and value != "null" and not re.fullmatch(r"'.*'|\".*\"", value, re.DOTALL):
+        # OmegaConf would read ${...} as a reference to another setting.
+        escaped = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
+        escaped = re.sub(r"(\\*)'", r"\1\1\\'", escaped)
         escaped = re.sub(r"(\\+)$", r"\1\1", escaped)
         return f"{key}='{escaped}'"
     return override
+
+
+def _check_values(overrides: Sequence[str]) -> None:
+    """Refuse values that Hydra cannot read, that mean several runs, or that are mappings, naming the setting."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    known, parser = key_paths(), OverridesParser.create()
+    for override in overrides:
+        key, _, text = override.partition("=")
+        if key not in known:
+            continue
+        try:
+            parsed = parser.parse_override(override)
+            usable = not parsed.is_sweep_override() and not isinstance(parsed.value(), dict)
+        except HydraException:
+            usable = False
+        if not usable:
+            raise InputError(f"{key} must be {accepted(*known[key])}, got {text!r}")
