@@ -189,5 +189,19 @@ def _check_rules(settings: Settings) -> None:
             f"space.default_lr_factor must be within space.lr_factor {list(space.lr_factor)}, "
             f"got {space.default_lr_factor}"
         )
-    if search.study is not None and not all(c.isalnum() or c in "._- " for c in search.study.strip(".")):
-        raise InputError(f"search.study must be letters, digits, '.', '_', '-' and spaces, got {search.study!r}")
+    for key, name in (("search.study", search.study), ("tracking.model_name", settings.tracking.model_name)):
+        # Both become file names or part of a query; the longest file name is 255 bytes.
+        plain = name is None or all(c.isalnum() or c in "._- " for c in name)
+        if name is not None and not (plain and name.strip(". ") and len(name.encode()) <= 200):
+            raise InputError(
+                f"{key} must be letters, digits, '.', '_', '-' and spaces, 200 bytes at most, got {_shortened(name)!r}"
+            )
+    experiment = settings.tracking.experiment
+    if not experiment.isprintable() or len(experiment) > 200:
+        raise InputError(
+            f"tracking.experiment must be 200 printable characters at most, got {_shortened(experiment)!r}"
+        )
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 100 else f"{text[:100]}… ({len(text)} characters)"
