@@ -16,7 +16,7 @@ from rich.console import Console
 
 from lightning_modules import backbones
 from lightning_modules.allocator import keep_freed_memory
-from lightning_modules.errors import InputError
+from lightning_modules.errors import InputError, printable
 from search.executor.inline import InlineExecutor
 from search.interrupts import InterruptFlag, graceful_interrupts
 from search.ownership import owned
@@ -84,8 +84,9 @@ def run_search(settings: Settings, console: Console) -> SearchOutcome:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     choose_device(settings.trainer.accelerator)
     root = settings.tracking.root
-    if root.exists() and not root.is_dir():
-        raise InputError(f"tracking.root must be a folder, got the file {root}")
+    nearest = next(place for place in (root, *root.absolute().parents) if place.exists())
+    if not nearest.is_dir():
+        raise InputError(f"tracking.root must be a folder, got {printable(root)}: {printable(nearest)} is a file")
     # A first build for two classes finds wrong names, weights, sizes and depths before any image is read.
     build = partial(backbones.build, settings.model.name, size=settings.data.size, weights=settings.model.weights)
     space = build_space(settings.space, build(classes=2, seed=settings.seed))
