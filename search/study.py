@@ -275,7 +275,11 @@ def load_or_create(path: Path, name: str, identity: Mapping[str, Any], *, fresh:
     if fresh:
         path.unlink(missing_ok=True)
     existed = path.exists()
-    study = optuna.create_study(storage=open_storage(path), study_name=name, direction="maximize", load_if_exists=True)
+    storage = open_storage(path)
+    if existed and name in optuna.get_all_study_names(storage):
+        study = optuna.load_study(study_name=name, storage=storage)
+    else:
+        study = optuna.create_study(storage=storage, study_name=name, direction="maximize")
     before = study.user_attrs.get("identity")
     now = json.loads(json.dumps(dict(identity)))
     if before is None:
