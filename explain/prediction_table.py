@@ -66,7 +66,7 @@ class PredictionTable:
                     total[1] += 1
             self._probabilities[first][0] += 1
             self._probabilities[first][1] += p
-            if label is not None:
+            if label in classes:
                 self.judged += 1
                 self.right += label == classes[first]
         self.images += len(paths)
