@@ -64,13 +64,10 @@ def explain(tmp_path: Path) -> Explain:
     (tmp_path / "work").mkdir(exist_ok=True)
 
     def call(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "explain", *arguments],
-            capture_output=True,
-            text=True,
-            cwd=tmp_path / "work",
-            timeout=240,
-        )
+        words = [sys.executable, "-m", "explain", *arguments]
+        one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
+        folder = tmp_path / "work"
+        return subprocess.run(words, capture_output=True, text=True, cwd=folder, env=one_thread, timeout=240)
 
     return call
 
@@ -90,7 +87,7 @@ def test_writes_everything_and_lists_what_it_could_not_read(
     (mixed / "broken.png").write_bytes((images / "0.png").read_bytes()[:200])
     Image.new("L", (20, 40)).save(mixed / "small.png")
     blocks = ["stage3", "stage5"]
-    done = explain(f"images={mixed}", f"model={model}", "methods=[layercam,gradcam,lime]", "blocks=[stage3,stage5]",
+    done = explain(f"images={mixed}", f"model={model}", "methods=[layercam,gradcam]", "blocks=[stage3,stage5]",
                    "figures=1", "batch=2", "out=deep/results")  # fmt: skip
     assert done.returncode == 1, done.stderr
     out = tmp_path / "work" / "deep" / "results"
@@ -113,6 +110,17 @@ def test_writes_everything_and_lists_what_it_could_not_read(
     assert len(manifest["left_out"]) == 2
     assert not (out / "localisation.csv").exists()
     assert [path.name for path in out.parent.iterdir()] == ["results"]
+
+
+@pytest.mark.slow
+def test_superpixels_are_drawn_for_the_images_with_a_figure(
+    explain: Explain, model: Path, images: Path, tmp_path: Path
+) -> None:
+    done = explain(f"images={images}", f"model={model}", "methods=[gradcam,lime]", "blocks=[stage5]", "figures=2")
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "work" / "explanations" / "index.html").read_text(encoding="utf-8")
+    assert page.count("<h4>lime</h4>") == 2
+    assert page.count("Evidence for each class:") == 2
 
 
 @pytest.mark.parametrize("table", ["boxes", "masks"])
