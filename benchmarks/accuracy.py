@@ -19,12 +19,24 @@ from rich.table import Table
 RESULTS = Path(__file__).parent / "results" / "accuracy.json"
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 SEEDS = (0, 1, 2)
-_NEU = ("data=manifest", "data.path={data}/neu/manifest.csv", "data.test=rest", "search.refit=false")
+_NEU = (
+    "data=manifest",
+    "executor.threads=1",
+    "data.path={data}/neu/manifest.csv",
+    "data.test=rest",
+    "search.refit=false",
+)
 TASKS: dict[str, tuple[tuple[str, ...], str]] = {
     "neu_10": ((*_NEU, "data.max_train_per_class=10", "trainer.epochs=20", "search.trials=15"), "accuracy"),
-    "neu_150": ((*_NEU, "data.max_train_per_class=150", "search.trials=12"), "accuracy"),
+    "neu_150": ((*_NEU, "data.max_train_per_class=150", "search.trials=6"), "accuracy"),
     "magnetic_tile_groups": (
-        ("data=manifest", "data.path={data}/magnetic_tile/manifest.csv", "data.fit=pad", "search.trials=12"),
+        (
+            "data=manifest",
+            "executor.threads=1",
+            "data.path={data}/magnetic_tile/manifest.csv",
+            "data.fit=pad",
+            "search.trials=10",
+        ),
         "macro_f1",
     ),
 }

@@ -85,7 +85,13 @@ def _equal(net: nn.Module, blocks: OrderedDict[str, nn.Module], head: nn.Module,
                 if output.dim() != 4:
                     return False
             return torch.allclose(head(output), net(image), atol=1e-5, rtol=1e-4)
-    except (RuntimeError, TypeError, AttributeError, AssertionError):  # however a library refuses a wrong input
+    except (
+        RuntimeError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        AssertionError,
+    ):  # however a library refuses a wrong input
         return False
     finally:
         net.train(training)

@@ -110,6 +110,9 @@ class SearchStudy:
             if frozen.state is TrialState.WAITING:
                 self.study.ask()  # pops exactly this one: waiting trials are handed out in order
             self.study.tell(frozen.number, state=TrialState.FAIL)
+            # Its run may even say FINISHED: a driver can be killed between that and telling Optuna.
+            if run_id := frozen.user_attrs.get("run_id"):
+                self._tracker.kill(run_id)
         self._tracker.kill_open_runs(self._parent)
         return len(open_trials)
 
@@ -162,7 +165,8 @@ class SearchStudy:
         if len(latest) == 3 and set(latest) <= given_up:
             trial = attempts[latest[-1]][-1]
             raise StudyStalledError(
-                f"three slots in a row failed {most} times each; the last error: {trial.user_attrs['error']}"
+                f"three trials in a row failed {most} times each, the last with {trial.user_attrs['error']}; "
+                "the tracebacks are artifacts of their runs; raise search.max_attempts to try them again"
             )
         if len(filled) + len(self._active) >= self.settings.search.trials:
             return None
@@ -254,8 +258,7 @@ class SearchStudy:
         for slot, active in list(self._active.items()):
             executor.cancel(slot)
             self.study.tell(active.trial, state=TrialState.FAIL, skip_if_finished=True)
-            self._tracker.log(active.run_id, {}, tags={"status": "killed", "reason": "the search was interrupted"})
-            self._tracker.finish(active.run_id, "KILLED")
+            self._tracker.kill(active.run_id)
             del self._active[slot]
 
 

@@ -65,8 +65,11 @@ def print_winner(console: Console, winner: Winner) -> None:
     table.add_column("value", justify="right")
     table.add_column("95 % interval")
     for name, (low, high) in winner.intervals.items():
-        kind = "exact" if name == "accuracy" else "bootstrap"
-        table.add_row(name.replace("_", " "), f"{winner.test[name]:.4f}", f"{low:.4f} to {high:.4f} ({kind})")
+        if name != "accuracy" and low == high:  # a bootstrap of nothing but hits is no interval
+            interval = "unknown: no error to resample"
+        else:
+            interval = f"{low:.4f} to {high:.4f} ({'exact' if name == 'accuracy' else 'bootstrap'})"
+        table.add_row(name.replace("_", " "), f"{winner.test[name]:.4f}", interval)
     console.print(table)
 
 

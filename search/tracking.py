@@ -101,6 +101,11 @@ class Tracker:
         """Close a run as FINISHED, FAILED or KILLED."""
         self._client.set_terminated(run_id, status)
 
+    def kill(self, run_id: str) -> None:
+        """Close the run of a trial that was interrupted as KILLED, with its reason."""
+        self.log(run_id, {}, tags={"status": "killed", "reason": "the search was interrupted"})
+        self.finish(run_id, "KILLED")
+
     def kill_open_runs(self, parent: str) -> int:
         """Close every child run that an interrupted driver left RUNNING; returns how many there were."""
         runs = self._client.search_runs(
@@ -110,7 +115,7 @@ class Tracker:
             max_results=1000,
         )
         for run in runs:
-            self._client.set_terminated(run.info.run_id, "KILLED")
+            self.kill(run.info.run_id)
         return len(runs)
 
     def log_text(self, run_id: str, text: str, file: str) -> None:

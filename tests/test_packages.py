@@ -17,7 +17,7 @@ ALLOWED = {
     "lightning_modules": {"explain", "lightning_modules"},
     "search": {"explain", "lightning_modules", "search"},
 }
-COMMAND_LINE_OF_EXPLAIN = {"__main__.py", "command.py", "subject.py"}
+COMMAND_LINE_OF_EXPLAIN = {"__main__.py", "command.py"}
 
 
 def _imported_rooms(file: Path) -> set[str]:
@@ -76,7 +76,9 @@ def test_the_lock_pins_every_dependency_with_hashes_and_names_no_host() -> None:
 @pytest.mark.slow
 def test_a_wheel_finds_its_configuration_elsewhere(tmp_path: Path) -> None:
     source = tmp_path / "source"
-    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split(
+        "\n"
+    )
     for name in filter(None, listed):
         if name.startswith(("conf/", "explain/", "lightning_modules/", "search/", "README", "pyproject")):
             target = source / name

@@ -1,258 +1,436 @@
-"""The driver, with an executor and a tracker that only remember: slots, retries, interruptions, outcomes."""
+"""The driver, with an executor and a tracker that live in memory: slots, retries, pruning, interruptions."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict
+import logging
+import math
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
+from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
 from lightning_modules.errors import InputError
 from search.executor.protocol import Event, Failed, Finished, Job, Reported
-from search.settings import DataSettings, SearchSettings, Settings, TrainerSettings
+from search.sampler import slot_seed
+from search.settings import Settings
 from search.space import Space
 from search.study import SearchStudy, StudyStalledError, finished_trials, load_or_create
 from search.trial import EpochReport, TrialParams, TrialResult
-from search.winner import choose_winner
+from search.validation import parse
 
-EPOCHS = 4
-DEFAULT = TrialParams("momentum", 1.0, 3)
-SPACE = Space(("momentum", "adam"), (0.1, 10.0), (0, 8), DEFAULT)
-
-
-def _settings(trials: int = 6, **search: object) -> Settings:
-    chosen = {"trials": trials, "startup_trials": 3, "pruner_startup_trials": 2, "pruner_warmup_epochs": 1, **search}
-    return Settings(data=DataSettings(), search=SearchSettings(**chosen), trainer=TrainerSettings(epochs=EPOCHS))  # type: ignore[arg-type]
+EPOCHS = 3
+DEFAULT = TrialParams("momentum", 1.0, 4)
+SPACE = Space(("sgd", "momentum", "adam"), (0.1, 10.0), (0, 8), DEFAULT)
+CRASH = "Traceback (most recent call last):\n  ...\nMemoryError: 3 GB"
 
 
-def _score(params: TrialParams, epoch: int) -> float:
-    """A score that grows with the epochs and is best at depth 5."""
-    return 0.9 - 0.05 * abs(params.freeze_depth - 5) - 0.2 / (epoch + 1)
+def score(params: TrialParams) -> float:
+    """A smooth landscape with its best near factor 2 and depth 3."""
+    return math.exp(-(math.log(params.lr_factor / 2) ** 2) - ((params.freeze_depth - 3) / 8) ** 2)
 
 
-class FakeExecutor:
-    """Runs a job in `poll`, one event at a time; `fate(slot, attempt)` may say "crash", "diverge" or "stop"."""
+def curve(params: TrialParams) -> list[float]:
+    return [score(params) * (epoch + 1) / EPOCHS for epoch in range(EPOCHS)]
 
-    capacity = 1
 
-    def __init__(self, fate: Callable[[int, int], str] = lambda slot, attempt: "") -> None:
-        self.jobs: list[Job] = []
-        self.cancelled: list[int] = []
-        self._fate = fate
-        self._attempts: dict[int, int] = {}
-        self._curve: list[EpochReport] = []
-        self._go_on = True
+@dataclass
+class ScriptedExecutor:
+    """Plays, for the n-th job, what `script(n, job)` says: scores by epoch, or "crash", or "diverge"."""
+
+    script: Callable[[int, Job], list[float] | str] = lambda n, job: curve(job.params)
+    capacity: int = 1
+    jobs: list[Job] = field(default_factory=list)
+    cancelled: list[int] = field(default_factory=list)
+    interrupt_in: tuple[int, int] | None = None  # (n-th job, epoch)
+
+    def __post_init__(self) -> None:
+        self._playing: dict[int, Generator[Event, bool | None, None]] = {}
+        self._answers: dict[int, bool] = {}
 
     def submit(self, job: Job) -> None:
+        assert job.slot not in self._playing and len(self._playing) < self.capacity
+        self._playing[job.slot] = self._play(len(self.jobs), job)
         self.jobs.append(job)
-        self._curve, self._go_on = [], True
 
     def poll(self, timeout: float) -> Event | None:
-        job = self.jobs[-1]
-        attempt = self._attempts.get(job.slot, 0)
-        fate = self._fate(job.slot, attempt) if self._curve else ""
-        if fate == "stop":
-            raise KeyboardInterrupt
-        if fate == "crash":
-            self._attempts[job.slot] = attempt + 1
-            return Failed(job.slot, "Traceback\nRuntimeError: broken")
-        if not self._go_on or len(self._curve) == EPOCHS or fate == "diverge":
-            stopped = "diverged" if fate == "diverge" else None if self._go_on else "pruned"
-            best = max(self._curve, key=lambda r: r.value)
-            value = 0.0 if stopped == "diverged" else best.value
-            metrics = {"val_macro_f1": best.value}
-            result = TrialResult(value, best.epoch, metrics, tuple(self._curve), 1.0, 2.0, stopped)
-            return Finished(job.slot, result)
-        epoch = len(self._curve)
-        value = _score(job.params, epoch)
-        self._curve.append(EpochReport(epoch, 0, epoch, value, {"val_macro_f1": value}, 0.1))
-        return Reported(job.slot, self._curve[-1])
+        slot = next(iter(self._playing))
+        playing = self._playing.pop(slot)
+        event = playing.send(self._answers.pop(slot, None))
+        if isinstance(event, Reported):
+            self._playing[slot] = playing  # behind the others
+        return event
 
     def answer(self, slot: int, go_on: bool) -> None:
-        self._go_on = go_on
+        self._answers[slot] = go_on
 
     def cancel(self, slot: int) -> None:
         self.cancelled.append(slot)
+        self._playing.pop(slot, None)
 
     def close(self) -> None:
         pass
 
+    def _play(self, number: int, job: Job) -> Generator[Event, bool | None, None]:
+        script = self.script(number, job)
+        if script == "crash":
+            yield Failed(job.slot, CRASH)
+            return
+        diverge = script == "diverge"
+        values = [0.0] if diverge else script
+        reports: list[EpochReport] = []
+        stopped = None
+        for epoch, value in enumerate(values):
+            if self.interrupt_in == (number, epoch):
+                raise KeyboardInterrupt
+            assert isinstance(value, float)
+            metrics = {"val_macro_f1": value}
+            reports.append(EpochReport(epoch, 0, epoch, value, metrics, 0.1))
+            go_on = yield Reported(job.slot, reports[-1])
+            if diverge or not go_on:
+                stopped = "diverged" if diverge else "pruned"
+                break
+        best = max(range(len(reports)), key=lambda e: reports[e].value)
+        yield Finished(
+            job.slot, TrialResult(reports[best].value, best, reports[best].metrics, tuple(reports), 0.3, 1.0, stopped)
+        )
 
-class FakeTracker:
-    """Remembers the state of every run."""
+
+@dataclass
+class Run:
+    name: str
+    params: dict[str, Any]
+    tags: dict[str, Any]
+    metrics: list[tuple[int, dict[str, float]]] = field(default_factory=list)
+    texts: dict[str, str] = field(default_factory=dict)
+    status: str = "RUNNING"
+
+
+class MemoryTracker:
+    """What the driver needs of `Tracker`."""
 
     def __init__(self) -> None:
-        self.states: dict[str, str] = {}
-        self.tags: dict[str, dict[str, object]] = {}
-        self.texts: dict[str, str] = {}
+        self.runs: dict[str, Run] = {}
 
-    def start_trial(self, parent: str, name: str, params: object, tags: dict[str, object]) -> str:
-        run = f"run{len(self.states)}"
-        self.states[run] = "RUNNING"
-        self.tags[run] = dict(tags)
-        return run
+    def start_trial(self, parent: str, name: str, params: dict[str, Any], tags: dict[str, Any]) -> str:
+        run_id = f"run{len(self.runs)}"
+        self.runs[run_id] = Run(name, dict(params), dict(tags))
+        return run_id
 
-    def log(self, run: str, metrics: object, *, step: int = 0, tags: dict[str, object] | None = None) -> None:
-        self.tags[run].update(tags or {})
+    def log(self, run_id: str, metrics: dict[str, float], *, step: int = 0, tags: Any = None) -> None:
+        self.runs[run_id].metrics.append((step, dict(metrics)))
+        self.runs[run_id].tags.update(tags or {})
 
-    def log_text(self, run: str, text: str, file: str) -> None:
-        self.texts[run] = text
+    def log_text(self, run_id: str, text: str, file: str) -> None:
+        self.runs[run_id].texts[file] = text
 
-    def finish(self, run: str, status: str) -> None:
-        self.states[run] = status
+    def finish(self, run_id: str, status: str) -> None:
+        self.runs[run_id].status = status
+
+    def kill(self, run_id: str) -> None:
+        self.log(run_id, {}, tags={"status": "killed"})
+        self.finish(run_id, "KILLED")
 
     def kill_open_runs(self, parent: str) -> int:
-        still = [run for run, state in self.states.items() if state == "RUNNING"]
-        self.states.update(dict.fromkeys(still, "KILLED"))
-        return len(still)
+        left = [run_id for run_id, run in self.runs.items() if run.status == "RUNNING"]
+        for run_id in left:
+            self.kill(run_id)
+        return len(left)
 
 
-class Quiet:
-    def trial_started(self, slot: int, params: TrialParams, attempt: int) -> None: ...
-    def epoch(self, slot: int, report: EpochReport) -> None: ...
-    def trial_ended(self, slot: int, outcome: str, value: float | None) -> None: ...
-    def waiting(self) -> None: ...
+class Listener:
+    def __init__(self) -> None:
+        self.ended: list[tuple[int, str, float | None]] = []
+        self.started: list[tuple[int, int]] = []
+        self.epochs: list[int] = []
+
+    def trial_started(self, slot: int, params: TrialParams, attempt: int) -> None:
+        self.started.append((slot, attempt))
+
+    def epoch(self, slot: int, report: EpochReport) -> None:
+        self.epochs.append(slot)
+
+    def trial_ended(self, slot: int, outcome: str, value: float | None) -> None:
+        self.ended.append((slot, outcome, value))
+
+    def waiting(self) -> None:
+        pass
 
 
-def _driver(study: optuna.Study, tracker: FakeTracker, settings: Settings) -> SearchStudy:
-    return SearchStudy(settings, SPACE, study, tracker, "parent", Quiet())  # type: ignore[arg-type]
+def settings_of(**search: Any) -> Settings:
+    quick = {"trials": 8, "startup_trials": 3, "pruner_startup_trials": 2, "pruner_warmup_epochs": 1}
+    return parse({"search": quick | search, "trainer": {"epochs": EPOCHS}})
 
 
-def _new_study() -> optuna.Study:
-    return optuna.create_study(direction="maximize")
+class Bench:
+    """One study in memory, driven any number of times."""
+
+    def __init__(self, study: optuna.Study | None = None, **search: Any) -> None:
+        self.study = study or optuna.create_study(storage=InMemoryStorage(), direction="maximize")
+        self.tracker = MemoryTracker()
+        self.listener = Listener()
+        self.search = search
+
+    def driver(self, **search: Any) -> SearchStudy:
+        settings = settings_of(**{**self.search, **search})
+        return SearchStudy(settings, SPACE, self.study, self.tracker, "parent", self.listener)  # type: ignore[arg-type]
+
+    def run(self, executor: ScriptedExecutor | None = None, **search: Any) -> ScriptedExecutor:
+        executor = executor or ScriptedExecutor()
+        driver = self.driver(**search)
+        driver.repair()
+        driver.run(executor)
+        return executor
+
+    def slots(self) -> list[int]:
+        return [t.user_attrs["slot"] for t in finished_trials(self.study)]
+
+    def params(self) -> list[dict[str, Any]]:
+        return [t.params for t in finished_trials(self.study)]
 
 
-def _run(settings: Settings, fate: Callable[[int, int], str] = lambda s, a: "") -> tuple[optuna.Study, FakeTracker]:
-    study, tracker = _new_study(), FakeTracker()
-    _driver(study, tracker, settings).run(FakeExecutor(fate))
-    return study, tracker
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    level = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(logging.WARNING)
+    yield
+    optuna.logging.set_verbosity(level)
 
 
-def test_every_slot_is_filled_once_and_the_default_is_the_first() -> None:
-    study, tracker = _run(_settings(8))
-    trials = finished_trials(study)
-    assert [t.user_attrs["slot"] for t in trials] == list(range(8))
-    assert trials[0].params == asdict(DEFAULT)
-    assert {t.state for t in trials} == {TrialState.COMPLETE, TrialState.PRUNED}
-    assert set(tracker.states.values()) == {"FINISHED"}
-    pruned = [t for t in trials if t.state is TrialState.PRUNED]
-    assert all(t.user_attrs["reason"].startswith("median rule at epoch") for t in pruned)
-    assert all(t.user_attrs["outcome"] == "pruned" for t in pruned)
+def test_every_slot_is_filled_once_and_trial_0_is_the_default() -> None:
+    bench = Bench()
+    executor = bench.run()
+    assert [job.slot for job in executor.jobs] == bench.slots() == list(range(8))
+    assert executor.jobs[0].params == DEFAULT
+    assert [job.seed for job in executor.jobs] == [slot_seed(0, slot) for slot in range(8)]
+    assert len({str(p) for p in bench.params()}) == 8
+    assert bench.listener.started == [(slot, 0) for slot in range(8)]
+    assert bench.run().jobs == []
 
 
-@pytest.mark.parametrize("slot", range(5))
-def test_an_interruption_changes_no_parameter(slot: int) -> None:
-    undisturbed, _ = _run(_settings(5))
-    study, tracker = _new_study(), FakeTracker()
-    stops = iter([True])
-
-    def fate(current: int, attempt: int) -> str:
-        return "stop" if current == slot and next(stops, False) else ""
-
-    executor = FakeExecutor(fate)
-    with pytest.raises(KeyboardInterrupt):
-        _driver(study, tracker, _settings(5)).run(executor)
-    assert executor.cancelled == [slot]
-    assert "RUNNING" not in tracker.states.values()
-    again = _driver(study, tracker, _settings(5))
-    assert again.repair() == 0  # the books were closed already
-    again.run(FakeExecutor())
-    assert [t.params for t in finished_trials(study)] == [t.params for t in finished_trials(undisturbed)]
-    assert sorted(tracker.states.values()).count("KILLED") == 1
-    assert list(tracker.states.values()).count("FINISHED") == 5
+def test_runs_say_what_the_study_says() -> None:
+    bench = Bench()
+    bench.run()
+    assert len(bench.tracker.runs) == 8
+    for trial in finished_trials(bench.study):
+        run = bench.tracker.runs[trial.user_attrs["run_id"]]
+        assert run.status == "FINISHED"
+        assert {name: run.params[name] for name in trial.params} == trial.params
+        assert run.params["learning_rate"] == TrialParams(**trial.params).learning_rate
+        assert run.tags["slot"] == trial.user_attrs["slot"] and run.tags["optuna_trial"] == trial.number
+        assert run.tags["status"] == trial.user_attrs["outcome"]
+        by_step = {step: metrics for step, metrics in run.metrics if "epoch_seconds" in metrics}
+        assert {step: metrics["val_macro_f1"] for step, metrics in by_step.items()} == trial.intermediate_values
+        last = run.metrics[-1][1]
+        assert last["value"] == trial.user_attrs["value"] == last["final_val_macro_f1"]
+        if trial.state is TrialState.COMPLETE:
+            assert trial.values == [last["value"]] and len(trial.intermediate_values) == EPOCHS
 
 
-def test_what_a_killed_driver_left_open_is_repaired() -> None:
-    settings = _settings(3)
-    study, tracker = _new_study(), FakeTracker()
-    driver = _driver(study, tracker, settings)
-    job = driver._ask(0)  # killed here: the trial stays RUNNING
-    study.enqueue_trial(asdict(DEFAULT), user_attrs={"slot": 1, "attempt": 0})  # and here: another stays WAITING
-    driver = _driver(study, tracker, settings)
+def test_a_poor_trial_is_pruned_with_its_reason() -> None:
+    bench = Bench(pruner_startup_trials=2)
+    bench.run(ScriptedExecutor(lambda n, job: [0.5, 0.6, 0.7] if n < 3 else [0.1, 0.1, 0.1]))
+    outcomes = [t.user_attrs["outcome"] for t in finished_trials(bench.study)]
+    assert outcomes == ["complete"] * 3 + ["pruned"] * 5
+    pruned = finished_trials(bench.study)[3]
+    assert pruned.state is TrialState.PRUNED and pruned.user_attrs["reason"] == "median rule at epoch 2"
+    assert sorted(pruned.intermediate_values) == [1, 2]
+    assert bench.tracker.runs[pruned.user_attrs["run_id"]].tags["reason"] == "median rule at epoch 2"
+
+
+def test_without_a_pruner_every_trial_runs_its_full_length() -> None:
+    bench = Bench(pruner="none")
+    bench.run(ScriptedExecutor(lambda n, job: [1.0 / (n + 1)] * EPOCHS))
+    assert all(t.state is TrialState.COMPLETE for t in finished_trials(bench.study))
+
+
+def test_nothing_is_pruned_after_its_last_epoch() -> None:
+    bench = Bench(pruner_warmup_epochs=EPOCHS - 1)
+    bench.run(ScriptedExecutor(lambda n, job: [1.0 / (n + 1)] * EPOCHS))
+    assert all(t.state is TrialState.COMPLETE for t in finished_trials(bench.study))
+
+
+def test_a_diverged_trial_is_finished_and_never_the_best() -> None:
+    bench = Bench()
+    bench.run(ScriptedExecutor(lambda n, job: "diverge" if n == 2 else curve(job.params)))
+    trial = finished_trials(bench.study)[2]
+    assert (trial.state, trial.user_attrs["outcome"]) == (TrialState.PRUNED, "diverged")
+    assert trial.user_attrs["value"] == 0 and "not finite in epoch 1" in trial.user_attrs["reason"]
+    assert bench.tracker.runs[trial.user_attrs["run_id"]].status == "FINISHED"
+    assert bench.listener.ended[2] == (2, "diverged", 0.0)
+
+
+def test_a_crashed_trial_is_tried_again_with_the_same_parameters() -> None:
+    bench = Bench()
+    executor = bench.run(ScriptedExecutor(lambda n, job: "crash" if n in (3, 4) else curve(job.params)))
+    attempts = [job for job in executor.jobs if job.slot == 3]
+    assert len(attempts) == 3 and len({(job.params, job.seed) for job in attempts}) == 1
+    assert bench.slots() == list(range(8))
+    failed = [t for t in bench.study.trials if t.state is TrialState.FAIL]
+    assert [t.user_attrs["error"] for t in failed] == ["MemoryError: 3 GB"] * 2
+    runs = [bench.tracker.runs[t.user_attrs["run_id"]] for t in failed]
+    assert all((r.status, r.texts, r.tags["status"]) == ("FAILED", {"traceback.txt": CRASH}, "failed") for r in runs)
+    untouched = Bench()
+    untouched.run()
+    assert bench.params() == untouched.params()
+
+
+def test_a_slot_is_given_up_after_max_attempts_and_another_takes_its_place() -> None:
+    bench = Bench(max_attempts=2)
+    executor = bench.run(ScriptedExecutor(lambda n, job: "crash" if job.slot == 1 else curve(job.params)))
+    assert [job.slot for job in executor.jobs].count(1) == 2
+    assert bench.slots() == [0, *range(2, 9)]
+
+
+def test_three_slots_given_up_in_a_row_end_the_study_and_more_attempts_continue_it() -> None:
+    bench = Bench(max_attempts=2)
+    executor = ScriptedExecutor(lambda n, job: curve(job.params) if job.slot < 2 else "crash")
+    with pytest.raises(StudyStalledError, match=r"three trials in a row failed 2 times.*MemoryError: 3 GB"):
+        bench.run(executor)
+    assert [job.slot for job in executor.jobs] == [0, 1, 2, 2, 3, 3, 4, 4]
+    with pytest.raises(StudyStalledError, match=r"search\.max_attempts"):
+        bench.run()
+    bench.run(max_attempts=3)
+    assert bench.slots() == list(range(8))
+
+
+@pytest.mark.parametrize("epoch", [0, EPOCHS - 1])
+@pytest.mark.parametrize("killed", [False, True], ids=["Ctrl-C", "kill -9"])
+@pytest.mark.parametrize("job", range(8))
+def test_an_interrupted_study_draws_the_same_parameters(
+    job: int, killed: bool, epoch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undisturbed = Bench()
+    undisturbed.run()
+    bench = Bench()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        if killed:
+            patch.setattr(SearchStudy, "_abandon", lambda self, executor: None)
+        bench.run(ScriptedExecutor(interrupt_in=(job, epoch)))
+    assert bench.slots() == list(range(job))
+    states = {t.state for t in bench.study.trials}
+    assert (TrialState.RUNNING in states) is killed
+    bench.run()
+    assert bench.params() == undisturbed.params()
+    assert [t.values for t in finished_trials(bench.study)] == [t.values for t in finished_trials(undisturbed.study)]
+    assert {t.state for t in bench.study.trials} <= {TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL}
+    statuses = [run.status for run in bench.tracker.runs.values()]
+    assert statuses.count("KILLED") == 1 and statuses.count("FINISHED") == 8
+    assert [run.tags["status"] for run in bench.tracker.runs.values()].count("killed") == 1
+
+
+def test_interruptions_do_not_count_as_failed_attempts() -> None:
+    bench = Bench(max_attempts=1)
+    for _ in range(4):
+        with pytest.raises(KeyboardInterrupt):
+            bench.run(ScriptedExecutor(interrupt_in=(0, 1)))
+    bench.run()
+    assert bench.slots() == list(range(8))
+
+
+def test_repair_closes_running_and_waiting_trials() -> None:
+    bench = Bench()
+    driver = bench.driver()
+    bench.study.enqueue_trial({"optimizer": "sgd", "lr_factor": 1.0, "freeze_depth": 2}, user_attrs={"slot": 0})
+    bench.study.ask()
+    bench.study.enqueue_trial({"optimizer": "adam", "lr_factor": 1.0, "freeze_depth": 2}, user_attrs={"slot": 1})
+    assert [t.state for t in bench.study.trials] == [TrialState.RUNNING, TrialState.WAITING]
     assert driver.repair() == 2
-    assert {t.state for t in study.trials} == {TrialState.FAIL}
-    assert tracker.states == {"run0": "KILLED"}
-    executor = FakeExecutor()
-    driver.run(executor)
-    assert executor.jobs[0].params == job.params
-    assert executor.jobs[0].seed == job.seed
-    assert len(finished_trials(study)) == 3
+    assert [t.state for t in bench.study.trials] == [TrialState.FAIL] * 2
+    assert driver.repair() == 0
+    bench.run()
+    assert bench.slots() == list(range(8)) and bench.params()[0]["optimizer"] == "momentum"
 
 
-def test_a_crashed_trial_is_asked_again_with_the_same_parameters() -> None:
-    study, tracker = _new_study(), FakeTracker()
-    executor = FakeExecutor(lambda slot, attempt: "crash" if slot == 1 and attempt < 2 else "")
-    _driver(study, tracker, _settings(3)).run(executor)
-    tried = [job.params for job in executor.jobs if job.slot == 1]
-    assert len(tried) == 3
-    assert len(set(tried)) == 1
-    assert len(finished_trials(study)) == 3
-    assert list(tracker.states.values()).count("FAILED") == 2
-    assert set(tracker.texts.values()) == {"Traceback\nRuntimeError: broken"}
+def test_a_run_that_was_finished_before_its_trial_was_told_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench()
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(SearchStudy, "_abandon", lambda self, executor: None)
+        tell = bench.study.tell
+
+        def killed_before_telling(trial: optuna.Trial, *arguments: Any, **more: Any) -> Any:
+            if trial.number == 2:
+                raise SystemExit
+            return tell(trial, *arguments, **more)
+
+        patch.setattr(bench.study, "tell", killed_before_telling)
+        bench.run()
+    assert [run.status for run in bench.tracker.runs.values()] == ["FINISHED"] * 3
+    bench.run()
+    assert [run.status for run in bench.tracker.runs.values()].count("FINISHED") == 8 == len(bench.slots())
 
 
-def test_a_slot_that_always_crashes_is_given_up_and_another_takes_its_place() -> None:
-    study, _ = _run(_settings(4), lambda slot, attempt: "crash" if slot == 2 else "")
-    assert [t.user_attrs["slot"] for t in finished_trials(study)] == [0, 1, 3, 4]
-    assert sum(t.state is TrialState.FAIL for t in study.trials) == 3
+def test_more_trials_continue_a_finished_study() -> None:
+    bench = Bench()
+    bench.run(trials=3)
+    assert bench.slots() == [0, 1, 2]
+    bench.run(trials=8)
+    whole = Bench()
+    whole.run()
+    assert bench.params() == whole.params()
+    assert bench.run(trials=4).jobs == []
 
 
-def test_a_study_in_which_everything_crashes_stops() -> None:
-    with pytest.raises(StudyStalledError, match=r"three slots in a row failed 3 times each; .* RuntimeError: broken"):
-        _run(_settings(10), lambda slot, attempt: "crash")
+def test_a_stop_lets_the_running_trial_end() -> None:
+    bench = Bench()
+    executor = ScriptedExecutor()
+    bench.driver().run(executor, stopping=lambda: len(executor.jobs) == 3)
+    assert bench.slots() == [0, 1, 2]
+    assert executor.cancelled == []
 
 
-def test_a_diverged_trial_is_finished_with_the_worst_value() -> None:
-    study, tracker = _run(_settings(3), lambda slot, attempt: "diverge" if slot == 1 else "")
-    diverged = finished_trials(study)[1]
-    assert diverged.state is TrialState.PRUNED
-    assert diverged.user_attrs["outcome"] == "diverged"
-    assert diverged.user_attrs["value"] == 0.0
-    assert "not finite" in diverged.user_attrs["reason"]
-    assert [t["status"] for t in tracker.tags.values()].count("diverged") == 1
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_the_seed_decides(sampler: str) -> None:
+    first, second, other = Bench(sampler=sampler), Bench(sampler=sampler), Bench(sampler=sampler)
+    first.run()
+    second.run()
+    settings = parse({**_plain(other), "seed": 1})
+    driver = SearchStudy(settings, SPACE, other.study, other.tracker, "parent", other.listener)  # type: ignore[arg-type]
+    driver.run(ScriptedExecutor())
+    assert first.params() == second.params()
+    assert first.params()[0] == other.params()[0]
+    assert first.params()[1:] != other.params()[1:]
 
 
-def test_more_trials_later_continue_the_study() -> None:
-    study, tracker = _run(_settings(3))
-    first = [t.params for t in finished_trials(study)]
-    _driver(study, tracker, _settings(6)).run(FakeExecutor())
-    assert [t.params for t in finished_trials(study)][:3] == first
-    whole, _ = _run(_settings(6))
-    assert [t.params for t in finished_trials(study)] == [t.params for t in finished_trials(whole)]
+def _plain(bench: Bench) -> dict[str, Any]:
+    from search.validation import to_plain
+
+    plain: dict[str, Any] = to_plain(settings_of(**bench.search))
+    return plain
 
 
-def test_a_study_of_other_settings_is_not_continued(tmp_path: Path) -> None:
+def test_several_at_a_time_fill_the_same_slots() -> None:
+    bench = Bench()
+    executor = bench.run(ScriptedExecutor(capacity=3))
+    assert sorted(job.slot for job in executor.jobs) == bench.slots() == list(range(8))
+    crashing = Bench()
+    crashing.run(ScriptedExecutor(lambda n, job: "crash" if n % 4 == 1 else curve(job.params), capacity=3))
+    assert len(crashing.slots()) == 8
+
+
+def test_folds_are_pruned_by_step_not_by_epoch() -> None:
+    bench = Bench()
+    settings = parse({"search": {"trials": 1}, "trainer": {"epochs": EPOCHS}, "data": {"folds": 2}})
+    driver = SearchStudy(settings, SPACE, bench.study, bench.tracker, "parent", bench.listener)  # type: ignore[arg-type]
+    driver.run(ScriptedExecutor(lambda n, job: [0.1 * (step + 1) for step in range(2 * EPOCHS)]))
+    assert sorted(bench.study.trials[0].intermediate_values) == list(range(1, 2 * EPOCHS + 1))
+
+
+def test_a_study_in_a_journal_is_continued_by_the_same_identity_only(tmp_path: Path) -> None:
     path = tmp_path / "studies" / "s.journal"
-    load_or_create(path, "s", {"seed": 0, "data.size": [96, 96]}, fresh=False)
-    _, existed = load_or_create(path, "s", {"seed": 0, "data.size": [96, 96]}, fresh=False)
-    assert existed
-    with pytest.raises(InputError, match=r"study 's' was made with data.size=\[96, 96\], now \[64, 64\]"):
-        load_or_create(path, "s", {"seed": 0, "data.size": [64, 64]}, fresh=False)
-    study, existed = load_or_create(path, "s", {"seed": 0, "data.size": [64, 64]}, fresh=True)
+    identity = {"seed": 0, "data.size": (32, 32), "data.path": "강판"}
+    study, existed = load_or_create(path, "s", identity, fresh=False)
     assert not existed
-    assert study.trials == []
-
-
-@pytest.mark.parametrize(
-    ("trials", "slot"),
-    [
-        ([(0, 2, 0.8), (1, 5, 0.8), (2, 4, 0.7)], 1),  # of equals the deeper, cheaper freeze
-        ([(0, 5, 0.8), (1, 5, 0.8)], 0),  # then the earlier
-        ([(0, 8, 0.8), (1, 0, 0.81)], 1),  # better accuracy beats cheapness
-    ],
-)
-def test_the_winner_is_the_best_and_of_equals_the_cheaper(trials: list[tuple[int, int, float]], slot: int) -> None:
-    study = _new_study()
-    for number, depth, value in trials:
-        study.enqueue_trial(asdict(TrialParams("adam", 1.0, depth)))
-        trial = study.ask()
-        SPACE.suggest(trial)
-        trial.set_user_attr("slot", number)
-        study.tell(trial, value)
-    winner = choose_winner(study)
-    assert winner is not None
-    assert winner.user_attrs["slot"] == slot
-    assert choose_winner(_new_study()) is None
+    Bench(study).run(trials=2)
+    again, existed = load_or_create(path, "s", identity, fresh=False)
+    assert existed and len(finished_trials(again)) == 2
+    before = path.read_bytes()
+    with pytest.raises(InputError, match=r"study 's' was made with seed=0, now 1; take another search\.study"):
+        load_or_create(path, "s", {**identity, "seed": 1}, fresh=False)
+    assert path.read_bytes() == before
+    anew, existed = load_or_create(path, "s", {**identity, "seed": 1}, fresh=True)
+    assert not existed and finished_trials(anew) == []
