@@ -145,7 +145,9 @@ class SearchSettings:
     startup_trials: int = setting(8, "trials drawn at random before the sampler learns", low=1, high=10_000)
     pruner: str = setting("median", "rule that stops a poor trial early", choices=("median", "halving", "none"))
     pruner_startup_trials: int = setting(4, "finished trials before the median rule stops any", low=1, high=10_000)
-    pruner_warmup_epochs: int = setting(2, "epochs no trial is stopped in (median rule)", unit="epochs", low=0)
+    pruner_warmup_epochs: int = setting(
+        2, "epochs every trial is given before the median rule may stop it", unit="epochs", low=1
+    )
     halving_factor: int = setting(3, "one in this many trials passes a rung (halving rule)", low=2, high=16)
     max_attempts: int = setting(3, "how often a trial lost to a crash is tried in all", low=1, high=10, identity=False)
     fresh: bool = setting(False, "forget an earlier study of the same name and start anew", identity=False)
