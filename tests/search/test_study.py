@@ -162,7 +162,7 @@ class Listener:
 
 
 def settings_of(**search: Any) -> Settings:
-    quick = {"trials": 8, "startup_trials": 3, "pruner_startup_trials": 2, "pruner_warmup_epochs": 1}
+    quick = {"trials": 8, "startup_trials": 3, "pruner_startup_trials": 2, "pruner_warmup_epochs": 2}
     return parse({"search": quick | search, "trainer": {"epochs": EPOCHS}})
 
 
@@ -249,7 +249,7 @@ def test_without_a_pruner_every_trial_runs_its_full_length() -> None:
 
 
 def test_nothing_is_pruned_after_its_last_epoch() -> None:
-    bench = Bench(pruner_warmup_epochs=EPOCHS - 1)
+    bench = Bench(pruner_warmup_epochs=EPOCHS)
     bench.run(ScriptedExecutor(lambda n, job: [1.0 / (n + 1)] * EPOCHS))
     assert all(t.state is TrialState.COMPLETE for t in finished_trials(bench.study))
 
@@ -298,7 +298,7 @@ def test_three_slots_given_up_in_a_row_end_the_study_and_more_attempts_continue_
     assert bench.slots() == list(range(8))
 
 
-@pytest.mark.parametrize("epoch", [0, EPOCHS - 1])
+@pytest.mark.parametrize("epoch", [0, 1])
 @pytest.mark.parametrize("killed", [False, True], ids=["Ctrl-C", "kill -9"])
 @pytest.mark.parametrize("job", range(8))
 def test_an_interrupted_study_draws_the_same_parameters(
