@@ -1,0 +1,131 @@
+"""Runs as MLflow keeps them: batches, states, figures, data sets, and stores that several processes open."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from mlflow import MlflowClient
+
+from search.tracking import Tracker, tracking_uri
+
+
+@pytest.fixture(scope="module")
+def tracker(tracking_root: Path) -> Tracker:
+    return Tracker(tracking_root, "of test_tracking 강판")
+
+
+@pytest.fixture(scope="module")
+def client(tracking_root: Path) -> MlflowClient:
+    return MlflowClient(tracking_uri(tracking_root))
+
+
+@pytest.fixture
+def parent(tracker: Tracker) -> str:
+    return tracker.start_parent("study", {"seed": 0}, {"study": "study"})
+
+
+def _artifacts(client: MlflowClient, run_id: str) -> Path:
+    return Path(unquote(urlparse(client.get_run(run_id).info.artifact_uri).path))
+
+
+def test_nothing_leaves_the_machine_and_no_pickle_is_loaded() -> None:
+    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
+    assert os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] == "false"
+
+
+def test_the_store_is_sqlite_with_a_write_ahead_log_and_artifacts_beside_it(
+    tracker: Tracker, client: MlflowClient, tracking_root: Path
+) -> None:
+    with sqlite3.connect(tracking_root / "mlflow.db") as database:
+        assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    experiment = client.get_experiment(tracker.experiment_id)
+    assert experiment.name == "of test_tracking 강판"
+    assert experiment.artifact_location == (tracking_root / "artifacts").as_uri()
+    assert Tracker(tracking_root, "of test_tracking 강판").experiment_id == tracker.experiment_id
+
+
+def test_parameters_of_any_number_and_length_are_logged(tracker: Tracker, client: MlflowClient) -> None:
+    params = {f"p{number}": number for number in range(250)} | {"long": "x" * 10_000, "none": None, "한글": "개재물"}
+    run_id = tracker.start_parent("many", params, {"n": 3})
+    run = client.get_run(run_id)
+    assert len(run.data.params) == 253
+    assert (
+        run.data.params["p249"] == "249" and run.data.params["한글"] == "개재물" and run.data.params["none"] == "None"
+    )
+    assert run.data.params["long"].startswith("x" * 5000) and run.data.params["long"].endswith("…")
+    assert run.data.tags["n"] == "3" and run.info.run_name == "many" and run.info.status == "RUNNING"
+
+
+def test_metrics_of_an_epoch_are_one_batch_and_infinite_ones_are_left_out(
+    tracker: Tracker, client: MlflowClient, parent: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches: list[int] = []
+    log_batch = MlflowClient.log_batch
+
+    def counted(self: MlflowClient, run_id: str, **more: object) -> object:
+        batches.append(len(more.get("metrics", ())))  # type: ignore[arg-type]
+        return log_batch(self, run_id, **more)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", counted)
+    trial = tracker.start_trial(parent, "t00", {}, {})
+    batches.clear()
+    for step in (1, 2):
+        values = {"loss": 1.0 / step, "f1": 0.5, "nan": float("nan"), "inf": float("inf"), "low": -float("inf")}
+        tracker.log(trial, values, step=step, tags={"status": f"epoch {step}"})
+    assert batches == [2, 2]
+    assert [(m.step, m.value) for m in client.get_metric_history(trial, "loss")] == [(1, 1.0), (2, 0.5)]
+    run = client.get_run(trial)
+    assert set(run.data.metrics) == {"loss", "f1"}
+    assert run.data.tags["status"] == "epoch 2" and run.data.tags["mlflow.parentRunId"] == parent
+
+
+@pytest.mark.parametrize("status", ["FINISHED", "FAILED", "KILLED"])
+def test_a_run_is_closed_as_said(tracker: Tracker, client: MlflowClient, parent: str, status: str) -> None:
+    tracker.finish(parent, status)
+    assert client.get_run(parent).info.status == status
+    tracker.resume_parent(parent)
+    assert client.get_run(parent).info.status == "RUNNING"
+    tracker.finish(parent, "FINISHED")
+
+
+def test_open_runs_of_this_study_alone_are_killed(tracker: Tracker, client: MlflowClient, parent: str) -> None:
+    other = tracker.start_parent("other", {}, {})
+    done, lost, foreign = (tracker.start_trial(p, "t", {}, {"status": "running"}) for p in (parent, parent, other))
+    tracker.finish(done, "FINISHED")
+    assert tracker.kill_open_runs(parent) == 1
+    assert tracker.kill_open_runs(parent) == 0
+    assert [client.get_run(r).info.status for r in (done, lost, foreign, parent)] == [
+        "FINISHED", "KILLED", "RUNNING", "RUNNING",
+    ]  # fmt: skip
+    tags = client.get_run(lost).data.tags
+    assert (tags["status"], tags["reason"]) == ("killed", "the search was interrupted")
+
+
+def test_texts_tables_and_figures_are_artifacts(tracker: Tracker, client: MlflowClient, parent: str) -> None:
+    tracker.log_text(parent, "Traceback 강", "traceback.txt")
+    tracker.log_table(parent, pd.DataFrame({"class": ["점"], "f1": [0.5]}), "test/per_class.json")
+    figure = Figure()
+    figure.subplots().plot([0, 1])
+    tracker.log_figure(parent, figure, "figures/curve.png")
+    folder = _artifacts(client, parent)
+    assert (folder / "traceback.txt").read_text(encoding="utf-8") == "Traceback 강"
+    assert json.loads((folder / "test" / "per_class.json").read_text()) == {
+        "columns": ["class", "f1"],
+        "data": [["점", 0.5]],
+    }
+    assert (folder / "figures" / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_data_set_is_an_input_with_its_digest(tracker: Tracker, client: MlflowClient, parent: str) -> None:
+    counts = pd.DataFrame({"class": ["점", "세로"], "train": [3, 4], "test": [1, 0]})
+    tracker.log_dataset(parent, counts, name="강판", source="a/b", digest="0123456789abcdef" * 2)
+    (found,) = client.get_run(parent).inputs.dataset_inputs
+    assert found.dataset.name == "강판" and found.dataset.digest == "0123456789abcdef" * 2
+    assert json.loads(found.dataset.profile) == {"num_rows": 2, "num_elements": 6}
