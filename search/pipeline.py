@@ -29,6 +29,7 @@ from search.study_run import log_outcome, parent_run
 from search.summary import print_trials, print_where, print_winner
 from search.task import Task, build_task, choose_device
 from search.tracking import Tracker
+from search.trial import TrialCancelledError
 from search.winner import Winner, choose_winner, crown_winner, recorded_winner
 
 __all__ = ["InterruptedSearchError", "SearchOutcome", "run_search"]
@@ -141,7 +142,7 @@ def _run_study(
             log_outcome(task, study, tracker, parent, winner)
         tracker.log(parent, {f"seconds_{phase}": value for phase, value in clock.seconds.items()})
         status = "FINISHED"
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, TrialCancelledError):  # the latter: Ctrl-C while the winner is refitted
         raise InterruptedSearchError(_continue_line(study, settings)) from None
     finally:
         tracker.finish(parent, status)
