@@ -88,6 +88,9 @@ def run_search(settings: Settings, console: Console) -> SearchOutcome:
     nearest = next(place for place in (root, *root.absolute().parents) if place.exists())
     if not nearest.is_dir():
         raise InputError(f"tracking.root must be a folder, got {printable(root)}: {printable(nearest)} is a file")
+    if any(c in "?%" or "\udc80" <= c <= "\udcff" for c in str(root.resolve())):
+        # It becomes part of a URL: MLflow would open another file, or try for minutes to open none.
+        raise InputError(f"tracking.root must be a path without ? and %, in UTF-8, got {printable(root.resolve())}")
     # A first build for two classes finds wrong names, weights, sizes and depths before any image is read.
     build = partial(backbones.build, settings.model.name, size=settings.data.size, weights=settings.model.weights)
     space = build_space(settings.space, build(classes=2, seed=settings.seed))
