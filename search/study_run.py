@@ -26,6 +26,7 @@ def parent_run(settings: Settings, study: optuna.Study, tracker: Tracker, task: 
     if existing is not None:
         tracker.resume_parent(existing)
         return str(existing)
+    tracker.kill_open_study(name)
     parent = tracker.start_parent(
         name,
         flatten(settings),
@@ -36,11 +37,15 @@ def parent_run(settings: Settings, study: optuna.Study, tracker: Tracker, task: 
             **{f"version.{package}": found for package, found in package_versions().items()},
         },
     )
-    counts = _counts(task)
-    frame = pd.DataFrame({"class": list(task.classes), **{s: list(c.values()) for s, c in counts.items()}})
-    source = str(settings.data.path or "simulated")
-    tracker.log_dataset(parent, frame, name=name, source=source, digest=task.index.digest)
-    tracker.log_figure(parent, histogram_figure(counts), "figures/classes.png")
+    try:
+        counts = _counts(task)
+        frame = pd.DataFrame({"class": list(task.classes), **{s: list(c.values()) for s, c in counts.items()}})
+        source = str(settings.data.path or "simulated")
+        tracker.log_dataset(parent, frame, name=name, source=source, digest=task.index.digest)
+        tracker.log_figure(parent, histogram_figure(counts), "figures/classes.png")
+    except BaseException:  # Ctrl-C included: the study does not know this run yet, so nobody else would close it
+        tracker.kill(parent)
+        raise
     study.set_user_attr("parent", parent)
     return parent
 

@@ -78,7 +78,7 @@ class Tracker:
         return self._start(name, params, {**tags, "mlflow.parentRunId": parent})
 
     def _start(self, name: str, params: Mapping[str, Any], tags: Mapping[str, Any]) -> str:
-        run = self._client.create_run(self.experiment_id, run_name=name, tags={k: str(v) for k, v in tags.items()})
+        run = self._client.create_run(self.experiment_id, run_name=name, tags={k: _short(v) for k, v in tags.items()})
         run_id: str = run.info.run_id
         rows = [Param(k, _short(v)) for k, v in params.items()]
         for start in range(0, len(rows), 100):  # MLflow's limit of one batch
@@ -95,14 +95,14 @@ class Tracker:
         """Log metrics and tags in one batch. Values that are not finite are left out: they break MLflow's charts."""
         now = int(time.time() * 1000)
         rows = [Metric(k, float(v), now, step) for k, v in metrics.items() if abs(float(v)) < float("inf")]
-        self._client.log_batch(run_id, metrics=rows, tags=[RunTag(k, str(v)) for k, v in (tags or {}).items()])
+        self._client.log_batch(run_id, metrics=rows, tags=[RunTag(k, _short(v)) for k, v in (tags or {}).items()])
 
     def finish(self, run_id: str, status: str) -> None:
         """Close a run as FINISHED, FAILED or KILLED."""
         self._client.set_terminated(run_id, status)
 
     def kill(self, run_id: str) -> None:
-        """Close the run of a trial that was interrupted as KILLED, with its reason."""
+        """Close a run that was interrupted as KILLED, with its reason."""
         self.log(run_id, {}, tags={"status": "killed", "reason": "the search was interrupted"})
         self.finish(run_id, "KILLED")
 
@@ -117,6 +117,15 @@ class Tracker:
         for run in runs:
             self.kill(run.info.run_id)
         return len(runs)
+
+    def kill_open_study(self, study: str) -> None:
+        """Close the runs of a killed driver of this study that did not live to note its run in the study."""
+        runs = self._client.search_runs(
+            [self.experiment_id], f"tags.study = '{study}' and attributes.status = 'RUNNING'", max_results=1000
+        )
+        for run in runs:
+            self.kill_open_runs(run.info.run_id)
+            self.kill(run.info.run_id)
 
     def log_text(self, run_id: str, text: str, file: str) -> None:
         """Log a text artifact."""
@@ -135,7 +144,7 @@ class Tracker:
         with warnings.catch_warnings():
             # Hints on schemas and sources for tables that are themselves the data; ours only counts images.
             warnings.simplefilter("ignore", UserWarning)
-            dataset = from_pandas(counts, source=source, name=name, digest=digest[:32])
+            dataset = from_pandas(counts, source=_short(source), name=name, digest=digest[:32])
             entity = DatasetInput(dataset._to_mlflow_entity(), tags=[InputTag("mlflow.data.context", "training")])
         self._client.log_inputs(run_id, [entity])
 
@@ -171,5 +180,6 @@ class Tracker:
 
 
 def _short(value: Any) -> str:
-    text = str(value)
+    # Names of files may hold bytes that are not UTF-8, which no database takes.
+    text = os.fsencode(str(value)).decode("utf-8", "backslashreplace")
     return text if len(text) <= _PARAM_LIMIT else text[: _PARAM_LIMIT - 1] + "…"
