@@ -118,6 +118,8 @@ IMAGES = {
     "default depth outside": (["space.freeze_depth=[0,3]", "space.default_freeze_depth=5"], ["in 0..3", "got 5"]),
     "images too small": (["data.size=[16,96]"], ["needs images of at least 32 x 32 pixels", "got 16 x 96"]),
     "root is a file": (["tracking.root={bad}/no_label.csv"], ["tracking.root must be a folder", "no_label.csv"]),
+    "root that is no URL": (["tracking.root=100%41"], ["tracking.root must be a path without ? and %", "100%41"]),
+    "root that is not UTF-8": (["tracking.root=lot\udcff"], ["tracking.root must be a path", "UTF-8", "lot\\xff"]),
     "root below a file": (
         ["tracking.root={bad}/no_label.csv/runs"],
         ["tracking.root must be a folder", "no_label.csv is a file"],

@@ -108,6 +108,23 @@ def test_open_runs_of_this_study_alone_are_killed(tracker: Tracker, client: Mlfl
     assert (tags["status"], tags["reason"]) == ("killed", "the search was interrupted")
 
 
+def test_what_a_killed_driver_left_of_this_study_is_closed(tracker: Tracker, client: MlflowClient, parent: str) -> None:
+    lost, other = (tracker.start_parent("s", {}, {"study": name}) for name in ("lost", "other"))
+    child = tracker.start_trial(lost, "t", {}, {})
+    tracker.kill_open_study("lost")
+    states = [client.get_run(run).info.status for run in (lost, child, other, parent)]
+    assert states == ["KILLED", "KILLED", "RUNNING", "RUNNING"]
+
+
+def test_bytes_that_are_not_text_are_escaped(tracker: Tracker, client: MlflowClient) -> None:
+    run_id = tracker.start_parent("odd", {"path": "lot\udcff"}, {"where": "lot\udcff"})
+    tracker.log(run_id, {}, tags={"reason": "no file caf\udce9"})
+    run = client.get_run(run_id)
+    assert run.data.params["path"] == run.data.tags["where"] == "lot\\xff"
+    assert run.data.tags["reason"] == "no file caf\\xe9"
+    tracker.log_dataset(run_id, pd.DataFrame({"class": ["a"]}), name="s", source="lot\udcff", digest="0" * 32)
+
+
 def test_texts_tables_and_figures_are_artifacts(tracker: Tracker, client: MlflowClient, parent: str) -> None:
     tracker.log_text(parent, "Traceback 강", "traceback.txt")
     tracker.log_table(parent, pd.DataFrame({"class": ["점"], "f1": [0.5]}), "test/per_class.json")

@@ -1,0 +1,208 @@
+"""Whole searches on a tiny folder, through the command line: what is printed, logged and kept agrees."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import optuna
+import pytest
+from mlflow import MlflowClient
+
+from lightning_modules.model_file import load_model
+from search.study import finished_trials, open_storage
+from search.tracking import tracking_uri
+
+Run = Callable[..., SimpleNamespace]
+
+
+def _study(root: Path, name: str) -> optuna.Study:
+    return optuna.load_study(study_name=name, storage=open_storage(root / "studies" / f"{name}.journal"))
+
+
+@pytest.fixture(scope="module")
+def client(tracking_root: Path) -> MlflowClient:
+    return MlflowClient(tracking_uri(tracking_root), registry_uri=tracking_uri(tracking_root))
+
+
+def _children(client: MlflowClient, parent: str) -> list[Any]:
+    experiment = client.get_run(parent).info.experiment_id
+    return list(client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent}'", order_by=["tags.slot"]))
+
+
+def test_what_is_printed(finished: SimpleNamespace) -> None:
+    lines = finished.outcome.out.splitlines()
+    assert lines[0] == "Images: 36 in 3 classes; 24 train, 6 validation, 6 test."
+    assert lines[1] == "Network: efficientnet_lite0, pre-trained weights, 8 blocks on cpu."
+    assert lines[2] == "Study: tiny, 4 trials."
+    assert [line.split()[:2] for line in lines[3:7]] == [["trial", str(slot)] for slot in range(4)]
+    assert lines[3].split()[2:5] == ["momentum", "lr=0.01", "freeze=4"]  # the default
+    text = finished.outcome.out
+    assert "Test scores on 6 images, read once" in text
+    assert f"Look at it: python -m search.ui tracking.root={finished.root}" in text
+    assert finished.outcome.err == ""
+
+
+def test_runs_and_study_agree(finished: SimpleNamespace, client: MlflowClient) -> None:
+    study = _study(finished.root, finished.study)
+    trials = finished_trials(study)
+    parent = study.user_attrs["parent"]
+    runs = {int(run.data.tags["slot"]): run for run in _children(client, parent)}
+    assert sorted(runs) == [t.user_attrs["slot"] for t in trials] == [0, 1, 2, 3]
+    for trial in trials:
+        run = runs[trial.user_attrs["slot"]]
+        assert (run.info.status, run.data.tags["status"]) == ("FINISHED", trial.user_attrs["outcome"])
+        assert {n: run.data.params[n] for n in trial.params} == {n: str(v) for n, v in trial.params.items()}
+        for name in ("value", "seconds", "epoch_equivalents", "epochs", "best_epoch"):
+            assert run.data.metrics[name] == pytest.approx(trial.user_attrs[name], rel=1e-12)
+        history = client.get_metric_history(run.info.run_id, "val_macro_f1")
+        assert {m.step: m.value for m in history} == trial.intermediate_values
+        assert set(run.data.metrics) >= {"train_loss", "train_accuracy", "val_loss", "val_weighted_f1", "epoch_seconds"}
+
+
+def test_the_parent_run_is_complete(finished: SimpleNamespace, client: MlflowClient, stripes: Path) -> None:
+    study = _study(finished.root, finished.study)
+    run = client.get_run(study.user_attrs["parent"])
+    winner = study.user_attrs["winner"]
+    assert run.info.status == "FINISHED" and run.info.run_name == "tiny"
+    assert run.data.params["data.path"] == str(stripes) and run.data.params["trainer.epochs"] == "2"
+    for name, value in winner["test"].items():
+        assert run.data.metrics[f"test_{name}"] == value
+    for name, (low, high) in winner["intervals"].items():
+        assert (run.data.metrics[f"test_{name}_low"], run.data.metrics[f"test_{name}_high"]) == (low, high)
+        assert low <= winner["test"][name] <= high
+    assert run.data.metrics["best_value"] == winner["value"] == max(t.values[0] for t in study.trials if t.values)
+    phases = {"images", "network", "tracking", "warmup", "trials", "winner", "figures"}
+    assert {f"seconds_{phase}" for phase in phases} <= set(run.data.metrics)
+    assert {"commit", "data_digest", "version.torch", "version.mlflow", "winner"} <= set(run.data.tags)
+    (dataset,) = run.inputs.dataset_inputs
+    assert dataset.dataset.digest == run.data.tags["data_digest"][:32]
+    names = {
+        artifact.path for folder in ("figures", "test") for artifact in client.list_artifacts(run.info.run_id, folder)
+    }
+    assert names == {
+        "figures/classes.png", "figures/training_curves.png", "figures/confusion.png",
+        "test/per_class.json", "test/confusion.json",
+    }  # fmt: skip
+
+
+def test_the_registered_model_tells_the_images_apart(
+    finished: SimpleNamespace, client: MlflowClient, stripes: Path
+) -> None:
+    study = _study(finished.root, finished.study)
+    winner = study.user_attrs["winner"]
+    version = client.get_model_version("thawline", winner["version"])
+    assert version.run_id == study.user_attrs["parent"]
+    logged = client.get_logged_model(version.source.removeprefix("models:/"))
+    model = load_model(Path(logged.artifact_location.removeprefix("file://")) / "artifacts" / "model")
+    assert model.card.classes == tuple(sorted(folder.name for folder in stripes.iterdir()))
+    assert (model.card.size, model.card.freeze_depth) == ((32, 32), winner["params"]["freeze_depth"])
+    files = sorted(stripes.rglob("*.png"), key=os.fsencode)
+    hits = [model.card.classes[int(model.probabilities(model.read(f)).argmax())] == f.parent.name for f in files]
+    assert sum(hits) > len(hits) / 2  # a third by chance
+
+
+def test_the_same_command_again_trains_nothing_and_reads_no_test_image(
+    finished: SimpleNamespace, client: MlflowClient, run_search: Run
+) -> None:
+    before = _study(finished.root, finished.study)
+    runs = len(_children(client, before.user_attrs["parent"]))
+    again = run_search(*finished.arguments)  # in a process of its own
+    assert again.code == 0, again.err
+    after = _study(finished.root, finished.study)
+    assert "Study: tiny, complete with 4 finished trials." in again.out
+    assert "trial   0" not in again.out
+    assert again.out.split("Best 4 of 4")[1] == finished.outcome.out.split("Best 4 of 4")[1]
+    assert after.user_attrs["test_reads"] == 1
+    assert after.user_attrs["winner"] == before.user_attrs["winner"]
+    assert len(after.trials) == 4 and len(_children(client, after.user_attrs["parent"])) == runs
+    assert client.get_run(after.user_attrs["parent"]).info.status == "FINISHED"
+
+
+def test_more_trials_continue_and_fresh_starts_anew(
+    tiny: tuple[str, ...], tracking_root: Path, run_search_warm: Run
+) -> None:
+    arguments = (*tiny, "search.study=continued")
+    assert run_search_warm(*arguments, "search.trials=2", "trainer.epochs=1").code == 0
+    first = _kept(_study(tracking_root, "continued"))
+    more = run_search_warm(*arguments, "search.trials=3", "trainer.epochs=1")
+    assert "Study: continued, continued with 2 of 3 trials finished." in more.out
+    second = _kept(_study(tracking_root, "continued"))
+    assert len(first.params) == 2 and len(second.params) == 3
+    assert second.params[:2] == first.params
+    assert second.attrs["test_reads"] == 1 + (second.attrs["winner"] != first.attrs["winner"])
+    anew = run_search_warm(*arguments, "search.trials=1", "trainer.epochs=1", "search.fresh=true")
+    assert anew.code == 0 and "Study: continued, 1 trials." in anew.out
+    third = _kept(_study(tracking_root, "continued"))
+    assert len(third.params) == 1 and third.attrs["parent"] != first.attrs["parent"]
+
+
+def _kept(study: optuna.Study) -> SimpleNamespace:
+    """What the study holds now; the study itself reads its journal again at every look."""
+    return SimpleNamespace(params=[t.params for t in study.trials], attrs=study.user_attrs)
+
+
+def test_folds(tiny: tuple[str, ...], tracking_root: Path, client: MlflowClient, run_search_warm: Run) -> None:
+    outcome = run_search_warm(
+        *tiny, "search.study=folds", "data.folds=2", "search.trials=1", "trainer.epochs=1", "search.pruner=none"
+    )
+    assert outcome.code == 0, outcome.err
+    assert "validation in 2 folds, " in outcome.out.splitlines()[0]
+    study = _study(tracking_root, "folds")
+    (trial,) = finished_trials(study)
+    history = client.get_metric_history(trial.user_attrs["run_id"], "val_macro_f1")
+    assert [m.step for m in sorted(history, key=lambda m: m.step)] == [1, 2]
+    assert trial.values[0] == pytest.approx(sum(m.value for m in history) / 2)
+    trained, tested = study.user_attrs["winner"]["images"]
+    assert trained + tested == 36
+
+
+def test_lenet5(tiny: tuple[str, ...], tracking_root: Path, run_search_warm: Run) -> None:
+    outcome = run_search_warm(*tiny, "search.study=lenet", "model=lenet5", "search.trials=2", "trainer.epochs=1")
+    assert outcome.code == 0, outcome.err
+    assert "Network: lenet5, random weights, 3 blocks on cpu." in outcome.out
+    assert [t.params["freeze_depth"] for t in finished_trials(_study(tracking_root, "lenet"))] == [0, 0]
+
+
+def test_bad_images_are_set_aside_by_name(
+    tmp_path: Path, make_stripes: Callable[..., Path], tiny: tuple[str, ...], tracking_root: Path, run_search_warm: Run
+) -> None:
+    """The folder itself has a name that is not UTF-8, so every line and every parameter that shows it must cope."""
+    root = make_stripes(tmp_path / os.fsdecode(b"lot\xff 3"), {"a": 8, "b": 8})
+    (root / "a" / os.fsdecode(b"none \xe9.png")).touch()
+    arguments = [a for a in tiny if not a.startswith("data.path")]
+    outcome = run_search_warm(
+        *arguments, f"data.path={root}", "data.on_bad=set_aside", "model=lenet5", "search.trials=1",
+        "trainer.epochs=1", "search.study=set aside",
+    )  # fmt: skip
+    assert outcome.code == 0, outcome.err
+    assert "Set aside: 1 inputs." in outcome.out
+    assert "none \\xe9.png: empty file (0 bytes)" in outcome.out
+    assert outcome.err == ""
+
+
+def test_no_run_is_left_open(finished: SimpleNamespace) -> None:
+    with sqlite3.connect(finished.root / "mlflow.db") as database:
+        studies = database.execute(
+            "select r.name, r.status from runs r join tags t on t.run_uuid = r.run_uuid and t.key = 'study'"
+        ).fetchall()
+    ours = {name: status for name, status in studies if name in ("tiny", "continued", "folds", "lenet", "set aside")}
+    assert set(ours.values()) == {"FINISHED"}
+
+
+def test_nothing_is_written_outside_the_tracking_root(
+    finished: SimpleNamespace, run_search_warm: Run, tmp_path: Path
+) -> None:
+    assert run_search_warm(*finished.arguments, cwd=tmp_path).code == 0
+    assert list(tmp_path.iterdir()) == []
+    assert {entry.name for entry in finished.root.iterdir()} <= {
+        "artifacts", "cache", "mlflow.db", "mlflow.db-shm", "mlflow.db-wal", "mlflow.lock", "studies",
+    }  # fmt: skip
+    assert not list((finished.root / "studies").glob("*.owner.json"))
+    lines = (finished.root / "studies" / "tiny.journal").read_text().splitlines()
+    assert all(isinstance(json.loads(line), dict) for line in lines)
