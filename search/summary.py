@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 
 import optuna
 from optuna.trial import TrialState
@@ -79,7 +80,7 @@ def print_where(console: Console, *, root: Path, experiment: str, study: str, wi
         f"Runs: experiment {experiment!r} in {root / 'mlflow.db'}, parent run {winner.run_id}.\n"
         f"Model: models:/{model_name}@challenger (version {winner.version}).\n"
         f"Study: {root / 'studies'}, {study!r}.\n"
-        f"Look at it: python -m search.ui" + ("" if root == Path("mlruns") else f" tracking.root={root}"),
+        f"Look at it: python -m search.ui" + ("" if root == Path("mlruns") else f" {quote(f'tracking.root={root}')}"),
         highlight=False,
         soft_wrap=True,
     )
