@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# Laws must not fail because a machine is busy: no time limits, and the same examples everywhere.
+settings.register_profile("thawline", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("thawline")
 
 
 @pytest.fixture(autouse=True, scope="session")
