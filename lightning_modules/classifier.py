@@ -21,7 +21,8 @@ __all__ = ["Classifier"]
 
 
 class Classifier(pl.LightningModule):
-    """Trains what lies behind the freeze depth; batches are (activations at the cut (B, C, H, W), labels (B,)).
+    """Trains what lies behind the freeze depth; batches are (activations at the cut (B, C, H, W), labels (B,), share),
+    share being how much a micro-batch counts in its batch's gradient (see `datamodule.ActivationBatches`).
 
     Nothing is logged by step. `epoch_metrics` grows by one row an epoch: training loss and accuracy in train mode,
     then the validation scores after thawed batch-norm was re-estimated.
@@ -88,15 +89,15 @@ class Classifier(pl.LightningModule):
         self._correct = torch.zeros((), device=self.device)
         self._seen = 0
 
-    def training_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
-        """Cross-entropy of one batch."""
-        activations, labels = batch
+    def training_step(self, batch: tuple[Tensor, Tensor, float]) -> Tensor:
+        """Cross-entropy of one batch or micro-batch."""
+        activations, labels, share = batch
         logits = self.net.suffix(activations, self.freeze_depth)
         loss = F.cross_entropy(logits, labels, weight=self.class_weights)
         self._loss += loss.detach() * len(labels)
         self._correct += (logits.detach().argmax(1) == labels).sum()
         self._seen += len(labels)
-        return loss
+        return loss if share == 1 else loss * share
 
     def on_train_epoch_end(self) -> None:
         """Close the epoch; Lightning runs validation before this hook, so the row may exist already."""
@@ -117,9 +118,9 @@ class Classifier(pl.LightningModule):
         self.reestimate()
         self._outputs = []
 
-    def validation_step(self, batch: tuple[Tensor, Tensor]) -> None:
+    def validation_step(self, batch: tuple[Tensor, Tensor, float]) -> None:
         """Keep the logits: scores are taken over the whole validation set at once."""
-        activations, labels = batch
+        activations, labels, _ = batch
         self._outputs.append((self.net.suffix(activations, self.freeze_depth), labels))
 
     def on_validation_epoch_end(self) -> None:

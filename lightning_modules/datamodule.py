@@ -12,17 +12,30 @@ from torch import Tensor
 
 from lightning_modules.activation_cache import ActivationCache
 
-__all__ = ["ActivationBatches", "ActivationData"]
+__all__ = ["ActivationBatches", "ActivationData", "view_order"]
 
 _EVALUATION_BATCH = 128
 
 
-class ActivationBatches:
-    """One pass over images per iteration: (activations (B, C, H, W), labels (B,)).
+def view_order(rows: int, views: int, seed: int) -> NDArray[np.int64]:
+    """(rows, views + 1): for each image a seeded permutation of the plain image, 0, and its views.
 
-    In training every pass has another seeded order, and each image shows another of its views: a seeded permutation
-    of the plain image and its views, so that after views + 1 passes it has shown each once. Batches are of nearly
-    equal size, so none is left with the single image that batch-norm cannot use.
+    One order for all trials: what the first pass of one trial has stored is what the first pass of the next one reads.
+    """
+    order = np.tile(np.arange(views + 1), (rows, 1))
+    shuffled: NDArray[np.int64] = np.random.default_rng([seed, 0]).permuted(order, axis=1)
+    return shuffled
+
+
+class ActivationBatches:
+    """One pass over images per iteration: (activations (B, C, H, W), labels (B,), share).
+
+    The share is by how much the loss of a micro-batch counts in its batch's gradient: images x parts / images of the
+    batch, 1 where batches are not split.
+
+    In training every pass has another seeded order, and each image shows another of its views as `view_order` says, so
+    that after views + 1 passes it has shown each once. Batches are of nearly equal size, so none is left with the
+    single image that batch-norm cannot use.
 
     Args:
         cache: where activations come from.
@@ -30,8 +43,10 @@ class ActivationBatches:
         rows: (N,) row of each image.
         labels: (N,) its class.
         batch_size: largest number of images in a batch, >= 1.
-        views: number of augmented views; None reads the plain image in the order given.
-        seed: of order and views.
+        view_order: (rows of the index, views + 1) view that each image shows in each pass (see `view_order`); None
+            reads the plain image in the order given.
+        seed: of the order of images.
+        parts: micro-batches a batch is split into.
     """
 
     def __init__(
@@ -42,8 +57,9 @@ class ActivationBatches:
         labels: NDArray[np.int64],
         *,
         batch_size: int,
-        views: int | None = None,
+        view_order: NDArray[np.int64] | None = None,
         seed: int = 0,
+        parts: int = 1,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be 1 or more, got {batch_size}")
@@ -52,25 +68,25 @@ class ActivationBatches:
         self._cache, self._cut = cache, cut
         self._rows, self._labels = rows, torch.from_numpy(labels)
         self._count = -(-len(rows) // batch_size)
-        self._views, self._seed = views, seed
+        self._seed, self._parts = seed, parts
+        self._view_order = None if view_order is None else view_order[rows]
         self._pass = 0
-        if views is not None:
-            rng = np.random.default_rng([seed, 0])
-            self._view_order = rng.permuted(np.tile(np.arange(views + 1), (len(rows), 1)), axis=1)
 
     def __len__(self) -> int:
-        return self._count
+        return self._count * self._parts
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        if self._views is None:
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, float]]:
+        if self._view_order is None:
             order, views = np.arange(len(self._rows)), np.zeros(len(self._rows), np.int64)
         else:
             order = np.random.default_rng([self._seed, 1, self._pass]).permutation(len(self._rows))
-            views = self._view_order[:, self._pass % (self._views + 1)]
+            views = self._view_order[:, self._pass % self._view_order.shape[1]]
             self._pass += 1
-        for chosen in np.array_split(order, self._count):
-            activations = self._cache.at(self._cut, self._rows[chosen], views[chosen])
-            yield activations, self._labels[torch.from_numpy(chosen)].to(activations.device)
+        for batch in np.array_split(order, self._count):
+            for chosen in np.array_split(batch, self._parts):
+                activations = self._cache.at(self._cut, self._rows[chosen], views[chosen])
+                labels = self._labels[torch.from_numpy(chosen)].to(activations.device)
+                yield activations, labels, len(chosen) * self._parts / len(batch)
 
 
 class ActivationData(pl.LightningDataModule):
@@ -83,9 +99,10 @@ class ActivationData(pl.LightningDataModule):
         train: rows to train on.
         val: rows to validate on; may be empty.
         batch_size: of training.
-        views: number of augmented views.
-        statistics: how many plain training images re-estimate batch-norm.
-        seed: of order, views and the choice of those images.
+        view_order: see `ActivationBatches`.
+        statistics: rows of the training images whose plain view re-estimates batch-norm.
+        seed: of the order of images.
+        parts: micro-batches a training batch is split into.
     """
 
     def __init__(
@@ -97,15 +114,17 @@ class ActivationData(pl.LightningDataModule):
         val: NDArray[np.int64],
         *,
         batch_size: int,
-        views: int,
-        statistics: int,
+        view_order: NDArray[np.int64],
+        statistics: NDArray[np.int64],
         seed: int,
+        parts: int = 1,
     ) -> None:
         super().__init__()
-        self._train = ActivationBatches(cache, cut, train, labels[train], batch_size=batch_size, views=views, seed=seed)
+        self._train = ActivationBatches(
+            cache, cut, train, labels[train], batch_size=batch_size, view_order=view_order, seed=seed, parts=parts
+        )
         self._val = ActivationBatches(cache, cut, val, labels[val], batch_size=_EVALUATION_BATCH)
-        chosen = np.random.default_rng([seed, 2]).permutation(train)[:statistics]
-        self._statistics = ActivationBatches(cache, cut, chosen, labels[chosen], batch_size=batch_size)
+        self._statistics = ActivationBatches(cache, cut, statistics, labels[statistics], batch_size=batch_size)
 
     def train_dataloader(self) -> ActivationBatches:
         """Training batches, shuffled anew in each pass."""
@@ -117,4 +136,4 @@ class ActivationData(pl.LightningDataModule):
 
     def statistics(self) -> Iterable[Tensor]:
         """Activations (B, C, H, W) of the plain training images that re-estimate batch-norm."""
-        return (activations for activations, _ in self._statistics)
+        return (activations for activations, *_ in self._statistics)

@@ -6,7 +6,8 @@ Kumar et al. 2022, arXiv 2202.10054).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -62,7 +63,7 @@ def fit_linear_probe(
 
 def warm_up_head(
     head: nn.Module,
-    batches: Iterable[tuple[Tensor, Tensor]],
+    batches: Iterable[Sequence[Any]],
     classes: int,
     *,
     passes: int = 1,
@@ -77,7 +78,8 @@ def warm_up_head(
 
     Args:
         head: maps (N, C, H, W) to logits.
-        batches: gives (activations (B, C, H, W), labels (B,)) of the training images, perhaps in other views each time.
+        batches: gives (activations (B, C, H, W), labels (B,), ...) of the training images, perhaps in other views each
+            time.
         classes: number of classes.
         passes: how often the probe goes through `batches` to see every view.
         weight: (classes,) weights of the loss, or None.
@@ -93,7 +95,7 @@ def warm_up_head(
             with torch.no_grad():
                 labels = []
                 for _ in range(passes):
-                    for x, y in batches:
+                    for x, y, *_ in batches:
                         head(x)
                         labels.append(y)
         finally:
@@ -108,7 +110,7 @@ def warm_up_head(
         optimizer = torch.optim.Adam(head.parameters(), lr=1e-3)
         head.train()
         for _ in range(epochs):
-            for x, y in batches:
+            for x, y, *_ in batches:
                 optimizer.zero_grad()
                 F.cross_entropy(head(x), y, weight=weight).backward()  # type: ignore[no-untyped-call]
                 optimizer.step()

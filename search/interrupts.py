@@ -11,13 +11,36 @@ __all__ = ["InterruptFlag", "graceful_interrupts"]
 
 
 class InterruptFlag:
-    """Whether the user asked to stop after the trials that run now."""
+    """Whether the user asked to stop after the trials that run now; asking it is where a stop at once is raised."""
 
     def __init__(self) -> None:
         self.requested = False
+        self._held = False
+        self._waiting: BaseException | None = None
 
     def __call__(self) -> bool:
+        if self._waiting is not None:
+            raise self._waiting
         return self.requested
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Within the block a stop is raised where this flag is asked, and at the end, but nowhere between.
+
+        Raised in the middle of a write, it left a lock or half a record of Optuna's journal behind.
+        """
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+        self()
+
+    def stop(self, how: BaseException) -> None:
+        """Raise `how`, now or where the flag is asked next."""
+        if not self._held:
+            raise how
+        self._waiting = how
 
 
 @contextmanager
@@ -28,18 +51,19 @@ def graceful_interrupts(say: Callable[[str], None]) -> Iterator[InterruptFlag]:
         say: shows a line to the user.
 
     Yields:
-        A flag that the first Ctrl-C sets; the second raises KeyboardInterrupt, SIGTERM raises SystemExit(143).
+        A flag that the first Ctrl-C sets; the second stops with KeyboardInterrupt, SIGTERM with SystemExit(143).
     """
     flag = InterruptFlag()
 
     def on_interrupt(signum: int, frame: FrameType | None) -> None:
         if flag.requested:
-            raise KeyboardInterrupt
-        flag.requested = True
-        say("Stopping after the running trial; press Ctrl-C again to stop now.")
+            flag.stop(KeyboardInterrupt())
+        else:
+            flag.requested = True
+            say("Stopping after the running trial; press Ctrl-C again to stop now.")
 
     def on_terminate(signum: int, frame: FrameType | None) -> None:
-        raise SystemExit(143)
+        flag.stop(SystemExit(143))
 
     before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
     signal.signal(signal.SIGINT, on_interrupt)

@@ -18,6 +18,8 @@ from lightning_modules import backbones
 from lightning_modules.allocator import keep_freed_memory
 from lightning_modules.errors import InputError, printable
 from search.executor.inline import InlineExecutor
+from search.executor.local import LocalExecutor
+from search.executor.protocol import Executor
 from search.interrupts import InterruptFlag, graceful_interrupts
 from search.ownership import owned
 from search.preparation import default_name, describe_data, identity, load, split
@@ -139,7 +141,7 @@ def _run_study(
             _run_trials(settings, clock, task, driver, progress, stopping, len(before))
             if stopping.requested:
                 raise InterruptedSearchError(_continue_line(study, settings))
-            with clock("winner"), console.status("Refitting and testing the winner"):
+            with clock("winner"), console.status("Refitting and testing the winner"), stopping.held():
                 winner = _winner(task, study, tracker, parent, stopping)
         with clock("figures"):
             log_outcome(task, study, tracker, parent, winner)
@@ -171,13 +173,21 @@ def _run_trials(
         return
     with clock("warmup"):
         for fold in task.splits.folds:
-            task.start_net(fold.train)
-    executor = InlineExecutor(task)
+            task.warm_head(fold.train, task.net.depth)
+    executor = _executor(task, progress)
     try:
-        with clock("trials"), progress.shown():
+        with clock("trials"), progress.shown(), stopping.held():
             driver.run(executor, stopping)
     finally:
         executor.close()
+
+
+def _executor(task: Task, progress: StudyProgress) -> Executor:
+    settings = task.settings
+    if settings.executor.name == "inline":
+        return InlineExecutor(task)
+    cache = settings.tracking.root / "cache"
+    return LocalExecutor(task, cache=cache, workers=settings.executor.workers, on_note=progress.note)
 
 
 def _winner(task: Task, study: optuna.Study, tracker: Tracker, parent: str, stopping: InterruptFlag) -> Winner:

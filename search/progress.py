@@ -95,6 +95,10 @@ class StudyProgress:
         self._console.print(line + self._remaining(", about {} left"), highlight=False, soft_wrap=True)
         self.waiting()
 
+    def note(self, line: str) -> None:
+        """Show a line about something other than a trial."""
+        self._console.print(line, markup=False, highlight=False)
+
     def waiting(self) -> None:
         """See `StudyListener`."""
         if self._live is not None:

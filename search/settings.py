@@ -201,9 +201,21 @@ class TrackingSettings:
 class ExecutorSettings:
     """Where trials run."""
 
-    name: str = setting("inline", "inline: one trial at a time, in this process", choices=("inline",), identity=False)
+    name: str = setting(
+        "inline",
+        "inline: one trial at a time, in this process; local: worker processes that live as long as the search",
+        choices=("inline", "local"),
+        identity=False,
+    )
+    workers: int = setting(
+        1, "trials that run at the same time (executor=local only)", unit="processes", low=1, high=256, identity=False
+    )
     threads: int | None = setting(
-        None, "threads of a trial; null is every core this process may use", unit="threads", low=1, high=1024
+        None,
+        "threads of a trial; null shares out the cores that this process may use among the workers",
+        unit="threads",
+        low=1,
+        high=1024,
     )
 
 

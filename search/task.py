@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,16 +18,19 @@ from lightning_modules import backbones
 from lightning_modules.activation_cache import ActivationCache
 from lightning_modules.blocknet import BlockNet
 from lightning_modules.cost import block_flops
-from lightning_modules.datamodule import ActivationBatches
+from lightning_modules.datamodule import ActivationBatches, view_order
 from lightning_modules.errors import InputError
 from lightning_modules.image_index import ImageIndex
 from lightning_modules.image_store import ImageSet
-from lightning_modules.probe import warm_up_head
 from lightning_modules.splits import Splits
 from lightning_modules.views import Views, apply_views
+from lightning_modules.warm_start import HeadStore, fit_head, warm_depth
 from search.settings import Settings
 
-__all__ = ["Task", "build_task", "choose_device", "state_digest"]
+__all__ = ["Task", "build_task", "choose_device", "state_digest", "statistics_rows"]
+
+_WARMUP_BATCH = 128
+_WARMUP_PASSES = 2  # the plain image or a view, and another one: five passes gave no better head
 
 
 def choose_device(accelerator: str) -> torch.device:
@@ -62,6 +66,8 @@ class Task:
         flops: forward operations by block, head last.
         device: where trials run.
         inputs: (rows, views) -> images (B, 3, H, W) in [0, 1]; view 0 is the plain image.
+        view_order: (rows, views + 1) view that each image shows in each pass over the training images.
+        heads: warm heads, on disk.
     """
 
     settings: Settings
@@ -72,7 +78,8 @@ class Task:
     flops: tuple[int, ...]
     device: torch.device
     inputs: Callable[[NDArray[np.int64], NDArray[np.int64]], Tensor]
-    _heads: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    view_order: NDArray[np.int64]
+    heads: HeadStore
 
     @property
     def index(self) -> ImageIndex:
@@ -91,24 +98,34 @@ class Task:
         counts = np.bincount(self.index.labels[rows], minlength=len(self.classes))
         return torch.tensor(len(rows) / (len(self.classes) * np.maximum(counts, 1)), dtype=torch.float32)
 
-    def start_net(self, rows: NDArray[np.int64]) -> BlockNet:
-        """A copy of the pre-trained network whose head is warmed up on the images `rows`, once for equal rows."""
+    def start_net(self, rows: NDArray[np.int64], depth: int) -> BlockNet:
+        """A copy of the pre-trained network, its head warmed up on the images `rows` for this freeze depth."""
         net = deepcopy(self.net)
         if self.net.pretrained and self.settings.trainer.warmup:
-            key = hashlib.blake2b(rows.tobytes()).hexdigest()
-            if key not in self._heads:
-                self._heads[key] = self._warm_head(rows)
-            net.head.load_state_dict(self._heads[key])
+            net.head.load_state_dict(self.warm_head(rows, depth))
         return net
 
-    def _warm_head(self, rows: NDArray[np.int64]) -> dict[str, Tensor]:
-        views, seed = self.settings.data.views, self.settings.seed
-        head = deepcopy(self.net.head)
-        batches = ActivationBatches(
-            self.cache, self.net.depth, rows, self.index.labels[rows], batch_size=128, views=views, seed=seed
+    def warm_head(self, rows: NDArray[np.int64], depth: int) -> dict[str, Tensor]:
+        """State of the head that trials on `rows` at this depth start from (`warm_start`), fitted once."""
+        depth = warm_depth(self.net, depth)
+        made_of = (rows.tobytes(), depth, self.settings.trainer.class_weights, self.settings.seed, self.classes)
+        name = hashlib.blake2b(repr(made_of).encode(), digest_size=16).hexdigest()
+        return self.heads.get(name, partial(self._fit_head, rows, depth))
+
+    def _fit_head(self, rows: NDArray[np.int64], depth: int) -> dict[str, Tensor]:
+        labels, seed = self.index.labels, self.settings.seed
+        chosen = statistics_rows(self.settings, rows)
+        batches = partial(ActivationBatches, self.cache, depth)
+        return fit_head(
+            self.net,
+            depth,
+            batches(rows, labels[rows], batch_size=_WARMUP_BATCH, view_order=self.view_order, seed=seed),
+            [x for x, *_ in batches(chosen, labels[chosen], batch_size=self.settings.trainer.batch_size)],
+            classes=len(self.classes),
+            passes=min(_WARMUP_PASSES, self.view_order.shape[1]),
+            weight=self.class_weights(rows),
+            seed=seed,
         )
-        warm_up_head(head, batches, len(self.classes), passes=views + 1, weight=self.class_weights(rows), seed=seed)
-        return {name: tensor.detach().clone() for name, tensor in head.state_dict().items()}
 
 
 def build_task(
@@ -137,13 +154,12 @@ def build_task(
         chosen = parameters.select(torch.from_numpy(rows), torch.from_numpy(numbers))
         return apply_views(pixels, chosen.to(device))
 
-    used = np.unique(np.concatenate([np.concatenate([f.train, f.val]) for f in splits.folds]))
-    pairs = np.stack([a.ravel() for a in np.meshgrid(used, np.arange(data.views + 1), indexing="ij")], axis=1)
+    order = view_order(len(images.index.records), data.views, settings.seed)
     key = hashlib.blake2b(
         repr(
             (
-                images.index.digest, sorted(r.digest for r in images.index.records), used.tobytes(), state_digest(net),
-                views, data.size, data.fit, settings.trainer.activations,
+                images.index.digest, sorted(r.digest for r in images.index.records), splits.digest, state_digest(net),
+                views, data.size, data.fit, settings.trainer.activations, settings.trainer.batch_norm_images,
             )
         ).encode(),
         digest_size=16,
@@ -151,11 +167,40 @@ def build_task(
     activations = ActivationCache(
         net,
         inputs,
-        pairs.astype(np.int64),
+        _shards(splits, order, data.views, partial(statistics_rows, settings)),
         precision=settings.trainer.activations,
         folder=cache / "activations",
         key=key,
         capacity=int(settings.trainer.cache_gigabytes * 1e9),
+        measure=True,
         on_note=on_note,
     )
-    return Task(settings, images, splits, net, activations, block_flops(net, data.size), device, inputs)
+    flops = block_flops(net, data.size)
+    heads = HeadStore(cache / "activations" / key, device)
+    return Task(settings, images, splits, net, activations, flops, device, inputs, order, heads)
+
+
+def statistics_rows(settings: Settings, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The rows among these training rows whose plain images re-estimate batch-norm, the same for all trials."""
+    return np.random.default_rng([settings.seed, 2]).permutation(rows)[: settings.trainer.batch_norm_images]
+
+
+def _shards(
+    splits: Splits,
+    order: NDArray[np.int64],
+    views: int,
+    statistics: Callable[[NDArray[np.int64]], NDArray[np.int64]],
+) -> list[NDArray[np.int64]]:
+    """What is stored together: the plain images that every evaluation reads, then what each training pass adds."""
+
+    def pairs(rows: NDArray[np.int64], shown: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.stack([rows, shown], axis=1).astype(np.int64)
+
+    plain = np.unique(np.concatenate([part for f in splits.folds for part in (f.val, statistics(f.train))]))
+    trained = np.unique(np.concatenate([f.train for f in splits.folds]))
+    shards = [pairs(plain, np.zeros_like(plain))]
+    for number in range(views + 1):
+        shown = order[trained, number]
+        new = (shown > 0) | ~np.isin(trained, plain)
+        shards.append(pairs(trained[new], shown[new]))
+    return shards

@@ -19,7 +19,7 @@ from lightning_modules.classifier import Classifier
 from lightning_modules.cost import epoch_equivalents
 from lightning_modules.datamodule import ActivationData
 from lightning_modules.optimizers import OPTIMIZERS
-from search.task import Task
+from search.task import Task, statistics_rows
 
 __all__ = ["EpochReport", "TrialCancelledError", "TrialParams", "TrialResult", "run_trial", "train_final"]
 
@@ -31,6 +31,7 @@ _HARMLESS = (
     r".*module\(s\) in eval mode at the start.*",  # frozen blocks are, and must stay so
     ".*treespec, LeafSpec.*",  # inside Lightning, about PyTorch
 )
+_SMALLEST_MICRO_BATCH = 4  # batch-norm over fewer images is noise
 _PRECISION = {"float32": "32-true", "bfloat16": "bf16-mixed"}
 
 
@@ -87,6 +88,9 @@ class TrialResult:
         seconds: wall time.
         epoch_equivalents: cost in epochs of training everything (see `cost.epoch_equivalents`).
         stopped: `pruned`, `diverged`, or None for a trial that ran its full length.
+        micro_batch: images that went through the network at once; less than the batch size where memory ran out.
+            Batch-norm then saw these smaller batches.
+        threads: it was computed with; another number may sum in another order.
     """
 
     value: float
@@ -96,6 +100,8 @@ class TrialResult:
     seconds: float
     epoch_equivalents: float
     stopped: str | None
+    micro_batch: int = 0
+    threads: int = 0
 
 
 class TrialCancelledError(Exception):
@@ -125,9 +131,11 @@ def run_trial(
     started = time.perf_counter()
     curve: list[EpochReport] = []
     stopped: str | None = None
+    micro_batch = task.settings.trainer.batch_size
     for fold, split in enumerate(task.splits.folds):
         recorder = _Recorder(task.settings.search.metric, fold, curve, report, cancelled)
-        _fit(task, params, seed, split.train, split.val, task.settings.trainer.epochs, recorder)
+        fitted = _fit(task, params, seed, split.train, split.val, task.settings.trainer.epochs, recorder)
+        micro_batch = min(micro_batch, fitted.micro_batch)
         stopped = recorder.stopped
         if stopped:
             break
@@ -140,6 +148,8 @@ def run_trial(
         seconds=time.perf_counter() - started,
         epoch_equivalents=epoch_equivalents(task.flops, params.freeze_depth, len(curve)),
         stopped=stopped,
+        micro_batch=micro_batch,
+        threads=torch.get_num_threads(),
     )
 
 
@@ -154,7 +164,13 @@ def train_final(
 ) -> BlockNet:
     """Train once on `rows` for `epochs` epochs; the network comes back in eval mode, batch-norm re-estimated."""
     recorder = _Recorder(task.settings.search.metric, 0, [], lambda _: True, cancelled)
-    return _fit(task, params, seed, rows, rows[:0], epochs, recorder).net.eval()
+    return _fit(task, params, seed, rows, rows[:0], epochs, recorder).model.net.eval()
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    model: Classifier
+    micro_batch: int
 
 
 def _fit(
@@ -165,6 +181,32 @@ def _fit(
     val: NDArray[np.int64],
     epochs: int,
     recorder: _Recorder,
+) -> _Fitted:
+    """Train once; where memory runs out, once more from the start with batches in twice as many parts."""
+    batch_size, parts = task.settings.trainer.batch_size, 1
+    while True:
+        try:
+            model = _fit_in_parts(task, params, seed, train, val, epochs, recorder, parts)
+            return _Fitted(model, -(-batch_size // parts))
+        except RuntimeError as error:  # torch.OutOfMemoryError is one; on a CPU it has no name of its own
+            smallest = batch_size // (2 * parts) < _SMALLEST_MICRO_BATCH
+            if smallest or not (isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)):
+                raise
+        parts *= 2
+        recorder.restart()
+        if task.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _fit_in_parts(
+    task: Task,
+    params: TrialParams,
+    seed: int,
+    train: NDArray[np.int64],
+    val: NDArray[np.int64],
+    epochs: int,
+    recorder: _Recorder,
+    parts: int,
 ) -> Classifier:
     settings = task.settings.trainer
     data = ActivationData(
@@ -174,13 +216,14 @@ def _fit(
         train,
         val,
         batch_size=settings.batch_size,
-        views=task.settings.data.views,
-        statistics=settings.batch_norm_images,
+        view_order=task.view_order,
+        statistics=statistics_rows(task.settings, train),
         seed=seed,
+        parts=parts,
     )
     torch.manual_seed(seed)  # dropout draws from the global generator
     model = Classifier(
-        task.start_net(train),
+        task.start_net(train, params.freeze_depth),
         params.freeze_depth,
         params.optimizer,
         params.lr_factor,
@@ -199,6 +242,7 @@ def _fit(
             devices=1,
             precision=_PRECISION[settings.precision],  # type: ignore[arg-type]
             max_epochs=epochs,
+            accumulate_grad_batches=parts,
             limit_val_batches=1.0 if len(val) else 0,
             num_sanity_val_steps=0,
             logger=False,
@@ -231,7 +275,13 @@ class _Recorder(pl.Callback):
         self._report = report
         self._cancelled = cancelled
         self._started = 0.0
+        self._first = self._told = len(curve)
         self.stopped: str | None = None
+
+    def restart(self) -> None:
+        """Forget this fold: it is trained again. The driver is not told twice of the same epoch."""
+        del self._curve[self._first :]
+        self.stopped = None
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._started = time.perf_counter()
@@ -260,7 +310,8 @@ class _Recorder(pl.Callback):
             seconds=time.perf_counter() - self._started,
         )
         self._curve.append(report)
-        go_on = self._report(report)
+        go_on = self._report(report) if report.step >= self._told else True
+        self._told = max(self._told, report.step + 1)
         if not go_on and not self.stopped:
             self.stopped = "pruned"
         if self.stopped:

@@ -1,0 +1,78 @@
+"""Activations on disk: one array a file, complete or absent."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+__all__ = ["PRECISIONS", "make_room", "open_activations", "pack", "write_activations"]
+
+PRECISIONS = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+# NumPy has no bfloat16, so every precision is stored as the integers of its bits.
+_INTEGERS = {2: (np.dtype(np.int16), torch.int16), 4: (np.dtype(np.int32), torch.int32)}
+
+
+def pack(activations: Tensor, dtype: torch.dtype) -> NDArray[np.signedinteger]:
+    """(B, C, H, W) as the integers (B, H, W, C) of the bits of `dtype`."""
+    packed = activations.to(dtype).permute(0, 2, 3, 1).contiguous().cpu()
+    array: NDArray[np.signedinteger] = packed.view(_INTEGERS[dtype.itemsize][1]).numpy()
+    return array
+
+
+def open_activations(path: Path, rows: int, dtype: torch.dtype) -> NDArray[np.signedinteger] | None:
+    """The memory map of a file, marked as used now; None where it is missing, damaged or of another kind."""
+    try:
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+        os.utime(path)
+    except (OSError, ValueError, EOFError):
+        return None
+    kind = found.ndim == 4 and len(found) == rows and found.dtype == _INTEGERS[dtype.itemsize][0]
+    return found if kind else None
+
+
+def write_activations(path: Path, arrays: Iterable[NDArray[np.signedinteger]], rows: int) -> None:
+    """Write arrays one after the other as one of `rows` rows, under a temporary name first.
+
+    The caller holds a lock on `path`, so what lies under the temporary name is what a killed writer left.
+
+    Raises:
+        OSError: the disk is full, or cannot be written.
+    """
+    temporary = path.with_suffix(".tmp")
+    try:
+        # Written as a stream: on a full disk a write raises, where touching a memory map would kill the process.
+        with temporary.open("wb") as file:
+            first = True
+            for array in arrays:
+                if first:
+                    header = {"descr": array.dtype.str, "fortran_order": False, "shape": (rows, *array.shape[1:])}
+                    np.lib.format.write_array_header_2_0(file, header)
+                    first = False
+                file.write(array.tobytes())
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def make_room(folder: Path, size: int, capacity: int) -> None:
+    """Remove the least recently used files under `folder` until `size` more bytes fit into `capacity`."""
+    found = []
+    for file in (*folder.glob("*/cut*.npy"), *folder.glob("*/head-*.safetensors")):
+        try:
+            found.append((file.stat().st_mtime, file.stat().st_size, file))
+        except FileNotFoundError:  # another process made room at the same time
+            continue
+    in_use = sum(bytes_ for _, bytes_, _ in found)
+    for _, bytes_, file in sorted(found):
+        if in_use + size <= capacity:
+            break
+        in_use -= bytes_
+        file.unlink(missing_ok=True)  # a process that has it mapped keeps its pages

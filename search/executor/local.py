@@ -1,0 +1,193 @@
+"""Trials in worker processes of this machine, which live as long as the study.
+
+Workers are spawned, not forked (a fork of a process that has used threads or a GPU is unsound), and import torch and
+Lightning once, not once a trial. Whatever a worker dies of (a signal, a segmentation fault, the system's
+out-of-memory killer) costs the trial it was training; another takes its place.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from search.executor.protocol import Event, Failed, Finished, Job, Reported
+from search.executor.worker import Answer, Cancel, Idle, Note, WorkerPlan, serve
+from search.task import Task
+
+__all__ = ["LocalExecutor"]
+
+_CLOSING_SECONDS = 5.0
+_MOST_STILLBORN = 3
+
+
+@dataclass
+class _Worker:
+    process: SpawnProcess
+    pipe: Connection
+    slot: int | None = None
+    cancelled: bool = False
+
+    @property
+    def idle(self) -> bool:
+        return self.slot is None and not self.cancelled
+
+
+class LocalExecutor:
+    """Executor of persistent worker processes.
+
+    Args:
+        task: what trials train on.
+        cache: folder of the activations.
+        workers: how many processes; each gets its share of the cores, and one of the GPUs in turn.
+        on_note: called with a worker's line for the user, once a line.
+    """
+
+    def __init__(
+        self, task: Task, *, cache: Path, workers: int, on_note: Callable[[str], None] = lambda _: None
+    ) -> None:
+        if workers < 1:
+            raise ValueError(f"workers must be 1 or more, got {workers}")
+        self.capacity = workers
+        self._on_note = on_note
+        self._noted: set[str] = set()
+        self._events: deque[Event] = deque()
+        pixels = task.images.pixels
+        self._plan = WorkerPlan(
+            settings=task.settings,
+            index=task.index,
+            pixels=Path(pixels.filename) if isinstance(pixels, np.memmap) and pixels.filename else np.asarray(pixels),
+            splits=task.splits,
+            cache=cache,
+            threads=task.settings.executor.threads or max(1, len(os.sched_getaffinity(0)) // workers),
+            device=None,
+        )
+        self._stillborn = 0
+        self._workers = [self._spawn(position) for position in range(workers)]
+
+    def submit(self, job: Job) -> None:
+        """See `Executor.submit`."""
+        while (worker := next((w for w in self._workers if w.idle), None)) is None:
+            self._receive(None)  # one that was cancelled is in its last batch
+        worker.slot = job.slot
+        with suppress(OSError):  # it died just now: `poll` finds that out and reports the job as failed
+            worker.pipe.send(job)
+
+    def poll(self, timeout: float) -> Event | None:
+        """See `Executor.poll`."""
+        if not self._events:
+            self._receive(timeout)
+        return self._events.popleft() if self._events else None
+
+    def answer(self, slot: int, go_on: bool) -> None:
+        """See `Executor.answer`."""
+        self._send(slot, Answer(go_on))
+
+    def cancel(self, slot: int) -> None:
+        """See `Executor.cancel`."""
+        self._send(slot, Cancel())
+        for worker in self._workers:
+            if worker.slot == slot:
+                worker.slot, worker.cancelled = None, True
+        self._events = deque(e for e in self._events if e.slot != slot)
+
+    def close(self) -> None:
+        """Close the pipes, which ends idle workers at once and busy ones after their batch; kill what stays."""
+        for worker in self._workers:
+            worker.pipe.close()
+        deadline = time.monotonic() + _CLOSING_SECONDS
+        for worker in self._workers:
+            worker.process.join(max(0.0, deadline - time.monotonic()))
+            if worker.process.is_alive():
+                worker.process.kill()
+                worker.process.join()
+        self._workers.clear()
+
+    def _send(self, slot: int, message: Answer | Cancel) -> None:
+        for worker in self._workers:
+            if worker.slot == slot:
+                with suppress(OSError):  # see `submit`
+                    worker.pipe.send(message)
+
+    def _spawn(self, position: int) -> _Worker:
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        plan = self._plan
+        if task_gpus := _gpus():
+            plan = WorkerPlan(**{**vars(plan), "device": task_gpus[position % len(task_gpus)]})
+        process = context.Process(target=serve, args=(theirs, plan), name=f"thawline-worker-{position}", daemon=True)
+        # Ctrl-C in a terminal reaches every process of the group; what it means is for the driver to say. The mask is
+        # inherited, so the worker is deaf to it from its first instruction on.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        theirs.close()  # so that its death closes the pipe
+        return _Worker(process, ours)
+
+    def _receive(self, timeout: float | None) -> None:
+        """Wait for something to happen; every pipe that has a message is read once."""
+        ready = wait([w.pipe for w in self._workers], timeout)
+        for position, worker in enumerate(self._workers):
+            if worker.pipe in ready:
+                try:
+                    message = worker.pipe.recv()
+                except (EOFError, OSError):
+                    self._replace(position, worker)
+                    continue
+                self._stillborn = 0
+                self._take(worker, message)
+
+    def _take(self, worker: _Worker, message: object) -> None:
+        if isinstance(message, Note):
+            if message.line not in self._noted:
+                self._noted.add(message.line)
+                self._on_note(message.line)
+        elif worker.cancelled:  # the job may have ended before it heard of the cancelling; a report gets no answer
+            worker.cancelled = isinstance(message, Reported)
+        elif isinstance(message, Reported | Finished | Failed):
+            if not isinstance(message, Reported):
+                worker.slot = None
+            self._events.append(message)
+        elif not isinstance(message, Idle):
+            raise TypeError(f"a worker sent {message!r}")
+
+    def _replace(self, position: int, worker: _Worker) -> None:
+        worker.pipe.close()
+        worker.process.join()
+        if worker.slot is not None:
+            self._events.append(Failed(worker.slot, _epitaph(worker.process)))
+        else:
+            self._stillborn += 1
+            if self._stillborn > _MOST_STILLBORN:
+                raise RuntimeError(f"workers end before they are given anything to do: {_epitaph(worker.process)}")
+        self._workers[position] = self._spawn(position)
+
+
+def _epitaph(process: SpawnProcess) -> str:
+    code = process.exitcode or 0
+    if code >= 0:
+        return f"WorkerDied: worker process {process.pid} ended with exit code {code}"
+    name = signal.Signals(-code).name
+    hint = "; the system may have run out of memory" if -code == signal.SIGKILL else ""
+    return f"WorkerDied: worker process {process.pid} was ended by {name}{hint}"
+
+
+def _gpus() -> list[str]:
+    """What CUDA_VISIBLE_DEVICES may name, one entry a GPU."""
+    if not torch.cuda.is_available():
+        return []
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return named.split(",") if named else [str(i) for i in range(torch.cuda.device_count())]

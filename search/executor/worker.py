@@ -1,0 +1,126 @@
+"""What runs in a worker process: rebuild the task once, then train one job after another until the pipe closes."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_modules.image_index import ImageIndex
+from lightning_modules.splits import Splits
+from search.executor.protocol import Failed, Finished, Job, Reported
+from search.settings import Settings
+
+__all__ = ["Answer", "Cancel", "Idle", "Note", "WorkerPlan", "serve"]
+
+
+@dataclass(frozen=True)
+class WorkerPlan:
+    """All that a worker needs to build the driver's task again.
+
+    Attributes:
+        settings: all settings.
+        index: what each image is.
+        pixels: file of the uint8 (N, H, W, C) pixels, or the pixels where they lie in no file.
+        splits: folds and test rows.
+        cache: folder of the activations.
+        threads: of this worker.
+        device: what CUDA_VISIBLE_DEVICES is to be in the worker, None to leave it.
+    """
+
+    settings: Settings
+    index: ImageIndex
+    pixels: Path | NDArray[np.uint8]
+    splits: Splits
+    cache: Path
+    threads: int
+    device: str | None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Driver to worker: train on, or stop as pruned."""
+
+    go_on: bool
+
+
+@dataclass(frozen=True)
+class Cancel:
+    """Driver to worker: stop the job at its next batch."""
+
+
+@dataclass(frozen=True)
+class Idle:
+    """Worker to driver: the job was cancelled."""
+
+
+@dataclass(frozen=True)
+class Note:
+    """Worker to driver: a line for the user."""
+
+    line: str
+
+
+def serve(pipe: Connection, plan: WorkerPlan) -> None:
+    """Main function of a worker process; returns when the driver closes the pipe or is gone."""
+    if plan.device is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = plan.device
+    try:
+        _serve(pipe, plan)
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return
+
+
+def _serve(pipe: Connection, plan: WorkerPlan) -> None:
+    # Imported here: the environment above must be set before CUDA is touched.
+    import torch
+
+    from lightning_modules.allocator import keep_freed_memory
+    from lightning_modules.image_store import ImageSet
+    from search.task import Task, build_task
+    from search.trial import EpochReport, TrialCancelledError, run_trial
+
+    keep_freed_memory()
+    torch.set_num_threads(plan.threads)
+    task: Task | None = None
+
+    def build() -> Task:
+        pixels = np.load(plan.pixels, mmap_mode="r") if isinstance(plan.pixels, Path) else plan.pixels
+        return build_task(
+            plan.settings,
+            ImageSet(plan.index, pixels),
+            plan.splits,
+            cache=plan.cache,
+            on_note=lambda line: pipe.send(Note(line)),
+        )
+
+    def cancelled() -> bool:
+        return pipe.poll() and isinstance(pipe.recv(), Cancel)
+
+    def report(epoch: EpochReport) -> bool:
+        pipe.send(Reported(job.slot, epoch))
+        message = pipe.recv()
+        if isinstance(message, Cancel):
+            raise TrialCancelledError
+        return bool(message.go_on)
+
+    while True:
+        job = pipe.recv()
+        if not isinstance(job, Job):  # a Cancel that crossed the job's own end
+            continue
+        try:
+            task = task or build()
+            result = run_trial(task, job.params, job.seed, report=report, cancelled=cancelled)
+        except TrialCancelledError:
+            pipe.send(Idle())
+        except (EOFError, BrokenPipeError, ConnectionResetError):
+            raise
+        except Exception:  # whatever a trial dies of must not take the worker along
+            pipe.send(Failed(job.slot, traceback.format_exc()))
+        else:
+            pipe.send(Finished(job.slot, result))
