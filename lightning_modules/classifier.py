@@ -66,7 +66,7 @@ class Classifier(pl.LightningModule):
         self._statistics = statistics
         self._loss = self._correct = torch.zeros(())
         self._seen = 0
-        self._outputs: list[tuple[Tensor, Tensor]] = []
+        self._outputs: dict[str, list[tuple[Tensor, Tensor]]] = {}
         self.epoch_metrics: list[dict[str, float]] = []
 
     @property
@@ -116,19 +116,21 @@ class Classifier(pl.LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Bring batch-norm up to the weights of this moment."""
         self.reestimate()
-        self._outputs = []
+        self._outputs = {}
 
-    def validation_step(self, batch: tuple[Tensor, Tensor, float]) -> None:
-        """Keep the logits: scores are taken over the whole validation set at once."""
+    def validation_step(self, batch: tuple[Tensor, Tensor, float], batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Keep the logits: scores are taken over the whole validation set, and what is watched beside it, at once."""
         activations, labels, _ = batch
-        self._outputs.append((self.net.suffix(activations, self.freeze_depth), labels))
+        logits = self.net.suffix(activations, self.freeze_depth)
+        self._outputs.setdefault(("val", "watched")[dataloader_idx], []).append((logits, labels))
 
     def on_validation_epoch_end(self) -> None:
         """Scores of the epoch."""
-        logits, labels = (torch.cat(part) for part in zip(*self._outputs, strict=True))
         row = self._training_row()
         if math.isfinite(row["train_loss"]):
-            row.update({f"val_{name}": value for name, value in scores(logits, labels).items()})
+            for scored, outputs in self._outputs.items():
+                logits, labels = (torch.cat(part) for part in zip(*outputs, strict=True))
+                row.update({f"{scored}_{name}": value for name, value in scores(logits, labels).items()})
 
     def reestimate(self) -> None:
         """Re-estimate thawed batch-norm from the training images given as `statistics`."""

@@ -103,6 +103,7 @@ class ActivationData(pl.LightningDataModule):
         statistics: rows of the training images whose plain view re-estimates batch-norm.
         seed: of the order of images.
         parts: micro-batches a training batch is split into.
+        watched: rows that are scored beside the validation rows; may be empty.
     """
 
     def __init__(
@@ -118,21 +119,26 @@ class ActivationData(pl.LightningDataModule):
         statistics: NDArray[np.int64],
         seed: int,
         parts: int = 1,
+        watched: NDArray[np.int64] = np.zeros(0, np.int64),  # noqa: B008 - never written to
     ) -> None:
         super().__init__()
         self._train = ActivationBatches(
             cache, cut, train, labels[train], batch_size=batch_size, view_order=view_order, seed=seed, parts=parts
         )
-        self._val = ActivationBatches(cache, cut, val, labels[val], batch_size=_EVALUATION_BATCH)
+        self._scored = [
+            ActivationBatches(cache, cut, rows, labels[rows], batch_size=_EVALUATION_BATCH)
+            for rows in (val, watched)
+            if len(rows)
+        ]
         self._statistics = ActivationBatches(cache, cut, statistics, labels[statistics], batch_size=batch_size)
 
     def train_dataloader(self) -> ActivationBatches:
         """Training batches, shuffled anew in each pass."""
         return self._train
 
-    def val_dataloader(self) -> ActivationBatches:
-        """Validation batches of plain images, in order."""
-        return self._val
+    def val_dataloader(self) -> list[ActivationBatches]:
+        """Batches of plain images, in order: validation, then what is watched."""
+        return self._scored
 
     def statistics(self) -> Iterable[Tensor]:
         """Activations (B, C, H, W) of the plain training images that re-estimate batch-norm."""

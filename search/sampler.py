@@ -1,4 +1,4 @@
-"""Optuna's samplers and pruners, by name, with every argument that matters given.
+"""Optuna's samplers, by name, with every argument that matters given.
 
 The sampler is made anew for every slot of the study with a seed that belongs to the slot: a study that was
 interrupted draws the same parameters as one that was not.
@@ -10,12 +10,11 @@ import warnings
 
 import numpy as np
 import optuna
-from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 
 from search.settings import SearchSettings
 
-__all__ = ["build_pruner", "build_sampler", "slot_seed"]
+__all__ = ["build_sampler", "slot_seed"]
 
 
 def slot_seed(seed: int, slot: int) -> int:
@@ -36,16 +35,3 @@ def build_sampler(settings: SearchSettings, seed: int, slot: int) -> BaseSampler
             constant_liar=True,
             seed=slot_seed(seed, slot),
         )
-
-
-def build_pruner(settings: SearchSettings) -> BasePruner:
-    """The rule that stops a poor trial early; steps are epochs finished, from 1."""
-    if settings.pruner == "none":
-        return NopPruner()
-    if settings.pruner == "halving":
-        return SuccessiveHalvingPruner(
-            min_resource=1, reduction_factor=settings.halving_factor, min_early_stopping_rate=0
-        )
-    return MedianPruner(
-        n_startup_trials=settings.pruner_startup_trials, n_warmup_steps=settings.pruner_warmup_epochs, interval_steps=1
-    )

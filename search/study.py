@@ -20,7 +20,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lightning_modules.errors import InputError
 from search.executor.protocol import Executor, Failed, Finished, Job, Reported
-from search.sampler import build_pruner, build_sampler, slot_seed
+from search.pruner import build_pruner
+from search.sampler import build_sampler, slot_seed
 from search.settings import Settings
 from search.space import Space
 from search.tracking import Tracker
@@ -99,7 +100,8 @@ class SearchStudy:
         self._parent = parent
         self._listener = listener
         self._active: dict[int, _Active] = {}
-        study.pruner = build_pruner(settings.search)
+        self._steps = settings.trainer.epochs * settings.data.folds * settings.data.repeats
+        study.pruner = build_pruner(settings.search, self._steps)
 
     def repair(self) -> int:
         """Tell trials that an interrupted driver left open FAIL; returns how many. Call before `run`."""
@@ -208,7 +210,7 @@ class SearchStudy:
         active.trial.report(report.value, step)
         self._tracker.log(active.run_id, {**report.metrics, "epoch_seconds": report.seconds}, step=step)
         self._listener.epoch(slot, report)
-        last = step == self.settings.trainer.epochs * self.settings.data.folds * self.settings.data.repeats
+        last = step == self._steps
         if not last and active.trial.should_prune():
             active.trial.set_user_attr("reason", f"{self.settings.search.pruner} rule at epoch {step}")
             return False
@@ -223,6 +225,8 @@ class SearchStudy:
             "epochs": len(result.curve),
             "seconds": result.seconds,
             "epoch_equivalents": result.epoch_equivalents,
+            "micro_batch": result.micro_batch,
+            "threads": result.threads,
         }
         reason = self.study.trials[trial.number].user_attrs.get("reason", "")
         if result.stopped == "diverged":

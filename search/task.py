@@ -68,6 +68,8 @@ class Task:
         inputs: (rows, views) -> images (B, 3, H, W) in [0, 1]; view 0 is the plain image.
         view_order: (rows, views + 1) view that each image shows in each pass over the training images.
         heads: warm heads, on disk.
+        watched: rows that every epoch of a trial is scored on beside its validation rows. Empty in a search, which
+            reads test images once; benchmarks that tabulate whole curves name their test images here.
     """
 
     settings: Settings
@@ -80,6 +82,7 @@ class Task:
     inputs: Callable[[NDArray[np.int64], NDArray[np.int64]], Tensor]
     view_order: NDArray[np.int64]
     heads: HeadStore
+    watched: NDArray[np.int64]
 
     @property
     def index(self) -> ImageIndex:
@@ -134,9 +137,20 @@ def build_task(
     splits: Splits,
     *,
     cache: Path,
+    watched: NDArray[np.int64] | None = None,
     on_note: Callable[[str], None] = lambda _: None,
 ) -> Task:
-    """Build the network for the classes found and open the activation cache under `cache`."""
+    """Build the network for the classes found and open the activation cache under `cache`.
+
+    Args:
+        settings: all settings.
+        images: index and pixels.
+        splits: folds and test rows.
+        cache: folder of the activations.
+        watched: see `Task`.
+        on_note: told of cuts that cannot be stored.
+    """
+    watched = np.zeros(0, np.int64) if watched is None else watched
     device = choose_device(settings.trainer.accelerator)
     net = backbones.build(
         settings.model.name,
@@ -160,6 +174,7 @@ def build_task(
             (
                 images.index.digest, sorted(r.digest for r in images.index.records), splits.digest, state_digest(net),
                 views, data.size, data.fit, settings.trainer.activations, settings.trainer.batch_norm_images,
+                watched.tobytes(),
             )
         ).encode(),
         digest_size=16,
@@ -167,7 +182,7 @@ def build_task(
     activations = ActivationCache(
         net,
         inputs,
-        _shards(splits, order, data.views, partial(statistics_rows, settings)),
+        _shards(splits, order, data.views, partial(statistics_rows, settings), watched),
         precision=settings.trainer.activations,
         folder=cache / "activations",
         key=key,
@@ -177,7 +192,7 @@ def build_task(
     )
     flops = block_flops(net, data.size)
     heads = HeadStore(cache / "activations" / key, device)
-    return Task(settings, images, splits, net, activations, flops, device, inputs, order, heads)
+    return Task(settings, images, splits, net, activations, flops, device, inputs, order, heads, watched)
 
 
 def statistics_rows(settings: Settings, rows: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -190,13 +205,14 @@ def _shards(
     order: NDArray[np.int64],
     views: int,
     statistics: Callable[[NDArray[np.int64]], NDArray[np.int64]],
+    watched: NDArray[np.int64],
 ) -> list[NDArray[np.int64]]:
     """What is stored together: the plain images that every evaluation reads, then what each training pass adds."""
 
     def pairs(rows: NDArray[np.int64], shown: NDArray[np.int64]) -> NDArray[np.int64]:
         return np.stack([rows, shown], axis=1).astype(np.int64)
 
-    plain = np.unique(np.concatenate([part for f in splits.folds for part in (f.val, statistics(f.train))]))
+    plain = np.unique(np.concatenate([watched, *(part for f in splits.folds for part in (f.val, statistics(f.train)))]))
     trained = np.unique(np.concatenate([f.train for f in splits.folds]))
     shards = [pairs(plain, np.zeros_like(plain))]
     for number in range(views + 1):

@@ -64,7 +64,8 @@ class EpochReport:
         fold: which fold, from 0.
         epoch: which epoch of the fold, from 0.
         value: mean validation score of this epoch over the folds trained so far, which the pruner reads.
-        metrics: train_loss, train_accuracy, val_loss, val_accuracy, val_macro_f1, val_weighted_f1.
+        metrics: train_loss, train_accuracy, val_loss, val_accuracy, val_macro_f1, val_weighted_f1; and watched_loss and
+            so on where the task has images to watch.
         seconds: wall time of the epoch.
     """
 
@@ -220,6 +221,7 @@ def _fit_in_parts(
         statistics=statistics_rows(task.settings, train),
         seed=seed,
         parts=parts,
+        watched=task.watched,
     )
     torch.manual_seed(seed)  # dropout draws from the global generator
     model = Classifier(

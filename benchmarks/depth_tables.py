@@ -1,0 +1,168 @@
+"""Exhaustive tables of depth x optimizer x learning rate: `python -m benchmarks.depth_tables [TASK ...] workers=N`.
+
+Every configuration is trained to its full length on every random split, and validation and test scores of every epoch
+are kept, so that any strategy can be replayed on the tables in milliseconds (`benchmarks.replay`). One file a split in
+benchmarks/tables/TASK/SPLIT.jsonl: what it was made of, then one line a configuration. Runs continue where they
+stopped; a file made with other settings is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from itertools import product
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+TABLES = Path(__file__).parent / "tables"
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+CACHE = Path("mlruns") / "tables"
+OPTIMIZERS = ("momentum", "nag", "adam")
+FACTORS = (0.3, 1.0, 3.0)
+WATCHED = 300  # test images that are scored after every epoch
+
+
+@dataclass(frozen=True)
+class TableTask:
+    """One table.
+
+    Attributes:
+        settings: of the search it tabulates.
+        splits: how many random splits, at most.
+        about: one line for readers.
+    """
+
+    settings: tuple[str, ...]
+    splits: int
+    about: str
+
+
+_NEU = ("data=manifest", "data.path={data}/neu/manifest.csv", "data.test=rest")
+TASKS = {
+    "neu_10": TableTask((*_NEU, "data.max_train_per_class=10"), 10, "NEU, 10 training images a class"),
+    "neu_40": TableTask((*_NEU, "data.max_train_per_class=40"), 5, "NEU, 40 training images a class"),
+    "simulated": TableTask(("data=simulated",), 3, "simulated ultrasonic images, test on the newest month"),
+    "magnetic_tile": TableTask(
+        ("data=manifest", "data.path={data}/magnetic_tile/manifest.csv", "data.fit=pad"),
+        3,
+        "magnetic tiles, acquisition conditions kept together",
+    ),
+}
+
+
+def configurations(depth: int) -> Iterator[tuple[int, str, float]]:
+    """(freeze depth, optimizer, factor), deep and cheap ones first."""
+    yield from product(range(depth, -1, -1), OPTIMIZERS, FACTORS)
+
+
+def make_table(name: str, split: int) -> None:
+    """Fill the table of one split; what it holds already is kept."""
+    import numpy as np
+    import optuna
+    import torch
+    from rich.console import Console
+
+    from lightning_modules.allocator import keep_freed_memory
+    from search.configuration import compose_settings
+    from search.preparation import load
+    from search.preparation import split as split_images
+    from search.task import build_task, state_digest
+    from search.trial import TrialParams, run_trial
+
+    keep_freed_memory()
+    torch.set_num_threads(1)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    overrides = [text.format(data=DATA) for text in TASKS[name].settings]
+    settings = compose_settings([*overrides, f"seed={split}", f"tracking.root={CACHE}", "trainer.cache_gigabytes=8"])
+    images = load(settings, Console(quiet=True))
+    splits = split_images(settings, images.index)
+    watched = np.sort(np.random.default_rng([split, 7]).permutation(splits.test)[:WATCHED])
+    task = build_task(settings, images, splits, cache=CACHE / "cache", watched=watched)
+    head = {
+        "task": name,
+        "about": TASKS[name].about,
+        "settings": list(TASKS[name].settings),
+        "seed": split,
+        "train": len(splits.folds[0].train),
+        "validation": len(splits.folds[0].val),
+        "test": len(watched),
+        "classes": len(task.classes),
+        "flops": list(task.flops),
+        "epochs": settings.trainer.epochs,
+        "data_digest": task.index.digest,
+        "weights_digest": state_digest(task.net),
+    }
+    file = TABLES / name / f"{split}.jsonl"
+    done = _read(file, head)
+    for k, optimizer, factor in configurations(task.net.depth):
+        if (k, optimizer, factor) in done:
+            continue
+        started = time.perf_counter()
+        result = run_trial(task, TrialParams(optimizer, factor, k), seed=split)
+        row: dict[str, Any] = {"k": k, "optimizer": optimizer, "factor": factor}
+        for column, metric in (
+            ("val", "val_macro_f1"),
+            ("val_loss", "val_loss"),
+            ("test", "watched_macro_f1"),
+            ("test_accuracy", "watched_accuracy"),
+            ("train", "train_accuracy"),
+        ):
+            row[column] = [round(r.metrics.get(metric, 0.0), 4) for r in result.curve]
+        row["seconds"] = [round(r.seconds, 2) for r in result.curve]
+        if result.stopped:
+            row["stopped"] = result.stopped
+        with file.open("a") as lines:
+            lines.write(json.dumps(row) + "\n")
+        best = max(row["val"])
+        print(
+            f"{name} {split}: k={k} {optimizer} x{factor}: {best:.3f}, {time.perf_counter() - started:.1f} s",
+            flush=True,
+        )
+
+
+def _read(file: Path, head: dict[str, Any]) -> set[tuple[int, str, float]]:
+    """Configurations that the file holds; a half-written last line is cut off."""
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(head) + "\n")
+        return set()
+    lines = file.read_text().split("\n")
+    if json.loads(lines[0]) != json.loads(json.dumps(head)):
+        raise SystemExit(f"{file.name} of {head['task']} was made with other settings; remove it to make it again")
+    if lines[-1]:
+        file.write_text("\n".join(lines[:-1]) + "\n")
+    rows = [json.loads(line) for line in lines[1:-1]]
+    return {(row["k"], row["optimizer"], row["factor"]) for row in rows}
+
+
+def main(arguments: list[str]) -> int:
+    """Make the tables named, or all, a split of each in turn."""
+    workers = 2
+    names = []
+    for argument in arguments:
+        if argument.startswith("workers="):
+            workers = int(argument.removeprefix("workers="))
+        elif argument in TASKS:
+            names.append(argument)
+        else:
+            print(f"tables: unknown task {argument!r}; accepted: {', '.join(TASKS)}, workers=N", file=sys.stderr)
+            return 2
+    if not DATA.is_dir():
+        print("tables: the real images are not here: expected ../shared/data beside the project", file=sys.stderr)
+        return 2
+    chosen = names or list(TASKS)
+    most = max(TASKS[name].splits for name in chosen)
+    jobs = [(name, split) for split in range(most) for name in chosen if split < TASKS[name].splits]
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        for future in [pool.submit(make_table, name, split) for name, split in jobs]:
+            future.result()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,131 @@
+"""What a whole search costs in plain fine-tunings: `python -m benchmarks.search_price [TASK ...] [key=value ...]`.
+
+The search runs through the command line in an empty tracking root, start-up, caches, refit and test included. Before
+and after it, one plain Lightning fine-tuning (`benchmarks.plain_finetuning`) trains on the same images for as many
+epochs; the faster of loading in this process and in two workers is taken. Rows go to
+benchmarks/results/search_price.json.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+RESULTS = Path(__file__).parent / "results" / "search_price.json"
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+_NEU = ("data=manifest", "data.path={data}/neu/manifest.csv", "data.test=rest")
+TASKS = {
+    "simulated": ((), 3.0),
+    "neu_10": ((*_NEU, "data.max_train_per_class=10"), 3.0),
+    "neu_150": ((*_NEU, "data.max_train_per_class=150"), 3.0),
+}
+
+
+def write_lists(overrides: list[str], file: Path) -> int:
+    """Files and labels of training and validation images as the search splits them; returns the epochs of a trial."""
+    from search.configuration import compose_settings
+    from search.preparation import load, split
+
+    settings = compose_settings(overrides)
+    images = load(settings, Console(quiet=True))
+    fold = split(settings, images.index).folds[0]
+    records = images.index.records
+    lists = {
+        part: [(str(records[row].path), int(images.index.labels[row])) for row in rows]
+        for part, rows in (("train", fold.train), ("val", fold.val))
+    }
+    file.write_text(json.dumps({**lists, "size": settings.data.size, "classes": len(images.index.classes)}))
+    return settings.trainer.epochs
+
+
+def plain(lists: Path, epochs: int, workers: int) -> float:
+    """Seconds of one plain fine-tuning in a process with nothing set but what a user has set."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_", "MALLOC_"))}
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "benchmarks.plain_finetuning",
+        str(lists),
+        str(epochs),
+        str(workers),
+    ]
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)  # noqa: S603
+    return float(json.loads(done.stdout.splitlines()[-1])["seconds"])
+
+
+def measure(name: str, extra: list[str], console: Console) -> dict[str, Any]:
+    """One row."""
+    settings, goal = TASKS[name]
+    overrides = [text.format(data=DATA) for text in settings] + extra
+    with tempfile.TemporaryDirectory() as folder:
+        lists, root = Path(folder) / "lists.json", Path(folder) / "mlruns"
+        epochs = write_lists([*overrides, f"tracking.root={folder}/images"], lists)
+        times = [plain(lists, epochs, workers) for workers in (0, 2)]
+        started = time.perf_counter()
+        command = [sys.executable, "-m", "search", *overrides, f"tracking.root={root}", "search.study=price"]
+        subprocess.run(command, check=True)  # noqa: S603
+        seconds = time.perf_counter() - started
+        times += [plain(lists, epochs, workers) for workers in (0, 2)]
+        phases = _phases(root)
+    unit = min((times[0] + times[2]) / 2, (times[1] + times[3]) / 2)
+    console.print(f"plain fine-tunings: {', '.join(f'{t:.1f}' for t in times)} s; search: {seconds:.1f} s {phases}")
+    return {
+        "what": f"search of 30 trials / one plain fine-tuning, {name}",
+        "value": round(seconds / unit, 2),
+        "unit": "ratio",
+        "goal": goal,
+        "better": "lower",
+        "search_seconds": round(seconds, 1),
+        "plain_seconds": round(unit, 1),
+        "phases": phases,
+        "settings": " ".join([*settings, *extra]).format(data="../shared/data"),
+    }
+
+
+def _phases(root: Path) -> dict[str, float]:
+    """Wall seconds of the search by phase, as it logged them itself."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{root}/mlflow.db")
+    experiments = [e.experiment_id for e in client.search_experiments()]
+    runs = client.search_runs(experiments, "metrics.seconds_trials > 0")
+    found = runs[0].data.metrics
+    return {k.removeprefix("seconds_"): round(v, 1) for k, v in sorted(found.items()) if k.startswith("seconds_")}
+
+
+def main(arguments: list[str]) -> int:
+    """Measure the tasks named, or all; exit status 1 if a goal is missed."""
+    console = Console()
+    extra = [a for a in arguments if "=" in a]
+    names = [a for a in arguments if "=" not in a] or list(TASKS)
+    if unknown := [name for name in names if name not in TASKS]:
+        print(f"search_price: unknown task {unknown[0]!r}; accepted: {', '.join(TASKS)}", file=sys.stderr)
+        return 2
+    rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+    table = Table("what", "value", "goal", "search", "plain")
+    missed = False
+    for name in names:
+        row = measure(name, extra, console)
+        rows = [r for r in rows if (r["what"], r["settings"]) != (row["what"], row["settings"])] + [row]
+        RESULTS.parent.mkdir(exist_ok=True)
+        RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
+        missed |= row["value"] > row["goal"]
+        seconds = [f"{row[f'{who}_seconds']:.0f} s" for who in ("search", "plain")]
+        table.add_row(row["what"], f"{row['value']:.2f}", f"<= {row['goal']:.0f}", *seconds)
+    console.print(table)
+    return int(missed)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
