@@ -73,6 +73,10 @@ wheelhouse: setup
     rm -rf wheelhouse && mv wheelhouse.new wheelhouse
     @du -sh wheelhouse
 
+# Speed, as ratios measured in one run each; tables, and rows in benchmarks/results/.
+bench *names: setup
+    {{ bin }}/python -m benchmarks {{ names }}
+
 # Long measurements, by hand; results are committed with command and seed.
 verify: setup
     {{ bin }}/python -m benchmarks.accuracy

@@ -59,6 +59,7 @@ class _Active:
     run_id: str
     attempt: int
     params: TrialParams
+    reason: str = ""
 
 
 def open_storage(path: Path) -> JournalStorage:
@@ -212,7 +213,7 @@ class SearchStudy:
         self._listener.epoch(slot, report)
         last = step == self._steps
         if not last and active.trial.should_prune():
-            active.trial.set_user_attr("reason", f"{self.settings.search.pruner} rule at epoch {step}")
+            active.reason = f"{self.settings.search.pruner} rule at epoch {step}"
             return False
         return True
 
@@ -228,7 +229,7 @@ class SearchStudy:
             "micro_batch": result.micro_batch,
             "threads": result.threads,
         }
-        reason = self.study.trials[trial.number].user_attrs.get("reason", "")
+        reason = active.reason
         if result.stopped == "diverged":
             reason = f"training loss was not finite in epoch {len(result.curve)}"
         outcome = result.stopped or "complete"

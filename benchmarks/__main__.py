@@ -1,0 +1,35 @@
+"""`python -m benchmarks [NAME ...]` (`just bench`): every speed benchmark, one after the other, each its own process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+NAMES = {
+    "search_price": "a whole search / one plain fine-tuning",
+    "trial_step": "a trial's step / a bare PyTorch step",
+    "seconds_by_depth": "seconds of a trial by freeze depth, against the operations",
+    "driver": "driver seconds a trial as the study grows",
+    "data_memory": "memory against the size of the data",
+    "explain": "maps at all blocks / captum, pytorch-grad-cam, a training step",
+    "explain_memory": "memory of explaining 10,000 images / 100",
+}
+
+
+def main(names: list[str]) -> int:
+    """Run the benchmarks named, or all; exit status 1 if any misses its goal."""
+    if unknown := [name for name in names if name not in NAMES]:
+        print(f"benchmarks: unknown name {unknown[0]!r}; accepted: {', '.join(NAMES)}", file=sys.stderr)
+        return 2
+    missed = []
+    for name in names or NAMES:
+        print(f"\n{name}: {NAMES[name]}", flush=True)
+        if subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=False).returncode:  # noqa: S603
+            missed.append(name)
+    if missed:
+        print(f"\ngoals missed (or failed): {', '.join(missed)}")
+    return int(bool(missed))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,146 @@
+"""What the driver itself takes for a trial, as the study grows: `python -m benchmarks.driver [TRIALS]`.
+
+The real study (journal, TPE, halving rule) and the real MLflow store, with an executor whose trials take no time: each
+reports three epochs of made-up scores. Rows go to benchmarks/results/driver.json.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import statistics
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Generator
+from dataclasses import replace
+from pathlib import Path
+
+import optuna
+from rich.console import Console
+from rich.table import Table
+
+from search.executor.protocol import Event, Finished, Job, Reported
+from search.settings import Settings
+from search.space import Space
+from search.study import SearchStudy, load_or_create
+from search.tracking import Tracker
+from search.trial import EpochReport, TrialParams, TrialResult
+
+RESULTS = Path(__file__).parent / "results" / "driver.json"
+EPOCHS = 3
+
+
+class NoWork:
+    """An executor whose trials cost nothing."""
+
+    capacity = 1
+
+    def __init__(self) -> None:
+        self._events: deque[Event] = deque()
+        self._trial: Generator[Event, bool, None] | None = None
+
+    def submit(self, job: Job) -> None:
+        """See `Executor`."""
+        self._trial = _made_up(job)
+        self._events.append(next(self._trial))
+
+    def poll(self, timeout: float) -> Event | None:  # noqa: ARG002
+        """See `Executor`."""
+        return self._events.popleft() if self._events else None
+
+    def answer(self, slot: int, go_on: bool) -> None:  # noqa: ARG002
+        """See `Executor`."""
+        if self._trial is not None:
+            self._events.append(self._trial.send(go_on))
+
+    def cancel(self, slot: int) -> None:
+        """See `Executor`."""
+
+    def close(self) -> None:
+        """See `Executor`."""
+
+
+def _made_up(job: Job) -> Generator[Event, bool, None]:
+    """A smooth landscape with its best at factor 2 and depth 3."""
+    p = job.params
+    top = math.exp(-(math.log(p.lr_factor / 2) ** 2) - ((p.freeze_depth - 3) / 8) ** 2)
+    curve: list[EpochReport] = []
+    stopped = None
+    for epoch in range(EPOCHS):
+        value = top * (epoch + 1) / EPOCHS
+        metrics = {"val_macro_f1": value, "val_loss": 1 - value, "train_loss": 1 - value, "train_accuracy": value}
+        curve.append(EpochReport(epoch, 0, epoch, value, metrics, 0.0))
+        if not (yield Reported(job.slot, curve[-1])):
+            stopped = "pruned"
+            break
+    yield Finished(job.slot, TrialResult(curve[-1].value, 0, curve[-1].metrics, tuple(curve), 0.0, 0.0, stopped))
+
+
+class Stopwatch:
+    """Listener that notes when each trial ended."""
+
+    def __init__(self) -> None:
+        self.ended: list[float] = [time.perf_counter()]
+
+    def trial_started(self, slot: int, params: TrialParams, attempt: int) -> None:
+        """See `StudyListener`."""
+
+    def epoch(self, slot: int, report: EpochReport) -> None:
+        """See `StudyListener`."""
+
+    def trial_ended(self, slot: int, outcome: str, value: float | None) -> None:  # noqa: ARG002
+        """See `StudyListener`."""
+        self.ended.append(time.perf_counter())
+
+    def waiting(self) -> None:
+        """See `StudyListener`."""
+
+
+def measure(trials: int) -> list[float]:
+    """Seconds of each trial of a study of that many."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    settings = Settings()
+    settings = replace(
+        settings,
+        search=replace(settings.search, trials=trials, pruner="halving"),
+        trainer=replace(settings.trainer, epochs=EPOCHS),
+    )
+    space = Space(settings.space.optimizers, settings.space.lr_factor, (0, 8), TrialParams("momentum", 1.0, 4))
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        tracker = Tracker(root, "driver")
+        parent = tracker.start_parent("driver", {}, {})
+        study, _ = load_or_create(root / "studies" / "driver.journal", "driver", {}, fresh=False)
+        watch = Stopwatch()
+        SearchStudy(settings, space, study, tracker, parent, watch).run(NoWork())
+    return [after - before for before, after in zip(watch.ended, watch.ended[1:], strict=False)]
+
+
+def main(arguments: list[str]) -> int:
+    """Measure, print, write; exit status 1 if a goal is missed."""
+    trials = int(arguments[0]) if arguments else 1000
+    seconds = measure(trials)
+    edges = [0, *[n for n in (10, 30, 100, 300, 1000) if n <= trials]]
+    rows = []
+    table = Table("trials of the study", "driver seconds a trial, median")
+    medians = {}
+    for low, high in itertools.pairwise(edges):
+        medians[high] = statistics.median(seconds[low:high])
+        table.add_row(f"{low + 1} to {high}", f"{medians[high]:.3f}")
+        what = f"driver seconds a trial, trials {low + 1} to {high}"
+        rows.append({"what": what, "value": round(medians[high], 4), "unit": "s", "goal": None, "better": "lower"})
+    growth = medians[edges[-1]] / medians[edges[2]]
+    what = f"driver seconds a trial: trials {edges[-2] + 1} to {edges[-1]} / trials {edges[1] + 1} to {edges[2]}"
+    rows.append({"what": what, "value": round(growth, 2), "unit": "ratio", "goal": 1.5, "better": "lower"})
+    table.add_row("last / second", f"{growth:.2f} (goal <= 1.5)")
+    Console().print(table)
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
+    return int(growth > 1.5)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,79 @@
+"""Seconds of a trial by freeze depth against what must be computed: `python -m benchmarks.seconds_by_depth`.
+
+The model of an epoch's work is F_prefix / epochs + 3 F_suffix a training image (the prefix once for all epochs, the
+suffix forward and twice backward) and F_suffix an image that is validated or re-estimates batch-norm. One rate,
+operations a second, is fitted to all depths; the table shows measured over predicted seconds, for the first trial at a
+depth (which fills the cache and fits the head) and for the second. Rows go to benchmarks/results/seconds_by_depth.json.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from lightning_modules.allocator import keep_freed_memory
+from search.configuration import compose_settings
+from search.preparation import load, split
+from search.task import build_task, statistics_rows
+from search.trial import TrialParams, run_trial
+
+RESULTS = Path(__file__).parent / "results" / "seconds_by_depth.json"
+EPOCHS = 5
+
+
+def main() -> int:
+    """Measure, print, write."""
+    keep_freed_memory()
+    with tempfile.TemporaryDirectory() as folder:
+        settings = compose_settings([f"tracking.root={folder}", "data.images=600", f"trainer.epochs={EPOCHS}"])
+        images = load(settings, Console(quiet=True))
+        splits = split(settings, images.index)
+        task = build_task(settings, images, splits, cache=Path(folder) / "cache")
+        fold = splits.folds[0]
+        scored = len(fold.val) + len(statistics_rows(settings, fold.train))
+        depths = range(task.net.depth + 1)
+        seconds = np.zeros((len(depths), 2))
+        work = np.zeros((len(depths), 2))
+        task.warm_head(fold.train, task.net.depth)
+        run_trial(task, TrialParams("momentum", 0.1, task.net.depth), 0)  # warms up threads and allocator
+        for k in depths:
+            suffix, prefix = sum(task.flops[k:]), sum(task.flops[:k])
+            training = EPOCHS * (3 * suffix * len(fold.train) + suffix * scored)
+            head = suffix * (2 * len(fold.train) + scored) if k < task.net.depth else 0
+            work[k] = training + prefix * (len(fold.train) * EPOCHS + scored) + head, training
+            for turn in range(2):
+                seconds[k, turn] = run_trial(task, TrialParams("momentum", 0.1, k), turn).seconds
+    rate = float((work * seconds).sum() / (seconds**2).sum())
+    table = Table("freeze depth", "first trial", "predicted", "second trial", "predicted", "measured / predicted")
+    rows = []
+    for k in depths:
+        predicted = work[k] / rate
+        table.add_row(
+            str(k), f"{seconds[k, 0]:.2f} s", f"{predicted[0]:.2f} s", f"{seconds[k, 1]:.2f} s", f"{predicted[1]:.2f} s",
+            f"{seconds[k, 0] / predicted[0]:.2f}, {seconds[k, 1] / predicted[1]:.2f}",
+        )  # fmt: skip
+        rows += [
+            {
+                "what": f"seconds of the {name} trial at freeze depth {k} / predicted from operations",
+                "value": round(float(seconds[k, turn] / predicted[turn]), 3),
+                "unit": "ratio",
+                "goal": None,
+                "better": "lower",
+                "seconds": round(float(seconds[k, turn]), 3),
+            }
+            for turn, name in enumerate(("first", "second"))
+        ]
+    Console().print(table, f"one rate for all: {rate / 1e9:.1f} G operations a second", sep="\n")
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
