@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what __getattr__ finds, for type checkers and editors
     from explain.attribution import METHODS, block_maps, cam, upsample
-    from explain.gap_head import GapHead, block_features, train_gap_head
+    from explain.gap_head import GapHead, block_features, own_gap_heads, pooled_features, train_gap_head
     from explain.measures import MAP_MEASURES, MEASURES, Measure, boxes_to_masks
     from explain.sanity import SanityResult, label_randomisation, randomised, weight_randomisation
     from explain.signals import BlockSignals, Capture, capture, spatial_blocks
@@ -42,6 +42,8 @@ __all__ = [
     "capture",
     "explain_superpixels",
     "label_randomisation",
+    "own_gap_heads",
+    "pooled_features",
     "randomised",
     "slic_segments",
     "spatial_blocks",
@@ -54,7 +56,7 @@ __all__ = [
 _HOMES = {
     "explain.attribution": ("METHODS", "block_maps", "cam", "upsample"),
     "explain.signals": ("BlockSignals", "Capture", "capture", "spatial_blocks"),
-    "explain.gap_head": ("GapHead", "block_features", "train_gap_head"),
+    "explain.gap_head": ("GapHead", "block_features", "own_gap_heads", "pooled_features", "train_gap_head"),
     "explain.measures": ("MAP_MEASURES", "MEASURES", "Measure", "boxes_to_masks"),
     "explain.sanity": ("SanityResult", "label_randomisation", "randomised", "weight_randomisation"),
     "explain.superpixels": (

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from explain.arguments import ArgumentError, printable
+from explain.csv_table import read_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -102,7 +101,7 @@ def read_boxes(table: Path) -> dict[Path, Annotation]:
         ArgumentError: no such file, missing columns, a value that is no box (with its line).
     """
     found: dict[Path, Annotation] = {}
-    for line, path, row in _rows(table, "boxes", ("xmin", "ymin", "xmax", "ymax")):
+    for line, path, row in read_rows(table, "boxes", ("xmin", "ymin", "xmax", "ymax")):
         try:
             box = (float(row["xmin"]), float(row["ymin"]), float(row["xmax"]), float(row["ymax"]))
         except ValueError:
@@ -126,24 +125,5 @@ def read_masks(table: Path) -> dict[Path, Annotation]:
         path: Annotation(
             mask=(table.parent / row["mask"]).resolve() if row["mask"] else None, label=row.get("label") or None
         )
-        for _, path, row in _rows(table, "masks", ("mask",))
+        for _, path, row in read_rows(table, "masks", ("mask",))
     }
-
-
-def _rows(table: Path, argument: str, columns: tuple[str, ...]) -> Sequence[tuple[int, Path, Mapping[str, str]]]:
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, restval="")
-            missing = [c for c in ("path", *columns) if c not in (reader.fieldnames or ())]
-            if missing:
-                raise ArgumentError(
-                    f"{argument}={printable(table)} must have columns path,{','.join(columns)}; "
-                    f"it lacks {', '.join(missing)}"
-                )
-            rows = [(reader.line_num, (table.parent / row["path"]).resolve(), row) for row in reader if row["path"]]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or type(error).__name__
-        raise ArgumentError(f"{argument} must be a CSV file, got {printable(table)} ({reason})") from error
-    if not rows:
-        raise ArgumentError(f"{argument}={printable(table)} holds no row")
-    return rows

@@ -8,10 +8,12 @@ from difflib import get_close_matches
 from pathlib import Path
 from textwrap import wrap
 
-__all__ = ["BLOCK_METHODS", "ArgumentError", "Arguments", "help_text", "parse", "printable"]
+__all__ = ["BLOCK_METHODS", "CAM", "ArgumentError", "Arguments", "help_text", "parse", "printable"]
 
-# The keys of `explain.attribution.METHODS` (a test compares them), here so that --help needs no torch.
-BLOCK_METHODS = ("gradcam", "layercam", "hirescam", "xgradcam", "gradcampp", "activation")
+CAM = "cam"
+
+# CAM and the keys of `explain.attribution.METHODS` (a test compares them), here so that --help needs no torch.
+BLOCK_METHODS = ("gradcam", "layercam", "hirescam", "xgradcam", "gradcampp", "activation", CAM)
 
 _MEANINGS = {
     "images": "an image, a folder (searched to its depth), or a pattern such as 'lot7/**/*.png'; required",
@@ -25,6 +27,8 @@ _MEANINGS = {
     "(default predicted)",
     "boxes": "CSV path,xmin,ymin,xmax,ymax[,label] in pixels of the original images: measures localisation",
     "masks": "CSV path,mask[,label]: the same with mask images, white on the defect",
+    "gap_head": "labelled training images, a folder with a folder for each class or a CSV path,label: trains the "
+    "pooling and linear head that cam needs at every block where the network has none of its own",
     "figures": "most images that get a figure; 0 for none (default 24)",
     "batch": "images explained at once (default 32)",
     "device": "auto, cpu or cuda (default auto)",
@@ -51,6 +55,7 @@ class Arguments:
         target: predicted, true, a class name or number.
         boxes: table of boxes, if given.
         masks: table of masks, if given; never together with `boxes`.
+        gap_head: labelled images to train heads for CAM, if given; only where `methods` hold cam.
         figures: >= 0.
         batch: >= 1.
         device: auto, cpu or cuda.
@@ -67,6 +72,7 @@ class Arguments:
     target: str = "predicted"
     boxes: Path | None = None
     masks: Path | None = None
+    gap_head: Path | None = None
     figures: int = 24
     batch: int = 32
     device: str = "auto"
@@ -127,7 +133,7 @@ def parse(arguments: Sequence[str]) -> Arguments:
         if name not in given:
             raise ArgumentError(f"{name}= is missing: {_MEANINGS[name]}")
     values: dict[str, object] = dict(given)
-    for name in ("out", "boxes", "masks", "root"):
+    for name in ("out", "boxes", "masks", "gap_head", "root"):
         if name in given:
             values[name] = Path(given[name])
     for name, low in (("figures", 0), ("batch", 1), ("seed", 0)):
@@ -143,6 +149,8 @@ def parse(arguments: Sequence[str]) -> Arguments:
         _choice("device", given["device"], ("auto", "cpu", "cuda"))
     if "boxes" in given and "masks" in given:
         raise ArgumentError("boxes= and masks= are two ways to say where the defects are: give one of them")
+    if "gap_head" in given and CAM not in values.get("methods", ()):  # type: ignore[operator]
+        raise ArgumentError(f"gap_head= is for methods=[{CAM}] alone: name {CAM} among the methods, or leave it out")
     if given.get("target") == "true" and not {"boxes", "masks"} & set(given):
         raise ArgumentError("target=true needs boxes= or masks= with a column label")
     return Arguments(**values)  # type: ignore[arg-type]

@@ -13,12 +13,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from explain.annotations import Annotation, read_boxes, read_masks
-from explain.arguments import ArgumentError, Arguments, printable
+from explain.arguments import CAM, ArgumentError, Arguments, printable
 from explain.image_paths import find_images
+from explain.labelled_images import labelled_images
 from explain.output_folder import check_free, new_folder
 from search.models import InputError, resolve_model
 
 if TYPE_CHECKING:
+    from explain.cam_heads import CamHeads
     from explain.streaming import Stream
     from explain.subject import Subject
     from search.models import TrainedModel
@@ -55,7 +57,8 @@ def run(arguments: Arguments) -> int:
     target = _target(arguments.target, subject.classes)
     if left_out:
         print(f"explain: left out, a single position each: {', '.join(left_out)}", file=sys.stderr)
-    stream = Stream(subject, paths, arguments, annotations, target)
+    heads, labelled = _heads(subject, arguments)
+    stream = Stream(subject, paths, arguments, annotations, target, heads, labelled)
     with new_folder(arguments.out) as folder, _progress(Console(stderr=True)) as progress:
         rows = write_results(folder, stream, subject, paths, arguments, progress)
     if rows:
@@ -87,6 +90,28 @@ def _subject(model: TrainedModel, arguments: Arguments) -> tuple[Subject, tuple[
     return subject, left_out
 
 
+def _heads(subject: Subject, arguments: Arguments) -> tuple[CamHeads, list[tuple[Path, int]]]:
+    """Heads the network has for CAM, and labelled images to train the others on."""
+    from explain.cam_heads import CamHeads, own_heads
+
+    if CAM not in arguments.methods:
+        return CamHeads(), []
+    heads = own_heads(subject)
+    without = [label for label in subject.blocks if label not in heads.own]
+    if arguments.gap_head is not None:
+        if not without:
+            raise ArgumentError(f"gap_head= is not needed: {', '.join(heads.own)} has a head for CAM of its own")
+        return heads, labelled_images(arguments.gap_head, subject.classes)
+    if not heads.own:
+        raise ArgumentError(
+            f"methods={CAM} needs global average pooling and one linear layer after a block, the network has none "
+            f"after {', '.join(without)}: train heads with gap_head=FOLDER_OR_CSV of labelled images"
+        )
+    if without:
+        print(f"explain: {CAM} is drawn at {', '.join(heads.own)}; gap_head= draws it everywhere", file=sys.stderr)
+    return heads, []
+
+
 def _target(target: str, classes: Sequence[str]) -> str | int:
     if target in ("predicted", "true"):
         return target
@@ -111,6 +136,8 @@ def _report(stream: Stream, paths: Sequence[Path], arguments: Arguments) -> int:
     from explain.results import problems_of
 
     problems = problems_of(stream)
+    if stream.labelled:
+        print(f"CAM: {stream.heads}")
     print(f"Explained {len(paths) - len(stream.problems)} of {len(paths)} images: {arguments.out / 'index.html'}")
     if not problems:
         return 0

@@ -74,6 +74,8 @@ def image_figure(explained: ImageExplanation, methods: Sequence[str], classes: S
         _picture(axes[0, 0], truth_overlay(explained.image, explained.defect, scale), "image, line: defect")
     for place, method in enumerate(methods):
         for number, block in enumerate(blocks):
+            if (method, block) not in explained.maps:
+                continue
             axis = axes[place * lines + number // _COLUMNS, number % _COLUMNS + 1]
             values = explained.maps[method, block]
             title = f"{block}  {values.shape[0]}x{values.shape[1]}"

@@ -1,12 +1,12 @@
-"""A global-average-pooling head for a block that has none, so that CAM can be drawn there.
+"""Heads of global average pooling and a linear layer: a network's own, and one trained for a block that has none.
 
-Pooling and a linear layer are a multinomial regression on pooled features: convex, so training it needs no seed and
-gives the same head every time.
+CAM is drawn from either. The second is a multinomial regression on pooled features: convex, so training it needs no
+seed and gives the same head every time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from explain.hooks import frozen_in_eval_mode, observing
 
-__all__ = ["GapHead", "block_features", "train_gap_head"]
+__all__ = ["GapHead", "block_features", "own_gap_heads", "pooled_features", "train_gap_head"]
 
 
 class GapHead(nn.Module):
@@ -37,6 +37,66 @@ class GapHead(nn.Module):
         return logits
 
 
+def own_gap_heads(model: nn.Module, images: Tensor, blocks: Sequence[str]) -> dict[str, str]:
+    """Blocks that the model itself follows by global average pooling and a linear layer, and nothing else.
+
+    There the logits are that layer applied to the pooled block output, which is what is tested.
+
+    Args:
+        model: Network that holds the blocks.
+        images: Batch that it takes, of which no two have the same logits, (N, C, H, W), N >= 2; noise will do.
+        blocks: Names of modules with output (N, C, h, w) that run once a forward pass.
+
+    Returns:
+        Name of the linear layer by name of the block; blocks without such a head are left out.
+
+    Raises:
+        ValueError: A block that is unknown, is not spatial or does not run exactly once.
+    """
+    pooled, logits = _pooled_and_logits(model, images, blocks)
+    spread = float((logits - logits[:1]).abs().max())
+    found = {}
+    for name, layer in model.named_modules():
+        if not isinstance(layer, nn.Linear) or layer.out_features != logits.shape[1] or not spread > 0:
+            continue
+        for block in blocks:
+            if pooled[block].shape[1] == layer.in_features:
+                with torch.no_grad():
+                    own = layer(pooled[block].to(layer.weight.dtype))
+                # Half precision and another order of summing round; another head is off by the spread of the logits.
+                if float((own - logits).abs().max()) < 1e-2 * spread:
+                    found[block] = name
+    return found
+
+
+def pooled_features(model: nn.Module, images: Tensor, blocks: Sequence[str]) -> dict[str, Tensor]:
+    """Means over positions of the outputs of several blocks, from one forward pass in eval mode.
+
+    Args:
+        model: Network that holds the blocks; modes, flags and hooks stay as they were.
+        images: Batch that it takes, (N, C, H, W).
+        blocks: Names of modules with output (N, C, h, w) that run once a forward pass.
+
+    Returns:
+        Features (N, C) by name of the block, float32, each what pooling leaves of it.
+
+    Raises:
+        ValueError: A block that is unknown, is not spatial or does not run exactly once.
+    """
+    return _pooled_and_logits(model, images, blocks)[0]
+
+
+def _pooled_and_logits(model: nn.Module, images: Tensor, blocks: Sequence[str]) -> tuple[dict[str, Tensor], Tensor]:
+    seen: dict[str, list[Tensor]] = {name: [] for name in blocks}
+
+    def keep(name: str, _: nn.Module, output: Any) -> None:
+        seen[name].append(_spatial(name, output).float().mean(dim=(2, 3)))
+
+    with torch.no_grad(), frozen_in_eval_mode(model), observing(model, blocks, keep):
+        logits: Tensor = model(images)
+    return {name: _once(name, found) for name, found in seen.items()}, logits
+
+
 def block_features(model: nn.Module, block: str) -> Callable[[Tensor], Tensor]:
     """A function from images (N, C, H, W) to the output of a block, in eval mode and without a graph.
 
@@ -52,17 +112,25 @@ def block_features(model: nn.Module, block: str) -> Callable[[Tensor], Tensor]:
         seen: list[Tensor] = []
 
         def keep(name: str, _: nn.Module, output: Any) -> None:
-            if not isinstance(output, Tensor) or output.ndim != 4:
-                raise ValueError(f"block {name!r} must put out a tensor (N, C, h, w)")
-            seen.append(output.clone())
+            seen.append(_spatial(name, output).clone())
 
         with torch.no_grad(), frozen_in_eval_mode(model), observing(model, [block], keep):
             model(images)
-        if len(seen) != 1:
-            raise ValueError(f"block {block!r} must run once a forward pass, got {len(seen)} times")
-        return seen[0]
+        return _once(block, seen)
 
     return features
+
+
+def _spatial(block: str, output: Any) -> Tensor:
+    if not isinstance(output, Tensor) or output.ndim != 4:
+        raise ValueError(f"block {block!r} must put out a tensor (N, C, h, w)")
+    return output
+
+
+def _once(block: str, seen: list[Tensor]) -> Tensor:
+    if len(seen) != 1:
+        raise ValueError(f"block {block!r} must run once a forward pass, got {len(seen)} times")
+    return seen[0]
 
 
 def train_gap_head(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from explain.arguments import ArgumentError, printable
 
-__all__ = ["find_images"]
+__all__ = ["find_images", "images_in"]
 
 _SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".tif", ".tiff", ".webp"))
 
@@ -26,8 +26,7 @@ def find_images(pattern: str, exclude: Collection[Path] = ()) -> list[Path]:
     """
     path = Path(pattern)
     if path.is_dir():
-        inside = (p for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES)
-        found = [p for p in inside if not any(part.startswith(".") for part in p.relative_to(path).parts)]
+        found = images_in(path)
         reason = "the folder holds no image"
     elif path.exists():
         found, reason = [path], "it is a mask"
@@ -38,3 +37,9 @@ def find_images(pattern: str, exclude: Collection[Path] = ()) -> list[Path]:
     if not images:
         raise ArgumentError(f"images must name at least one image file, got {printable(pattern)}: {reason}")
     return images
+
+
+def images_in(folder: Path) -> list[Path]:
+    """Image files of a folder and the folders in it, sorted; what is hidden is left out."""
+    inside = (p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES and p.is_file())
+    return sorted(p for p in inside if not any(part.startswith(".") for part in p.relative_to(folder).parts))

@@ -65,6 +65,7 @@ class Localisation:
         self.blocks, self.methods = tuple(blocks), tuple(methods)
         self._rows: list[NDArray[np.float32]] = []
         self._chance: list[float] = []
+        self._drawn: set[tuple[str, str]] = set()
 
     def __len__(self) -> int:
         return len(self._chance)
@@ -79,18 +80,21 @@ class Localisation:
 
         Args:
             truths: masks in the frame of each image, bool (H, W), each with a true pixel.
-            maps: (method, block) -> (N, h, w).
+            maps: (method, block) -> (N, h, w); pairs that no call holds get no row.
             random_maps: the same of the randomised network.
         """
         # Images of one size are measured at once.
         shapes: dict[tuple[int, ...], list[int]] = {}
         for place, truth in enumerate(truths):
             shapes.setdefault(tuple(truth.shape), []).append(place)
-        values = np.empty((len(truths), 4, len(self.methods), len(self.blocks)), dtype=np.float32)
+        values = np.full((len(truths), 4, len(self.methods), len(self.blocks)), np.nan, dtype=np.float32)
+        self._drawn.update(maps)
         for places in shapes.values():
             truth = torch.stack([truths[place] for place in places])
             for m, method in enumerate(self.methods):
                 for b, block in enumerate(self.blocks):
+                    if (method, block) not in maps:
+                        continue
                     for offset, source in ((0, maps), (2, random_maps)):
                         chosen = source[method, block][places]
                         values[places, offset, m, b] = energy_pointing(chosen, truth).numpy()
@@ -119,6 +123,8 @@ class Localisation:
         found = []
         for b, block in enumerate(self.blocks):
             for m, method in enumerate(self.methods):
+                if (method, block) not in self._drawn:
+                    continue
                 cells = [(float(c[0]), float(c[1]), float(c[2])) for c in intervals[:, :, m, b].T]
                 alive = int((~np.isnan(energy[:, m, b])).sum())
                 found.append(LocalisationRow(block, method, alive, 1 - alive / len(values), *cells))

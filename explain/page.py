@@ -120,6 +120,8 @@ def image_article(explained: ImageExplanation, methods: Sequence[str], classes: 
         if place == 0:
             panels.append(_image_panel(explained, name, scale))
         for block in blocks:
+            if (method, block) not in explained.maps:
+                continue
             values = explained.maps[method, block]
             found = explained.measures[method, block]
             numbers = "<br>".join(f"{c.replace('_', ' ')} {three_digits(found[c])}" for c in MEASURED if c != "dead")

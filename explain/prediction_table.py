@@ -26,16 +26,18 @@ class PredictionTable:
         file: open text file.
         subject: the model.
         method: whose measures are written.
+        blocks: labels of the blocks where it draws a map.
         labelled: whether a true class is known for any image; adds the column `label`.
     """
 
-    def __init__(self, file: IO[str], subject: Subject, method: str, *, labelled: bool) -> None:
+    def __init__(self, file: IO[str], subject: Subject, method: str, blocks: Sequence[str], *, labelled: bool) -> None:
         self._subject, self._method, self._labelled = subject, method, labelled
+        self._blocks = tuple(blocks)
         self._writer = csv.writer(file, lineterminator="\n")
-        measured = [f"{method}.{block}.{column}" for block in subject.blocks for column in MEASURED]
+        measured = [f"{method}.{block}.{column}" for block in blocks for column in MEASURED]
         header = ["path", "class", "probability", "second class", "margin", *(["label"] if labelled else []), *measured]
         self._writer.writerow(header)
-        self._sums = {(block, column): [0.0, 0.0] for block in subject.blocks for column in MEASURED}
+        self._sums = {(block, column): [0.0, 0.0] for block in blocks for column in MEASURED}
         self._probabilities = [[0, 0.0] for _ in subject.classes]
         self.images = 0
         self.right, self.judged = 0, 0
@@ -44,7 +46,7 @@ class PredictionTable:
         """Write the rows of N images."""
         classes = self._subject.classes
         top = batch.probabilities.topk(2, dim=1)
-        by_block = {block: measure(batch.maps[self._method, block]) for block in self._subject.blocks}
+        by_block = {block: measure(batch.maps[self._method, block]) for block in self._blocks}
         for place, path in enumerate(paths):
             (first, second), (p, q) = top.indices[place].tolist(), top.values[place].tolist()
             label = annotation.label if (annotation := annotations[place]) is not None else None
@@ -75,7 +77,7 @@ class PredictionTable:
     def measures(self) -> Mapping[str, Mapping[str, float]]:
         """Block -> column -> mean over the images where it is defined, NaN where it never was."""
         means = {key: total / count if count else math.nan for key, (total, count) in self._sums.items()}
-        return {block: {column: means[block, column] for column in MEASURED} for block in self._subject.blocks}
+        return {block: {column: means[block, column] for column in MEASURED} for block in self._blocks}
 
     @property
     def by_class(self) -> Mapping[str, tuple[int, float]]:

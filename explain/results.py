@@ -13,7 +13,8 @@ from pathlib import Path
 
 from rich.progress import Progress
 
-from explain.arguments import ArgumentError, Arguments, printable
+from explain.arguments import CAM, ArgumentError, Arguments, printable
+from explain.cam_heads import CamHeads
 from explain.figures import contact_sheet, image_figure
 from explain.localisation import LocalisationRow
 from explain.localisation_table import write_localisation
@@ -34,6 +35,9 @@ def write_results(
     Raises:
         ArgumentError: not one image can be explained.
     """
+    if stream.labelled:
+        training = progress.add_task("training heads for CAM", total=len(stream.labelled))
+        stream.train_heads(lambda done: progress.advance(training, done))
     task = progress.add_task("explaining", total=len(paths))
     with (folder / "predictions.csv").open("w", encoding="utf-8", newline="") as file:
         summary = stream.predict(file, lambda done: progress.advance(task, done))
@@ -61,7 +65,7 @@ def write_results(
             progress.advance(drawing)
 
     def contact_sheets() -> Iterator[str]:
-        block = list(subject.blocks)[-1]
+        block = stream.blocks_of(arguments.primary)[-1]
         used: set[str] = set()
         for k, places in sheets.items():
             name = subject.classes[k]
@@ -84,7 +88,9 @@ def write_results(
 
 def problems_of(stream: Stream) -> list[tuple[str, str]]:
     """Printable path and reason of each file that was left out, or whose truth was."""
-    found = [*stream.problems.items(), *((p, f"truth: {r}") for p, r in stream.truth_problems.items())]
+    found = list(stream.problems.items())
+    for what, problems in (("truth", stream.truth_problems), ("gap_head", stream.head_problems)):
+        found.extend((path, f"{what}: {reason}") for path, reason in problems.items())
     return [(printable(path), reason) for path, reason in found]
 
 
@@ -100,6 +106,7 @@ def _content(
             arguments.target, f"class {arguments.target}"
         ),
         "Methods": ", ".join(arguments.methods),
+        **({"CAM": str(stream.heads)} if CAM in arguments.methods else {}),
         "Made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
     return PageContent(
@@ -145,9 +152,14 @@ def _manifest(subject: Subject, summary: Summary, stream: Stream, arguments: Arg
             "blocks": list(subject.blocks),
         },
         "images": summary.table.images,
+        **({"cam": _heads(stream.heads)} if CAM in arguments.methods else {}),
         "left_out": [{"path": path, "reason": reason} for path, reason in problems_of(stream)],
         "versions": versions,
     }
+
+
+def _heads(heads: CamHeads) -> Mapping[str, object]:
+    return {"own": list(heads.own), "trained": dict(heads.accuracy), "trained_on": heads.images}
 
 
 def _file_name(text: str) -> str:

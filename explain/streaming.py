@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -12,8 +13,9 @@ from torch import Tensor
 
 from explain import explain_superpixels, randomised
 from explain.annotations import Annotation, AnnotationError
-from explain.arguments import Arguments, printable
+from explain.arguments import CAM, Arguments, printable
 from explain.batches import Batch, batches
+from explain.cam_heads import CamHeads, with_trained_heads
 from explain.localisation import CONTROL, Localisation
 from explain.prediction_table import PredictionTable
 from explain.selection import Selection
@@ -49,10 +51,15 @@ class Stream:
         arguments: of the command.
         annotations: by resolved path of the image; empty without a table.
         target: "predicted", "true", or the index of a class.
+        heads: the network's own heads, from which CAM is drawn.
+        labelled: images and class indices to train the other heads on; empty for none.
 
     Attributes:
+        heads: the network's own, and from `train_heads` on the trained ones.
+        labelled: as given.
         problems: files that could not be explained, with the reason.
         truth_problems: files whose annotation cannot be used, with the reason.
+        head_problems: labelled images that could not be read, with the reason.
     """
 
     def __init__(
@@ -62,11 +69,37 @@ class Stream:
         arguments: Arguments,
         annotations: Mapping[Path, Annotation],
         target: str | int,
+        heads: CamHeads,
+        labelled: Sequence[tuple[Path, int]] = (),
     ) -> None:
         self._subject, self._paths, self._arguments = subject, paths, arguments
         self._annotations, self._target = annotations, target
         self.problems: dict[Path, str] = {}
         self.truth_problems: dict[Path, str] = {}
+        self.head_problems: dict[Path, str] = {}
+        self.heads, self.labelled = heads, labelled
+
+    def blocks_of(self, method: str) -> list[str]:
+        """Labels of the blocks where a method draws a map."""
+        blocks = self._subject.blocks
+        return [b for b in blocks if method != CAM or self.heads.of(self._subject.net, b) is not None]
+
+    def train_heads(self, advance: Callable[[int], None]) -> None:
+        """Train the heads of the blocks that have none of their own, if there are images for it.
+
+        Args:
+            advance: called with the number of images done after each batch.
+        """
+        if self.labelled:
+            self.heads = self._trained(self._subject.net, self.head_problems, advance)
+
+    def _trained(
+        self, net: torch.nn.Module, problems: dict[Path, str], advance: Callable[[int], None] = lambda _: None
+    ) -> CamHeads:
+        batch, enlarge = self._arguments.batch, self._arguments.enlarge
+        return with_trained_heads(
+            self.heads, self._subject, net, self.labelled, problems, advance, batch=batch, enlarge=enlarge
+        )
 
     def predict(self, file: IO[str], advance: Callable[[int], None]) -> Summary:
         """Explain every image; write its row.
@@ -77,7 +110,8 @@ class Stream:
         """
         subject, arguments = self._subject, self._arguments
         labelled = any(annotation.label is not None for annotation in self._annotations.values())
-        table = PredictionTable(file, subject, arguments.primary, labelled=labelled)
+        measured = self.blocks_of(arguments.primary)
+        table = PredictionTable(file, subject, arguments.primary, measured, labelled=labelled)
         selection = Selection(len(subject.classes), max(CONTACT_IMAGES, arguments.figures))
         methods: tuple[str, ...] = (arguments.primary,)
         localisation = control = None
@@ -136,8 +170,9 @@ class Stream:
                 if note is None or note.label not in self._subject.classes:
                     label = None if note is None else note.label
                     self.problems[path] = "its true class is not known" if not label else f"no class {label!r}"
+        head_of = partial(self.heads.of, self._subject.net)
         for batch in batches(self._subject, paths, arguments.batch, self.problems, enlarge=arguments.enlarge):
-            explained = explain_batch(self._subject, batch.images, self._targets(batch), methods)
+            explained = explain_batch(self._subject, batch.images, self._targets(batch), methods, head_of=head_of)
             finite = explained.probabilities.isfinite().all(dim=1).tolist()
             if all(finite):
                 yield batch, explained
@@ -159,13 +194,17 @@ class Stream:
     def _annotation(self, path: Path) -> Annotation | None:
         return self._annotations.get(path.resolve()) if self._annotations else None
 
-    def _control(self) -> torch.nn.Module:
-        """The same network with its weights drawn anew, its batch-norm fitted to images from all over the set."""
+    def _control(self) -> tuple[torch.nn.Module, CamHeads]:
+        """The same network with its weights drawn anew, its batch-norm fitted to images from all over the set.
+
+        Heads that were trained for the network are trained for it as well, on its own features.
+        """
         step = max(1, len(self._paths) // _STATISTICS_IMAGES)
         sample = list(self._paths[::step])[:_STATISTICS_IMAGES]
         found = [b.images for b in batches(self._subject, sample, len(sample), {}, enlarge=True)]
         images = found[0].to(self._subject.device) if found and len(found[0]) > 1 else None
-        return randomised(self._subject.net, images=images, seed=self._arguments.seed)
+        net = randomised(self._subject.net, images=images, seed=self._arguments.seed)
+        return net, self._trained(net, {}) if self.labelled else self.heads
 
     def _localise(
         self,
@@ -173,7 +212,7 @@ class Stream:
         explained: BatchExplanation,
         notes: Sequence[Annotation | None],
         localisation: Localisation,
-        control: torch.nn.Module,
+        control: tuple[torch.nn.Module, CamHeads],
     ) -> None:
         rows, truths = [], []
         for row, (path, note) in enumerate(zip(batch.paths, notes, strict=True)):
@@ -185,7 +224,9 @@ class Stream:
             return
         kept = explained.only(rows)
         methods = list(dict.fromkeys(method for method, _ in kept.maps))
-        random = explain_batch(self._subject, batch.images[rows], kept.targets, methods, net=control)
+        net, heads = control
+        head_of = partial(heads.of, net)
+        random = explain_batch(self._subject, batch.images[rows], kept.targets, methods, head_of=head_of, net=net)
         localisation.add(truths, kept.maps, random.maps)
 
     def _defect(self, path: Path, note: Annotation | None) -> Tensor | None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from explain import MAP_MEASURES, METHODS, SuperpixelExplanation, capture, spatial_blocks
-from explain.arguments import ArgumentError
+from explain import MAP_MEASURES, METHODS, SuperpixelExplanation, cam, capture, spatial_blocks
+from explain.arguments import CAM, ArgumentError
 
 __all__ = ["MEASURED", "BatchExplanation", "ImageExplanation", "Subject", "choose_blocks", "explain_batch", "measure"]
 
@@ -64,7 +64,8 @@ class BatchExplanation:
     Attributes:
         probabilities: (N, K), on the CPU.
         targets: explained class of each image, int64, (N,).
-        maps: (method, block) -> (N, h, w), on the CPU; a map that is not finite is all zeros.
+        maps: (method, block) -> (N, h, w), on the CPU; a map that is not finite is all zeros. CAM is only where a
+            block has a head.
     """
 
     probabilities: Tensor
@@ -146,7 +147,13 @@ def choose_blocks(
 
 
 def explain_batch(
-    subject: Subject, images: Tensor, target: str | int | Tensor, methods: Sequence[str], net: nn.Module | None = None
+    subject: Subject,
+    images: Tensor,
+    target: str | int | Tensor,
+    methods: Sequence[str],
+    *,
+    head_of: Callable[[str], nn.Linear | None] = lambda _: None,
+    net: nn.Module | None = None,
 ) -> BatchExplanation:
     """Maps of all blocks by several methods, from one forward and one backward pass.
 
@@ -154,7 +161,8 @@ def explain_batch(
         subject: the model.
         images: (N, 3, H, W) in [0, 1].
         target: "predicted", or class indices.
-        methods: keys of `METHODS`.
+        methods: keys of `METHODS`, and cam.
+        head_of: from the label of a block to the head from which CAM is drawn there, None without.
         net: another network of the same build, such as a randomised copy.
     """
     modules = list(subject.blocks.values())
@@ -162,7 +170,13 @@ def explain_batch(
     maps = {}
     for method in methods:
         for label, signals in zip(subject.blocks, captured, strict=True):
-            drawn = METHODS[method](signals)
+            if method == CAM:
+                head = head_of(label)
+                if head is None:
+                    continue
+                drawn = cam(signals, head)
+            else:
+                drawn = METHODS[method](signals)
             finite = drawn.isfinite().all(dim=2).all(dim=1)
             maps[method, label] = torch.where(finite[:, None, None], drawn, 0).cpu()
     return BatchExplanation(captured.logits.softmax(1).cpu(), captured.targets.cpu(), maps)

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from explain.__main__ import main
-from explain.arguments import BLOCK_METHODS, ArgumentError, parse, printable
+from explain.arguments import BLOCK_METHODS, CAM, ArgumentError, parse, printable
 from explain.attribution import METHODS
 from explain.output_folder import new_folder
 from explain.subject import choose_blocks
@@ -158,6 +158,10 @@ BAD = {
     "device": (["images={images}", "model={model}", "device=tpu"], "device must be one of auto, cpu, cuda"),
     "enlarge": (["images={images}", "model={model}", "enlarge=1"], "enlarge must be one of true, false"),
     "boxes and masks": (["images={images}", "model={model}", "boxes=a", "masks=b"], "give one of them"),
+    "gap_head without cam": (
+        ["images={images}", "model={model}", "gap_head={images}"],
+        "gap_head= is for methods=[cam] alone: name cam among the methods",
+    ),
     "true without labels": (["images={images}", "model={model}", "target=true"], "target=true needs boxes= or masks="),
     "no such image": (["images=nope.png", "model={model}"], "nope.png: no such file or folder"),
     "empty glob": (["images={images}/*.tif", "model={model}"], "the pattern matches no file"),
@@ -248,7 +252,7 @@ def test_help_answers_without_torch() -> None:
 
 
 def test_method_names_are_those_of_the_registry() -> None:
-    assert tuple(METHODS) == BLOCK_METHODS
+    assert (*METHODS, CAM) == BLOCK_METHODS
 
 
 def test_a_failure_leaves_no_folder(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 from explain.attribution import cam
-from explain.gap_head import GapHead, block_features, train_gap_head
+from explain.gap_head import GapHead, block_features, own_gap_heads, pooled_features, train_gap_head
 from explain.measures import pointing_game
 from explain.signals import capture
 
@@ -93,6 +93,30 @@ def test_block_features_leave_no_trace(make_tiny: Callable[..., Any], images: Te
     model.unused = nn.Conv2d(3, 3, 1)
     with pytest.raises(ValueError, match="'unused' must run once a forward pass, got 0 times"):
         block_features(model, "unused")(images)
+
+
+def test_own_heads_are_found_by_what_they_compute(make_tiny: Callable[..., Any], images: Tensor) -> None:
+    model = make_tiny().train()
+    assert own_gap_heads(model, images, ["stem", "middle", "act3"]) == {"act3": "fc"}
+    # An activation after the block, a second layer, or flattening: no longer pooling and one linear layer.
+    assert own_gap_heads(model, images, ["deep"]) == {}
+    model.fc = nn.Sequential(nn.Linear(12, 12), nn.ReLU(), nn.Linear(12, 4))
+    assert own_gap_heads(model, images, ["act3"]) == {}
+    flat = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 14 * 18, 4))
+    assert own_gap_heads(flat, images, ["0"]) == {}
+    # A network that says the same of every image does not tell what its head computes.
+    assert own_gap_heads(model, images[:1].repeat(2, 1, 1, 1), ["act3"]) == {}
+    assert model.training
+    assert sum(len(module._forward_hooks) for module in model.modules()) == 0
+
+
+def test_features_of_several_blocks_come_from_one_pass(make_tiny: Callable[..., Any], images: Tensor) -> None:
+    model = make_tiny()
+    pooled = pooled_features(model, images, ["middle", "stem"])
+    for block, features in pooled.items():
+        assert torch.allclose(features, block_features(model, block)(images).mean(dim=(2, 3)), atol=1e-6)
+    with pytest.raises(ValueError, match="'fc' must put out"):
+        pooled_features(model, images, ["fc"])
 
 
 @pytest.mark.parametrize(

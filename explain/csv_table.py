@@ -1,0 +1,40 @@
+"""Tables of images: CSV files whose paths are relative to the folder of the table."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from explain.arguments import ArgumentError, printable
+
+__all__ = ["read_rows"]
+
+
+def read_rows(table: Path, argument: str, columns: Sequence[str]) -> Sequence[tuple[int, Path, Mapping[str, str]]]:
+    """Line, resolved path of the image and cells of each row that names an image.
+
+    Args:
+        table: CSV file in UTF-8 with a column path.
+        argument: what names the table, for messages.
+        columns: other columns that it must have.
+
+    Raises:
+        ArgumentError: no such file, missing columns, no row.
+    """
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, restval="")
+            missing = [c for c in ("path", *columns) if c not in (reader.fieldnames or ())]
+            if missing:
+                raise ArgumentError(
+                    f"{argument}={printable(table)} must have columns path,{','.join(columns)}; "
+                    f"it lacks {', '.join(missing)}"
+                )
+            rows = [(reader.line_num, (table.parent / row["path"]).resolve(), row) for row in reader if row["path"]]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        raise ArgumentError(f"{argument} must be a CSV file, got {printable(table)} ({reason})") from error
+    if not rows:
+        raise ArgumentError(f"{argument}={printable(table)} holds no row")
+    return rows

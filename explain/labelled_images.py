@@ -1,0 +1,72 @@
+"""Training images with their classes, as a folder or as a table names them."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+
+from explain.arguments import ArgumentError, printable
+from explain.csv_table import read_rows
+from explain.image_paths import images_in
+
+__all__ = ["labelled_images"]
+
+
+def labelled_images(source: Path, classes: Sequence[str]) -> list[tuple[Path, int]]:
+    """Images and the positions of their classes.
+
+    Args:
+        source: a folder, where the nearest folder above an image that bears the name of a class says its class; or a
+            CSV path,label, whose rows with `split` test are left out.
+        classes: the K class names.
+
+    Raises:
+        ArgumentError: no such folder or file, an image or row of no class of these, an image of two classes, a class
+            without an image.
+    """
+    if not source.exists():
+        raise ArgumentError(f"gap_head must name a folder or a CSV file, got {printable(source)}: no such file")
+    found = _of_folder(source, classes) if source.is_dir() else _of_table(source, classes)
+    missing = [name for k, name in enumerate(classes) if k not in {label for _, label in found}]
+    if missing:
+        raise ArgumentError(
+            f"gap_head={printable(source)} must hold images of every class of the model, it has none of "
+            f"{printable(', '.join(missing))}"
+        )
+    return found
+
+
+def _of_folder(folder: Path, classes: Sequence[str]) -> list[tuple[Path, int]]:
+    place = {unicodedata.normalize("NFC", name): k for k, name in enumerate(classes)}
+    found = []
+    for path in images_in(folder):
+        above = [unicodedata.normalize("NFC", part) for part in path.relative_to(folder).parts[-2::-1]]
+        label = next((place[part] for part in above if part in place), None)
+        if label is None:
+            raise ArgumentError(
+                f"gap_head={printable(folder)} must hold a folder for each class ({printable(', '.join(classes))}), "
+                f"got {printable(path.relative_to(folder))}"
+            )
+        found.append((path, label))
+    return found
+
+
+def _of_table(table: Path, classes: Sequence[str]) -> list[tuple[Path, int]]:
+    place = {unicodedata.normalize("NFC", name): k for k, name in enumerate(classes)}
+    found: dict[Path, int] = {}
+    for line, path, row in read_rows(table, "gap_head", ("label",)):
+        if row.get("split") == "test":
+            continue
+        label = unicodedata.normalize("NFC", row["label"])
+        if label not in place:
+            raise ArgumentError(
+                f"{printable(table)}, line {line}: label must be a class of the model "
+                f"({printable(', '.join(classes))}), got {printable(repr(row['label']))}"
+            )
+        if found.setdefault(path, place[label]) != place[label]:
+            raise ArgumentError(
+                f"{printable(table)}, line {line}: {printable(row['path'])} is {printable(label)} here and "
+                f"{printable(classes[found[path]])} further up"
+            )
+    return list(found.items())
