@@ -171,11 +171,11 @@ def _run_trials(
 ) -> None:
     if finished >= settings.search.trials:
         return
-    with clock("warmup"):
-        for fold in task.splits.folds:
-            task.warm_head(fold.train, task.net.depth)
-    executor = _executor(task, progress)
+    executor = _executor(task, progress)  # its workers start while the head is warmed up
     try:
+        with clock("warmup"):
+            for fold in task.splits.folds:
+                task.warm_head(fold.train, task.net.depth)
         with clock("trials"), progress.shown(), stopping.held():
             driver.run(executor, stopping)
     finally:

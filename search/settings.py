@@ -202,13 +202,18 @@ class ExecutorSettings:
     """Where trials run."""
 
     name: str = setting(
-        "inline",
-        "inline: one trial at a time, in this process; local: worker processes that live as long as the search",
+        "local",
+        "local: worker processes that live as long as the search; inline: one trial at a time, in this process",
         choices=("inline", "local"),
         identity=False,
     )
-    workers: int = setting(
-        1, "trials that run at the same time (executor=local only)", unit="processes", low=1, high=256, identity=False
+    workers: int | None = setting(
+        None,
+        "trials that run at the same time; null is one a GPU, or one a core up to 4 (1 with executor=inline)",
+        unit="processes",
+        low=1,
+        high=256,
+        identity=False,
     )
     threads: int | None = setting(
         None,

@@ -30,6 +30,7 @@ __all__ = ["LocalExecutor"]
 
 _CLOSING_SECONDS = 5.0
 _MOST_STILLBORN = 3
+_MOST_WORKERS = 4  # more trials at a time are asked for with less known of those before
 
 
 @dataclass
@@ -50,13 +51,17 @@ class LocalExecutor:
     Args:
         task: what trials train on.
         cache: folder of the activations.
-        workers: how many processes; each gets its share of the cores, and one of the GPUs in turn.
+        workers: how many processes; each gets its share of the cores, and one of the GPUs in turn. None is one a GPU,
+            or one a core up to 4: two trials of one thread each train 1.4 times as many images as one of two threads.
         on_note: called with a worker's line for the user, once a line.
     """
 
     def __init__(
-        self, task: Task, *, cache: Path, workers: int, on_note: Callable[[str], None] = lambda _: None
+        self, task: Task, *, cache: Path, workers: int | None = None, on_note: Callable[[str], None] = lambda _: None
     ) -> None:
+        cores = len(os.sched_getaffinity(0))
+        if workers is None:
+            workers = len(_gpus()) if task.device.type == "cuda" else min(cores, _MOST_WORKERS)
         if workers < 1:
             raise ValueError(f"workers must be 1 or more, got {workers}")
         self.capacity = workers
@@ -70,7 +75,7 @@ class LocalExecutor:
             pixels=Path(pixels.filename) if isinstance(pixels, np.memmap) and pixels.filename else np.asarray(pixels),
             splits=task.splits,
             cache=cache,
-            threads=task.settings.executor.threads or max(1, len(os.sched_getaffinity(0)) // workers),
+            threads=task.settings.executor.threads or max(1, cores // workers),
             device=None,
         )
         self._stillborn = 0

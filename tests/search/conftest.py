@@ -140,6 +140,7 @@ def tiny(stripes: Path, tracking_root: Path) -> tuple[str, ...]:
         "trainer.epochs=2",
         "search.trials=4",
         "search.startup_trials=2",
+        "executor=inline",
         "executor.threads=1",
         f"tracking.root={tracking_root}",
     )
