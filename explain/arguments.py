@@ -18,7 +18,7 @@ BLOCK_METHODS = ("gradcam", "layercam", "hirescam", "xgradcam", "gradcampp", "ac
 _MEANINGS = {
     "images": "an image, a folder (searched to its depth), or a pattern such as 'lot7/**/*.png'; required",
     "model": "MLflow run id, alias or version (champion, 3, models:/NAME@ALIAS, models:/NAME/3), or the path of a "
-    "model folder; required",
+    "model folder or of the safetensors file in it; required",
     "out": "folder for the results; must not exist or be empty (default explanations)",
     "methods": f"list of {', '.join(BLOCK_METHODS)} and lime; the first by block is the one measured in "
     "predictions.csv (default [gradcam,layercam])",

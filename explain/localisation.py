@@ -37,6 +37,7 @@ class LocalisationRow:
         random_pointing: `pointing` of the same.
         over_control: `energy` minus that of the map without gradients, image by image.
         over_chance: `energy` minus the share of the image that the truth covers, image by image.
+        over_random: `energy` minus `random_energy`, image by image.
     """
 
     block: str
@@ -49,6 +50,7 @@ class LocalisationRow:
     random_pointing: _Interval
     over_control: _Interval
     over_chance: _Interval
+    over_random: _Interval
 
 
 class Localisation:
@@ -116,7 +118,16 @@ class Localisation:
         control = energy[:, self.methods.index(CONTROL)][:, None]
         chance = np.asarray(self._chance, dtype=np.float32)[:, None, None]
         columns = np.stack(
-            [energy, pointing, random_energy, random_pointing, energy - control, energy - chance], axis=1
+            [
+                energy,
+                pointing,
+                random_energy,
+                random_pointing,
+                energy - control,
+                energy - chance,
+                energy - random_energy,
+            ],
+            axis=1,
         )
         flat = columns.reshape(len(values), -1)
         intervals = bootstrap_intervals(flat, seed=seed).reshape(3, *columns.shape[1:])

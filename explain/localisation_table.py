@@ -17,11 +17,12 @@ from explain.prediction_table import number
 
 __all__ = ["print_localisation", "write_localisation"]
 
-_INTERVALS = ("energy", "pointing", "random_energy", "random_pointing", "over_control", "over_chance")
+_INTERVALS = ("energy", "pointing", "random_energy", "random_pointing", "over_control", "over_chance", "over_random")
 _ENDS = ("", "_low", "_high")
 _SHOWN = {
     "energy": "energy inside",
-    "random_energy": "random weights",
+    "over_chance": "over chance",
+    "over_random": "over random weights",
     "over_control": "over activation",
 }
 

@@ -248,20 +248,20 @@ def _localisation(content: PageContent) -> str:
                 _text(row.block),
                 _text(row.method),
                 f'<span class="best">{energy}</span>' if row.energy[0] == best else energy,
-                _interval(row.random_energy),
                 _interval(row.over_chance, sign=True),
+                _interval(row.over_random, sign=True),
                 "-" if row.method == CONTROL else _interval(row.over_control, sign=True),
                 _interval(row.pointing),
                 _interval(row.random_pointing),
                 f"{row.dead:.1%}",
             ]
         )
-    header = ["block", "method", "energy inside", "same, random weights", "over chance", f"over {CONTROL}",
+    header = ["block", "method", "energy inside", "over chance", "over random weights", f"over {CONTROL}",
               "highest point inside", "same, random weights", "dead maps"]  # fmt: skip
     return (
         f"<p>{images} images; the defects cover {chance:.1%} of an image, which is what a uniform map scores. Means "
         f"with 95 % bootstrap intervals over images. {CONTROL} uses no gradients and knows nothing of the class; "
-        "random weights know nothing at all. A block looks at the defects only as far as it beats both.</p>"
+        "random weights know nothing at all. A block looks at the defects only as far as it beats all three.</p>"
         + _table(header, rows, words=2, caption="localisation by block and method")
     )
 

@@ -148,6 +148,7 @@ def test_a_focused_map_beats_both_controls() -> None:
     assert focused.over_chance[1] > 0.5
     assert focused.over_control[1] > 0.5
     assert focused.random_energy == pytest.approx((0.25, 0.25, 0.25))
+    assert focused.over_random == pytest.approx(focused.over_chance)
     assert focused.pointing == (1, 1, 1)
     assert control.energy == pytest.approx((0.25, 0.25, 0.25))
     assert control.over_chance == pytest.approx((0, 0, 0), abs=1e-6)

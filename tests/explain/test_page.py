@@ -58,7 +58,7 @@ def write(folder: Path) -> Path:
     """A page with everything on it."""
     interval = (0.123, 0.1, 0.15)
     none = (math.nan,) * 3
-    rows = [LocalisationRow(b, m, 9, 0.1, interval, interval, none, none, interval, interval)
+    rows = [LocalisationRow(b, m, 9, 0.1, interval, interval, none, none, interval, interval, interval)
             for b in BLOCKS for m in ("gradcam", "activation")]  # fmt: skip
     content = PageContent(
         title="What the blocks look at",
