@@ -143,7 +143,12 @@ class SearchSettings:
     metric: str = setting("macro_f1", "validation score to maximise", choices=("macro_f1", "weighted_f1", "accuracy"))
     sampler: str = setting("tpe", "Optuna sampler", choices=("tpe", "random"))
     startup_trials: int = setting(8, "trials drawn at random before the sampler learns", low=1, high=10_000)
-    pruner: str = setting("median", "rule that stops a poor trial early", choices=("median", "halving", "none"))
+    pruner: str = setting(
+        "halving",
+        "rule that stops a poor trial early: halving compares it with all others at epochs 1, 2, 4, 8, ...; median "
+        "stops what is worse than the median of the others, at any epoch",
+        choices=("halving", "median", "none"),
+    )
     pruner_startup_trials: int = setting(4, "finished trials before the median rule stops any", low=1, high=10_000)
     pruner_warmup_epochs: int = setting(
         2, "epochs every trial is given before the median rule may stop it", unit="epochs", low=1

@@ -39,7 +39,7 @@ def test_an_override_beats_an_experiment_and_an_experiment_beats_a_group() -> No
     assert compose_settings(["experiment=quick"]).search.trials == 6
     assert compose_settings(["experiment=quick", "search.trials=2"]).search.trials == 2
     assert compose_settings(["search.trials=2", "experiment=quick"]).search.trials == 2
-    assert compose_settings(["search=halving"]).search.pruner == "halving"
+    assert compose_settings(["search=median"]).search.pruner == "median"
     assert compose_settings(["experiment=null"]) == compose_settings([])
 
 

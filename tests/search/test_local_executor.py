@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ import pytest
 from lightning_modules.image_store import load_images
 from lightning_modules.splits import make_splits
 from search.executor.inline import InlineExecutor
-from search.executor.local import LocalExecutor
+from search.executor.local import LocalExecutor, _epitaph
 from search.executor.protocol import Event, Executor, Failed, Finished, Job, Reported
 from search.settings import DataSettings, ExecutorSettings, Settings, TrainerSettings
 from search.task import Task, build_task
@@ -38,18 +38,12 @@ def task(tmp_path_factory: pytest.TempPathFactory, make_stripes: Callable[..., P
     return build_task(settings, found, make_splits(found.index), cache=folder / "cache")
 
 
-@contextmanager
-def _local(task: Task, workers: int = 2) -> Iterator[LocalExecutor]:
-    executor = LocalExecutor(task, cache=task.cache._root.parent, workers=workers)
-    pids = [w.process.pid for w in executor._workers]
-    try:
-        yield executor
-    finally:
-        executor.close()
-        for pid in pids:
-            assert pid is not None
-            with pytest.raises(ProcessLookupError):
-                os.kill(pid, 0)
+@pytest.fixture(scope="module")
+def pool(task: Task) -> Iterator[LocalExecutor]:
+    """Two workers for all tests: to start one takes seconds."""
+    executor = LocalExecutor(task, cache=task.cache._root.parent, workers=2)
+    yield executor
+    executor.close()
 
 
 def _next(executor: Executor, seconds: float = 60) -> Event:
@@ -87,7 +81,7 @@ def _curves(ended: dict[int, Finished | Failed]) -> dict[int, list[tuple[float, 
     return curves
 
 
-def test_workers_give_the_trials_that_this_process_gives(task: Task) -> None:
+def test_workers_give_the_trials_that_this_process_gives(task: Task, pool: LocalExecutor) -> None:
     def decide(slot: int, report: EpochReport) -> bool:
         return slot != 1 or report.step < 1
 
@@ -96,8 +90,7 @@ def test_workers_give_the_trials_that_this_process_gives(task: Task) -> None:
         here = _run(inline, JOBS, decide)
     finally:
         inline.close()
-    with _local(task) as executor:
-        there = _run(executor, JOBS, decide)
+    there = _run(pool, JOBS, decide)
     assert _curves(there) == _curves(here)
     assert [len(curve) for curve in _curves(there).values()] == [3, 2, 3, 3]
     pruned = there[1]
@@ -105,80 +98,75 @@ def test_workers_give_the_trials_that_this_process_gives(task: Task) -> None:
     assert pruned.result.threads == 1
 
 
-def test_a_slow_trial_blocks_no_other(task: Task) -> None:
-    with _local(task) as executor:
-        executor.submit(JOBS[0])
-        first = _next(executor)
-        assert isinstance(first, Reported)  # and gets no answer yet
-        others = _run_beside(executor, JOBS[1:])
-        assert sorted(others) == [1, 2, 3]
-        executor.answer(0, False)
-        ended = _next(executor)
-        assert isinstance(ended, Finished) and ended.result.stopped == "pruned"
+def test_a_slow_trial_blocks_no_other(pool: LocalExecutor) -> None:
+    pool.submit(JOBS[0])
+    first = _next(pool)
+    assert isinstance(first, Reported)  # and gets no answer yet
+    for job in JOBS[1:]:
+        pool.submit(job)
+        ended = _end_of_next(pool)
+        assert isinstance(ended, Finished) and ended.slot == job.slot
+    pool.answer(0, False)
+    ended = _next(pool)
+    assert isinstance(ended, Finished) and ended.result.stopped == "pruned"
 
 
-def _run_beside(executor: Executor, jobs: list[Job]) -> dict[int, Finished | Failed]:
-    ended = {}
-    for job in jobs:
-        executor.submit(job)
-        while not isinstance(event := _next(executor), Finished):
-            assert isinstance(event, Reported), event
-            executor.answer(event.slot, True)
-        ended[event.slot] = event
-    return ended
-
-
-@pytest.mark.parametrize(
-    ("number", "words"),
-    [(signal.SIGKILL, "SIGKILL; the system may have run out of memory"), (signal.SIGSEGV, "SIGSEGV")],
-)
-def test_a_worker_that_dies_costs_its_trial_and_is_replaced(task: Task, number: signal.Signals, words: str) -> None:
-    with _local(task, workers=1) as executor:
-        executor.submit(JOBS[0])
-        assert isinstance(_next(executor), Reported)
-        dead = executor._workers[0].process.pid
-        assert dead is not None
-        os.kill(dead, number)
-        lost = _next(executor)
-        assert isinstance(lost, Failed) and lost.slot == 0
-        assert lost.traceback == f"WorkerDied: worker process {dead} was ended by {words}"
-        again = _run(executor, JOBS[:2])
-        assert all(isinstance(event, Finished) for event in again.values())
-        assert executor._workers[0].process.pid != dead
-
-
-def test_an_error_in_a_trial_is_told_and_the_worker_lives(task: Task) -> None:
-    with _local(task, workers=1) as executor:
-        worker = executor._workers[0].process.pid
-        ended = _run(executor, [Job(0, TrialParams("no such optimizer", 1.0, 8), 0), *JOBS[1:2]])
-        failed = ended[0]
-        assert isinstance(failed, Failed) and "no such optimizer" in failed.traceback
-        assert isinstance(ended[1], Finished)
-        assert executor._workers[0].process.pid == worker
-
-
-def test_a_cancelled_trial_gives_no_event_and_frees_its_worker(task: Task) -> None:
-    with _local(task, workers=1) as executor:
-        executor.submit(JOBS[2])
-        assert isinstance(_next(executor), Reported)
-        executor.cancel(2)
-        executor.submit(JOBS[1])
-        ended = _run_submitted(executor)
-        assert isinstance(ended, Finished) and ended.slot == 1
-
-
-def _run_submitted(executor: Executor) -> Event:
+def _end_of_next(executor: Executor) -> Event:
     while isinstance(event := _next(executor), Reported):
         executor.answer(event.slot, True)
     return event
 
 
-def test_workers_end_when_their_driver_is_killed(task: Task) -> None:
+def test_an_error_in_a_trial_is_told_and_the_worker_lives(pool: LocalExecutor) -> None:
+    before = [w.process.pid for w in pool._workers]
+    ended = _run(pool, [Job(0, TrialParams("no such optimizer", 1.0, 8), 0), *JOBS[1:2]])
+    failed = ended[0]
+    assert isinstance(failed, Failed) and "no such optimizer" in failed.traceback
+    assert isinstance(ended[1], Finished)
+    assert [w.process.pid for w in pool._workers] == before
+
+
+def test_a_cancelled_trial_gives_no_event_and_frees_its_worker(pool: LocalExecutor) -> None:
+    for slot in (2, 0):
+        pool.submit(JOBS[slot])
+    told = {_next(pool).slot for _ in range(2)}
+    assert told == {0, 2}
+    pool.cancel(2)
+    pool.submit(JOBS[1])  # on the worker that slot 2 held: slot 0 still waits for its answer
+    ended = _end_of_next(pool)
+    assert isinstance(ended, Finished) and ended.slot == 1
+    pool.answer(0, False)
+    assert isinstance(_next(pool), Finished)
+
+
+def test_a_worker_that_is_killed_costs_its_trial_and_is_replaced(pool: LocalExecutor) -> None:
+    pool.submit(JOBS[0])
+    assert isinstance(_next(pool), Reported)
+    dead = next(w.process.pid for w in pool._workers if w.slot == 0)
+    assert dead is not None
+    os.kill(dead, signal.SIGKILL)
+    lost = _next(pool)
+    assert isinstance(lost, Failed) and lost.slot == 0
+    words = f"WorkerDied: worker process {dead} was ended by SIGKILL; the system may have run out of memory"
+    assert lost.traceback == words
+    again = _run(pool, JOBS[:2])
+    assert all(isinstance(event, Finished) for event in again.values())
+    assert dead not in [w.process.pid for w in pool._workers]
+
+
+def test_close_leaves_no_process_and_a_dead_driver_ends_its_workers(task: Task) -> None:
     executor = LocalExecutor(task, cache=task.cache._root.parent, workers=2)
+    first, second = executor._workers
     executor.submit(JOBS[2])
     assert isinstance(_next(executor), Reported)
-    for worker in executor._workers:
-        worker.pipe.close()  # what the system does with the pipes of a process that is killed
-    for worker in executor._workers:
-        worker.process.join(30)
-        assert worker.process.exitcode == 0
+    first.pipe.close()  # what the system does with the pipes of a process that is killed
+    first.process.join(30)
+    assert first.process.exitcode == 0
+    executor._workers = [second]
+    os.kill(second.process.pid or 0, signal.SIGSEGV)
+    second.process.join(30)
+    assert _epitaph(second.process) == f"WorkerDied: worker process {second.process.pid} was ended by SIGSEGV"
+    executor.close()
+    assert not multiprocessing.active_children() or all(
+        child not in (first.process, second.process) for child in multiprocessing.active_children()
+    )

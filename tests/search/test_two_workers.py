@@ -1,0 +1,58 @@
+"""A long study with two workers: no lock error, every trial counted once, and each the trial one worker would give."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import optuna
+import pytest
+import torch
+from mlflow import MlflowClient
+from rich.console import Console
+
+from search.configuration import compose_settings
+from search.preparation import load, split
+from search.sampler import slot_seed
+from search.study import finished_trials, open_storage
+from search.task import build_task
+from search.tracking import tracking_uri
+from search.trial import TrialParams, run_trial
+
+TRIALS = 200
+
+
+@pytest.mark.slow
+def test_two_hundred_trials_with_two_workers(run_search: Callable[..., object], stripes: Path, tmp_path: Path) -> None:
+    arguments = (
+        "data=folder", f"data.path={stripes}", "data.size=[32,32]", "trainer.epochs=2", f"search.trials={TRIALS}",
+        "space.freeze_depth=[6,8]", "search.sampler=random", "executor=local", "executor.workers=2",
+        "executor.threads=1", "search.study=two", f"tracking.root={tmp_path / 'mlruns'}",
+    )  # fmt: skip
+    outcome = run_search(*arguments, timeout=600)
+    assert outcome.code == 0, outcome.err  # type: ignore[attr-defined]
+    assert "lock" not in outcome.err.lower() and "traceback" not in outcome.err.lower()  # type: ignore[attr-defined]
+    study = optuna.load_study(study_name="two", storage=open_storage(tmp_path / "mlruns" / "studies" / "two.journal"))
+    trials = finished_trials(study)
+    assert [t.user_attrs["slot"] for t in trials] == list(range(TRIALS))
+    assert len(study.trials) == TRIALS  # none was lost
+    client = MlflowClient(tracking_uri=tracking_uri(tmp_path / "mlruns"))
+    parent = study.user_attrs["parent"]
+    runs = client.search_runs(
+        [client.get_run(parent).info.experiment_id], f"tags.`mlflow.parentRunId` = '{parent}'", max_results=1000
+    )
+    assert len(runs) == TRIALS and {r.info.status for r in runs} == {"FINISHED"}
+
+    torch.set_num_threads(1)
+    settings = compose_settings(arguments)
+    images = load(settings, Console(quiet=True))
+    task = build_task(settings, images, split(settings, images.index), cache=tmp_path / "mlruns" / "cache")
+    for trial in trials[::25]:
+        steps = len(trial.intermediate_values)
+        again = run_trial(
+            task,
+            TrialParams(**trial.params),
+            slot_seed(settings.seed, trial.user_attrs["slot"]),
+            report=lambda r, steps=steps: r.step + 1 < steps,  # type: ignore[misc]
+        )
+        assert {r.step + 1: r.value for r in again.curve} == trial.intermediate_values
