@@ -1,4 +1,4 @@
-"""`python -m benchmarks [NAME ...]` (`just bench`): every speed benchmark, one after the other, each its own process."""
+"""`python -m benchmarks [NAME ...]` (`just bench`): every speed benchmark in turn, each in a process of its own."""
 
 from __future__ import annotations
 

@@ -55,9 +55,10 @@ def main() -> int:
     for k in depths:
         predicted = work[k] / rate
         table.add_row(
-            str(k), f"{seconds[k, 0]:.2f} s", f"{predicted[0]:.2f} s", f"{seconds[k, 1]:.2f} s", f"{predicted[1]:.2f} s",
-            f"{seconds[k, 0] / predicted[0]:.2f}, {seconds[k, 1] / predicted[1]:.2f}",
-        )  # fmt: skip
+            str(k),
+            *(f"{value[turn]:.2f} s" for turn in range(2) for value in (seconds[k], predicted)),
+            ", ".join(f"{seconds[k, turn] / predicted[turn]:.2f}" for turn in range(2)),
+        )
         rows += [
             {
                 "what": f"seconds of the {name} trial at freeze depth {k} / predicted from operations",

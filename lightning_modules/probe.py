@@ -23,13 +23,17 @@ def final_linear(head: nn.Module) -> nn.Linear | None:
 
 
 def fit_linear_probe(
-    features: Tensor, labels: Tensor, classes: int, *, l2: float = 1e-2, weight: Tensor | None = None
+    features: Tensor, labels: Tensor, classes: int, *, l2: float = 1e-1, weight: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Multinomial logistic regression by L-BFGS on centred features of mean variance 1.
 
     Minimises mean cross-entropy + l2/2 * |W|^2 with W the weights of the scaled features. One scale for all of them:
     scaling each by its own gives nearly dead features weights of many thousands, which blow up as soon as
     fine-tuning moves the feature a little.
+
+    The penalty is ten times what fits best by itself: a head that already has the training images right leaves the
+    thawed blocks no gradient to learn from. With 1e-2 and nothing frozen, simulated images ended at macro F1 0.88, with
+    1e-1 at 0.91.
 
     Args:
         features: (N, D).
