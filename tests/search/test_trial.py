@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from lightning_modules.image_store import load_images
 from lightning_modules.splits import make_splits
@@ -111,3 +112,69 @@ def test_lenet5_trains_from_random_weights_and_the_final_fit_is_deterministic(ma
     assert not one.training
     for left, right in zip(one.state_dict().values(), two.state_dict().values(), strict=True):
         assert torch.equal(left, right)
+
+
+@pytest.mark.parametrize("depth", [5, 8])
+def test_the_second_trial_at_a_depth_runs_no_frozen_block(make_task: Callable[..., Task], depth: int) -> None:
+    task = make_task(cache=f"counted-{depth}")
+    forwards: list[str] = []
+    for name, block in list(task.net.blocks.named_children())[:depth]:
+        block.register_forward_hook(lambda *_, name=name: forwards.append(name))
+    params = replace(PARAMS, freeze_depth=depth)
+    run_trial(task, params, seed=0)
+    assert set(forwards) == set(task.net.block_names[:depth])
+    forwards.clear()
+    run_trial(task, replace(params, optimizer="adam"), seed=1)
+    assert forwards == []
+
+
+def _out_of_memory_above(task: Task, images: int) -> None:
+    """From now on training more than so many images at once fails as on a full GPU."""
+
+    def refuse(block: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        if block.training and torch.is_grad_enabled() and len(inputs[0]) > images:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.00 GiB")
+
+    task.net.blocks[-1].register_forward_pre_hook(refuse)
+
+
+def test_out_of_memory_halves_the_micro_batch_and_is_recorded(make_task: Callable[..., Task]) -> None:
+    task = make_task()
+    plain = run_trial(task, PARAMS, seed=0)
+    assert plain.micro_batch == 8
+    _out_of_memory_above(task, 4)
+    told: list[int] = []
+    small = run_trial(task, PARAMS, seed=0, report=lambda r: told.append(r.step) or True)
+    assert small.micro_batch == 4
+    assert told == [0, 1, 2] == [r.step for r in small.curve]
+    assert _curve(small.curve) != _curve(plain.curve)  # batch-norm saw other batches
+
+
+def test_out_of_memory_at_the_smallest_micro_batch_is_an_error(make_task: Callable[..., Task]) -> None:
+    task = make_task()
+    _out_of_memory_above(task, 3)
+    with pytest.raises(torch.OutOfMemoryError, match="Tried to allocate"):
+        run_trial(task, PARAMS, seed=0)
+
+
+def test_micro_batches_give_the_same_gradient(make_task: Callable[..., Task]) -> None:
+    """Without batch-norm a batch in parts is the same batch."""
+    params = TrialParams("sgd", 0.1, 0)
+    whole = run_trial(make_task(model="lenet5"), params, seed=0)
+    task = make_task(model="lenet5")
+    _out_of_memory_above(task, 4)
+    parts = run_trial(task, params, seed=0)
+    assert parts.micro_batch == 4 < whole.micro_batch
+    for one, other in zip(whole.curve, parts.curve, strict=True):
+        assert one.metrics["train_loss"] == pytest.approx(other.metrics["train_loss"], rel=1e-4)
+        assert one.metrics["val_loss"] == pytest.approx(other.metrics["val_loss"], rel=1e-4)
+
+
+def test_what_is_watched_is_scored_and_changes_nothing(make_task: Callable[..., Task]) -> None:
+    task = make_task()
+    plain = run_trial(task, PARAMS, seed=0)
+    watching = replace(task, watched=task.splits.test)
+    watched = run_trial(watching, PARAMS, seed=0)
+    assert [r.value for r in watched.curve] == [r.value for r in plain.curve]
+    assert {"watched_macro_f1", "watched_accuracy", "watched_loss"} <= watched.metrics.keys()
+    assert not any(name.startswith("watched") for name in plain.metrics)
