@@ -106,8 +106,9 @@ class ActivationCache:
         return channels, height, width
 
     def describe(self) -> str:
-        """What was decided for each cut, as JSON."""
-        return json.dumps({str(cut): line for cut, line in sorted(self.decisions.items())})
+        """What was decided for each cut, by this process or another, as JSON."""
+        decided = {cut: str(choice) for cut, choice in load_choices(self._folder).items()} | self.decisions
+        return json.dumps({str(cut): line for cut, line in sorted(decided.items())}, indent=1)
 
     def _places(self, rows: Pairs, views: Pairs) -> Pairs:
         height, width, _ = self._place.shape
