@@ -170,11 +170,11 @@ def replay(table: DepthTable, strategy: Strategy, split: int, seed: int, trials:
     for number in range(trials):
         fixed: dict[str, Any] = {}
         if number == 0:
-            fixed = {"depth": allowed.index(first), "optimizer": 0, "factor": table.factors.index(1.0)}
+            fixed = {"freeze_depth": allowed.index(first), "optimizer": 0, "factor": table.factors.index(1.0)}
         elif prior is not None and number < strategy.prior_trials:
-            fixed = {"depth": int(rng.choice(table.depths, p=prior))}
+            fixed = {"freeze_depth": int(rng.choice(table.depths, p=prior))}
         trial = study.ask(_space(table, len(allowed))) if not fixed else _ask_fixed(study, table, len(allowed), fixed)
-        k, o, f = allowed[trial.params["depth"]], trial.params["optimizer"], trial.params["factor"]
+        k, o, f = allowed[trial.params["freeze_depth"]], trial.params["optimizer"], trial.params["factor"]
         if k not in seen:
             cost += table.prefix_cost[k]
             seen.add(k)
@@ -199,7 +199,7 @@ def replay(table: DepthTable, strategy: Strategy, split: int, seed: int, trials:
 
 def _space(table: DepthTable, depths: int) -> dict[str, optuna.distributions.BaseDistribution]:
     return {
-        "depth": optuna.distributions.IntDistribution(0, depths - 1),
+        "freeze_depth": optuna.distributions.IntDistribution(0, depths - 1),
         "optimizer": optuna.distributions.CategoricalDistribution(list(range(len(table.optimizers)))),
         "factor": optuna.distributions.IntDistribution(0, len(table.factors) - 1),
     }
@@ -239,8 +239,8 @@ def _none(epochs: int) -> optuna.pruners.BasePruner:  # noqa: ARG001
     return optuna.pruners.NopPruner()
 
 
-def _halving(at: tuple[int, ...], factor: float, epochs: int) -> optuna.pruners.BasePruner:
-    return HalvingRule([rung for rung in at if rung < epochs], factor)
+def _halving(at: tuple[int, ...], factor: float, early: int, epochs: int) -> optuna.pruners.BasePruner:
+    return HalvingRule([rung for rung in at if rung < epochs], factor, early=early)
 
 
 def strategies(depths: int) -> list[Strategy]:
@@ -253,9 +253,13 @@ def strategies(depths: int) -> list[Strategy]:
         Strategy("random + halving", sampler="random"),
         *(Strategy(f"freeze depth {k} fixed", allowed=(k,)) for k in sorted({0, middle // 2, middle, depths - 1})),
         *(
-            Strategy(f"TPE + halving 1/{factor:g}, rungs {at}", pruner=partial(_halving, at, factor))
-            for factor in (2, 3, 4)
-            for at in ((1, 3, 9), (1, 2, 4, 8), (2, 4, 8), (1, 2, 3, 4, 6, 8))
+            Strategy(
+                f"TPE + halving 1/{factor:g} at {at}" + (f", like with like to {early}" if early else ""),
+                pruner=partial(_halving, at, factor, early),
+            )
+            for factor in (2, 3)
+            for at in ((1, 3), (1, 2, 4, 8), (2, 4, 8))
+            for early in (0, 2, 4)
         ),
     ]
 

@@ -12,6 +12,8 @@ from search.settings import SearchSettings
 
 __all__ = ["HalvingRule", "build_pruner", "rungs"]
 
+_EARLY = 2  # epochs
+
 
 def rungs(epochs: int) -> tuple[int, ...]:
     """Epochs at which trials are compared: 1, 2, 4, ... below `epochs`; dense early, where most can be told apart."""
@@ -24,16 +26,22 @@ class HalvingRule(BasePruner):
     At each rung, a trial goes on if its score is among the best 1/factor of all trials that reached the rung so far,
     itself included; at least the best one goes on. Between rungs nobody is stopped.
 
+    At the early rungs like is compared with like: only with trials whose freeze depth is at most `reach` blocks away.
+    Deep freezes have all they will ever have after an epoch, shallow ones begin lower and climb past them, so
+    that a comparison of all with all would decide for freezing before thawing had begun to pay.
+
     Args:
         at: the rungs, epochs from 1, ascending.
         factor: one in this many goes on, > 1.
-        least: trials that must have reached a rung before anyone is stopped there.
+        early: the last epoch at which like is compared with like; 0 compares all with all at every rung.
+        reach: blocks.
     """
 
-    def __init__(self, at: Sequence[int], factor: float, least: int = 1) -> None:
+    def __init__(self, at: Sequence[int], factor: float, *, early: int = 0, reach: int = 1) -> None:
         if factor <= 1:
             raise ValueError(f"factor must be greater than 1, got {factor}")
-        self._at, self._factor, self._least = tuple(at), factor, least
+        self._at, self._factor = tuple(at), factor
+        self._early, self._reach = early, reach
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Whether to stop `trial` after its last reported epoch."""
@@ -44,12 +52,16 @@ class HalvingRule(BasePruner):
         others = [
             t.intermediate_values[step]
             for t in study.get_trials(deepcopy=False)
-            if t.number != trial.number and t.state is not TrialState.FAIL and step in t.intermediate_values
+            if t.number != trial.number
+            and t.state is not TrialState.FAIL
+            and step in t.intermediate_values
+            and (step > self._early or self._alike(t, trial))
         ]
-        if len(others) + 1 < self._least:
-            return False
         survivors = max(1, int((len(others) + 1) / self._factor))
         return sum(value > own for value in others) >= survivors
+
+    def _alike(self, one: FrozenTrial, other: FrozenTrial) -> bool:
+        return abs(one.params["freeze_depth"] - other.params["freeze_depth"]) <= self._reach
 
 
 def build_pruner(settings: SearchSettings, epochs: int) -> BasePruner:
@@ -57,7 +69,7 @@ def build_pruner(settings: SearchSettings, epochs: int) -> BasePruner:
     if settings.pruner == "none":
         return NopPruner()
     if settings.pruner == "halving":
-        return HalvingRule(rungs(epochs), settings.halving_factor)
+        return HalvingRule(rungs(epochs), settings.halving_factor, early=_EARLY)
     return MedianPruner(
         n_startup_trials=settings.pruner_startup_trials, n_warmup_steps=settings.pruner_warmup_epochs, interval_steps=1
     )

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from search.pruner import HalvingRule, build_pruner, rungs
 from search.settings import SearchSettings
 
+PRUNED = optuna.trial.TrialState.PRUNED
+
 
 @pytest.mark.parametrize(
     ("epochs", "expected"),
@@ -96,3 +98,23 @@ def test_the_field_shrinks_faster_than_the_cost_grows() -> None:
     values = [math.sin(7 * i) for i in range(27)]
     ends = _stopped(HalvingRule(rungs(10), 3), [[v] * 10 for v in values])
     assert sum(end or 10 for end in ends) < 0.5 * 27 * 10
+
+
+def test_early_rungs_compare_like_with_like() -> None:
+    """A shallow freeze begins below the deep ones; it is judged by its neighbours until it has had time to climb."""
+    rule = HalvingRule((1, 2, 4), 3, early=2)
+    study = optuna.create_study(direction="maximize", pruner=rule)
+    curves = {8: [0.6] * 5, 7: [0.59] * 5, 0: [0.3, 0.5, 0.7, 0.8, 0.9], 1: [0.2, 0.3, 0.4, 0.5, 0.6]}
+    ends: dict[int, int | None] = {}
+    for depth, curve in curves.items():
+        study.enqueue_trial({"freeze_depth": depth})
+        trial = study.ask({"freeze_depth": optuna.distributions.IntDistribution(0, 8)})
+        ends[depth] = None
+        for step, value in enumerate(curve, 1):
+            trial.report(value, step)
+            if trial.should_prune():
+                ends[depth] = step
+                break
+        study.tell(trial, curve[-1] if ends[depth] is None else None, None if ends[depth] is None else PRUNED)
+    assert ends == {8: None, 7: 1, 0: None, 1: 1}
+    assert _stopped(HalvingRule((1, 2, 4), 3), list(curves.values())) == [None, 1, 1, 1]
