@@ -72,7 +72,8 @@ def make_table(name: str, split: int) -> None:
     from search.preparation import load
     from search.preparation import split as split_images
     from search.task import build_task, state_digest
-    from search.trial import TrialParams, run_trial
+    from search.trial import run_trial
+    from search.trial_result import TrialParams
 
     keep_freed_memory()
     torch.set_num_threads(1)

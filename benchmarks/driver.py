@@ -27,7 +27,7 @@ from search.settings import Settings
 from search.space import Space
 from search.study import SearchStudy, load_or_create
 from search.tracking import Tracker
-from search.trial import EpochReport, TrialParams, TrialResult
+from search.trial_result import EpochReport, TrialParams, TrialResult
 
 RESULTS = Path(__file__).parent / "results" / "driver.json"
 EPOCHS = 3

@@ -21,7 +21,8 @@ from lightning_modules.allocator import keep_freed_memory
 from search.configuration import compose_settings
 from search.preparation import load, split
 from search.task import build_task, statistics_rows
-from search.trial import TrialParams, run_trial
+from search.trial import run_trial
+from search.trial_result import TrialParams
 
 RESULTS = Path(__file__).parent / "results" / "seconds_by_depth.json"
 EPOCHS = 5

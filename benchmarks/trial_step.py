@@ -29,7 +29,8 @@ from lightning_modules.datamodule import ActivationBatches
 from search.configuration import compose_settings
 from search.preparation import load, split
 from search.task import Task, build_task
-from search.trial import TrialParams, train_final
+from search.trial import train_final
+from search.trial_result import TrialParams
 
 RESULTS = Path(__file__).parent / "results" / "trial_step.json"
 DEPTHS = (0, 2, 4, 6, 8)

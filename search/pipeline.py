@@ -31,7 +31,7 @@ from search.study_run import log_outcome, parent_run
 from search.summary import print_trials, print_where, print_winner
 from search.task import Task, build_task, choose_device
 from search.tracking import Tracker
-from search.trial import TrialCancelledError
+from search.trial_result import TrialCancelledError
 from search.winner import Winner, choose_winner, crown_winner, recorded_winner
 
 __all__ = ["InterruptedSearchError", "SearchOutcome", "run_search"]
@@ -175,7 +175,7 @@ def _run_trials(
     try:
         with clock("warmup"):
             for fold in task.splits.folds:
-                task.warm_head(fold.train, task.net.depth)
+                task.start_net(fold.train, task.net.depth)
         with clock("trials"), progress.shown(), stopping.held():
             driver.run(executor, stopping)
     finally:

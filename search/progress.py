@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from search.trial import EpochReport, TrialParams
+from search.trial_result import EpochReport, TrialParams
 
 __all__ = ["StudyProgress", "describe_params", "duration"]
 

@@ -61,7 +61,8 @@ class HalvingRule(BasePruner):
         return sum(value > own for value in others) >= survivors
 
     def _alike(self, one: FrozenTrial, other: FrozenTrial) -> bool:
-        return abs(one.params["freeze_depth"] - other.params["freeze_depth"]) <= self._reach
+        depths: list[int] = [t.params["freeze_depth"] for t in (one, other)]
+        return abs(depths[0] - depths[1]) <= self._reach
 
 
 def build_pruner(settings: SearchSettings, epochs: int) -> BasePruner:

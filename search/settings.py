@@ -182,7 +182,10 @@ class TrainerSettings:
         low=16,
     )
     precision: str = setting(
-        "float32", "arithmetic of training (bfloat16 is autocast)", choices=("float32", "bfloat16")
+        "auto",
+        "arithmetic of training: bfloat16 is autocast; auto is bfloat16 on a GPU that has it and float32 elsewhere "
+        "(on a CPU bfloat16 took twice as long)",
+        choices=("auto", "float32", "bfloat16"),
     )
     accelerator: str = setting("auto", "where to train", choices=("auto", "cpu", "gpu"), identity=False)
     activations: str = setting(

@@ -25,7 +25,7 @@ from search.sampler import build_sampler, slot_seed
 from search.settings import Settings
 from search.space import Space
 from search.tracking import Tracker
-from search.trial import EpochReport, TrialParams, TrialResult
+from search.trial_result import EpochReport, TrialParams, TrialResult
 
 __all__ = ["SearchStudy", "StudyListener", "StudyStalledError", "finished_trials", "load_or_create", "open_storage"]
 

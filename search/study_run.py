@@ -13,7 +13,7 @@ from search.settings import Settings
 from search.study import finished_trials
 from search.task import Task
 from search.tracking import Tracker
-from search.trial import TrialParams
+from search.trial_result import TrialParams
 from search.validation import flatten
 from search.winner import Winner, package_versions
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from search.study import finished_trials
-from search.trial import TrialParams
+from search.trial_result import TrialParams
 from search.winner import Winner
 
 __all__ = ["print_trials", "print_where", "print_winner"]

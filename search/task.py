@@ -102,7 +102,7 @@ class Task:
         return torch.tensor(len(rows) / (len(self.classes) * np.maximum(counts, 1)), dtype=torch.float32)
 
     def start_net(self, rows: NDArray[np.int64], depth: int) -> BlockNet:
-        """A copy of the pre-trained network, its head warmed up on the images `rows` for this freeze depth."""
+        """A copy of the network; a pre-trained one's head is warmed up on the images `rows` for this freeze depth."""
         net = deepcopy(self.net)
         if self.net.pretrained and self.settings.trainer.warmup:
             net.head.load_state_dict(self.warm_head(rows, depth))

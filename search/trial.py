@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytorch_lightning as pl
@@ -18,10 +18,10 @@ from lightning_modules.blocknet import BlockNet
 from lightning_modules.classifier import Classifier
 from lightning_modules.cost import epoch_equivalents
 from lightning_modules.datamodule import ActivationData
-from lightning_modules.optimizers import OPTIMIZERS
 from search.task import Task, statistics_rows
+from search.trial_result import EpochReport, TrialCancelledError, TrialParams, TrialResult
 
-__all__ = ["EpochReport", "TrialCancelledError", "TrialParams", "TrialResult", "run_trial", "train_final"]
+__all__ = ["run_trial", "train_final"]
 
 # Lightning announces the devices it does not use and products of its makers, once for every trial.
 logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
@@ -32,81 +32,6 @@ _HARMLESS = (
     ".*treespec, LeafSpec.*",  # inside Lightning, about PyTorch
 )
 _SMALLEST_MICRO_BATCH = 4  # batch-norm over fewer images is noise
-_PRECISION = {"float32": "32-true", "bfloat16": "bf16-mixed"}
-
-
-@dataclass(frozen=True)
-class TrialParams:
-    """What the search chooses.
-
-    Attributes:
-        optimizer: a name of `optimizers.OPTIMIZERS`.
-        lr_factor: times that optimizer's reference learning rate.
-        freeze_depth: leading blocks that stay frozen, 0..L.
-    """
-
-    optimizer: str
-    lr_factor: float
-    freeze_depth: int
-
-    @property
-    def learning_rate(self) -> float:
-        """Reference rate of the optimizer x lr_factor."""
-        return OPTIMIZERS[self.optimizer].reference_rate * self.lr_factor
-
-
-@dataclass(frozen=True)
-class EpochReport:
-    """One epoch of one fold.
-
-    Attributes:
-        step: epochs finished in all folds, from 0.
-        fold: which fold, from 0.
-        epoch: which epoch of the fold, from 0.
-        value: mean validation score of this epoch over the folds trained so far, which the pruner reads.
-        metrics: train_loss, train_accuracy, val_loss, val_accuracy, val_macro_f1, val_weighted_f1; and watched_loss and
-            so on where the task has images to watch.
-        seconds: wall time of the epoch.
-    """
-
-    step: int
-    fold: int
-    epoch: int
-    value: float
-    metrics: dict[str, float]
-    seconds: float
-
-
-@dataclass(frozen=True)
-class TrialResult:
-    """What became of a trial.
-
-    Attributes:
-        value: best epoch's validation score, mean over folds; 0, the worst value, if training diverged.
-        best_epoch: from 0; epochs to refit are one more.
-        metrics: metrics of the best epoch, mean over folds.
-        curve: every epoch of every fold.
-        seconds: wall time.
-        epoch_equivalents: cost in epochs of training everything (see `cost.epoch_equivalents`).
-        stopped: `pruned`, `diverged`, or None for a trial that ran its full length.
-        micro_batch: images that went through the network at once; less than the batch size where memory ran out.
-            Batch-norm then saw these smaller batches.
-        threads: it was computed with; another number may sum in another order.
-    """
-
-    value: float
-    best_epoch: int
-    metrics: dict[str, float]
-    curve: tuple[EpochReport, ...]
-    seconds: float
-    epoch_equivalents: float
-    stopped: str | None
-    micro_batch: int = 0
-    threads: int = 0
-
-
-class TrialCancelledError(Exception):
-    """The driver asked the trial to stop at once; it has no result."""
 
 
 def run_trial(
@@ -242,7 +167,7 @@ def _fit_in_parts(
         trainer = pl.Trainer(
             accelerator="gpu" if task.device.type == "cuda" else "cpu",
             devices=1,
-            precision=_PRECISION[settings.precision],  # type: ignore[arg-type]
+            precision=_precision(settings.precision, task.device),
             max_epochs=epochs,
             accumulate_grad_batches=parts,
             limit_val_batches=1.0 if len(val) else 0,
@@ -258,6 +183,13 @@ def _fit_in_parts(
     if not len(val):
         model.reestimate()
     return model
+
+
+def _precision(chosen: str, device: torch.device) -> Literal["32-true", "bf16-mixed"]:
+    """Lightning's name of `trainer.precision`."""
+    if chosen == "auto":
+        chosen = "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+    return "bf16-mixed" if chosen == "bfloat16" else "32-true"
 
 
 class _Recorder(pl.Callback):

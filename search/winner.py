@@ -27,7 +27,8 @@ from search.settings import Settings
 from search.study import finished_trials
 from search.task import Task
 from search.tracking import Tracker
-from search.trial import TrialParams, train_final
+from search.trial import train_final
+from search.trial_result import TrialParams
 
 __all__ = ["PACKAGES", "Winner", "choose_winner", "crown_winner", "package_versions", "recorded_winner"]
 

@@ -11,7 +11,8 @@ import traceback
 
 from search.executor.protocol import Event, Failed, Finished, Job, Reported
 from search.task import Task
-from search.trial import EpochReport, TrialCancelledError, run_trial
+from search.trial import run_trial
+from search.trial_result import EpochReport, TrialCancelledError
 
 __all__ = ["InlineExecutor"]
 

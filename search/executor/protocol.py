@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from search.trial import EpochReport, TrialParams, TrialResult
+from search.trial_result import EpochReport, TrialParams, TrialResult
 
 __all__ = ["Event", "Executor", "Failed", "Finished", "Job", "Reported"]
 

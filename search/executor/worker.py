@@ -83,7 +83,8 @@ def _serve(pipe: Connection, plan: WorkerPlan) -> None:
     from lightning_modules.allocator import keep_freed_memory
     from lightning_modules.image_store import ImageSet
     from search.task import Task, build_task
-    from search.trial import EpochReport, TrialCancelledError, run_trial
+    from search.trial import run_trial
+    from search.trial_result import EpochReport, TrialCancelledError
 
     keep_freed_memory()
     torch.set_num_threads(plan.threads)

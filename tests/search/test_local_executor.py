@@ -18,7 +18,7 @@ from search.executor.local import LocalExecutor, _epitaph
 from search.executor.protocol import Event, Executor, Failed, Finished, Job, Reported
 from search.settings import DataSettings, ExecutorSettings, Settings, TrainerSettings
 from search.task import Task, build_task
-from search.trial import EpochReport, TrialParams
+from search.trial_result import EpochReport, TrialParams
 
 JOBS = [Job(slot, TrialParams(name, 1.0, depth), 7 + slot) for slot, (name, depth) in enumerate(
     [("momentum", 5), ("adam", 8), ("sgd", 0), ("rmsprop", 7)]

@@ -20,7 +20,7 @@ from search.sampler import slot_seed
 from search.settings import Settings
 from search.space import Space
 from search.study import SearchStudy, StudyStalledError, finished_trials, load_or_create
-from search.trial import EpochReport, TrialParams, TrialResult
+from search.trial_result import EpochReport, TrialParams, TrialResult
 from search.validation import parse
 
 EPOCHS = 3

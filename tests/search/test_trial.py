@@ -13,7 +13,8 @@ from lightning_modules.image_store import load_images
 from lightning_modules.splits import make_splits
 from search.settings import DataSettings, ModelSettings, SearchSettings, Settings, TrainerSettings
 from search.task import Task, build_task
-from search.trial import EpochReport, TrialCancelledError, TrialParams, run_trial, train_final
+from search.trial import run_trial, train_final
+from search.trial_result import EpochReport, TrialCancelledError, TrialParams
 
 PARAMS = TrialParams("momentum", 1.0, 5)
 

@@ -17,7 +17,8 @@ from search.sampler import slot_seed
 from search.study import finished_trials, open_storage
 from search.task import build_task
 from search.tracking import tracking_uri
-from search.trial import TrialParams, run_trial
+from search.trial import run_trial
+from search.trial_result import TrialParams
 
 TRIALS = 200
 

@@ -1,0 +1,83 @@
+"""What a trial is asked for and what it gives: parameters, the report of an epoch, the result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lightning_modules.optimizers import OPTIMIZERS
+
+__all__ = ["EpochReport", "TrialCancelledError", "TrialParams", "TrialResult"]
+
+
+@dataclass(frozen=True)
+class TrialParams:
+    """What the search chooses.
+
+    Attributes:
+        optimizer: a name of `optimizers.OPTIMIZERS`.
+        lr_factor: times that optimizer's reference learning rate.
+        freeze_depth: leading blocks that stay frozen, 0..L.
+    """
+
+    optimizer: str
+    lr_factor: float
+    freeze_depth: int
+
+    @property
+    def learning_rate(self) -> float:
+        """Reference rate of the optimizer x lr_factor."""
+        return OPTIMIZERS[self.optimizer].reference_rate * self.lr_factor
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """One epoch of one fold.
+
+    Attributes:
+        step: epochs finished in all folds, from 0.
+        fold: which fold, from 0.
+        epoch: which epoch of the fold, from 0.
+        value: mean validation score of this epoch over the folds trained so far, which the pruner reads.
+        metrics: train_loss, train_accuracy, val_loss, val_accuracy, val_macro_f1, val_weighted_f1; and watched_loss and
+            so on where the task has images to watch.
+        seconds: wall time of the epoch.
+    """
+
+    step: int
+    fold: int
+    epoch: int
+    value: float
+    metrics: dict[str, float]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """What became of a trial.
+
+    Attributes:
+        value: best epoch's validation score, mean over folds; 0, the worst value, if training diverged.
+        best_epoch: from 0; epochs to refit are one more.
+        metrics: metrics of the best epoch, mean over folds.
+        curve: every epoch of every fold.
+        seconds: wall time.
+        epoch_equivalents: cost in epochs of training everything (see `cost.epoch_equivalents`).
+        stopped: `pruned`, `diverged`, or None for a trial that ran its full length.
+        micro_batch: images that went through the network at once; less than the batch size where memory ran out.
+            Batch-norm then saw these smaller batches.
+        threads: it was computed with; another number may sum in another order.
+    """
+
+    value: float
+    best_epoch: int
+    metrics: dict[str, float]
+    curve: tuple[EpochReport, ...]
+    seconds: float
+    epoch_equivalents: float
+    stopped: str | None
+    micro_batch: int = 0
+    threads: int = 0
+
+
+class TrialCancelledError(Exception):
+    """The driver asked the trial to stop at once; it has no result."""
