@@ -1,0 +1,74 @@
+"""E4, agreement of change: do two fine-tunings change the block's maps in the same way?"""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import Tensor
+
+from explain.evidence.map_correlation import correlations, matched
+from explain.evidence.material import BlockRecord, Maps, Material
+from explain.evidence.null import checked_draws
+from explain.evidence.scorer import Scorer
+from explain.evidence.scores import Reading
+from explain.measures.measure import dead, share_of_sum
+
+__all__ = ["AGREEMENT_OF_CHANGE", "agreement_of_change"]
+
+
+def agreement_of_change(material: Material, *, maps: Maps = "cam", draws: int = 200, seed: int = 0) -> Reading:
+    """f_l = -mean over validation images of Pearson(M1 - M0, M2 - M0), each map divided by its sum.
+
+    M0 is the map before, M1 and M2 are those after two short probe fine-tunings that differ in their seed only.
+
+    Source: own definition. Range: [-1, 1]. Sign: -; change on which two seeds agree is learning, so thaw the block;
+    change on which they do not agree is noise, so freeze it.
+    Null: the change of one image with the change of another.
+    Cost: two probe fine-tunings, and one forward + backward of all images through each of three networks.
+
+    Args:
+        material: With "after" and "again".
+        maps: "cam", or "control" for mean |A|.
+        draws: How often the null is drawn, >= 2.
+        seed: Of the null.
+
+    Returns:
+        Values (L,). Images with a dead map, or a map that did not change at all, are left out; NaN for a block where
+        that leaves none (a block without any change has nothing to agree on).
+    """
+    rng = np.random.default_rng(seed)
+    checked_draws(draws)
+    chosen = ~material.training
+    passes = (material.before, material.fine_tuned("after"), material.fine_tuned("again"))
+    records = zip(*(one.records for one in passes), strict=True)
+    rows, notes = [], []
+    for name, (before, after, again) in zip(material.blocks, records, strict=True):
+        start = _shares(before, maps, chosen)
+        table = correlations(_shares(after, maps, chosen) - start, _shares(again, maps, chosen) - start)
+        score, mean, spread, defined = matched(table, draws, rng)
+        rows.append((-score, -mean, spread))
+        if defined < len(table):
+            notes.append(f"block {name}: {len(table) - defined} of {len(table)} maps are dead or did not change")
+    values, mean_by_block, spread_by_block = np.array(rows).T
+    return Reading(values, mean_by_block, spread_by_block, tuple(notes))
+
+
+def _shares(record: BlockRecord, which: Maps, chosen: Tensor) -> Tensor:
+    """M / sum M of the chosen images, float64, (V, h, w); NaN for a dead map."""
+    shown = record.maps(which)[chosen].double()
+    return share_of_sum(shown).masked_fill(dead(shown)[:, None, None], float("nan"))
+
+
+AGREEMENT_OF_CHANGE = Scorer(
+    name="agreement_of_change",
+    kind="block",
+    reads="changes of the maps in two short probe fine-tunings from different seeds",
+    formula="-mean over validation images of Pearson(M1 - M0, M2 - M0), M / sum M",
+    sign="-: change on which two seeds agree is learning, so the block should be trained",
+    source="own definition",
+    low=-1.0,
+    high=1.0,
+    null="the change of one image with the change of another",
+    cost="2 probe fine-tunings, 3 forwards + backwards of all images",
+    needs=("before", "after", "again"),
+    function=agreement_of_change,
+)

@@ -1,0 +1,66 @@
+"""E2, CAM stability: does training the block change where it looks?"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from explain.evidence.map_correlation import correlations, matched
+from explain.evidence.material import Maps, Material
+from explain.evidence.null import checked_draws
+from explain.evidence.scorer import Scorer
+from explain.evidence.scores import Reading
+
+__all__ = ["CAM_STABILITY", "cam_stability"]
+
+
+def cam_stability(material: Material, *, maps: Maps = "cam", draws: int = 200, seed: int = 0) -> Reading:
+    """f_l = mean over validation images of Pearson(map before, map after a short probe fine-tuning of everything).
+
+    With CAM maps the gradients that weigh a block come from the blocks behind it, so a block that did not change can
+    score below 1 where those did; with `maps="control"` it scores 1.
+
+    Source: own definition. Range: [-1, 1]. Sign: +; where the map stays as it was, training the block changes nothing:
+    freeze it. It rises with depth by itself, since deep maps have few cells: read it against its null.
+    Null: the map before of one image with the map after of another.
+    Cost: the probe fine-tuning, and one forward + backward of all images through each network.
+
+    Args:
+        material: With "after".
+        maps: "cam", or "control" for mean |A|.
+        draws: How often the null is drawn, >= 2.
+        seed: Of the null.
+
+    Returns:
+        Values (L,). Images with a dead or constant map are left out; NaN for a block where that leaves none, as where
+        maps have a single cell.
+    """
+    rng = np.random.default_rng(seed)
+    checked_draws(draws)
+    chosen = ~material.training
+    rows, notes = [], []
+    for name, before, after in zip(
+        material.blocks, material.before.records, material.fine_tuned("after").records, strict=True
+    ):
+        table = correlations(before.maps(maps)[chosen], after.maps(maps)[chosen])
+        score, mean, spread, defined = matched(table, draws, rng)
+        rows.append((score, mean, spread))
+        if defined < len(table):
+            notes.append(f"block {name}: {len(table) - defined} of {len(table)} maps are dead or constant")
+    values, mean_by_block, spread_by_block = np.array(rows).T
+    return Reading(values, mean_by_block, spread_by_block, tuple(notes))
+
+
+CAM_STABILITY = Scorer(
+    name="cam_stability",
+    kind="block",
+    reads="maps before and after a short probe fine-tuning",
+    formula="mean over validation images of Pearson(M before, M after)",
+    sign="+: training the block does not change where it looks, so it need not be trained",
+    source="own definition",
+    low=-1.0,
+    high=1.0,
+    null="the map before of one image with the map after of another",
+    cost="probe fine-tuning, 2 forwards + backwards of all images",
+    needs=("before", "after"),
+    function=cam_stability,
+)

@@ -1,0 +1,42 @@
+"""The trivial scorer that always says "freeze everything"."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from explain.evidence.material import Material
+from explain.evidence.null import no_null
+from explain.evidence.scorer import Scorer
+from explain.evidence.scores import Reading
+
+__all__ = ["DEEPEST", "deepest"]
+
+
+def deepest(material: Material) -> Reading:
+    """s(k) = 1 for k = L and 0 for all others.
+
+    What evidence that cannot tell tasks apart comes to; any scorer must beat it. Range: [0, 1]. Null: none. Cost:
+    nothing.
+
+    Args:
+        material: Any; only the number of blocks is read.
+    """
+    values = np.zeros(len(material.blocks) + 1)
+    values[-1] = 1.0
+    return Reading(values, *no_null(len(values)))
+
+
+DEEPEST = Scorer(
+    name="deepest",
+    kind="depth",
+    reads="nothing",
+    formula="1[k = L]",
+    sign="+: freeze everything",
+    source="own definition; a trivial competitor",
+    low=0.0,
+    high=1.0,
+    null="none",
+    cost="nothing",
+    needs=(),
+    function=deepest,
+)

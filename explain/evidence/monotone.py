@@ -1,0 +1,41 @@
+"""The trivial scorer that always says "the deeper the better"."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from explain.evidence.material import Material
+from explain.evidence.null import no_null
+from explain.evidence.scorer import Scorer
+from explain.evidence.scores import Reading
+
+__all__ = ["MONOTONE", "monotone"]
+
+
+def monotone(material: Material) -> Reading:
+    """s(k) = k / L.
+
+    What evidence comes to that is positive in every block and is summed; any scorer must beat it. Range: [0, 1]. Null:
+    none. Cost: nothing.
+
+    Args:
+        material: Any; only the number of blocks is read.
+    """
+    depth = len(material.blocks)
+    return Reading(np.arange(depth + 1) / depth, *no_null(depth + 1))
+
+
+MONOTONE = Scorer(
+    name="monotone",
+    kind="depth",
+    reads="nothing",
+    formula="k / L",
+    sign="+: the deeper, the cheaper",
+    source="own definition; a trivial competitor",
+    low=0.0,
+    high=1.0,
+    null="none",
+    cost="nothing",
+    needs=(),
+    function=monotone,
+)

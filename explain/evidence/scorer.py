@@ -1,0 +1,102 @@
+"""What every scorer declares, and how it is called."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from explain.evidence.material import Material
+from explain.evidence.scores import Cost, DepthScores, Kind, Reading, Scores, Unit, Zero, depth_scores
+
+__all__ = ["Scorer"]
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A scorer of blocks or of freeze depths; positive always means "freeze".
+
+    Attributes:
+        name: Key in the registry.
+        kind: "block": a score for each of the L blocks; "depth": one for each of the L+1 freeze depths.
+        reads: What it looks at.
+        formula: The definition.
+        sign: Why positive means "freeze"; fixed before any result was seen.
+        source: Where the definition comes from.
+        low: Smallest possible value.
+        high: Largest possible value.
+        null: What is drawn as chance, or "none".
+        cost: What it costs, in words; `Scores.cost` has the numbers.
+        needs: Parts of a `Material` that it reads: "before", "after", "again", "drops/cam", "drops/control",
+            "gradients".
+        function: Computes the reading from a `Material` and the scorer's own options.
+    """
+
+    name: str
+    kind: Kind
+    reads: str
+    formula: str
+    sign: str
+    source: str
+    low: float
+    high: float
+    null: str
+    cost: str
+    needs: tuple[str, ...]
+    function: Callable[..., Reading]
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind):
+            raise ValueError(f"kind must be one of {', '.join(get_args(Kind))}, got {self.kind!r}")
+        if not self.low < self.high:
+            raise ValueError(f"low must be below high, got {self.low} and {self.high}")
+        for field in ("name", "reads", "formula", "sign", "source", "null", "cost"):
+            if not getattr(self, field):
+                raise ValueError(f"{field} must not be empty, got {getattr(self, field)!r}")
+
+    def can_read(self, material: Material) -> bool:
+        """Whether the material holds all that this scorer needs."""
+        return all(part in material.costs for part in self.needs)
+
+    def __call__(self, material: Material, **options: Any) -> Scores:
+        """Score the blocks or the freeze depths.
+
+        Args:
+            material: What the shared pass gathered.
+            **options: The scorer's own, see its function.
+
+        Raises:
+            ValueError: The material lacks what the scorer needs, or an option is out of range.
+        """
+        for part in self.needs:
+            if part not in material.costs:
+                raise ValueError(
+                    f"{self.name} needs {part!r}, which was not gathered; gathered: {list(material.costs)}"
+                )
+        start = time.perf_counter()
+        reading = self.function(material, **options)
+        cost = Cost(seconds=time.perf_counter() - start)
+        for part in self.needs:
+            cost += material.costs[part]
+        return Scores(
+            self.name,
+            self.kind,
+            material.blocks,
+            reading.values,
+            reading.null_mean,
+            reading.null_spread,
+            cost,
+            reading.notes,
+            reading.details,
+        )
+
+    def depth_scores(self, scores: Scores, *, unit: Unit | None = None, zero: Zero | None = None) -> DepthScores:
+        """s(k) for k = 0..L from this scorer's scores: see `explain.evidence.scores.depth_scores`.
+
+        Raises:
+            ValueError: Scores of another scorer, and what `depth_scores` refuses.
+        """
+        if scores.scorer != self.name:
+            raise ValueError(f"scores must come from {self.name}, got those of {scores.scorer}")
+        return depth_scores(scores, unit=unit, zero=zero)
