@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -71,7 +72,7 @@ TASKS = {
         (*_TILES, "data.path={data}/magnetic_tile/manifest.csv"),
         "masks",
         300,
-        "magnetic tile, 192 px, tiles seen under other exposures",
+        "magnetic tile, 192 px, seen tiles",
     ),
 }
 
@@ -121,17 +122,23 @@ def measure(name: str, run: str) -> dict[str, Any]:
     rows = []
     for draws in zip(*tables, strict=True):
         first = draws[0]
-        row: dict[str, Any] = {"block": first["block"], "method": first["method"], "dead": float(first["dead"])}
+        row: dict[str, Any] = {
+            "block": first["block"],
+            "method": first["method"],
+            "dead": round(float(first["dead"]), 4),
+        }
         for column in ("energy", "pointing", "over_control", "over_chance"):
-            row[column] = [float(first[column + end]) for end in ("", "_low", "_high")]
+            row[column] = [round(float(first[column + end]), 4) for end in ("", "_low", "_high")]
         for column in ("random_energy", "random_pointing"):
-            row[column] = [float(draw[column]) for draw in draws]
-        row["over_random"] = [[float(draw[f"over_random{end}"]) for end in ("", "_low", "_high")] for draw in draws]
+            row[column] = [round(float(draw[column]), 4) for draw in draws]
+        row["over_random"] = [
+            [round(float(draw[f"over_random{end}"]), 4) for end in ("", "_low", "_high")] for draw in draws
+        ]
         rows.append(row)
     manifest = json.loads((folder / f"draw{DRAWS[0]}" / "manifest.json").read_text(encoding="utf-8"))
     alive = next(row for row in rows if row["dead"] == 0)
     return {
-        "measured": manifest["images"],
+        "measured": max(int(first["images"]) for first in tables[0]),
         "chance": round(alive["energy"][0] - alive["over_chance"][0], 4),
         "ceiling": ceiling(name, run),
         "cam_heads": manifest["cam"],
@@ -157,6 +164,8 @@ def ceiling(name: str, run: str) -> dict[str, float]:
     values: dict[str, list[float]] = {label: [] for label in model.net.block_names}
     for path, note in notes.items():
         truth = note.truth(path, size, fit)[None]
+        if not truth.any():
+            continue
         for label, shape in zip(values, shapes, strict=True):
             pooled = adaptive_avg_pool2d(truth.float(), tuple(shape))
             values[label].append(float(MEASURES["energy_pointing"](pooled, truth)))
@@ -202,11 +211,13 @@ def main(names: list[str]) -> int:
         results = [r for r in results if r["task"] != name] + [result]
         results.sort(key=lambda r: list(TASKS).index(r["task"]))
         RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        # A list of numbers on one line: a diff then shows one line for one row.
+        text = re.sub(r"\[[^\[\]{}]+\]", lambda found: " ".join(found[0].split()), json.dumps(results, indent=1))
+        RESULTS.write_text(text + "\n", encoding="utf-8")
         show(result, console)
     from benchmarks.localisation_figure import draw
 
-    console.print(f"figure: {draw(results)}")
+    console.print(f"figure: {draw(results).name}")
     return 0
 
 

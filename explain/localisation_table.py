@@ -48,7 +48,7 @@ def print_localisation(rows: Sequence[LocalisationRow]) -> None:
         control = {"over_control"} if row.method == CONTROL else set()
         cells = ("-" if column in control else _cell(getattr(row, column)) for column in _SHOWN)
         table.add_row(row.block, row.method, *map(Text, cells))
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
 
 
 def _cell(interval: tuple[float, float, float]) -> str:
