@@ -19,6 +19,9 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from benchmarks.localisation_data import grouped_by_tile
+from benchmarks.planted_tasks import PLANTED, write_planted
+
 TABLES = Path(__file__).parent / "tables"
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 CACHE = Path("mlruns") / "tables"
@@ -48,10 +51,21 @@ TASKS = {
     "neu_40": TableTask((*_NEU, "data.max_train_per_class=40"), 5, "NEU, 40 training images a class"),
     "simulated": TableTask(("data=simulated",), 3, "simulated ultrasonic images, test on the newest month"),
     "magnetic_tile": TableTask(
-        ("data=manifest", "data.path={data}/magnetic_tile/manifest.csv", "data.fit=pad"),
-        3,
-        "magnetic tiles, acquisition conditions kept together",
+        ("data=manifest", "data.path={made}/tiles.csv", "data.fit=pad"), 3, "magnetic tiles, tiles kept together"
     ),
+    **{
+        name: TableTask(
+            (
+                "data=manifest",
+                f"data.path={{made}}/{name}/manifest.csv",
+                "data.test=rest",
+                "data.max_train_per_class=30",
+            ),
+            3,
+            f"planted: the best freeze depth is {name.removeprefix('planted_')}",
+        )
+        for name in PLANTED
+    },
 }
 
 
@@ -78,7 +92,11 @@ def make_table(name: str, split: int) -> None:
     keep_freed_memory()
     torch.set_num_threads(1)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    overrides = [text.format(data=DATA) for text in TASKS[name].settings]
+    if name in PLANTED:
+        write_planted(name, CACHE)
+    elif name == "magnetic_tile":
+        grouped_by_tile(CACHE / "tiles.csv")
+    overrides = [text.format(data=DATA, made=CACHE) for text in TASKS[name].settings]
     settings = compose_settings([*overrides, f"seed={split}", f"tracking.root={CACHE}", "trainer.cache_gigabytes=8"])
     images = load(settings, Console(quiet=True))
     splits = split_images(settings, images.index)

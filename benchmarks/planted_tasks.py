@@ -1,0 +1,124 @@
+"""Tasks whose best freeze depth is known by construction: 0, in the middle, or L (science: a prior must move to each).
+
+All are cut from the NEU pictures (four quarters each, so no picture is lost on resizing):
+
+- `planted_0`: the true classes, seen through a fixed filter that destroys low-level statistics (inverted, and pixels
+  permuted within tiles of 4 x 4). What the first blocks know is useless, so they must be thawed.
+- `planted_middle`: labels made by a teacher that keeps the first half of the pre-trained blocks and has random ones
+  behind them. The first half is exactly what the labels are made of; what follows is not.
+- `planted_L`: labels made by the whole pre-trained network. A linear head on frozen blocks can be exact, and every
+  thawed weight can only add noise.
+
+A teacher's labels are the quadrants of two principal components of its pooled features (four classes), without the
+third of the images nearest to a border.
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from lightning_modules.backbones import build
+from lightning_modules.batch_norm import reestimate_batch_norm
+from lightning_modules.blocknet import BlockNet
+from lightning_modules.freezing import freeze
+
+__all__ = ["PLANTED", "write_planted"]
+
+PLANTED = ("planted_0", "planted_middle", "planted_L")
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+SIDE, TILE, KEPT = 96, 4, 2 / 3
+
+
+def quarters() -> tuple[NDArray[np.uint8], list[str], list[str]]:
+    """(N, 96, 96) pictures, their NEU classes and the pictures they were cut from."""
+    with (DATA / "neu" / "manifest.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    cut, labels, sources = [], [], []
+    for row in rows:
+        with Image.open(DATA / "neu" / row["path"]) as image:
+            grey = np.asarray(image.convert("L"))
+        for top in (0, 100):
+            for left in (0, 100):
+                cut.append(grey[top + 2 : top + 2 + SIDE, left + 2 : left + 2 + SIDE])
+                labels.append(row["label"])
+                sources.append(Path(row["path"]).stem)
+    return np.stack(cut), labels, sources
+
+
+def filtered(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Inverted, and with the pixels of each 4 x 4 tile in another, fixed order."""
+    order = np.random.default_rng(0).permutation(TILE * TILE)
+    n, across = len(pictures), SIDE // TILE
+    tiles = pictures.reshape(n, across, TILE, across, TILE).transpose(0, 1, 3, 2, 4).reshape(n, across, across, -1)
+    mixed = tiles[..., order].reshape(n, across, across, TILE, TILE).transpose(0, 1, 3, 2, 4).reshape(n, SIDE, SIDE)
+    inverted: NDArray[np.uint8] = 255 - mixed
+    return inverted
+
+
+def teacher(kept: int) -> BlockNet:
+    """The pre-trained network with its first `kept` blocks, and random ones behind them."""
+    net = build("efficientnet_lite0", classes=4, size=(SIDE, SIDE), weights="imagenet", seed=0)
+    other = build("efficientnet_lite0", classes=4, size=(SIDE, SIDE), weights="none", seed=1)
+    for position in range(kept, net.depth):
+        net.blocks[position].load_state_dict(other.blocks[position].state_dict())
+    return net
+
+
+@torch.no_grad()
+def teacher_labels(pictures: NDArray[np.uint8], kept: int) -> NDArray[np.int64]:
+    """(N,) class 0..3 of each picture, -1 for those near a border."""
+    net = teacher(kept).eval()
+    batches = [
+        torch.from_numpy(part)
+        .float()
+        .div(255)[:, None]
+        .expand(-1, 3, -1, -1)
+        .contiguous(memory_format=torch.channels_last)
+        for part in np.array_split(pictures, -(-len(pictures) // 128))
+    ]
+    freeze(net, kept)
+    if kept < net.depth:  # random blocks without statistics of their own would give noise or nothing
+        reestimate_batch_norm(net, [net.prefix(x, kept) for x in batches[:8]], kept)
+    pooled = torch.cat([net.eval().prefix(x, net.depth).mean((2, 3)) for x in batches]).double().numpy()
+    centred = pooled - pooled.mean(0)
+    _, _, axes = np.linalg.svd(centred[:: max(1, len(centred) // 2000)], full_matrices=False)
+    scores = centred @ axes[:2].T
+    scores = (scores - np.median(scores, 0)) / scores.std(0)
+    labels: NDArray[np.int64] = (scores[:, 0] > 0) * 2 + (scores[:, 1] > 0)
+    distance = np.abs(scores).min(1)
+    return np.where(distance >= np.quantile(distance, 1 - KEPT), labels, -1)
+
+
+def write_planted(name: str, folder: Path) -> Path:
+    """Write the pictures of a planted task and a manifest, once; returns the manifest. Quarters stay together."""
+    manifest = folder / name / "manifest.csv"
+    if manifest.exists():
+        return manifest
+    pictures, classes, sources = quarters()
+    if name == "planted_0":
+        pictures = filtered(pictures)
+        labels = classes
+    else:
+        depth = teacher(0).depth
+        found = teacher_labels(pictures, depth if name == "planted_L" else depth // 2)
+        labels = ["" if label < 0 else f"teacher{label}" for label in found]
+    (folder / name / "pictures").mkdir(parents=True, exist_ok=True)
+    lines = []
+    for number, (picture, label, source) in enumerate(zip(pictures, labels, sources, strict=True)):
+        if label:
+            path = folder / name / "pictures" / f"{number:05d}.png"
+            Image.fromarray(picture).save(path)
+            lines.append((f"pictures/{path.name}", label, source))
+    temporary = manifest.with_suffix(".tmp")
+    with temporary.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("path", "label", "group"))
+        writer.writerows(lines)
+    temporary.replace(manifest)
+    return manifest
