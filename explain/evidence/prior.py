@@ -60,7 +60,7 @@ def depth_prior(
 
     Example:
         >>> depth_prior([0.0, 3.0, 0.0], eps=0.3).probabilities.round(3)
-        array([0.133, 0.734, 0.133])
+        array([0.132, 0.737, 0.132])
     """
     s = np.asarray(scores, dtype=np.float64)
     if s.ndim != 1 or len(s) < 2:

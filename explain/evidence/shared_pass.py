@@ -24,6 +24,8 @@ from explain.signals import capture
 __all__ = ["gather"]
 
 
+@torch.no_grad()
+@torch.inference_mode(False)
 def gather(
     model: nn.Module,
     blocks: Sequence[str],
@@ -141,7 +143,8 @@ def _checked(images: Tensor, labels: Tensor, training: Tensor) -> tuple[Tensor, 
         raise ValueError(f"labels must be {len(images)} class indices, got {labels.dtype} {tuple(labels.shape)}")
     if training.shape != (len(images),) or training.dtype != torch.bool:
         raise ValueError(f"training must be {len(images)} booleans, got {training.dtype} {tuple(training.shape)}")
-    labels, training = labels.detach().long().cpu(), training.detach().cpu()
+    # Copies, since tensors made in inference mode could not take part in the weight gradients.
+    labels, training = labels.detach().long().cpu().clone(), training.detach().cpu().clone()
     if training.all() or not training.any():
         raise ValueError(f"training must mark some images and leave some, got {int(training.sum())} of {len(training)}")
     if (labels == labels[0]).all():
