@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -31,4 +32,11 @@ def test_the_package_offers_what_it_says() -> None:
 def test_the_page_has_a_row_and_a_paragraph_for_every_scorer(name: str) -> None:
     text = PAGE.read_text(encoding="utf-8")
     assert f"| `{name}` |" in text
-    assert f"**`{name}`" in text or f"`{name}`**" in text
+    assert f"\n**`{name}`" in text or f"and **`{name}`" in text
+
+
+def test_the_example_on_the_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    example = re.search(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    assert example is not None
+    exec(example.group(1), {})  # noqa: S102 - our own page
+    assert "forward_passes=192" in capsys.readouterr().out
