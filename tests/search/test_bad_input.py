@@ -49,6 +49,12 @@ SETTINGS = {
     "folds without refit": (["data.folds=3", "search.refit=false"], ["search.refit=false needs data.folds=1"]),
     "repeats without folds": (["data.repeats=2"], ["data.repeats needs data.folds of 2 or more", "repeats=2"]),
     "month and folds": (["data.validation=newest_month", "data.folds=2"], ["needs data.folds=1"]),
+    "workers without processes": (
+        ["executor=inline", "executor.workers=2"],
+        ["executor.workers=2 needs executor=local, got executor=inline"],
+    ),
+    "no worker": (["executor.workers=0"], ["executor.workers must be a whole number >= 1", "got 0"]),
+    "unknown executor": (["executor=ray"], ["executor must be one of inline, local", "'ray'"]),
     "default not searched": (
         ["space.default_optimizer=adamw"],
         ["space.default_optimizer must be one of space.optimizers (sgd, momentum, nag, adam, rmsprop)", "'adamw'"],

@@ -34,13 +34,13 @@ class Brightness(nn.Module):
 
 
 def spots(count: int = 16) -> tuple[Tensor, Tensor, Tensor]:
-    """Black images of class 0 and images with one bright square of class 1."""
+    """Black images of class 0 and images with one bright square of class 1, each a little darker than the last."""
     generator = torch.Generator().manual_seed(0)
     images = torch.zeros(count, 3, 16, 16)
     labels = torch.arange(count) % 2
     for number in range(1, count, 2):
         row, column = (2 * torch.randint(1, 6, (2,), generator=generator)).tolist()
-        images[number, :, row : row + 4, column : column + 4] = 1
+        images[number, :, row : row + 4, column : column + 4] = 1 - number / 200
     return images, labels, (torch.arange(count) // 2) % 2 == 0
 
 
@@ -66,6 +66,7 @@ def test_what_is_measured_is_the_drop_through_the_map() -> None:
     masked = images[chosen] * (maps / maps.amax(dim=(1, 2), keepdim=True))[:, None]
     before, after = (net(x).softmax(1)[:, 1].double() for x in (images[chosen], masked))
     torch.testing.assert_close(drops[0, 0, 1::2], ((before - after).clamp_min(0) / before).detach())
+    assert not torch.equal(drops[0, 1], drops[0, 2])  # each shuffle is another
     scores = E1(found)
     alive = drops[:, :, 1::2]
     np.testing.assert_allclose(scores.values, (alive[:, 1:].mean(dim=1) - alive[:, 0]).mean(dim=1))

@@ -78,6 +78,14 @@ def test_the_null_is_at_chance(stepped: Material) -> None:
     assert (scores.null_spread > 0.02).all()
 
 
+def test_the_null_of_few_images_is_at_chance_too(make_material: Any, make_pass: Any, make_maps: Any) -> None:
+    """Folds keep their classes under the null; otherwise what is rare in training is common in the test fold."""
+    labels = torch.arange(10) % 2
+    noise = [torch.randn(10, 8, generator=torch.Generator().manual_seed(place)) for place in range(3)]
+    found = make_material(make_pass(make_maps(10, seed=0), noise), labels=labels, inputs=noise[0])
+    assert PROBE(found, draws=2000).null_mean == pytest.approx(0.5, abs=0.02)
+
+
 def test_features_without_any_information_answer_alike() -> None:
     labels = np.arange(20) % 2
     accuracy = probe_accuracy(np.ones((20, 3)), labels[None], labels * 0 + np.arange(20) % 5, 1e-3)
