@@ -69,11 +69,9 @@ def relative_gradient_norms(
         for start in range(0, len(numbers), batch_size):
             columns = slice(start, start + batch_size)
             batch = images[numbers[columns].to(images.device)].to(parameters[0].device)
-            logits = model(batch.clone() if batch.is_inference() else batch.detach())
+            logits = model(batch.clone() if batch.is_inference() else batch.detach()).float()
             for row, wanted in enumerate(targets[:, columns]):
-                loss = functional.cross_entropy(logits.float(), wanted.to(logits.device), reduction="sum") / len(
-                    numbers
-                )
+                loss = functional.cross_entropy(logits, wanted.to(logits.device), reduction="sum") / len(numbers)
                 found = torch.autograd.grad(loss, parameters, retain_graph=row < permutations, allow_unused=True)
                 for total, one in zip(sums[row], found, strict=True):
                     if one is not None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from explain.attribution import upsample
 from explain.evidence import SCORERS, Material, gather
 from explain.evidence.masked_drops import shuffled_cells
 
@@ -62,11 +63,12 @@ def test_what_is_measured_is_the_drop_through_the_map() -> None:
     drops = found.drops["cam"]
     assert drops.shape == (3, 4, 8)
     chosen = ~training & (labels == 1)
-    maps = found.before.records[0].cam[chosen]
-    masked = images[chosen] * (maps / maps.amax(dim=(1, 2), keepdim=True))[:, None]
+    maps = found.before.records[2].cam[chosen]
+    shown = upsample(maps / maps.amax(dim=(1, 2), keepdim=True), (16, 16))
+    masked = images[chosen] * shown[:, None]
     before, after = (net(x).softmax(1)[:, 1].double() for x in (images[chosen], masked))
-    torch.testing.assert_close(drops[0, 0, 1::2], ((before - after).clamp_min(0) / before).detach())
-    assert not torch.equal(drops[0, 1], drops[0, 2])  # each shuffle is another
+    torch.testing.assert_close(drops[2, 0, 1::2], ((before - after).clamp_min(0) / before).detach())
+    assert not torch.equal(drops[0, 1, 1::2], drops[0, 2, 1::2])  # each shuffle is another
     scores = E1(found)
     alive = drops[:, :, 1::2]
     np.testing.assert_allclose(scores.values, (alive[:, 1:].mean(dim=1) - alive[:, 0]).mean(dim=1))
