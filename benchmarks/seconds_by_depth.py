@@ -26,6 +26,7 @@ from search.trial_result import TrialParams
 
 RESULTS = Path(__file__).parent / "results" / "seconds_by_depth.json"
 EPOCHS = 5
+_LEAST = 0.1  # seconds: a head alone is a matrix product, and a ratio to nearly nothing says nothing
 
 
 def main() -> int:
@@ -58,12 +59,14 @@ def main() -> int:
         table.add_row(
             str(k),
             *(f"{value[turn]:.2f} s" for turn in range(2) for value in (seconds[k], predicted)),
-            ", ".join(f"{seconds[k, turn] / predicted[turn]:.2f}" for turn in range(2)),
+            ", ".join(
+                f"{seconds[k, turn] / predicted[turn]:.2f}" if predicted[turn] > _LEAST else "-" for turn in range(2)
+            ),
         )
         rows += [
             {
                 "what": f"seconds of the {name} trial at freeze depth {k} / predicted from operations",
-                "value": round(float(seconds[k, turn] / predicted[turn]), 3),
+                "value": round(float(seconds[k, turn] / predicted[turn]), 3) if predicted[turn] > _LEAST else None,
                 "unit": "ratio",
                 "goal": None,
                 "better": "lower",
