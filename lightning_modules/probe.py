@@ -45,10 +45,10 @@ def fit_linear_probe(
     Returns:
         Weight (classes, D) and bias (classes,) for the features as given, float32.
     """
-    x = features.double()
-    mean = x.mean(0)
-    scale = (x - mean).square().mean().sqrt().clamp_min(1e-12)
-    x = ((x - mean) / scale).float()
+    mean = features.mean(0, dtype=torch.float64)
+    x = features - mean.float()
+    scale = x.square().mean(dtype=torch.float64).sqrt().clamp_min(1e-12)
+    x /= scale.float()
     parameters = torch.zeros(classes, x.shape[1] + 1, device=x.device, requires_grad=True)
     optimizer = torch.optim.LBFGS([parameters], max_iter=200, line_search_fn="strong_wolfe", tolerance_grad=1e-6)
 

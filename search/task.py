@@ -30,6 +30,7 @@ from search.settings import Settings
 __all__ = ["Task", "build_task", "choose_device", "state_digest", "statistics_rows"]
 
 _WARMUP_BATCH = 128
+_WARMUP_IMAGES = 4096  # the probe holds the features of so many at most, so that memory does not grow with the data
 _WARMUP_PASSES = 2  # the plain image or a view, and another one: five passes gave no better head
 
 
@@ -118,6 +119,7 @@ class Task:
     def _fit_head(self, rows: NDArray[np.int64], depth: int) -> dict[str, Tensor]:
         labels, seed = self.index.labels, self.settings.seed
         chosen = statistics_rows(self.settings, rows)
+        rows = np.sort(np.random.default_rng([seed, 3]).permutation(rows)[:_WARMUP_IMAGES])
         batches = partial(ActivationBatches, self.cache, depth)
         return fit_head(
             self.net,
