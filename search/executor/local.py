@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -133,7 +134,9 @@ class LocalExecutor:
             plan = WorkerPlan(**{**vars(plan), "device": task_gpus[position % len(task_gpus)]})
         process = context.Process(target=serve, args=(theirs, plan), name=f"thawline-worker-{position}", daemon=True)
         # Ctrl-C in a terminal reaches every process of the group; what it means is for the driver to say. The mask is
-        # inherited, so the worker is deaf to it from its first instruction on.
+        # inherited, so the worker is deaf to it from its first instruction on. The first start of multiprocessing's
+        # resource tracker unblocks the signal, so it comes before.
+        resource_tracker.ensure_running()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             process.start()

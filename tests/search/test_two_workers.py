@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -57,3 +62,49 @@ def test_two_hundred_trials_with_two_workers(run_search: Callable[..., object], 
             report=lambda r, steps=steps: r.step + 1 < steps,  # type: ignore[misc]
         )
         assert {r.step + 1: r.value for r in again.curve} == trial.intermediate_values
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("times", [1, 2], ids=["once", "twice"])
+def test_ctrl_c_reaches_the_driver_alone(stripes: Path, tracking_root: Path, times: int) -> None:
+    """A terminal sends it to every process of the group; the trials must not die of it."""
+    arguments = (
+        "data=folder", f"data.path={stripes}", "data.size=[32,32]", "trainer.epochs=40", "search.trials=30",
+        "search.pruner=none", "executor=local", "executor.workers=2", "executor.threads=1",
+        f"search.study=ctrl-c-{times}", f"tracking.root={tracking_root}",
+    )  # fmt: skip
+    with subprocess.Popen(
+        [sys.executable, "-m", "search", *arguments],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        said = []
+        for line in process.stdout:
+            said.append(line)
+            if line.startswith("trial") and times:
+                for _ in range(times):
+                    os.killpg(process.pid, signal.SIGINT)
+                    time.sleep(0.2)
+                times = 0
+    text = "".join(said)
+    assert process.returncode == 130, text
+    assert "the same command continues the study" in text
+    assert "failed" not in text and "Traceback" not in text
+    deadline = time.monotonic() + 10
+    while _session(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert _session(process.pid) == []
+
+
+def _session(leader: int) -> list[int]:
+    """Processes of a session that are not dead."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, _, session = stat.read_text().rsplit(")", 1)[1].split()[:4]
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(session) == leader and state != "Z":
+            found.append(int(stat.parent.name))
+    return found
