@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from pathlib import Path
 from shlex import quote
 
@@ -66,7 +68,8 @@ def print_winner(console: Console, winner: Winner) -> None:
     table.add_column("value", justify="right")
     table.add_column("95 % interval")
     for name, (low, high) in winner.intervals.items():
-        if name != "accuracy" and low == high:  # a bootstrap of nothing but hits is no interval
+        # A bootstrap of nothing but hits is no interval; weights that sum to 1 - 1e-16 do not make it one.
+        if name != "accuracy" and math.isclose(low, high, abs_tol=1e-9):
             interval = "unknown: no error to resample"
         else:
             interval = f"{low:.4f} to {high:.4f} ({'exact' if name == 'accuracy' else 'bootstrap'})"
