@@ -8,7 +8,6 @@ published groups, which are exposures and share tiles.
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import time
@@ -19,9 +18,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.localisation_data import grouped_by_tile
+from benchmarks.real_images import DATA, refusal
+from benchmarks.results_file import read_rows, write_rows
 
-RESULTS = Path(__file__).parent / "results" / "accuracy.json"
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 SEEDS = (0, 1, 2)
 _NEU = (
     "data=manifest",
@@ -97,20 +96,15 @@ def run(name: str, seed: int, root: Path) -> dict[str, object]:
 def main(names: list[str]) -> int:
     """Run the tasks named, or all."""
     console = Console()
-    unknown = sorted(set(names) - set(TASKS))
-    if unknown:
-        console.print(f"unknown task {unknown[0]!r}; known: {', '.join(TASKS)}")
+    if why := refusal(names, TASKS):
+        print(f"accuracy: {why}", file=sys.stderr)
         return 2
-    if not DATA.is_dir():
-        console.print("the real images are not here: expected ../shared/data beside the project")
-        return 2
-    rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+    rows = read_rows("accuracy")
     for name in names or list(TASKS):
         for seed in SEEDS:
             row = run(name, seed, Path("mlruns"))
             rows = [r for r in rows if (r["task"], r["seed"]) != (name, seed)] + [row]
-            RESULTS.parent.mkdir(exist_ok=True)
-            RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
+            write_rows("accuracy", rows)
     table = Table("task", "score", "mean of the seeds", "standard deviation", "by seed", "test images")
     for name, (_, score) in TASKS.items():
         values = [r["test"][score] for r in rows if r["task"] == name]

@@ -8,7 +8,6 @@ the data, so the smaller size is 10,000. Rows go to benchmarks/results/data_memo
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-RESULTS = Path(__file__).parent / "results" / "data_memory.json"
+from benchmarks.results_file import write_rows
 
 
 def peak(images: int) -> tuple[float, float]:
@@ -70,8 +69,7 @@ def main(arguments: list[str]) -> int:
     ]
     what = f"peak memory, {sizes[-1]} images / {sizes[0]} images"
     rows.append({"what": what, "value": round(ratio, 3), "unit": "ratio", "goal": 1.25, "better": "lower"})
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
+    write_rows("data_memory", rows)
     return int(ratio > 1.25)
 
 

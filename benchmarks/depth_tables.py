@@ -21,9 +21,9 @@ from typing import Any
 
 from benchmarks.localisation_data import grouped_by_tile
 from benchmarks.planted_tasks import PLANTED, write_planted
+from benchmarks.real_images import DATA, refusal
 
 TABLES = Path(__file__).parent / "tables"
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 CACHE = Path("mlruns") / "tables"
 OPTIMIZERS = ("momentum", "nag", "adam")
 FACTORS = (0.3, 1.0, 3.0)
@@ -166,13 +166,10 @@ def main(arguments: list[str]) -> int:
     for argument in arguments:
         if argument.startswith("workers="):
             workers = int(argument.removeprefix("workers="))
-        elif argument in TASKS:
-            names.append(argument)
         else:
-            print(f"tables: unknown task {argument!r}; accepted: {', '.join(TASKS)}, workers=N", file=sys.stderr)
-            return 2
-    if not DATA.is_dir():
-        print("tables: the real images are not here: expected ../shared/data beside the project", file=sys.stderr)
+            names.append(argument)
+    if why := refusal(names, TASKS):
+        print(f"depth_tables: {why}", file=sys.stderr)
         return 2
     chosen = names or list(TASKS)
     most = max(TASKS[name].splits for name in chosen)

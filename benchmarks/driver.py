@@ -7,7 +7,6 @@ reports three epochs of made-up scores. Rows go to benchmarks/results/driver.jso
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import statistics
 import sys
@@ -22,6 +21,7 @@ import optuna
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.results_file import write_rows
 from search.executor.protocol import Event, Finished, Job, Reported
 from search.settings import Settings
 from search.space import Space
@@ -29,7 +29,6 @@ from search.study import SearchStudy, load_or_create
 from search.tracking import Tracker
 from search.trial_result import EpochReport, TrialParams, TrialResult
 
-RESULTS = Path(__file__).parent / "results" / "driver.json"
 EPOCHS = 3
 
 
@@ -137,8 +136,7 @@ def main(arguments: list[str]) -> int:
     rows.append({"what": what, "value": round(growth, 2), "unit": "ratio", "goal": 1.5, "better": "lower"})
     table.add_row("last / second", f"{growth:.2f} (goal <= 1.5)")
     Console().print(table)
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
+    write_rows("driver", rows)
     return int(growth > 1.5)
 
 

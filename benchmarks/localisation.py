@@ -21,7 +21,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.localisation_data import DATA, grouped_by_tile, test_set
+from benchmarks.localisation_data import grouped_by_tile, test_set
+from benchmarks.real_images import DATA, refusal
 
 RESULTS = Path(__file__).parent / "results" / "localisation.json"
 ROOT = Path("mlruns") / "localisation"
@@ -188,12 +189,8 @@ def show(result: dict[str, Any], console: Console) -> None:
 def main(names: list[str]) -> int:
     """Run the tasks named, or all."""
     console = Console(width=None if sys.stdout.isatty() else 140)
-    unknown = sorted(set(names) - set(TASKS))
-    if unknown:
-        console.print(f"unknown task {unknown[0]!r}; known: {', '.join(TASKS)}")
-        return 2
-    if not DATA.is_dir():
-        console.print("the real images are not here: expected ../shared/data beside the project")
+    if why := refusal(names, TASKS):
+        print(f"localisation: {why}", file=sys.stderr)
         return 2
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
     for name in names or list(TASKS):

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
+from benchmarks.real_images import DATA
 from search.configuration import compose_settings
 from search.preparation import load, split
 
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 _TILE_GAP = 150
 _BOX = ("xmin", "ymin", "xmax", "ymax")
 

@@ -23,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from benchmarks.real_images import DATA
 from lightning_modules.backbones import build
 from lightning_modules.batch_norm import reestimate_batch_norm
 from lightning_modules.blocknet import BlockNet
@@ -31,7 +32,6 @@ from lightning_modules.freezing import freeze
 __all__ = ["PLANTED", "write_planted"]
 
 PLANTED = ("planted_0", "planted_middle", "planted_L")
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 SIDE, TILE, KEPT = 96, 4, 2 / 3
 
 

@@ -20,8 +20,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-RESULTS = Path(__file__).parent / "results" / "search_price.json"
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+from benchmarks.real_images import DATA
+from benchmarks.results_file import read_rows, write_rows
+
 _NEU = ("data=manifest", "data.path={data}/neu/manifest.csv", "data.test=rest")
 TASKS = {
     "simulated": ((), 3.0),
@@ -119,14 +120,13 @@ def main(arguments: list[str]) -> int:
     if unknown := [name for name in names if name not in TASKS]:
         print(f"search_price: unknown task {unknown[0]!r}; accepted: {', '.join(TASKS)}", file=sys.stderr)
         return 2
-    rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+    rows = read_rows("search_price")
     table = Table("what", "value", "goal", "search", "plain")
     missed = False
     for name in names:
         row = measure(name, extra, console)
         rows = [r for r in rows if (r["what"], r["settings"]) != (row["what"], row["settings"])] + [row]
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
+        write_rows("search_price", rows)
         missed |= row["value"] > row["goal"]
         seconds = [f"{row[f'{who}_seconds']:.0f} s" for who in ("search", "plain")]
         table.add_row(row["what"], f"{row['value']:.2f}", f"<= {row['goal']:.0f}", *seconds)

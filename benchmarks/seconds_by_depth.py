@@ -8,7 +8,6 @@ depth (which fills the cache and fits the head) and for the second. Rows go to b
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.results_file import write_rows
 from lightning_modules.allocator import keep_freed_memory
 from search.configuration import compose_settings
 from search.preparation import load, split
@@ -24,7 +24,6 @@ from search.task import build_task, statistics_rows
 from search.trial import run_trial
 from search.trial_result import TrialParams
 
-RESULTS = Path(__file__).parent / "results" / "seconds_by_depth.json"
 EPOCHS = 5
 _LEAST = 0.1  # seconds: a head alone is a matrix product, and a ratio to nearly nothing says nothing
 
@@ -75,8 +74,7 @@ def main() -> int:
             for turn, name in enumerate(("first", "second"))
         ]
     Console().print(table, f"one rate for all: {rate / 1e9:.1f} G operations a second", sep="\n")
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
+    write_rows("seconds_by_depth", rows)
     return 0
 
 

@@ -10,7 +10,6 @@ Rows go to benchmarks/results/trial_step.json.
 
 from __future__ import annotations
 
-import json
 import statistics
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 from torch.nn import functional as F
 
+from benchmarks.results_file import write_rows
 from lightning_modules.allocator import keep_freed_memory
 from lightning_modules.classifier import Classifier
 from lightning_modules.datamodule import ActivationBatches
@@ -32,7 +32,6 @@ from search.task import Task, build_task
 from search.trial import train_final
 from search.trial_result import TrialParams
 
-RESULTS = Path(__file__).parent / "results" / "trial_step.json"
 DEPTHS = (0, 2, 4, 6, 8)
 IMAGES, EPOCHS, ROUNDS = 320, 3, 5
 
@@ -121,8 +120,7 @@ def main() -> int:
                 }
             )
         Console().print(table)
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(out, indent=1) + "\n")
+    write_rows("trial_step", out)
     return int(missed)
 
 

@@ -16,12 +16,17 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_modules.blocknet import BlockNet
 
-__all__ = ["reestimate_batch_norm", "thawed_batch_norms"]
+__all__ = ["batch_norms_behind", "reestimate_batch_norm", "thawed_batch_norms"]
 
 
 def thawed_batch_norms(net: BlockNet) -> list[_BatchNorm]:
     """Batch-norm layers behind the freeze depth, in running order, that keep running statistics."""
-    parts: list[nn.Module] = [*net.blocks[net.freeze_depth :], net.head]
+    return batch_norms_behind(net, net.freeze_depth)
+
+
+def batch_norms_behind(net: BlockNet, depth: int) -> list[_BatchNorm]:
+    """The same for a freeze depth that the network need not have."""
+    parts: list[nn.Module] = [*net.blocks[depth:], net.head]
     return [m for part in parts for m in part.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
 
 

@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lightning_modules.batch_norm import reestimate_batch_norm, thawed_batch_norms
+from lightning_modules.batch_norm import batch_norms_behind, reestimate_batch_norm
 from lightning_modules.blocknet import BlockNet
 from lightning_modules.freezing import freeze
 from lightning_modules.probe import warm_up_head
@@ -32,9 +32,7 @@ State = dict[str, Tensor]
 
 def warm_depth(net: BlockNet, depth: int) -> int:
     """The freeze depth whose head a trial at `depth` starts from: its own, or L where no batch-norm is thawed."""
-    net = deepcopy(net)
-    freeze(net, depth)
-    return depth if thawed_batch_norms(net) else net.depth
+    return depth if batch_norms_behind(net, depth) else net.depth
 
 
 def fit_head(

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import depth_tables, replay
+from benchmarks import depth_tables, finished_tables, replay
 from benchmarks.depth_tables import _read
-from benchmarks.replay import DepthTable, Strategy, best_quality, cost_to_reach, interval, read_table
+from benchmarks.finished_tables import DepthTable, read_table
+from benchmarks.replay import Strategy, best_quality, cost_to_reach, interval
 
 DEPTHS, EPOCHS = 9, 10
 
@@ -93,7 +94,7 @@ def test_an_interval_holds_its_mean_and_is_a_point_without_spread() -> None:
 
 
 def test_a_table_is_read_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replay, "TABLES", tmp_path)
+    monkeypatch.setattr(finished_tables, "TABLES", tmp_path)
     read_table.cache_clear()
     head = {"task": "t", "flops": [3, 2, 1], "epochs": 2, "train": 60, "validation": 60}
     rows = [

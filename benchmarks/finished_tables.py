@@ -1,0 +1,91 @@
+"""The depth tables as arrays: every curve of every complete split of a task."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["TABLES", "DepthTable", "Floats", "read_table"]
+
+TABLES = Path(__file__).parent / "tables"
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class DepthTable:
+    """All curves of one task.
+
+    Attributes:
+        name: of the task.
+        depths: L + 1 of them.
+        optimizers: names.
+        factors: on their reference rates.
+        val: (splits, depths, optimizers, factors, epochs) validation macro F1.
+        test: the same of the test images.
+        epoch_cost: (depths,) epochs of training everything that an epoch costs.
+        prefix_cost: (depths,) the same, for computing what is frozen once.
+    """
+
+    name: str
+    depths: int
+    optimizers: tuple[str, ...]
+    factors: tuple[float, ...]
+    val: Floats
+    test: Floats
+    epoch_cost: Floats
+    prefix_cost: Floats
+
+    @property
+    def grid_cost(self) -> float:
+        """Cost of every configuration at full length."""
+        each = len(self.optimizers) * len(self.factors)
+        return float(each * (self.epoch_cost * self.val.shape[-1]).sum() + self.prefix_cost.sum())
+
+    def without(self, split: int) -> NDArray[np.int64]:
+        """The splits that a replay on `split` does not see; itself where there is no other."""
+        others = np.array([s for s in range(len(self.val)) if s != split])
+        return others if len(others) else np.array([split])
+
+
+@cache
+def read_table(name: str) -> DepthTable:
+    """All *complete* splits of a task.
+
+    Raises:
+        SystemExit: there is none.
+    """
+    val, test, head = [], [], {}
+    optimizers: tuple[str, ...] = ()
+    factors: tuple[float, ...] = ()
+    for file in sorted((TABLES / name).glob("*.jsonl"), key=lambda f: int(f.stem)):
+        found, *rows = [json.loads(line) for line in file.read_text().splitlines()]
+        optimizers = tuple(dict.fromkeys(row["optimizer"] for row in rows))
+        factors = tuple(sorted({row["factor"] for row in rows}))
+        depths, epochs = len(found["flops"]), found["epochs"]
+        if len(rows) < depths * len(optimizers) * len(factors) or len(optimizers) * len(factors) < 2:
+            continue
+        head = found
+        curves = np.zeros((2, depths, len(optimizers), len(factors), epochs))
+        for row in rows:
+            place = (row["k"], optimizers.index(row["optimizer"]), factors.index(row["factor"]))
+            for part, column in enumerate(("val", "test")):
+                # A diverged trial ends early with nothing: it is worth 0.
+                values = np.array([0.0 if v is None else v for v in row[column]])
+                curves[part][place][: len(values)] = values
+        val.append(curves[0])
+        test.append(curves[1])
+    if not val:
+        raise SystemExit(f"replay: no complete table of {name}; make it with python -m benchmarks.depth_tables {name}")
+    flops = np.array(head["flops"], float)
+    total = flops.sum()
+    suffix = np.array([flops[k:].sum() for k in range(len(flops))])
+    scored = (head["validation"] + min(head["train"], 256)) / head["train"] / 3
+    return DepthTable(
+        name, len(flops), optimizers, factors, np.array(val), np.array(test),
+        suffix / total * (1 + scored), (total - suffix) / total * (5 + scored) / 3,
+    )  # fmt: skip
