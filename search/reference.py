@@ -29,7 +29,9 @@ logs every trial in MLflow, tests the winner once and registers it. The same com
 def _shown(value: object) -> str:
     if isinstance(value, list):
         return "[" + ",".join(_shown(v) for v in value) + "]"
-    return {None: "null", True: "true", False: "false"}.get(value, str(value))  # type: ignore[call-overload, no-any-return]
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def help_text() -> str:

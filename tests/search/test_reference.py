@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +11,8 @@ import pytest
 
 from search.configuration import group_options
 from search.reference import configuration_page, help_text
-from search.validation import key_paths
+from search.settings import Settings
+from search.validation import flatten, key_paths
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 
@@ -36,6 +38,16 @@ def test_tables_of_the_page_have_four_columns() -> None:
     rows = [line for line in configuration_page().splitlines() if line.startswith("| `") and "." in line.split("|")[1]]
     assert len(rows) == len([key for key in key_paths() if "." in key])
     assert all(row.replace("\\|", "").count("|") == 5 for row in rows)
+
+
+def test_defaults_are_shown_as_they_are_typed() -> None:
+    rows = [[cell.strip() for cell in line.split("|")] for line in configuration_page().splitlines()]
+    shown = {row[1].strip("` *"): row[2].split("`")[1] for row in rows if len(row) > 4 and row[1].startswith("`")}
+    text = help_text()
+    for key, value in flatten(Settings()).items():
+        assert shown[key] == json.dumps(value, separators=(",", ":")).replace('"', ""), key
+        assert f"  {key} ({shown[key]}" in text
+    assert (shown["seed"], shown["data.folds"], shown["search.refit"]) == ("0", "1", "true")
 
 
 def test_help_and_version(run_search: Any) -> None:
