@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 from torch import Tensor
 
-from explain.evidence.map_correlation import correlations, matched
+from explain.evidence.map_correlation import matched_reading
 from explain.evidence.material import BlockRecord, Maps, Material
-from explain.evidence.null import checked_draws
 from explain.evidence.scorer import Scorer
 from explain.evidence.scores import Reading
 from explain.measures.measure import dead, share_of_sum
@@ -35,21 +33,23 @@ def agreement_of_change(material: Material, *, maps: Maps = "cam", draws: int = 
         Values (L,). Images with a dead map, or a map that did not change at all, are left out; NaN for a block where
         that leaves none (a block without any change has nothing to agree on).
     """
-    rng = np.random.default_rng(seed)
-    checked_draws(draws)
     chosen = ~material.training
     passes = (material.before, material.fine_tuned("after"), material.fine_tuned("again"))
     records = zip(*(one.records for one in passes), strict=True)
-    rows, notes = [], []
-    for name, (before, after, again) in zip(material.blocks, records, strict=True):
-        start = _shares(before, maps, chosen)
-        table = correlations(_shares(after, maps, chosen) - start, _shares(again, maps, chosen) - start)
-        score, mean, spread, defined = matched(table, draws, rng)
-        rows.append((-score, -mean, spread))
-        if defined < len(table):
-            notes.append(f"block {name}: {len(table) - defined} of {len(table)} maps are dead or did not change")
-    values, mean_by_block, spread_by_block = np.array(rows).T
-    return Reading(values, mean_by_block, spread_by_block, tuple(notes))
+    pairs = (
+        (name, *_changes(before, (after, again), maps, chosen))
+        for name, (before, after, again) in zip(material.blocks, records, strict=True)
+    )
+    return matched_reading(pairs, sign=-1, undefined="are dead or did not change", draws=draws, seed=seed)
+
+
+def _changes(
+    before: BlockRecord, afterwards: tuple[BlockRecord, BlockRecord], which: Maps, chosen: Tensor
+) -> tuple[Tensor, Tensor]:
+    """M1 - M0 and M2 - M0 of the chosen images, each map divided by its sum, (V, h, w)."""
+    start = _shares(before, which, chosen)
+    one, other = (_shares(record, which, chosen) - start for record in afterwards)
+    return one, other
 
 
 def _shares(record: BlockRecord, which: Maps, chosen: Tensor) -> Tensor:

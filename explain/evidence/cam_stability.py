@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from explain.evidence.map_correlation import correlations, matched
+from explain.evidence.map_correlation import matched_reading
 from explain.evidence.material import Maps, Material
-from explain.evidence.null import checked_draws
 from explain.evidence.scorer import Scorer
 from explain.evidence.scores import Reading
 
@@ -34,20 +31,13 @@ def cam_stability(material: Material, *, maps: Maps = "cam", draws: int = 200, s
         Values (L,). Images with a dead or constant map are left out; NaN for a block where that leaves none, as where
         maps have a single cell.
     """
-    rng = np.random.default_rng(seed)
-    checked_draws(draws)
     chosen = ~material.training
-    rows, notes = [], []
-    for name, before, after in zip(
-        material.blocks, material.before.records, material.fine_tuned("after").records, strict=True
-    ):
-        table = correlations(before.maps(maps)[chosen], after.maps(maps)[chosen])
-        score, mean, spread, defined = matched(table, draws, rng)
-        rows.append((score, mean, spread))
-        if defined < len(table):
-            notes.append(f"block {name}: {len(table) - defined} of {len(table)} maps are dead or constant")
-    values, mean_by_block, spread_by_block = np.array(rows).T
-    return Reading(values, mean_by_block, spread_by_block, tuple(notes))
+    records = zip(material.before.records, material.fine_tuned("after").records, strict=True)
+    pairs = (
+        (name, before.maps(maps)[chosen], after.maps(maps)[chosen])
+        for name, (before, after) in zip(material.blocks, records, strict=True)
+    )
+    return matched_reading(pairs, sign=1, undefined="are dead or constant", draws=draws, seed=seed)
 
 
 CAM_STABILITY = Scorer(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from explain.evidence.null import finite_mean, mean_and_spread, mismatches
-from explain.evidence.scores import Numbers
+from explain.evidence.null import checked_draws, finite_mean, mean_and_spread, mismatches
+from explain.evidence.scores import Numbers, Reading
 
-__all__ = ["correlations", "matched"]
+__all__ = ["correlations", "matched", "matched_reading"]
 
 
 def correlations(one: Tensor, other: Tensor) -> Numbers:
@@ -51,3 +53,35 @@ def matched(table: Numbers, draws: int, rng: np.random.Generator) -> tuple[float
     null = finite_mean(table[rows, pairings]) if len(pairings) else np.empty(0)
     mean, spread = mean_and_spread(null)
     return score, mean, spread, int(np.isfinite(np.diagonal(table)).sum())
+
+
+def matched_reading(
+    pairs: Iterable[tuple[str, Tensor, Tensor]], *, sign: int, undefined: str, draws: int, seed: int
+) -> Reading:
+    """sign x mean correlation of matched maps by block, against maps of other images.
+
+    Args:
+        pairs: (name, one, other) of each of the L blocks; maps (n, h, w), of any sign.
+        sign: 1, or -1 where agreement speaks against freezing.
+        undefined: What the notes call maps without a correlation.
+        draws: How often the null is drawn, >= 2.
+        seed: Of the null.
+
+    Returns:
+        Values (L,), each in [-1, 1]. Maps that are constant or not finite are left out and noted; NaN for a block
+        where that leaves none.
+
+    Raises:
+        ValueError: Too few draws.
+    """
+    rng = np.random.default_rng(seed)
+    checked_draws(draws)
+    rows, notes = [], []
+    for name, one, other in pairs:
+        table = correlations(one, other)
+        score, mean, spread, defined = matched(table, draws, rng)
+        rows.append((sign * score, sign * mean, spread))
+        if defined < len(table):
+            notes.append(f"block {name}: {len(table) - defined} of {len(table)} maps {undefined}")
+    values, mean_by_block, spread_by_block = np.array(rows).T
+    return Reading(values, mean_by_block, spread_by_block, tuple(notes))
