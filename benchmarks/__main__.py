@@ -9,6 +9,7 @@ NAMES = {
     "search_price": "a whole search / one plain fine-tuning",
     "trial_step": "a trial's step / a bare PyTorch step",
     "seconds_by_depth": "seconds of a trial by freeze depth, against the operations",
+    "throughput": "images a second: two trials of one thread / one of two; bfloat16 / float32",
     "driver": "driver seconds a trial as the study grows",
     "data_memory": "memory against the size of the data",
     "explain": "maps at all blocks / captum, pytorch-grad-cam, a training step",
