@@ -39,7 +39,7 @@ def train(threads: int, bfloat16: bool, seconds: float) -> None:
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     net = build("efficientnet_lite0", classes=CLASSES, size=SIZE, weights="none", seed=0)
-    net = net.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    net = net.to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
     images = torch.rand(BATCH, 3, *SIZE).contiguous(memory_format=torch.channels_last)
     labels = torch.arange(BATCH) % CLASSES
