@@ -25,9 +25,10 @@ from benchmarks.results_file import write_rows
 from search.executor.protocol import Event, Finished, Job, Reported
 from search.settings import Settings
 from search.space import Space
-from search.study import SearchStudy, load_or_create
+from search.study import SearchStudy
+from search.study_storage import load_or_create
 from search.tracking import Tracker
-from search.trial_result import EpochReport, TrialParams, TrialResult
+from search.trial_result import EpochReport, TrialParams, TrialResult, Verdict
 
 EPOCHS = 3
 
@@ -39,7 +40,7 @@ class NoWork:
 
     def __init__(self) -> None:
         self._events: deque[Event] = deque()
-        self._trial: Generator[Event, bool, None] | None = None
+        self._trial: Generator[Event, Verdict, None] | None = None
 
     def submit(self, job: Job) -> None:
         """See `Executor`."""
@@ -50,10 +51,10 @@ class NoWork:
         """See `Executor`."""
         return self._events.popleft() if self._events else None
 
-    def answer(self, slot: int, go_on: bool) -> None:  # noqa: ARG002
+    def answer(self, slot: int, verdict: Verdict) -> None:  # noqa: ARG002
         """See `Executor`."""
         if self._trial is not None:
-            self._events.append(self._trial.send(go_on))
+            self._events.append(self._trial.send(verdict))
 
     def cancel(self, slot: int) -> None:
         """See `Executor`."""
@@ -62,7 +63,7 @@ class NoWork:
         """See `Executor`."""
 
 
-def _made_up(job: Job) -> Generator[Event, bool, None]:
+def _made_up(job: Job) -> Generator[Event, Verdict, None]:
     """A smooth landscape with its best at factor 2 and depth 3."""
     p = job.params
     top = math.exp(-(math.log(p.lr_factor / 2) ** 2) - ((p.freeze_depth - 3) / 8) ** 2)
@@ -72,27 +73,34 @@ def _made_up(job: Job) -> Generator[Event, bool, None]:
         value = top * (epoch + 1) / EPOCHS
         metrics = {"val_macro_f1": value, "val_loss": 1 - value, "train_loss": 1 - value, "train_accuracy": value}
         curve.append(EpochReport(epoch, 0, epoch, value, metrics, 0.0))
-        if not (yield Reported(job.slot, curve[-1])):
-            stopped = "pruned"
+        verdict = "train" if epoch < job.told else (yield Reported(job.slot, curve[-1]))
+        if verdict != "train":
+            stopped = "pruned" if verdict == "stop" else "waiting"
             break
     yield Finished(job.slot, TrialResult(curve[-1].value, 0, curve[-1].metrics, tuple(curve), 0.0, 0.0, stopped))
 
 
 class Stopwatch:
-    """Listener that notes when each trial ended."""
+    """Listener that notes when each trial begins: between two of them lies all that the driver does for one."""
 
     def __init__(self) -> None:
-        self.ended: list[float] = [time.perf_counter()]
+        self.started: list[float] = []
 
-    def trial_started(self, slot: int, params: TrialParams, attempt: int) -> None:
+    def trial_started(self, slot: int, params: TrialParams, attempt: int) -> None:  # noqa: ARG002
+        """See `StudyListener`."""
+        self.started.append(time.perf_counter())
+
+    def trial_waits(self, slot: int, value: float) -> None:
+        """See `StudyListener`."""
+
+    def trial_goes_on(self, slot: int, params: TrialParams, epochs: int) -> None:
         """See `StudyListener`."""
 
     def epoch(self, slot: int, report: EpochReport) -> None:
         """See `StudyListener`."""
 
-    def trial_ended(self, slot: int, outcome: str, value: float | None) -> None:  # noqa: ARG002
+    def trial_ended(self, slot: int, outcome: str, value: float | None) -> None:
         """See `StudyListener`."""
-        self.ended.append(time.perf_counter())
 
     def waiting(self) -> None:
         """See `StudyListener`."""
@@ -115,7 +123,7 @@ def measure(trials: int) -> list[float]:
         study, _ = load_or_create(root / "studies" / "driver.journal", "driver", {}, fresh=False)
         watch = Stopwatch()
         SearchStudy(settings, space, study, tracker, parent, watch).run(NoWork())
-    return [after - before for before, after in zip(watch.ended, watch.ended[1:], strict=False)]
+    return [after - before for before, after in zip(watch.started, watch.started[1:], strict=False)]
 
 
 def main(arguments: list[str]) -> int:

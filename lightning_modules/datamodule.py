@@ -47,6 +47,7 @@ class ActivationBatches:
             reads the plain image in the order given.
         seed: of the order of images.
         parts: micro-batches a batch is split into.
+        first_pass: number of the first pass, > 0 for training that goes on.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class ActivationBatches:
         view_order: NDArray[np.int64] | None = None,
         seed: int = 0,
         parts: int = 1,
+        first_pass: int = 0,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be 1 or more, got {batch_size}")
@@ -70,7 +72,7 @@ class ActivationBatches:
         self._count = -(-len(rows) // batch_size)
         self._seed, self._parts = seed, parts
         self._view_order = None if view_order is None else view_order[rows]
-        self._pass = 0
+        self._pass = first_pass
 
     def __len__(self) -> int:
         return self._count * self._parts
@@ -103,6 +105,7 @@ class ActivationData(pl.LightningDataModule):
         statistics: rows of the training images whose plain view re-estimates batch-norm.
         seed: of the order of images.
         parts: micro-batches a training batch is split into.
+        first_pass: epochs of this training that are over already.
         watched: rows that are scored beside the validation rows; may be empty.
     """
 
@@ -119,12 +122,14 @@ class ActivationData(pl.LightningDataModule):
         statistics: NDArray[np.int64],
         seed: int,
         parts: int = 1,
+        first_pass: int = 0,
         watched: NDArray[np.int64] = np.zeros(0, np.int64),  # noqa: B008 - never written to
     ) -> None:
         super().__init__()
         self._train = ActivationBatches(
-            cache, cut, train, labels[train], batch_size=batch_size, view_order=view_order, seed=seed, parts=parts
-        )
+            cache, cut, train, labels[train],
+            batch_size=batch_size, view_order=view_order, seed=seed, parts=parts, first_pass=first_pass,
+        )  # fmt: skip
         self._scored = [
             ActivationBatches(cache, cut, rows, labels[rows], batch_size=_EVALUATION_BATCH)
             for rows in (val, watched)

@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
         from rich.console import Console
 
         from search.pipeline import InterruptedSearchError, run_search
-        from search.study import StudyStalledError
+        from search.slots import StudyStalledError
 
         try:
             run_search(settings, Console())

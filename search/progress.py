@@ -33,25 +33,37 @@ def describe_params(params: TrialParams) -> str:
 
 
 class StudyProgress:
-    """Listener of a study (see `study.StudyListener`).
+    """Listener of a study (see `listener.StudyListener`).
 
     Args:
         console: where to write.
         trials: finished trials to reach.
         finished: how many there are already.
         epochs: of a full trial, over all folds.
+        expected_epochs: that the trials to come will take together, about.
         metric: name of the score.
         best: best score so far, if any.
     """
 
     def __init__(
-        self, console: Console, *, trials: int, finished: int, epochs: int, metric: str, best: tuple[int, float] | None
+        self,
+        console: Console,
+        *,
+        trials: int,
+        finished: int,
+        epochs: int,
+        expected_epochs: float,
+        metric: str,
+        best: tuple[int, float] | None,
     ) -> None:
         self._console = console
         self._trials, self._finished = trials, finished
         self._epochs, self._metric, self._best = epochs, metric, best
         self._started = time.monotonic()
-        self._new = 0
+        self._left = expected_epochs
+        self._whole = expected_epochs >= (trials - finished) * epochs  # what a pruned trial saves was not foreseen
+        self._done = 0
+        self._waits: dict[int, int] = {}  # slot -> epochs
         self._running: dict[int, tuple[TrialParams, int, float | None]] = {}
         self._live: Live | None = None
 
@@ -79,19 +91,41 @@ class StudyProgress:
         """See `StudyListener`."""
         params = self._running[slot][0]
         self._running[slot] = (params, report.step + 1, report.value)
+        self._done += 1
+        self._left -= 1
+        self.waiting()
+
+    def trial_waits(self, slot: int, value: float) -> None:
+        """See `StudyListener`."""
+        params, epochs, _ = self._running.pop(slot)
+        self._waits[slot] = epochs
+        self._line(slot, params, "waits", value, epochs)
+
+    def trial_goes_on(self, slot: int, params: TrialParams, epochs: int) -> None:
+        """See `StudyListener`."""
+        self._waits.pop(slot, None)
+        self._running[slot] = (params, epochs, None)
         self.waiting()
 
     def trial_ended(self, slot: int, outcome: str, value: float | None) -> None:
         """See `StudyListener`."""
-        params, epochs, _ = self._running.pop(slot)
         if outcome != "failed":
             self._finished += 1
-            self._new += 1
+        if slot not in self._running:  # it waited, and its line has been shown
+            self._waits.pop(slot, None)
+            return
+        params, epochs, _ = self._running.pop(slot)
+        if self._whole and outcome != "failed":
+            self._left -= self._epochs - epochs
         if outcome == "complete" and value is not None and (self._best is None or value > self._best[1]):
             self._best = (slot, value)
+        self._line(slot, params, outcome, value, epochs)
+
+    def _line(self, slot: int, params: TrialParams, outcome: str, value: float | None, epochs: int) -> None:
         score = "" if value is None else f" {self._metric} {value:.4f}"
         best = f", best {self._best[1]:.4f} (trial {self._best[0]})" if self._best else ""
-        line = f"trial {slot:>3}  {describe_params(params):<36} {outcome:<9}{score} after {epochs} epochs{best}"
+        after = f" after {epochs} epoch{'' if epochs == 1 else 's'}"
+        line = f"trial {slot:>3}  {describe_params(params):<36} {outcome:<9}{score}{after}{best}"
         self._console.print(line + self._remaining(", about {} left"), highlight=False, soft_wrap=True)
         self.waiting()
 
@@ -105,10 +139,12 @@ class StudyProgress:
             self._live.update(self._render())
 
     def _remaining(self, template: str) -> str:
-        if not self._new or self._finished >= self._trials:
+        if not self._done or self._left < 1:
             return ""
-        each = (time.monotonic() - self._started) / self._new
-        return template.format(duration(each * (self._trials - self._finished)))
+        return template.format(duration((time.monotonic() - self._started) / self._done * self._left))
+
+    def _waiting_text(self) -> str:
+        return f" and {len(self._waits)} waiting" if self._waits else ""
 
     def _render(self) -> Group:
         grid = Table.grid(padding=(0, 1))
@@ -118,7 +154,7 @@ class StudyProgress:
         grid.add_row(
             Text("study", style="bold"),
             ProgressBar(total=self._trials, completed=self._finished, width=24),
-            Text(f"{self._finished}/{self._trials} trials{self._remaining(', about {} left')}"),
+            Text(f"{self._finished}/{self._trials} trials{self._waiting_text()}{self._remaining(', about {} left')}"),
         )
         for slot, (params, epochs, value) in self._running.items():
             shown = "" if value is None else f"{self._metric} {value:.4f}"

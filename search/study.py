@@ -7,50 +7,28 @@ interruption is in Optuna's storage: which slots are filled, which attempts were
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
 import optuna
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
-from lightning_modules.errors import InputError
 from search.executor.protocol import Executor, Failed, Finished, Job, Reported
-from search.pruner import build_pruner
+from search.listener import StudyListener
+from search.pruner import build_promotion, build_pruner
 from search.sampler import build_sampler, slot_seed
 from search.settings import Settings
+from search.slots import attempts, next_slot, standings
 from search.space import Space
+from search.study_storage import shown_to_sampler
 from search.tracking import Tracker
-from search.trial_result import EpochReport, TrialParams, TrialResult
+from search.trial_result import EpochReport, TrialParams, TrialResult, Verdict
 
-__all__ = ["SearchStudy", "StudyListener", "StudyStalledError", "finished_trials", "load_or_create", "open_storage"]
+__all__ = ["SearchStudy"]
 
-_FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 _POLL_SECONDS = 0.2
-
-
-class StudyStalledError(Exception):
-    """Too many slots were given up in a row for more trials to be worth trying."""
-
-
-class StudyListener(Protocol):
-    """Whoever shows how the study goes."""
-
-    def trial_started(self, slot: int, params: TrialParams, attempt: int) -> None:
-        """An attempt at a slot begins."""
-
-    def epoch(self, slot: int, report: EpochReport) -> None:
-        """An epoch is over."""
-
-    def trial_ended(self, slot: int, outcome: str, value: float | None) -> None:
-        """An attempt ended: complete, pruned, diverged or failed."""
-
-    def waiting(self) -> None:
-        """Called a few times a second."""
 
 
 @dataclass
@@ -60,17 +38,7 @@ class _Active:
     attempt: int
     params: TrialParams
     reason: str = ""
-
-
-def open_storage(path: Path) -> JournalStorage:
-    """Optuna's storage in a journal file."""
-    return JournalStorage(JournalFileBackend(str(path)))
-
-
-def finished_trials(study: optuna.Study) -> list[FrozenTrial]:
-    """Finished trials (complete or pruned), one a slot, by slot."""
-    done = [t for t in study.get_trials(deepcopy=False) if t.state in _FINISHED and "slot" in t.user_attrs]
-    return sorted(done, key=lambda t: int(t.user_attrs["slot"]))
+    waited: bool = False
 
 
 class SearchStudy:
@@ -83,6 +51,7 @@ class SearchStudy:
         tracker: where runs are logged.
         parent: id of the study's MLflow run.
         listener: told of everything that happens.
+        waiting_room: folder of the trials that wait at a rung; None trains those that go on from their start.
     """
 
     def __init__(
@@ -93,6 +62,8 @@ class SearchStudy:
         tracker: Tracker,
         parent: str,
         listener: StudyListener,
+        *,
+        waiting_room: Path | None = None,
     ) -> None:
         self.settings = settings
         self.space = space
@@ -100,16 +71,27 @@ class SearchStudy:
         self._tracker = tracker
         self._parent = parent
         self._listener = listener
+        self._room = waiting_room
         self._active: dict[int, _Active] = {}
+        self._waiting: dict[int, _Active] = {}
         self._steps = settings.trainer.epochs * settings.data.folds * settings.data.repeats
-        study.pruner = build_pruner(settings.search, self._steps)
+        study.pruner = build_pruner(settings.search)
+        study.sampler = optuna.samplers.RandomSampler(0)  # everything it is asked for was drawn before
+        self._promotion = build_promotion(settings.search, self._steps)
 
     def repair(self) -> int:
-        """Tell trials that an interrupted driver left open FAIL; returns how many. Call before `run`."""
+        """Take up the trials that wait at a rung, and tell others that an interrupted driver left open FAIL.
+
+        Returns:
+            How many were lost. Call before `run`.
+        """
         open_trials = [
             t for t in self.study.get_trials(deepcopy=False) if t.state in (TrialState.RUNNING, TrialState.WAITING)
         ]
-        for frozen in open_trials:
+        # One that went on from a rung goes on from there again.
+        waiting = [t for t in open_trials if self._promotion is not None and t.user_attrs.get("waiting")]
+        lost = [t for t in open_trials if t not in waiting]
+        for frozen in lost:
             if frozen.state is TrialState.WAITING:
                 self.study.ask()  # pops exactly this one: waiting trials are handed out in order
             self.study.tell(frozen.number, state=TrialState.FAIL)
@@ -117,7 +99,14 @@ class SearchStudy:
             if run_id := frozen.user_attrs.get("run_id"):
                 self._tracker.kill(run_id)
         self._tracker.kill_open_runs(self._parent)
-        return len(open_trials)
+        for frozen in waiting:
+            slot, run_id = int(frozen.user_attrs["slot"]), str(frozen.user_attrs["run_id"])
+            trial = optuna.Trial(self.study, frozen._trial_id)
+            params = TrialParams(**frozen.params)
+            attempt = int(frozen.user_attrs["attempt"])
+            self._waiting[slot] = _Active(trial, run_id, attempt, params, waited=True)
+            self._tracker.resume(run_id, {"status": "waiting", "reason": ""})
+        return len(lost)
 
     def run(self, executor: Executor, stopping: Callable[[], bool] = lambda: False) -> None:
         """Fill every slot.
@@ -134,6 +123,8 @@ class SearchStudy:
                 if not stopping():
                     self._start_jobs(executor)
                 if not self._active:
+                    if not stopping():
+                        self._drop(list(self._waiting), "nobody is left to wait for")
                     return
                 event = executor.poll(_POLL_SECONDS)
                 if isinstance(event, Reported):
@@ -147,50 +138,40 @@ class SearchStudy:
             self._abandon(executor)
 
     def _start_jobs(self, executor: Executor) -> None:
-        while len(self._active) < executor.capacity and (slot := self._next_slot()) is not None:
-            executor.submit(self._ask(slot))
-
-    def _attempts(self) -> dict[int, list[FrozenTrial]]:
-        attempts: dict[int, list[FrozenTrial]] = {}
-        for trial in self.study.get_trials(deepcopy=False):
-            if "slot" in trial.user_attrs:
-                attempts.setdefault(int(trial.user_attrs["slot"]), []).append(trial)
-        return attempts
+        while len(self._active) < executor.capacity:
+            slot = self._next_slot()
+            if (promoted := self._promoted(closing=slot is None)) is not None:
+                executor.submit(self._go_on(promoted))
+            elif slot is not None:
+                executor.submit(self._ask(slot))
+            else:
+                return
 
     def _next_slot(self) -> int | None:
-        """The lowest slot that is neither filled, running nor given up, while finished trials are missing."""
-        attempts, most = self._attempts(), self.settings.search.max_attempts
-        filled = {slot for slot, trials in attempts.items() if any(t.state in _FINISHED for t in trials)}
-        # An interruption is nobody's fault: only attempts that died of an error count towards giving up.
-        errors = {slot: sum("error" in t.user_attrs for t in trials) for slot, trials in attempts.items()}
-        given_up = {slot for slot, count in errors.items() if count >= most and slot not in filled}
-        latest = sorted(filled | given_up)[-3:]
-        if len(latest) == 3 and set(latest) <= given_up:
-            trial = attempts[latest[-1]][-1]
-            raise StudyStalledError(
-                f"three trials in a row failed {most} times each, the last with {trial.user_attrs['error']}; "
-                "the tracebacks are artifacts of their runs; raise search.max_attempts to try them again"
-            )
-        if len(filled) + len(self._active) >= self.settings.search.trials:
+        return next_slot(self.study, self.settings.search, {*self._active, *self._waiting})
+
+    def _promoted(self, *, closing: bool) -> int | None:
+        if self._promotion is None or not self._waiting:
             return None
-        slot = 0
-        while slot in filled or slot in given_up or slot in self._active:
-            slot += 1
-        return slot
+        all_ = standings(self.study, self._waiting)
+        interrupted = (s.slot for s in all_ if s.waiting and s.epoch not in self._promotion.at)
+        return next(interrupted, self._promotion.next(all_, closing=closing))
 
     def _ask(self, slot: int) -> Job:
-        earlier = self._attempts().get(slot, [])
+        earlier = attempts(self.study).get(slot, [])
         attempt = len(earlier)
-        self.study.sampler = build_sampler(self.settings.search, self.settings.seed, slot)
         attrs = {"slot": slot, "attempt": attempt}
         if earlier and len(earlier[-1].params) == len(asdict(self.space.default)):
-            self.study.enqueue_trial(earlier[-1].params, user_attrs=attrs)
+            params = TrialParams(**earlier[-1].params)
         elif slot == 0:
-            self.study.enqueue_trial(asdict(self.space.default), user_attrs=attrs)
+            params = self.space.default
+        else:
+            params = self._draw(slot)
+        self.study.enqueue_trial(asdict(params), user_attrs=attrs)
         trial = self.study.ask()
         for name, value in attrs.items():
             trial.set_user_attr(name, value)
-        params = self.space.suggest(trial)
+        self.space.suggest(trial)  # what was enqueued
         run_id = self._tracker.start_trial(
             self._parent,
             f"t{slot:02d} {params.optimizer} lr={params.learning_rate:.2g} freeze={params.freeze_depth}",
@@ -203,23 +184,51 @@ class SearchStudy:
         trial.set_user_attr("run_id", run_id)
         self._active[slot] = _Active(trial, run_id, attempt, params)
         self._listener.trial_started(slot, params, attempt)
-        return Job(slot, params, slot_seed(self.settings.seed, slot))
+        return Job(slot, params, slot_seed(self.settings.seed, slot), self._file(slot))
 
-    def _report(self, slot: int, report: EpochReport) -> bool:
+    def _draw(self, slot: int) -> TrialParams:
+        sampler = build_sampler(self.settings.search, self.settings.seed, slot)
+        waiting = {active.trial.number for active in self._waiting.values()}
+        return self.space.suggest(shown_to_sampler(self.study, waiting, sampler).ask())
+
+    def _go_on(self, slot: int) -> Job:
+        active = self._active[slot] = self._waiting.pop(slot)
+        told = len(self.study.get_trials(deepcopy=False)[active.trial.number].intermediate_values)
+        self._tracker.log(active.run_id, {}, tags={"status": "running"})
+        self._listener.trial_goes_on(slot, active.params, told)
+        return Job(slot, active.params, slot_seed(self.settings.seed, slot), self._file(slot), told)
+
+    def _file(self, slot: int) -> Path | None:
+        return self._room / f"slot-{slot}.pt" if self._room is not None else None
+
+    def _report(self, slot: int, report: EpochReport) -> Verdict:
         active = self._active[slot]
         step = report.step + 1
         active.trial.report(report.value, step)
         self._tracker.log(active.run_id, {**report.metrics, "epoch_seconds": report.seconds}, step=step)
         self._listener.epoch(slot, report)
-        last = step == self._steps
-        if not last and active.trial.should_prune():
+        if step == self._steps:
+            return "train"
+        if self._promotion is not None:
+            if step not in self._promotion.at:
+                return "train"
+            all_ = standings(self.study, {*self._waiting, slot})
+            own = next(s for s in all_ if s.slot == slot)
+            if self._promotion.passes(own, all_, closing=self._next_slot() is None):
+                return "train"
+            if not self._promotion.may_pass(own, all_, self.settings.search.trials):
+                active.reason = self._promotion.reason(own, all_)
+                return "stop"
+            return "wait"
+        if active.trial.should_prune():
             active.reason = f"{self.settings.search.pruner} rule at epoch {step}"
-            return False
-        return True
+            return "stop"
+        return "train"
 
     def _finish(self, slot: int, result: TrialResult) -> None:
         active = self._active.pop(slot)
         trial = active.trial
+        waits = result.stopped == "waiting"
         summary = {
             "value": result.value,
             "best_epoch": result.best_epoch,
@@ -241,12 +250,43 @@ class SearchStudy:
             step=len(result.curve),
             tags={"status": outcome, "reason": reason},
         )
-        self._tracker.finish(active.run_id, "FINISHED")
-        if result.stopped:
-            self.study.tell(trial, state=TrialState.PRUNED)
+        if waits:
+            trial.set_user_attr("waiting", True)
+            active.waited = True
+            self._waiting[slot] = active
+            self._listener.trial_waits(slot, result.value)
         else:
-            self.study.tell(trial, result.value)
-        self._listener.trial_ended(slot, outcome, result.value)
+            self._close(slot, active, outcome, result.value)
+        self._drop_hopeless()
+
+    def _close(self, slot: int, active: _Active, outcome: str, value: float) -> None:
+        self._tracker.finish(active.run_id, "FINISHED")
+        if outcome == "complete":
+            self.study.tell(active.trial, value)
+        else:
+            self.study.tell(active.trial, state=TrialState.PRUNED)
+        if (file := self._file(slot)) is not None:
+            file.unlink(missing_ok=True)
+        self._listener.trial_ended(slot, outcome, value)
+
+    def _drop_hopeless(self) -> None:
+        """Prune the trials that wait for what can no longer happen."""
+        if self._promotion is None or not self._waiting:
+            return
+        all_ = standings(self.study, self._waiting)
+        for own in all_:
+            if own.waiting and not self._promotion.may_pass(own, all_, self.settings.search.trials):
+                self._drop([own.slot], self._promotion.reason(own, all_))
+
+    def _drop(self, slots: list[int], reason: str) -> None:
+        for slot in slots:
+            active = self._waiting.pop(slot)
+            for name, value in {"outcome": "pruned", "reason": reason}.items():
+                active.trial.set_user_attr(name, value)
+            self._tracker.log(active.run_id, {}, tags={"status": "pruned", "reason": reason})
+            self._close(slot, active, "pruned", float(active.trial.user_attrs["value"]))
+        if self._room is not None and self._room.is_dir() and not self._active and not self._waiting:
+            shutil.rmtree(self._room)
 
     def _fail(self, slot: int, traceback: str) -> None:
         active = self._active.pop(slot)
@@ -259,43 +299,12 @@ class SearchStudy:
         self._listener.trial_ended(slot, "failed", None)
 
     def _abandon(self, executor: Executor) -> None:
-        """Close the books on trials that still run when the driver leaves, whatever made it leave."""
-        for slot, active in list(self._active.items()):
+        """Close the books when the driver leaves, whatever made it leave. Trials that waited go on another time."""
+        for slot, active in self._active.items():
             executor.cancel(slot)
-            self.study.tell(active.trial, state=TrialState.FAIL, skip_if_finished=True)
+            if not active.waited:
+                self.study.tell(active.trial, state=TrialState.FAIL, skip_if_finished=True)
+        for active in (*self._active.values(), *self._waiting.values()):
             self._tracker.kill(active.run_id)
-            del self._active[slot]
-
-
-def load_or_create(path: Path, name: str, identity: Mapping[str, Any], *, fresh: bool) -> tuple[optuna.Study, bool]:
-    """Open the study `name` in the journal at `path`, or create it; returns it and whether it existed.
-
-    Args:
-        path: the journal.
-        name: of the study.
-        identity: dotted setting -> value of everything that would make it another study.
-        fresh: forget the earlier study.
-
-    Raises:
-        InputError: the study exists with another identity (names the first setting that differs).
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if fresh:
-        path.unlink(missing_ok=True)
-    existed = path.exists()
-    storage = open_storage(path)
-    if existed and name in optuna.get_all_study_names(storage):
-        study = optuna.load_study(study_name=name, storage=storage)
-    else:
-        study = optuna.create_study(storage=storage, study_name=name, direction="maximize")
-    before = study.user_attrs.get("identity")
-    now = json.loads(json.dumps(dict(identity)))
-    if before is None:
-        study.set_user_attr("identity", now)
-    elif before != now:
-        key = next(k for k in [*now, *before] if before.get(k) != now.get(k))
-        raise InputError(
-            f"study {name!r} was made with {key}={before.get(key)!r}, now {now.get(key)!r}; "
-            "take another search.study, or search.fresh=true to start anew"
-        )
-    return study, existed
+        self._active.clear()
+        self._waiting.clear()

@@ -10,7 +10,7 @@ import pandas as pd
 from search.figures import curves_figure, histogram_figure
 from search.progress import describe_params
 from search.settings import Settings
-from search.study import finished_trials
+from search.study_storage import finished_trials
 from search.task import Task
 from search.tracking import Tracker
 from search.trial_result import TrialParams
@@ -24,7 +24,7 @@ def parent_run(settings: Settings, study: optuna.Study, tracker: Tracker, task: 
     """Start the parent run with parameters, data set, versions and commit, or take up the one of an earlier call."""
     existing = study.user_attrs.get("parent")
     if existing is not None:
-        tracker.resume_parent(existing)
+        tracker.resume(existing)
         return str(existing)
     tracker.kill_open_study(name)
     parent = tracker.start_parent(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from shlex import quote
 
@@ -12,13 +13,15 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from search.study import finished_trials
+from search.scorecard import ScorecardRow, SeenDepth
+from search.study_storage import finished_trials
 from search.trial_result import TrialParams
 from search.winner import Winner
 
-__all__ = ["print_trials", "print_where", "print_winner"]
+__all__ = ["print_scorecard", "print_trials", "print_where", "print_winner"]
 
 _WIDE = 80  # columns from which epochs and seconds are shown too
+_NARROW = 60  # columns at which the scorecard has room for the first four of ten freeze depths
 
 
 def print_trials(console: Console, study: optuna.Study, metric: str, top: int = 8) -> None:
@@ -86,3 +89,58 @@ def print_where(console: Console, *, root: Path, experiment: str, study: str, wi
         highlight=False,
         soft_wrap=True,
     )
+
+
+def print_scorecard(
+    console: Console, rows: Sequence[ScorecardRow], seen: Mapping[int, SeenDepth], depths: tuple[int, int], metric: str
+) -> None:
+    """How each scorer of the evidence did, and what was reached at each freeze depth.
+
+    Args:
+        console: any of 60 columns or more.
+        rows: the scorecard.
+        seen: what was reached at each freeze depth.
+        depths: the space's range of freeze depths.
+        metric: name of the validation score.
+    """
+    table = Table(
+        title="What the evidence would have chosen",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    table.add_column("scorer", min_width=12)  # its words may stand on several lines, the numbers may not
+    for name in ("depth", "order", "tau", "regret", "s"):
+        table.add_column(name, justify="left" if name == "order" else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            row.scorer.replace("_", " ") + (" *" if row.used else ""),
+            str(row.chosen),
+            _beginning(row.order, 8 + max(0, min(console.width, 120) - _NARROW)),
+            "-" if math.isnan(row.tau) else f"{row.tau:.2f} ({row.depths})",
+            "not tried" if row.regret is None else f"{row.regret:.4f}",
+            f"{row.seconds:.0f}" if row.seconds >= 10 else f"{row.seconds:.1f}",
+        )
+    console.print(table)
+    untried = [str(k) for k in range(depths[0], depths[1] + 1) if k not in seen]
+    reached = [f"{k}: {one.best:.4f}{' (early)' if one.stopped else ''}" for k, one in seen.items()]
+    lines = [
+        f"Best {metric} by freeze depth: {', '.join(reached)}"
+        + (f"; not tried: {', '.join(untried)}" if untried else ""),
+        "early: of a trial that was stopped early, the best it had reached"
+        if any(o.stopped for o in seen.values())
+        else "",
+        "order: by the scorer's s(k); tau: Kendall's, of s(k) with these scores (over how many depths)",
+        "regret: the best score of all depths minus that at the depth chosen; s: seconds this scorer alone would cost",
+        "*: had a hand in which depths were tried" if any(row.used for row in rows) else "",
+    ]
+    console.print("\n".join(f"{line}." for line in lines if line), highlight=False)
+
+
+def _beginning(order: Sequence[int], room: int) -> str:
+    """As many depths as fit into `room` characters."""
+    whole = " ".join(map(str, order))
+    if len(whole) <= room:
+        return whole or "-"
+    return whole[: room - 2].rsplit(" ", 1)[0] + " .."

@@ -85,8 +85,9 @@ class Tracker:
             self._client.log_batch(run_id, params=rows[start : start + 100])
         return run_id
 
-    def resume_parent(self, run_id: str) -> None:
-        """Set a study's run back to running."""
+    def resume(self, run_id: str, tags: Mapping[str, Any] | None = None) -> None:
+        """Set a run that an earlier driver left back to running."""
+        self.log(run_id, {}, tags=tags)
         self._client.update_run(run_id, status="RUNNING")
 
     def log(

@@ -7,19 +7,23 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
+from pytorch_lightning.loops.progress import _ProcessedTracker
 
 from lightning_modules.blocknet import BlockNet
 from lightning_modules.classifier import Classifier
 from lightning_modules.cost import epoch_equivalents
 from lightning_modules.datamodule import ActivationData
+from search.checkpoint import load_checkpoint, save_checkpoint
+from search.recorder import Recorder
 from search.task import Task, statistics_rows
-from search.trial_result import EpochReport, TrialCancelledError, TrialParams, TrialResult
+from search.trial_result import EpochReport, TrialParams, TrialResult, Verdict
 
 __all__ = ["run_trial", "train_final"]
 
@@ -39,30 +43,53 @@ def run_trial(
     params: TrialParams,
     seed: int,
     *,
-    report: Callable[[EpochReport], bool] = lambda _: True,
+    report: Callable[[EpochReport], Verdict] = lambda _: "train",
     cancelled: Callable[[], bool] = lambda: False,
+    checkpoint: Path | None = None,
+    told: int = 0,
+    on_note: Callable[[str], None] = lambda _: None,
 ) -> TrialResult:
     """Train on every fold and return the curve.
+
+    A trial whose report is answered with "wait" writes its state to `checkpoint` and returns what it has. Run again
+    with `told` reports, it goes on from there and ends with the same curve as one that never waited; without that
+    file it trains again from its start and reports nothing twice.
 
     Args:
         task: data, network and settings.
         params: what to train with.
         seed: of batches and dropout.
-        report: called after every epoch; False ends the trial as pruned.
+        report: called after every epoch that is new to the caller.
         cancelled: asked before every batch; True raises.
+        checkpoint: where a trial that waits is kept; None keeps nothing.
+        told: reports that an earlier call has made.
+        on_note: called with a line for the user when a waiting trial could not be kept.
 
     Raises:
         TrialCancelledError: `cancelled` said so.
     """
     started = time.perf_counter()
-    curve: list[EpochReport] = []
+    kept = load_checkpoint(checkpoint, reports=told) if checkpoint is not None and told else None
+    curve = list(kept.curve) if kept else []
+    before = kept.seconds if kept else 0.0
     stopped: str | None = None
     micro_batch = task.settings.trainer.batch_size
     for fold, split in enumerate(task.splits.folds):
-        recorder = _Recorder(task.settings.search.metric, fold, curve, report, cancelled)
+        if kept and fold < kept.fold:
+            continue
+        resumed = kept if kept and fold == kept.fold else None
+        recorder = Recorder(task.settings.search.metric, fold, curve, report, cancelled, told=told, resumed=resumed)
         fitted = _fit(task, params, seed, split.train, split.val, task.settings.trainer.epochs, recorder)
         micro_batch = min(micro_batch, fitted.micro_batch)
         stopped = recorder.stopped
+        if stopped == "waiting" and checkpoint is not None:
+            try:
+                save_checkpoint(
+                    checkpoint, fitted.trainer, fitted.model, curve,
+                    parts=fitted.parts, seconds=before + time.perf_counter() - started,
+                )  # fmt: skip
+            except OSError as error:
+                on_note(f"A trial that waits could not be kept ({error}); it is trained again if it goes on.")
         if stopped:
             break
     best_epoch, metrics = _best_epoch(curve, task.settings.search.metric)
@@ -71,7 +98,7 @@ def run_trial(
         best_epoch=best_epoch,
         metrics=metrics,
         curve=tuple(curve),
-        seconds=time.perf_counter() - started,
+        seconds=before + time.perf_counter() - started,
         epoch_equivalents=epoch_equivalents(task.flops, params.freeze_depth, len(curve)),
         stopped=stopped,
         micro_batch=micro_batch,
@@ -89,13 +116,15 @@ def train_final(
     cancelled: Callable[[], bool] = lambda: False,
 ) -> BlockNet:
     """Train once on `rows` for `epochs` epochs; the network comes back in eval mode, batch-norm re-estimated."""
-    recorder = _Recorder(task.settings.search.metric, 0, [], lambda _: True, cancelled)
+    recorder = Recorder(task.settings.search.metric, 0, [], lambda _: "train", cancelled)
     return _fit(task, params, seed, rows, rows[:0], epochs, recorder).model.net.eval()
 
 
 @dataclass(frozen=True)
 class _Fitted:
+    trainer: pl.Trainer
     model: Classifier
+    parts: int
     micro_batch: int
 
 
@@ -106,14 +135,14 @@ def _fit(
     train: NDArray[np.int64],
     val: NDArray[np.int64],
     epochs: int,
-    recorder: _Recorder,
+    recorder: Recorder,
 ) -> _Fitted:
     """Train once; where memory runs out, once more from the start with batches in twice as many parts."""
-    batch_size, parts = task.settings.trainer.batch_size, 1
+    batch_size, parts = task.settings.trainer.batch_size, recorder.resumed.parts if recorder.resumed else 1
     while True:
         try:
-            model = _fit_in_parts(task, params, seed, train, val, epochs, recorder, parts)
-            return _Fitted(model, -(-batch_size // parts))
+            trainer, model = _fit_in_parts(task, params, seed, train, val, epochs, recorder, parts)
+            return _Fitted(trainer, model, parts, -(-batch_size // parts))
         except RuntimeError as error:  # torch.OutOfMemoryError is one; on a CPU it has no name of its own
             smallest = batch_size // (2 * parts) < _SMALLEST_MICRO_BATCH
             if smallest or not (isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)):
@@ -131,10 +160,12 @@ def _fit_in_parts(
     train: NDArray[np.int64],
     val: NDArray[np.int64],
     epochs: int,
-    recorder: _Recorder,
+    recorder: Recorder,
     parts: int,
-) -> Classifier:
+) -> tuple[pl.Trainer, Classifier]:
     settings = task.settings.trainer
+    resumed = recorder.resumed
+    finished = sum(r.fold == resumed.fold for r in resumed.curve) if resumed else 0  # epochs of this fold
     data = ActivationData(
         task.cache,
         params.freeze_depth,
@@ -146,6 +177,7 @@ def _fit_in_parts(
         statistics=statistics_rows(task.settings, train),
         seed=seed,
         parts=parts,
+        first_pass=finished,
         watched=task.watched,
     )
     torch.manual_seed(seed)  # dropout draws from the global generator
@@ -160,6 +192,8 @@ def _fit_in_parts(
         class_weights=task.class_weights(train),
         statistics=data.statistics,
     )
+    if resumed is not None:
+        resumed.restore_model(model)
     model.train()  # Lightning keeps the mode it finds
     with warnings.catch_warnings():
         for harmless in _HARMLESS:
@@ -179,10 +213,11 @@ def _fit_in_parts(
             inference_mode=False,
             callbacks=[recorder],
         )
+        trainer.fit_loop.epoch_progress.current = _ProcessedTracker(*[finished] * 4)  # where Lightning counts epochs
         trainer.fit(model, datamodule=data)
     if not len(val):
         model.reestimate()
-    return model
+    return trainer, model
 
 
 def _precision(chosen: str, device: torch.device) -> Literal["32-true", "bf16-mixed"]:
@@ -190,66 +225,6 @@ def _precision(chosen: str, device: torch.device) -> Literal["32-true", "bf16-mi
     if chosen == "auto":
         chosen = "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
     return "bf16-mixed" if chosen == "bfloat16" else "32-true"
-
-
-class _Recorder(pl.Callback):
-    """Turns Lightning's epochs into reports and the driver's wishes into stops."""
-
-    def __init__(
-        self,
-        metric: str,
-        fold: int,
-        curve: list[EpochReport],
-        report: Callable[[EpochReport], bool],
-        cancelled: Callable[[], bool],
-    ) -> None:
-        self._metric = f"val_{metric}"
-        self._fold = fold
-        self._curve = curve
-        self._report = report
-        self._cancelled = cancelled
-        self._started = 0.0
-        self._first = self._told = len(curve)
-        self.stopped: str | None = None
-
-    def restart(self) -> None:
-        """Forget this fold: it is trained again. The driver is not told twice of the same epoch."""
-        del self._curve[self._first :]
-        self.stopped = None
-
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._started = time.perf_counter()
-
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        if self._cancelled():
-            raise TrialCancelledError
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if not isinstance(pl_module, Classifier):
-            raise TypeError(f"a trial trains a Classifier, got {type(pl_module).__name__}")
-        epoch = len(pl_module.epoch_metrics) - 1
-        metrics = dict(pl_module.epoch_metrics[-1])
-        if pl_module.diverged:
-            self.stopped = "diverged"
-        earlier = [r.metrics[self._metric] for r in self._curve if r.epoch == epoch]
-        value = 0.0 if self.stopped else float(np.mean([*earlier, metrics[self._metric]]))
-        report = EpochReport(
-            step=len(self._curve),
-            fold=self._fold,
-            epoch=epoch,
-            value=value,
-            metrics=metrics,
-            seconds=time.perf_counter() - self._started,
-        )
-        self._curve.append(report)
-        go_on = self._report(report) if report.step >= self._told else True
-        self._told = max(self._told, report.step + 1)
-        if not go_on and not self.stopped:
-            self.stopped = "pruned"
-        if self.stopped:
-            trainer.should_stop = True
 
 
 def _best_epoch(curve: list[EpochReport], metric: str) -> tuple[int, dict[str, float]]:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from lightning_modules.optimizers import OPTIMIZERS
 
-__all__ = ["EpochReport", "TrialCancelledError", "TrialParams", "TrialResult"]
+__all__ = ["EpochReport", "TrialCancelledError", "TrialParams", "TrialResult", "Verdict"]
+
+Verdict = Literal["train", "stop", "wait"]
+"""What becomes of a trial after an epoch: it trains on, is stopped for good, or waits at a rung."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ class TrialResult:
         curve: every epoch of every fold.
         seconds: wall time.
         epoch_equivalents: cost in epochs of training everything (see `cost.epoch_equivalents`).
-        stopped: `pruned`, `diverged`, or None for a trial that ran its full length.
+        stopped: `pruned`, `diverged`, `waiting` for one that may go on later, or None for one that ran its full length.
         micro_batch: images that went through the network at once; less than the batch size where memory ran out.
             Batch-norm then saw these smaller batches.
         threads: it was computed with; another number may sum in another order.

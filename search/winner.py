@@ -24,7 +24,7 @@ from lightning_modules.scores import TestScores, scores_with_intervals
 from search.figures import confusion_figure
 from search.sampler import slot_seed
 from search.settings import Settings
-from search.study import finished_trials
+from search.study_storage import finished_trials
 from search.task import Task
 from search.tracking import Tracker
 from search.trial import train_final

@@ -8,11 +8,12 @@ from __future__ import annotations
 import queue
 import threading
 import traceback
+from collections.abc import Callable
 
 from search.executor.protocol import Event, Failed, Finished, Job, Reported
 from search.task import Task
 from search.trial import run_trial
-from search.trial_result import EpochReport, TrialCancelledError
+from search.trial_result import EpochReport, TrialCancelledError, Verdict
 
 __all__ = ["InlineExecutor"]
 
@@ -22,15 +23,17 @@ class InlineExecutor:
 
     Args:
         task: what trials train on.
+        on_note: called with a line for the user.
     """
 
     capacity = 1
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, *, on_note: Callable[[str], None] = lambda _: None) -> None:
         self._task = task
+        self._on_note = on_note
         self._jobs: queue.Queue[Job | None] = queue.Queue()
         self._events: queue.Queue[Event] = queue.Queue()
-        self._answers: queue.Queue[bool] = queue.Queue()
+        self._answers: queue.Queue[Verdict] = queue.Queue()
         self._cancelled = threading.Event()
         self._thread = threading.Thread(target=self._work, name="thawline-trial", daemon=True)
         self._thread.start()
@@ -47,19 +50,19 @@ class InlineExecutor:
         except queue.Empty:
             return None
 
-    def answer(self, slot: int, go_on: bool) -> None:
+    def answer(self, slot: int, verdict: Verdict) -> None:
         """See `Executor.answer`."""
-        self._answers.put(go_on)
+        self._answers.put(verdict)
 
     def cancel(self, slot: int) -> None:
         """See `Executor.cancel`."""
         self._cancelled.set()
-        self._answers.put(False)
+        self._answers.put("stop")
 
     def close(self) -> None:
         """Cancel, then wait up to five seconds for the batch that is being trained."""
         self._cancelled.set()
-        self._answers.put(False)
+        self._answers.put("stop")
         self._jobs.put(None)
         self._thread.join(timeout=5)
 
@@ -69,12 +72,21 @@ class InlineExecutor:
             while not self._answers.empty():
                 self._answers.get_nowait()
 
-            def report(epoch: EpochReport, slot: int = slot) -> bool:
+            def report(epoch: EpochReport, slot: int = slot) -> Verdict:
                 self._events.put(Reported(slot, epoch))
                 return self._answers.get()
 
             try:
-                result = run_trial(self._task, job.params, job.seed, report=report, cancelled=self._cancelled.is_set)
+                result = run_trial(
+                    self._task,
+                    job.params,
+                    job.seed,
+                    report=report,
+                    cancelled=self._cancelled.is_set,
+                    checkpoint=job.checkpoint,
+                    told=job.told,
+                    on_note=self._on_note,
+                )
             except TrialCancelledError:
                 continue
             except Exception:  # whatever a trial dies of must not take the study along

@@ -26,6 +26,7 @@ import torch
 from search.executor.protocol import Event, Failed, Finished, Job, Reported
 from search.executor.worker import Answer, Cancel, Idle, Note, WorkerPlan, serve
 from search.task import Task
+from search.trial_result import Verdict
 
 __all__ = ["LocalExecutor"]
 
@@ -96,9 +97,9 @@ class LocalExecutor:
             self._receive(timeout)
         return self._events.popleft() if self._events else None
 
-    def answer(self, slot: int, go_on: bool) -> None:
+    def answer(self, slot: int, verdict: Verdict) -> None:
         """See `Executor.answer`."""
-        self._send(slot, Answer(go_on))
+        self._send(slot, Answer(verdict))
 
     def cancel(self, slot: int) -> None:
         """See `Executor.cancel`."""

@@ -7,9 +7,10 @@ answer, so that a trial is stopped after exactly the epoch the pruner read, howe
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
-from search.trial_result import EpochReport, TrialParams, TrialResult
+from search.trial_result import EpochReport, TrialParams, TrialResult, Verdict
 
 __all__ = ["Event", "Executor", "Failed", "Finished", "Job", "Reported"]
 
@@ -22,11 +23,15 @@ class Job:
         slot: which trial of the study, from 0; at most one job of a slot runs at a time.
         params: what to train with.
         seed: of batches and dropout; belongs to the slot.
+        checkpoint: file in which the trial waits at a rung, or from which it goes on.
+        told: reports that the driver has had of it; more than none for a trial that goes on.
     """
 
     slot: int
     params: TrialParams
     seed: int
+    checkpoint: Path | None = None
+    told: int = 0
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,7 @@ class Reported:
 
 @dataclass(frozen=True)
 class Finished:
-    """The trial ended with a result (full length, pruned or diverged)."""
+    """The trial ended with a result (full length, pruned or diverged), or waits at a rung."""
 
     slot: int
     result: TrialResult
@@ -69,8 +74,8 @@ class Executor(Protocol):
     def poll(self, timeout: float) -> Event | None:
         """The next event, or None when there was none for `timeout` seconds."""
 
-    def answer(self, slot: int, go_on: bool) -> None:
-        """Answer the last report of a slot: train on, or stop as pruned."""
+    def answer(self, slot: int, verdict: Verdict) -> None:
+        """Answer the last report of a slot: train on, stop as pruned, or wait for another job of the same slot."""
 
     def cancel(self, slot: int) -> None:
         """Stop a job at its next batch; no event of it need follow."""

@@ -15,6 +15,7 @@ from lightning_modules.image_index import ImageIndex
 from lightning_modules.splits import Splits
 from search.executor.protocol import Failed, Finished, Job, Reported
 from search.settings import Settings
+from search.trial_result import Verdict
 
 __all__ = ["Answer", "Cancel", "Idle", "Note", "WorkerPlan", "serve"]
 
@@ -44,9 +45,9 @@ class WorkerPlan:
 
 @dataclass(frozen=True)
 class Answer:
-    """Driver to worker: train on, or stop as pruned."""
+    """Driver to worker: train on, stop as pruned, or wait."""
 
-    go_on: bool
+    verdict: Verdict
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,9 @@ def _serve(pipe: Connection, plan: WorkerPlan) -> None:
     torch.set_num_threads(plan.threads)
     task: Task | None = None
 
+    def note(line: str) -> None:
+        pipe.send(Note(line))
+
     def build() -> Task:
         pixels = np.load(plan.pixels, mmap_mode="r") if isinstance(plan.pixels, Path) else plan.pixels
         return build_task(
@@ -97,18 +101,19 @@ def _serve(pipe: Connection, plan: WorkerPlan) -> None:
             ImageSet(plan.index, pixels),
             plan.splits,
             cache=plan.cache,
-            on_note=lambda line: pipe.send(Note(line)),
+            on_note=note,
         )
 
     def cancelled() -> bool:
         return pipe.poll() and isinstance(pipe.recv(), Cancel)
 
-    def report(epoch: EpochReport) -> bool:
+    def report(epoch: EpochReport) -> Verdict:
         pipe.send(Reported(job.slot, epoch))
         message = pipe.recv()
         if isinstance(message, Cancel):
             raise TrialCancelledError
-        return bool(message.go_on)
+        verdict: Verdict = message.verdict
+        return verdict
 
     while True:
         job = pipe.recv()
@@ -116,7 +121,16 @@ def _serve(pipe: Connection, plan: WorkerPlan) -> None:
             continue
         try:
             task = task or build()
-            result = run_trial(task, job.params, job.seed, report=report, cancelled=cancelled)
+            result = run_trial(
+                task,
+                job.params,
+                job.seed,
+                report=report,
+                cancelled=cancelled,
+                checkpoint=job.checkpoint,
+                told=job.told,
+                on_note=note,
+            )
         except TrialCancelledError:
             pipe.send(Idle())
         except (EOFError, BrokenPipeError, ConnectionResetError):

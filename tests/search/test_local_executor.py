@@ -18,7 +18,7 @@ from search.executor.local import LocalExecutor, _epitaph
 from search.executor.protocol import Event, Executor, Failed, Finished, Job, Reported
 from search.settings import DataSettings, ExecutorSettings, Settings, TrainerSettings
 from search.task import Task, build_task
-from search.trial_result import EpochReport, TrialParams
+from search.trial_result import EpochReport, TrialParams, Verdict
 
 JOBS = [Job(slot, TrialParams(name, 1.0, depth), 7 + slot) for slot, (name, depth) in enumerate(
     [("momentum", 5), ("adam", 8), ("sgd", 0), ("rmsprop", 7)]
@@ -55,7 +55,7 @@ def _next(executor: Executor, seconds: float = 60) -> Event:
 
 
 def _run(
-    executor: Executor, jobs: list[Job], decide: Callable[[int, EpochReport], bool] = lambda slot, report: True
+    executor: Executor, jobs: list[Job], decide: Callable[[int, EpochReport], Verdict] = lambda slot, report: "train"
 ) -> dict[int, Finished | Failed]:
     """All jobs through an executor, as the driver would."""
     waiting, ended = list(jobs), dict[int, Finished | Failed]()
@@ -82,8 +82,8 @@ def _curves(ended: dict[int, Finished | Failed]) -> dict[int, list[tuple[float, 
 
 
 def test_workers_give_the_trials_that_this_process_gives(task: Task, pool: LocalExecutor) -> None:
-    def decide(slot: int, report: EpochReport) -> bool:
-        return slot != 1 or report.step < 1
+    def decide(slot: int, report: EpochReport) -> Verdict:
+        return "train" if slot != 1 or report.step < 1 else "stop"
 
     inline = InlineExecutor(task)
     try:
@@ -106,14 +106,14 @@ def test_a_slow_trial_blocks_no_other(pool: LocalExecutor) -> None:
         pool.submit(job)
         ended = _end_of_next(pool)
         assert isinstance(ended, Finished) and ended.slot == job.slot
-    pool.answer(0, False)
+    pool.answer(0, "stop")
     ended = _next(pool)
     assert isinstance(ended, Finished) and ended.result.stopped == "pruned"
 
 
 def _end_of_next(executor: Executor) -> Event:
     while isinstance(event := _next(executor), Reported):
-        executor.answer(event.slot, True)
+        executor.answer(event.slot, "train")
     return event
 
 
@@ -135,7 +135,7 @@ def test_a_cancelled_trial_gives_no_event_and_frees_its_worker(pool: LocalExecut
     pool.submit(JOBS[1])  # on the worker that slot 2 held: slot 0 still waits for its answer
     ended = _end_of_next(pool)
     assert isinstance(ended, Finished) and ended.slot == 1
-    pool.answer(0, False)
+    pool.answer(0, "stop")
     assert isinstance(_next(pool), Finished)
 
 

@@ -40,7 +40,7 @@ def _command(*arguments: str) -> list[str]:
 def _study(root: Path, name: str):  # type: ignore[no-untyped-def]
     import optuna
 
-    from search.study import open_storage
+    from search.study_storage import open_storage
 
     return optuna.load_study(study_name=name, storage=open_storage(root / "studies" / f"{name}.journal"))
 
@@ -76,7 +76,7 @@ def test_table_runs_model_and_study_agree(searched: str, root: Path) -> None:
     from search.configuration import compose_settings
     from search.models import resolve_model
     from search.preparation import load, split
-    from search.study import finished_trials
+    from search.study_storage import finished_trials
 
     study, client = _study(root, "whole"), _client(root)
     trials, parent = finished_trials(study), study.user_attrs["parent"]
@@ -152,7 +152,7 @@ def test_the_same_command_again_reads_no_test_image(searched: str, root: Path) -
 def test_an_interrupted_study_ends_as_if_nothing_had_happened(
     searched: str, root: Path, kill: signal.Signals, code: int
 ) -> None:
-    from search.study import finished_trials
+    from search.study_storage import finished_trials
 
     name = f"stopped-{kill.name.lower()}"
     arguments = (*NEU, "search.trials=6", f"search.study={name}", f"tracking.root={root}")

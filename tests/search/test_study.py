@@ -2,210 +2,21 @@
 
 from __future__ import annotations
 
-import logging
-import math
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
-from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
 from lightning_modules.errors import InputError
-from search.executor.protocol import Event, Failed, Finished, Job, Reported
 from search.sampler import slot_seed
-from search.settings import Settings
-from search.space import Space
-from search.study import SearchStudy, StudyStalledError, finished_trials, load_or_create
-from search.trial_result import EpochReport, TrialParams, TrialResult
-from search.validation import parse
-
-EPOCHS = 3
-DEFAULT = TrialParams("momentum", 1.0, 4)
-SPACE = Space(("sgd", "momentum", "adam"), (0.1, 10.0), (0, 8), DEFAULT)
-CRASH = "Traceback (most recent call last):\n  ...\nMemoryError: 3 GB"
-
-
-def score(params: TrialParams) -> float:
-    """A smooth landscape with its best near factor 2 and depth 3."""
-    return math.exp(-(math.log(params.lr_factor / 2) ** 2) - ((params.freeze_depth - 3) / 8) ** 2)
-
-
-def curve(params: TrialParams) -> list[float]:
-    return [score(params) * (epoch + 1) / EPOCHS for epoch in range(EPOCHS)]
-
-
-@dataclass
-class ScriptedExecutor:
-    """Plays, for the n-th job, what `script(n, job)` says: scores by epoch, or "crash", or "diverge"."""
-
-    script: Callable[[int, Job], list[float] | str] = lambda n, job: curve(job.params)
-    capacity: int = 1
-    jobs: list[Job] = field(default_factory=list)
-    cancelled: list[int] = field(default_factory=list)
-    interrupt_in: tuple[int, int] | None = None  # (n-th job, epoch)
-
-    def __post_init__(self) -> None:
-        self._playing: dict[int, Generator[Event, bool | None, None]] = {}
-        self._answers: dict[int, bool] = {}
-
-    def submit(self, job: Job) -> None:
-        assert job.slot not in self._playing and len(self._playing) < self.capacity
-        self._playing[job.slot] = self._play(len(self.jobs), job)
-        self.jobs.append(job)
-
-    def poll(self, timeout: float) -> Event | None:
-        slot = next(iter(self._playing))
-        playing = self._playing.pop(slot)
-        event = playing.send(self._answers.pop(slot, None))
-        if isinstance(event, Reported):
-            self._playing[slot] = playing  # behind the others
-        return event
-
-    def answer(self, slot: int, go_on: bool) -> None:
-        self._answers[slot] = go_on
-
-    def cancel(self, slot: int) -> None:
-        self.cancelled.append(slot)
-        self._playing.pop(slot, None)
-
-    def close(self) -> None:
-        pass
-
-    def _play(self, number: int, job: Job) -> Generator[Event, bool | None, None]:
-        script = self.script(number, job)
-        if script == "crash":
-            yield Failed(job.slot, CRASH)
-            return
-        diverge = script == "diverge"
-        values = [0.0] if diverge else script
-        reports: list[EpochReport] = []
-        stopped = None
-        for epoch, value in enumerate(values):
-            if self.interrupt_in == (number, epoch):
-                raise KeyboardInterrupt
-            assert isinstance(value, float)
-            metrics = {"val_macro_f1": value}
-            reports.append(EpochReport(epoch, 0, epoch, value, metrics, 0.1))
-            go_on = yield Reported(job.slot, reports[-1])
-            if diverge or not go_on:
-                stopped = "diverged" if diverge else "pruned"
-                break
-        best = max(range(len(reports)), key=lambda e: reports[e].value)
-        yield Finished(
-            job.slot, TrialResult(reports[best].value, best, reports[best].metrics, tuple(reports), 0.3, 1.0, stopped)
-        )
-
-
-@dataclass
-class Run:
-    name: str
-    params: dict[str, Any]
-    tags: dict[str, Any]
-    metrics: list[tuple[int, dict[str, float]]] = field(default_factory=list)
-    texts: dict[str, str] = field(default_factory=dict)
-    status: str = "RUNNING"
-
-
-class MemoryTracker:
-    """What the driver needs of `Tracker`."""
-
-    def __init__(self) -> None:
-        self.runs: dict[str, Run] = {}
-
-    def start_trial(self, parent: str, name: str, params: dict[str, Any], tags: dict[str, Any]) -> str:
-        run_id = f"run{len(self.runs)}"
-        self.runs[run_id] = Run(name, dict(params), dict(tags))
-        return run_id
-
-    def log(self, run_id: str, metrics: dict[str, float], *, step: int = 0, tags: Any = None) -> None:
-        self.runs[run_id].metrics.append((step, dict(metrics)))
-        self.runs[run_id].tags.update(tags or {})
-
-    def log_text(self, run_id: str, text: str, file: str) -> None:
-        self.runs[run_id].texts[file] = text
-
-    def finish(self, run_id: str, status: str) -> None:
-        self.runs[run_id].status = status
-
-    def kill(self, run_id: str) -> None:
-        self.log(run_id, {}, tags={"status": "killed"})
-        self.finish(run_id, "KILLED")
-
-    def kill_open_runs(self, parent: str) -> int:
-        left = [run_id for run_id, run in self.runs.items() if run.status == "RUNNING"]
-        for run_id in left:
-            self.kill(run_id)
-        return len(left)
-
-
-class Listener:
-    def __init__(self) -> None:
-        self.ended: list[tuple[int, str, float | None]] = []
-        self.started: list[tuple[int, int]] = []
-        self.epochs: list[int] = []
-
-    def trial_started(self, slot: int, params: TrialParams, attempt: int) -> None:
-        self.started.append((slot, attempt))
-
-    def epoch(self, slot: int, report: EpochReport) -> None:
-        self.epochs.append(slot)
-
-    def trial_ended(self, slot: int, outcome: str, value: float | None) -> None:
-        self.ended.append((slot, outcome, value))
-
-    def waiting(self) -> None:
-        pass
-
-
-def settings_of(**search: Any) -> Settings:
-    # The median rule, since it lets every trial reach the epoch at which these tests disturb it.
-    quick = {
-        "trials": 8,
-        "startup_trials": 3,
-        "pruner": "median",
-        "pruner_startup_trials": 2,
-        "pruner_warmup_epochs": 2,
-    }
-    return parse({"search": quick | search, "trainer": {"epochs": EPOCHS}})
-
-
-class Bench:
-    """One study in memory, driven any number of times."""
-
-    def __init__(self, study: optuna.Study | None = None, **search: Any) -> None:
-        self.study = study or optuna.create_study(storage=InMemoryStorage(), direction="maximize")
-        self.tracker = MemoryTracker()
-        self.listener = Listener()
-        self.search = search
-
-    def driver(self, **search: Any) -> SearchStudy:
-        settings = settings_of(**{**self.search, **search})
-        return SearchStudy(settings, SPACE, self.study, self.tracker, "parent", self.listener)  # type: ignore[arg-type]
-
-    def run(self, executor: ScriptedExecutor | None = None, **search: Any) -> ScriptedExecutor:
-        executor = executor or ScriptedExecutor()
-        driver = self.driver(**search)
-        driver.repair()
-        driver.run(executor)
-        return executor
-
-    def slots(self) -> list[int]:
-        return [t.user_attrs["slot"] for t in finished_trials(self.study)]
-
-    def params(self) -> list[dict[str, Any]]:
-        return [t.params for t in finished_trials(self.study)]
-
-
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    level = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(logging.WARNING)
-    yield
-    optuna.logging.set_verbosity(level)
+from search.slots import StudyStalledError
+from search.study import SearchStudy
+from search.study_storage import finished_trials, load_or_create
+from search.trial_result import TrialParams
+from search.validation import parse, to_plain
+from tests.search.scripted_study import CRASH, DEFAULT, EPOCHS, Bench, ScriptedExecutor, curve, settings_of
 
 
 def test_every_slot_is_filled_once_and_trial_0_is_the_default() -> None:
@@ -396,16 +207,13 @@ def test_the_seed_decides(sampler: str) -> None:
     first.run()
     second.run()
     settings = parse({**_plain(other), "seed": 1})
-    driver = SearchStudy(settings, SPACE, other.study, other.tracker, "parent", other.listener)  # type: ignore[arg-type]
-    driver.run(ScriptedExecutor())
+    other.driver_of(settings).run(ScriptedExecutor())
     assert first.params() == second.params()
     assert first.params()[0] == other.params()[0]
     assert first.params()[1:] != other.params()[1:]
 
 
 def _plain(bench: Bench) -> dict[str, Any]:
-    from search.validation import to_plain
-
     plain: dict[str, Any] = to_plain(settings_of(**bench.search))
     return plain
 
@@ -422,8 +230,7 @@ def test_several_at_a_time_fill_the_same_slots() -> None:
 def test_folds_are_pruned_by_step_not_by_epoch() -> None:
     bench = Bench()
     settings = parse({"search": {"trials": 1}, "trainer": {"epochs": EPOCHS}, "data": {"folds": 2}})
-    driver = SearchStudy(settings, SPACE, bench.study, bench.tracker, "parent", bench.listener)  # type: ignore[arg-type]
-    driver.run(ScriptedExecutor(lambda n, job: [0.1 * (step + 1) for step in range(2 * EPOCHS)]))
+    bench.driver_of(settings).run(ScriptedExecutor(lambda n, job: [0.1 * (step + 1) for step in range(2 * EPOCHS)]))
     assert sorted(bench.study.trials[0].intermediate_values) == list(range(1, 2 * EPOCHS + 1))
 
 

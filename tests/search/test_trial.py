@@ -14,7 +14,7 @@ from lightning_modules.splits import make_splits
 from search.settings import DataSettings, ModelSettings, SearchSettings, Settings, TrainerSettings
 from search.task import Task, build_task
 from search.trial import run_trial, train_final
-from search.trial_result import EpochReport, TrialCancelledError, TrialParams
+from search.trial_result import EpochReport, TrialCancelledError, TrialParams, TrialResult, Verdict
 
 PARAMS = TrialParams("momentum", 1.0, 5)
 
@@ -67,9 +67,78 @@ def test_folds_are_averaged_epoch_by_epoch(make_task: Callable[..., Task]) -> No
 
 
 def test_a_pruned_trial_stops_after_exactly_that_epoch(make_task: Callable[..., Task]) -> None:
-    result = run_trial(make_task(), PARAMS, seed=0, report=lambda r: r.step < 1)
+    result = run_trial(make_task(), PARAMS, seed=0, report=lambda r: "train" if r.step < 1 else "stop")
     assert len(result.curve) == 2
     assert result.stopped == "pruned"
+
+
+def _with_waits(
+    task: Task, params: TrialParams, checkpoint: Path, *, lose: bool = False
+) -> tuple[TrialResult, list[int]]:
+    """The trial, waiting after every epoch, and the steps it reported."""
+    steps: list[int] = []
+
+    def report(epoch: EpochReport) -> Verdict:
+        steps.append(epoch.step)
+        return "wait"
+
+    while True:
+        torch.manual_seed(99)  # another trial had the worker in between
+        result = run_trial(task, params, seed=3, report=report, checkpoint=checkpoint, told=len(steps))
+        last = len(steps) == task.settings.trainer.epochs * len(task.splits.folds)
+        if result.stopped is None or last:
+            return result, steps
+        assert result.stopped == "waiting" and checkpoint.exists()
+        if lose:
+            checkpoint.write_bytes(checkpoint.read_bytes()[:100])
+
+
+@pytest.mark.parametrize(
+    ("depth", "folds", "more"),
+    [
+        pytest.param(0, 1, {}, id="everything thawed"),
+        pytest.param(5, 2, {"schedule": "cosine"}, id="two folds, a falling rate"),
+        pytest.param(8, 1, {}, id="the head alone"),
+        pytest.param(2, 1, {"model": "lenet5", "warmup": False}, id="another network"),
+    ],
+)
+@pytest.mark.parametrize("optimizer", ["momentum", "adam"])
+def test_a_trial_that_waits_is_the_same_trial(
+    make_task: Callable[..., Task], tmp_path: Path, depth: int, folds: int, more: dict[str, object], optimizer: str
+) -> None:
+    params = TrialParams(optimizer, 1.0, 0 if "model" in more else depth)
+    whole = run_trial(make_task(folds=folds, **more), params, seed=3)
+    result, steps = _with_waits(make_task(folds=folds, **more), params, tmp_path / "slot-0.pt")
+    assert _curve(result.curve) == _curve(whole.curve)
+    assert steps == list(range(3 * folds))
+    assert result.seconds > 0 and result.value == whole.value
+
+
+def test_a_waiting_trial_whose_file_is_damaged_trains_again_and_reports_nothing_twice(
+    make_task: Callable[..., Task], tmp_path: Path
+) -> None:
+    whole = run_trial(make_task(), PARAMS, seed=3)
+    result, steps = _with_waits(make_task(), PARAMS, tmp_path / "slot-0.pt", lose=True)
+    assert _curve(result.curve) == _curve(whole.curve) and steps == [0, 1, 2]
+
+
+def test_a_full_disk_keeps_no_waiting_trial_and_says_so(
+    make_task: Callable[..., Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes: list[str] = []
+
+    def full(*_: object, **__: object) -> None:
+        raise RuntimeError("PytorchStreamWriter failed writing file\nframe 0")
+
+    monkeypatch.setattr(torch, "save", full)
+    file = tmp_path / "slot-0.pt"
+    result = run_trial(make_task(), PARAMS, 0, report=lambda _: "wait", checkpoint=file, on_note=notes.append)
+    assert result.stopped == "waiting" and len(result.curve) == 1
+    assert notes == [
+        "A trial that waits could not be kept (PytorchStreamWriter failed writing file); "
+        "it is trained again if it goes on."
+    ]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_cancelled_trial_raises(make_task: Callable[..., Task]) -> None:
@@ -145,7 +214,7 @@ def test_out_of_memory_halves_the_micro_batch_and_is_recorded(make_task: Callabl
     assert plain.micro_batch == 8
     _out_of_memory_above(task, 4)
     told: list[int] = []
-    small = run_trial(task, PARAMS, seed=0, report=lambda r: told.append(r.step) or True)
+    small = run_trial(task, PARAMS, seed=0, report=lambda r: told.append(r.step) or "train")
     assert small.micro_batch == 4
     assert told == [0, 1, 2] == [r.step for r in small.curve]
     assert _curve(small.curve) != _curve(plain.curve)  # batch-norm saw other batches

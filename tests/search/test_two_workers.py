@@ -19,7 +19,7 @@ from rich.console import Console
 from search.configuration import compose_settings
 from search.preparation import load, split
 from search.sampler import slot_seed
-from search.study import finished_trials, open_storage
+from search.study_storage import finished_trials, open_storage
 from search.task import build_task
 from search.tracking import tracking_uri
 from search.trial import run_trial
@@ -59,7 +59,7 @@ def test_two_hundred_trials_with_two_workers(run_search: Callable[..., object], 
             task,
             TrialParams(**trial.params),
             slot_seed(settings.seed, trial.user_attrs["slot"]),
-            report=lambda r, steps=steps: r.step + 1 < steps,  # type: ignore[misc]
+            report=lambda r, steps=steps: "train" if r.step + 1 < steps else "stop",  # type: ignore[misc]
         )
         assert {r.step + 1: r.value for r in again.curve} == trial.intermediate_values
 

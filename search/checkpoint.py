@@ -1,0 +1,104 @@
+"""A trial that waits at a rung, on disk: what it needs to go on as if it had never stopped."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import nn
+
+from lightning_modules.classifier import Classifier
+from search.trial_result import EpochReport
+
+__all__ = ["TrialCheckpoint", "load_checkpoint", "save_checkpoint"]
+
+
+@dataclass(frozen=True)
+class TrialCheckpoint:
+    """State of a trial between two epochs.
+
+    Attributes:
+        curve: its reports so far.
+        fold: that was being trained.
+        parts: micro-batches a batch is split into.
+        seconds: it has taken so far.
+        thawed: state of the thawed blocks and the head; frozen ones are the pre-trained network's.
+        optimizer: its state.
+        scheduler: its state, None without a schedule.
+        generators: states of torch's random generators, by device; dropout draws from them.
+    """
+
+    curve: tuple[EpochReport, ...]
+    fold: int
+    parts: int
+    seconds: float
+    thawed: dict[str, Any]
+    optimizer: dict[str, Any]
+    scheduler: dict[str, Any] | None
+    generators: dict[str, torch.Tensor]
+
+    def restore_model(self, model: Classifier) -> None:
+        """Bring a model that was made for the same trial to where this one was."""
+        _thawed(model).load_state_dict(self.thawed)
+        model.epoch_metrics = [dict(r.metrics) for r in self.curve if r.fold == self.fold]
+
+    def restore_training(self, trainer: pl.Trainer) -> None:
+        """The same for the optimizer, its schedule and the random generators; call when training starts."""
+        trainer.optimizers[0].load_state_dict(self.optimizer)
+        if self.scheduler is not None:
+            trainer.lr_scheduler_configs[0].scheduler.load_state_dict(self.scheduler)
+        torch.set_rng_state(self.generators["cpu"])
+        if "cuda" in self.generators:
+            torch.cuda.set_rng_state(self.generators["cuda"])
+
+
+def save_checkpoint(
+    path: Path, trainer: pl.Trainer, model: Classifier, curve: Sequence[EpochReport], *, parts: int, seconds: float
+) -> None:
+    """Write the state of a trial whose training has just stopped after an epoch; the file is complete or absent.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    configs = trainer.lr_scheduler_configs
+    state = {
+        "curve": [asdict(report) for report in curve],
+        "fold": curve[-1].fold,
+        "parts": parts,
+        "seconds": seconds,
+        "thawed": _thawed(model).state_dict(),
+        "optimizer": trainer.optimizers[0].state_dict(),
+        "scheduler": configs[0].scheduler.state_dict() if configs else None,
+        "generators": {
+            "cpu": torch.get_rng_state(),
+            **({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {}),
+        },
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")  # a slot has one trial, and a trial one worker
+    try:
+        torch.save(state, temporary)
+        temporary.replace(path)
+    except RuntimeError as error:  # what torch makes of a full disk
+        raise OSError(str(error).splitlines()[0]) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_checkpoint(path: Path, *, reports: int) -> TrialCheckpoint | None:
+    """The checkpoint at `path`; None where there is none, it is damaged, or it is of more than `reports` epochs."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        curve = tuple(EpochReport(**report) for report in state.pop("curve"))
+        return TrialCheckpoint(curve=curve, **state) if len(curve) <= reports else None
+    except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError):
+        return None
+
+
+def _thawed(model: Classifier) -> nn.ModuleList:
+    return nn.ModuleList([*model.net.blocks[model.freeze_depth :], model.net.head])

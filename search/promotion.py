@@ -1,0 +1,125 @@
+"""Which trials go on: successive halving with promotion, over trials that wait at the rungs.
+
+A trial that reaches a rung waits there and its worker takes up something else. It goes on once it is among the best
+1/factor of all that have reached the rung (asynchronous successive halving: Li et al. 2020, arXiv 1810.05934,
+algorithm 2). So nobody runs on merely for having come first, when there was nothing to compare it with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+__all__ = ["PromotionRule", "Standing", "rungs"]
+
+
+def rungs(epochs: int) -> tuple[int, ...]:
+    """Epochs at which trials are compared: 1, 2, 4, ... below `epochs`; dense early, where most can be told apart."""
+    return tuple(2**i for i in range(max(epochs - 1, 0).bit_length()))
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far a trial has come.
+
+    Attributes:
+        slot: which trial.
+        freeze_depth: its depth.
+        scores: epoch, from 1 -> validation score so far.
+        waiting: whether it waits at the last of them; one that is running, complete or lost does not.
+    """
+
+    slot: int
+    freeze_depth: int
+    scores: Mapping[int, float]
+    waiting: bool
+
+    @property
+    def epoch(self) -> int:
+        """Its last epoch, 0 before the first."""
+        return max(self.scores, default=0)
+
+
+class PromotionRule:
+    """Successive halving of one bracket, with promotion.
+
+    At the early rungs like is compared with like: only with trials whose freeze depth is at most `reach` blocks away.
+    Deep freezes have all they will ever have after an epoch, shallow ones begin lower and climb past them, so
+    that a comparison of all with all would decide for freezing before thawing had begun to pay.
+
+    Args:
+        at: the rungs, epochs from 1, ascending.
+        factor: one in this many goes on, > 1.
+        early: the last epoch at which like is compared with like; 0 compares all with all at every rung.
+        reach: blocks.
+    """
+
+    def __init__(self, at: Sequence[int], factor: float, *, early: int = 2, reach: int = 1) -> None:
+        if factor <= 1:
+            raise ValueError(f"factor must be greater than 1, got {factor}")
+        self.at, self.factor = tuple(at), factor
+        self._early, self._reach = early, reach
+
+    def next(self, trials: Sequence[Standing], *, closing: bool = False) -> int | None:
+        """The slot of a waiting trial that may go on, those furthest ahead first; None when there is none.
+
+        Args:
+            trials: all of the study that reached an epoch and were not lost.
+            closing: no more trials will come. Then the best trial at a rung goes on however few there are, so that
+                one runs its full length.
+        """
+        for rung in reversed(self.at):
+            reached = [t for t in trials if rung in t.scores]
+            waiting = sorted((t for t in reached if t.waiting and t.epoch == rung), key=lambda t: _order(t, rung))
+            for trial in waiting:
+                if self.passes(trial, trials, closing=closing):
+                    return trial.slot
+        return None
+
+    def passes(self, trial: Standing, trials: Sequence[Standing], *, closing: bool = False) -> bool:
+        """Whether a trial at a rung is among the best 1/factor of those that have reached it; see `next`."""
+        ahead, peers = self._rank(trial, trials)
+        if ahead < int(peers / self.factor):
+            return True
+        rung = trial.epoch
+        return closing and trial is min((t for t in trials if rung in t.scores), key=lambda t: _order(t, rung))
+
+    def may_pass(self, trial: Standing, trials: Sequence[Standing], most: int) -> bool:
+        """Whether it still can be, however good or poor those are that have not come so far.
+
+        Args:
+            trial: one that waits.
+            trials: all that reached an epoch and were not lost.
+            most: how many trials the study will have.
+        """
+        ahead, peers = self._rank(trial, trials)
+        to_come = most - sum(trial.epoch in t.scores for t in trials)
+        return ahead == 0 or ahead < int((peers + max(to_come, 0)) / self.factor)
+
+    def reason(self, trial: Standing, trials: Sequence[Standing]) -> str:
+        """One line for people."""
+        ahead, peers = self._rank(trial, trials)
+        which = "trials of similar freeze depth" if trial.epoch <= self._early else "trials"
+        return f"halving rule at epoch {trial.epoch}: {ahead} of {peers - 1} other {which} are ahead"
+
+    def expected_epochs(self, trials: int, epochs: int) -> float:
+        """About how many epochs so many trials will take together: each rung lets 1/factor of them on."""
+        total, start = 0.0, 0
+        for rung, end in enumerate([*self.at, epochs]):
+            total += max(trials / self.factor**rung, 1) * (end - start)
+            start = end
+        return total
+
+    def _rank(self, trial: Standing, trials: Sequence[Standing]) -> tuple[int, int]:
+        """How many are ahead of it at its rung, and how many it is compared with, itself included."""
+        rung = trial.epoch
+        peers = [t for t in trials if rung in t.scores and (rung > self._early or self._alike(t, trial))]
+        return sum(_order(t, rung) < _order(trial, rung) for t in peers), len(peers)
+
+    def _alike(self, one: Standing, other: Standing) -> bool:
+        return abs(one.freeze_depth - other.freeze_depth) <= self._reach
+
+
+def _order(trial: Standing, rung: int) -> tuple[float, int, int]:
+    """Best first; of equals the deeper, cheaper freeze, then the earlier trial: few images make many equals."""
+    return (-trial.scores[rung], -trial.freeze_depth, trial.slot)

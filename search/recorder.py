@@ -1,0 +1,103 @@
+"""The callback that turns Lightning's epochs into reports, and the driver's verdicts into stops."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+
+from lightning_modules.classifier import Classifier
+from search.checkpoint import TrialCheckpoint
+from search.trial_result import EpochReport, TrialCancelledError, Verdict
+
+__all__ = ["Recorder"]
+
+
+class Recorder(pl.Callback):
+    """Reports every epoch of one fold and stops the training when it should.
+
+    Args:
+        metric: validation score that the driver compares, such as `macro_f1`.
+        fold: which fold, from 0.
+        curve: reports of the trial so far; those of this fold are added.
+        report: called with every report that is new to the driver.
+        cancelled: asked before every batch; True raises.
+        told: reports that the driver has had already.
+        resumed: where this fold goes on from, None for its start.
+
+    Raises:
+        TrialCancelledError: out of the training, when `cancelled` says so.
+    """
+
+    def __init__(
+        self,
+        metric: str,
+        fold: int,
+        curve: list[EpochReport],
+        report: Callable[[EpochReport], Verdict],
+        cancelled: Callable[[], bool],
+        *,
+        told: int = 0,
+        resumed: TrialCheckpoint | None = None,
+    ) -> None:
+        self._metric = f"val_{metric}"
+        self._fold = fold
+        self.curve = curve
+        self._report = report
+        self._cancelled = cancelled
+        self._started = 0.0
+        self._first = sum(r.fold < fold for r in curve)
+        self._told = max(told, len(curve))
+        self.resumed = resumed
+        self.stopped: str | None = None
+
+    def restart(self) -> None:
+        """Forget this fold: it is trained again. The driver is not told twice of the same epoch."""
+        del self.curve[self._first :]
+        self.resumed = None
+        self.stopped = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Bring the optimizer to where a resumed trial was."""
+        if self.resumed is not None:
+            self.resumed.restore_training(trainer)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock."""
+        self._started = time.perf_counter()
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Leave at once if the driver says so."""
+        if self._cancelled():
+            raise TrialCancelledError
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Report the epoch and obey."""
+        if not isinstance(pl_module, Classifier):
+            raise TypeError(f"a trial trains a Classifier, got {type(pl_module).__name__}")
+        epoch = len(pl_module.epoch_metrics) - 1
+        metrics = dict(pl_module.epoch_metrics[-1])
+        if pl_module.diverged:
+            self.stopped = "diverged"
+        earlier = [r.metrics[self._metric] for r in self.curve if r.epoch == epoch]
+        value = 0.0 if self.stopped else float(np.mean([*earlier, metrics[self._metric]]))
+        report = EpochReport(
+            step=len(self.curve),
+            fold=self._fold,
+            epoch=epoch,
+            value=value,
+            metrics=metrics,
+            seconds=time.perf_counter() - self._started,
+        )
+        self.curve.append(report)
+        verdict = self._report(report) if report.step >= self._told else "train"
+        self._told = max(self._told, report.step + 1)
+        if verdict != "train" and not self.stopped:
+            self.stopped = "pruned" if verdict == "stop" else "waiting"
+        if self.stopped:
+            trainer.should_stop = True

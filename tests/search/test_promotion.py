@@ -1,0 +1,134 @@
+"""Successive halving with promotion: who goes on from a rung, who waits, and who never will."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from search.promotion import PromotionRule, Standing, rungs
+
+
+@pytest.mark.parametrize(
+    ("epochs", "expected"),
+    [(1, ()), (2, (1,)), (3, (1, 2)), (8, (1, 2, 4)), (9, (1, 2, 4, 8)), (10, (1, 2, 4, 8)), (30, (1, 2, 4, 8, 16))],
+)
+def test_rungs_double_and_never_name_the_last_epoch(epochs: int, expected: tuple[int, ...]) -> None:
+    assert rungs(epochs) == expected
+
+
+def at_first_rung(*scores: float, depth: int = 4, waiting: bool = True) -> list[Standing]:
+    return [Standing(slot, depth, {1: score}, waiting) for slot, score in enumerate(scores)]
+
+
+@pytest.mark.parametrize(
+    ("trials", "closing", "expected"),
+    [
+        pytest.param([], False, None, id="nobody"),
+        pytest.param(at_first_rung(0.5), False, None, id="nothing to compare with"),
+        pytest.param(at_first_rung(0.5, 0.9), False, None, id="one in three of two is none"),
+        pytest.param(at_first_rung(0.5, 0.9, 0.7), False, 1, id="one in three of three"),
+        pytest.param(at_first_rung(0.5, 0.9, 0.7, 0.8, 0.6), False, 1, id="one in three of five"),
+        pytest.param(at_first_rung(0.9, 0.9, 0.9), False, 0, id="of equals the earlier"),
+        pytest.param(
+            [Standing(0, 2, {1: 0.9}, True), Standing(1, 3, {1: 0.9}, True), Standing(2, 2, {1: 0.9}, True)],
+            False, 1, id="of equals the deeper freeze",
+        ),
+        pytest.param(
+            [Standing(0, 4, {1: 0.9, 2: 0.9}, True), *at_first_rung(0.5, 0.9, 0.7)[1:], Standing(3, 4, {1: 0.1}, True)],
+            False, None, id="the best has passed already",
+        ),
+        pytest.param(at_first_rung(0.5, 0.9, 0.7, waiting=False), False, None, id="who runs needs no promotion"),
+        pytest.param(at_first_rung(0.5), True, 0, id="closing: the only one"),
+        pytest.param(at_first_rung(0.5, 0.9), True, 1, id="closing: the best of few"),
+        pytest.param(
+            [Standing(0, 4, {1: 0.9, 2: 0.8}, False), Standing(1, 4, {1: 0.7}, True)],
+            True, None, id="closing: the best has passed already",
+        ),
+        pytest.param(
+            [Standing(0, 4, {1: 0.5, 2: 0.6, 3: 0.6, 4: 0.7}, True), *at_first_rung(0.1, 0.9, 0.8, 0.7)[1:]],
+            True, 0, id="those furthest ahead go first",
+        ),
+    ],
+)  # fmt: skip
+def test_who_goes_on(trials: list[Standing], closing: bool, expected: int | None) -> None:
+    assert PromotionRule((1, 2, 4, 8), 3).next(trials, closing=closing) == expected
+
+
+def test_early_rungs_compare_like_with_like() -> None:
+    """A shallow freeze begins below the deep ones; it is judged by its neighbours until it has had time to climb."""
+    deep = [Standing(slot, 8, {1: 0.9}, True) for slot in range(3)]
+    shallow = [Standing(3 + i, i % 2, {1: 0.3 + 0.1 * i}, True) for i in range(3)]
+    rule = PromotionRule((1, 2, 4), 3)
+    assert rule.passes(deep[0], deep + shallow) and rule.passes(shallow[2], deep + shallow)
+    assert not rule.passes(shallow[1], deep + shallow)
+    assert not PromotionRule((1, 2, 4), 3, early=0).passes(shallow[2], deep + shallow)
+    late = [Standing(t.slot, t.freeze_depth, {4: t.scores[1]}, True) for t in deep + shallow]
+    assert not rule.passes(late[5], late)
+
+
+def play(scores: list[float], factor: float, epochs: int = 10) -> dict[int, int]:
+    """Epochs that each of these trials gets, one worker, each with the same score in every epoch."""
+    rule = PromotionRule(rungs(epochs), factor)
+    reached: dict[int, int] = {}
+
+    def all_() -> list[Standing]:
+        return [
+            Standing(slot, 4, dict.fromkeys(range(1, epoch + 1), scores[slot]), epoch < epochs)
+            for slot, epoch in reached.items()
+        ]
+
+    while True:
+        slot = rule.next(all_(), closing=len(reached) == len(scores))
+        if slot is None:
+            if len(reached) == len(scores):
+                return reached
+            slot = len(reached)
+        ends = [e for e in (*rule.at, epochs) if e > reached.get(slot, 0)]
+        reached[slot] = ends[0]
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=25), st.sampled_from([2, 3, 4]))
+def test_the_best_runs_its_full_length_and_few_others_do(scores: list[float], factor: int) -> None:
+    reached = play(scores, factor)
+    assert reached[max(range(len(scores)), key=lambda i: (scores[i], -i))] == 10
+    for rung, below in ((2, 1), (4, 2), (8, 4)):
+        passed, there = (sum(epoch >= e for epoch in reached.values()) for e in (rung, below))
+        assert passed <= max(1, there // factor) + 1
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=20), st.integers(0, 10), st.sampled_from([2, 3]))
+def test_who_may_not_pass_never_does(scores: list[float], more: int, factor: int) -> None:
+    """Whatever comes after: the poorest possible scores, or any of those seen."""
+    rule = PromotionRule((1,), factor)
+    now = at_first_rung(*scores)
+    for trial in now:
+        if rule.may_pass(trial, now, len(scores) + more):
+            continue
+        for later in (0.0, max(scores)):
+            then = at_first_rung(*scores, *[later] * more)
+            assert not rule.passes(trial, then, closing=True)
+
+
+def test_the_reason_names_numbers() -> None:
+    trials = at_first_rung(0.5, 0.9, 0.7)
+    assert PromotionRule((1,), 3).reason(trials[0], trials) == (
+        "halving rule at epoch 1: 2 of 2 other trials of similar freeze depth are ahead"
+    )
+    assert PromotionRule((1,), 3, early=0).reason(trials[1], trials) == (
+        "halving rule at epoch 1: 0 of 2 other trials are ahead"
+    )
+
+
+def test_the_field_shrinks_as_fast_as_expected() -> None:
+    reached = play([math.sin(7 * i) for i in range(27)], 3)
+    expected = PromotionRule(rungs(10), 3).expected_epochs(27, 10)
+    assert 0.8 * expected < sum(reached.values()) < 1.2 * expected < 0.25 * 27 * 10
+
+
+@pytest.mark.parametrize("factor", [1, 0.5, -2])
+def test_a_factor_that_lets_everybody_on_is_refused(factor: float) -> None:
+    with pytest.raises(ValueError, match=f"factor must be greater than 1, got {factor}"):
+        PromotionRule((1,), factor)

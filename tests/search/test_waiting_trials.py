@@ -1,0 +1,144 @@
+"""The driver with trials that wait at rungs: who goes on, and what an interruption may not change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from optuna.trial import TrialState
+
+from search.executor.protocol import Job
+from search.study import SearchStudy
+from search.study_storage import finished_trials
+from tests.search.scripted_study import EPOCHS, Bench, ScriptedExecutor, curve
+
+TRIALS = 12
+
+
+def halving(**search: Any) -> Bench:
+    return Bench(**{"pruner": "halving", "trials": TRIALS, **search})
+
+
+def test_trials_wait_and_the_best_go_on() -> None:
+    bench = halving()
+    executor = bench.run()
+    trials = finished_trials(bench.study)
+    assert bench.slots() == list(range(TRIALS))
+    epochs = [len(t.intermediate_values) for t in trials]
+    assert epochs.count(EPOCHS) >= 1 and sum(epochs) < 2 * TRIALS
+    assert len(executor.jobs) == TRIALS + len(bench.listener.went_on)
+    assert {job.told for job in executor.jobs} <= {0, 1, 2}
+    best = max(trials, key=lambda t: max(t.intermediate_values.values()))
+    assert best.state is TrialState.COMPLETE
+    assert sorted(slot for slot, *_ in bench.listener.ended) == list(range(TRIALS))
+
+
+def test_every_trial_has_one_run_that_says_why_it_ended() -> None:
+    bench = halving()
+    bench.run()
+    assert len(bench.tracker.runs) == TRIALS
+    for trial in finished_trials(bench.study):
+        run = bench.tracker.runs[trial.user_attrs["run_id"]]
+        assert run.status == "FINISHED" and run.tags["status"] == trial.user_attrs["outcome"]
+        if trial.state is TrialState.PRUNED:
+            reason = trial.user_attrs["reason"]
+            assert reason == run.tags["reason"]
+            assert reason.startswith("halving rule at epoch ") or reason == "nobody is left to wait for"
+        steps = [step for step, metrics in run.metrics if "epoch_seconds" in metrics]
+        assert steps == sorted(trial.intermediate_values) == list(range(1, len(steps) + 1))
+
+
+@pytest.mark.parametrize("trials", [1, 2, 3])
+def test_a_study_of_few_trials_has_a_complete_one(trials: int) -> None:
+    bench = halving(trials=trials)
+    bench.run()
+    states = [t.state for t in finished_trials(bench.study)]
+    assert len(states) == trials and states.count(TrialState.COMPLETE) == 1
+
+
+def test_the_sampler_learns_from_trials_that_wait() -> None:
+    """Those that waited have scores: with them TPE finds the good region that it cannot find among unknowns."""
+    bench = halving(trials=40, startup_trials=8)
+    bench.run()
+    late = [t.params["lr_factor"] for t in finished_trials(bench.study)[25:]]
+    assert sum(0.7 < factor < 6 for factor in late) > 0.6 * len(late)
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["Ctrl-C", "kill -9"])
+@pytest.mark.parametrize("job", range(16))
+def test_an_interrupted_study_ends_as_the_undisturbed_one(
+    job: int, killed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undisturbed = halving()
+    jobs = undisturbed.run().jobs
+    if job >= len(jobs):
+        pytest.skip("the study has no so many jobs")
+    bench = halving()
+    epoch = jobs[job].told  # the first that it trains
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        if killed:
+            patch.setattr(SearchStudy, "_abandon", lambda self, executor: None)
+        bench.run(ScriptedExecutor(interrupt_in=(job, epoch)))
+    bench.run()
+    assert bench.params() == undisturbed.params()
+    assert [t.values for t in finished_trials(bench.study)] == [t.values for t in finished_trials(undisturbed.study)]
+    curves = [[t.intermediate_values for t in finished_trials(b.study)] for b in (bench, undisturbed)]
+    assert curves[0] == curves[1]
+    statuses = [run.status for run in bench.tracker.runs.values()]
+    assert statuses.count("FINISHED") == TRIALS and set(statuses) <= {"FINISHED", "KILLED"}
+    # A trial that had not waited yet is lost and asked again; one that had goes on.
+    assert statuses.count("KILLED") == (jobs[job].told == 0)
+
+
+def test_a_stop_keeps_what_waits_for_the_next_call() -> None:
+    bench = halving()
+    executor = ScriptedExecutor()
+    bench.driver().run(executor, stopping=lambda: len(executor.jobs) == 5)
+    waiting = [t for t in bench.study.trials if t.state is TrialState.RUNNING]
+    assert waiting and all(t.user_attrs["waiting"] for t in waiting)
+    assert {bench.tracker.runs[t.user_attrs["run_id"]].status for t in waiting} == {"KILLED"}
+    bench.run()
+    undisturbed = halving()
+    undisturbed.run()
+    assert bench.params() == undisturbed.params()
+
+
+def test_a_trial_that_dies_after_waiting_is_tried_again_from_its_start() -> None:
+    def script(number: int, job: Job) -> list[float] | str:
+        return "crash" if job.told == 1 and not crashed.append(job.slot) and len(crashed) == 1 else curve(job.params)
+
+    crashed: list[int] = []
+    bench = halving()
+    executor = bench.run(ScriptedExecutor(script))
+    again = [job for job in executor.jobs if job.slot == crashed[0]]
+    assert [job.told for job in again[:3]] == [0, 1, 0]
+    assert bench.slots() == list(range(TRIALS))
+
+
+def test_three_at_a_time_fill_the_same_slots() -> None:
+    bench = halving()
+    executor = bench.run(ScriptedExecutor(capacity=3))
+    assert bench.slots() == list(range(TRIALS))
+    assert {job.slot for job in executor.jobs} == set(range(TRIALS))
+
+
+def test_more_trials_continue_a_finished_study() -> None:
+    bench = halving(trials=5)
+    bench.run()
+    bench.run(trials=TRIALS)
+    assert bench.slots() == list(range(TRIALS))
+
+
+def test_the_waiting_room_is_empty_afterwards(tmp_path: Path) -> None:
+    bench = halving()
+    driver = bench.driver(waiting_room=tmp_path / "room")
+
+    def script(number: int, job: Job) -> list[float]:
+        assert job.checkpoint == tmp_path / "room" / f"slot-{job.slot}.pt"
+        job.checkpoint.parent.mkdir(exist_ok=True)
+        job.checkpoint.write_bytes(b"state")
+        return curve(job.params)
+
+    driver.run(ScriptedExecutor(script))
+    assert list(tmp_path.iterdir()) == []
