@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,10 @@ from numpy.typing import NDArray
 from explain.evidence import Cost
 from explain.evidence.scores import Kind, Numbers
 
-__all__ = ["Evidence", "ScorerEvidence", "TypicalMaps", "prior_mode"]
+if TYPE_CHECKING:  # Optuna takes a second to load
+    import optuna
+
+__all__ = ["Evidence", "ScorerEvidence", "TypicalMaps", "prior_mode", "recorded_evidence"]
 
 _NOISE = 0.02  # of the probability: depths this close are equals, and the deeper one is cheaper
 
@@ -113,6 +116,20 @@ class Evidence:
     maps: TypicalMaps | None = None
     notes: tuple[str, ...] = ()
 
+    @property
+    def steering(self) -> Numbers | None:
+        """What early trials draw their depth from, (L+1,); None where `search.prior` leaves it to the sampler."""
+        return None if self.prior == "uniform" else self.probabilities
+
+    def describe(self) -> str:
+        """The prior in one line."""
+        low, high = self.depths
+        if self.prior == "uniform":
+            return f"Prior over freeze depths {low}..{high}: uniform, left to the sampler."
+        inside = self.probabilities[low : high + 1]
+        shares = " ".join(f"{share:.0%}" for share in inside / inside.sum())
+        return f"Prior over freeze depths {low}..{high}: {self.prior}, {shares}; most probable: {self.preferred}."
+
     def to_json(self) -> dict[str, Any]:
         """Plain values for a study's user attributes; NaN becomes None."""
         return {
@@ -147,6 +164,12 @@ class Evidence:
             maps=None if values["maps"] is None else _maps_from_json(values["maps"]),
             notes=tuple(values["notes"]),
         )
+
+
+def recorded_evidence(study: optuna.Study) -> Evidence | None:
+    """The evidence that a study keeps, or None if it has none."""
+    raw = study.user_attrs.get("evidence")
+    return None if raw is None else Evidence.from_json(raw)
 
 
 _ARRAYS = ("values", "null_mean", "null_spread", "z", "depth_scores", "probabilities")

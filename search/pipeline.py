@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +18,8 @@ from rich.console import Console
 from lightning_modules import backbones
 from lightning_modules.allocator import keep_freed_memory
 from lightning_modules.errors import InputError, printable
+from search.evidence import recorded_evidence
+from search.evidence_collection import study_evidence
 from search.executor.inline import InlineExecutor
 from search.executor.local import LocalExecutor
 from search.executor.protocol import Executor
@@ -24,10 +27,12 @@ from search.interrupts import InterruptFlag, graceful_interrupts
 from search.ownership import owned
 from search.preparation import default_name, describe_data, identity, load, split
 from search.progress import StudyProgress
+from search.pruner import expected_epochs
 from search.settings import Settings
 from search.space import Space, build_space
-from search.study import SearchStudy, finished_trials, load_or_create
+from search.study import SearchStudy
 from search.study_run import log_outcome, parent_run
+from search.study_storage import finished_trials, load_or_create
 from search.summary import print_trials, print_where, print_winner
 from search.task import Task, build_task, choose_device
 from search.tracking import Tracker
@@ -128,17 +133,21 @@ def _run_study(
         console,
         trials=settings.search.trials,
         finished=len(before),
-        epochs=settings.trainer.epochs * len(task.splits.folds),
+        epochs=(steps := settings.trainer.epochs * len(task.splits.folds)),
+        expected_epochs=expected_epochs(settings.search, steps, settings.search.trials - len(before)),
         metric=metric,
         best=(int(best.user_attrs["slot"]), best.values[0]) if best else None,
     )
-    driver = SearchStudy(settings, space, study, tracker, parent, progress)
+    driver = SearchStudy(
+        settings, space, study, tracker, parent, progress, waiting_room=root / "studies" / f"{name}.waiting"
+    )
     repaired = driver.repair()
     _describe_study(console, task, name, len(before), settings.search.trials, existed, repaired)
     status = "KILLED"
     try:
         with graceful_interrupts(partial(console.print, style="bold")) as stopping:
-            _run_trials(settings, clock, task, driver, progress, stopping, len(before))
+            evidence = partial(_evidence, task, study, console, tracker, parent, stopping)
+            _run_trials(settings, clock, task, driver, progress, stopping, len(before), evidence)
             if stopping.requested:
                 raise InterruptedSearchError(_continue_line(study, settings))
             with clock("winner"), console.status("Refitting and testing the winner"), stopping.held():
@@ -168,6 +177,7 @@ def _run_trials(
     progress: StudyProgress,
     stopping: InterruptFlag,
     finished: int,
+    evidence: Callable[[], None],
 ) -> None:
     if finished >= settings.search.trials:
         return
@@ -176,16 +186,35 @@ def _run_trials(
         with clock("warmup"):
             for fold in task.splits.folds:
                 task.start_net(fold.train, task.net.depth)
+        with clock("evidence"), stopping.held():
+            evidence()
         with clock("trials"), progress.shown(), stopping.held():
             driver.run(executor, stopping)
     finally:
         executor.close()
 
 
+def _evidence(
+    task: Task, study: optuna.Study, console: Console, tracker: Tracker, parent: str, stopping: InterruptFlag
+) -> None:
+    """Collect the study's evidence, unless an earlier call has done so, and log it."""
+    if recorded_evidence(study) is not None:
+        return
+    with console.status("Collecting evidence by block"):
+        found = study_evidence(task, study, on_note=partial(console.print, highlight=False), cancelled=stopping)
+    if found is None:
+        return
+    tracker.log_text(parent, json.dumps(found.to_json(), indent=1), "evidence.json")
+    tracker.log(parent, {"evidence_seconds": found.cost.seconds}, tags={"prior": found.describe()})
+    if found.cost.forward_passes:
+        console.print(f"Evidence: {found.cost.seconds:.1f} s, {len(found.scorers)} scorers.", highlight=False)
+    console.print(found.describe(), highlight=False)
+
+
 def _executor(task: Task, progress: StudyProgress) -> Executor:
     settings = task.settings
     if settings.executor.name == "inline":
-        return InlineExecutor(task)
+        return InlineExecutor(task, on_note=progress.note)
     cache = settings.tracking.root / "cache"
     return LocalExecutor(task, cache=cache, workers=settings.executor.workers, on_note=progress.note)
 

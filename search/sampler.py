@@ -1,4 +1,4 @@
-"""Optuna's samplers, by name, with every argument that matters given.
+"""Optuna's samplers, by name, with every argument that matters given; and the one that starts from a prior.
 
 The sampler is made anew for every slot of the study with a seed that belongs to the slot: a study that was
 interrupted draws the same parameters as one that was not.
@@ -7,14 +7,23 @@ interrupted draws the same parameters as one that was not.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import optuna
+from optuna.distributions import BaseDistribution, IntDistribution
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.trial import FrozenTrial, TrialState
 
+from explain.evidence.scores import Numbers
+from search.evidence import prior_mode
 from search.settings import SearchSettings
 
-__all__ = ["build_sampler", "slot_seed"]
+__all__ = ["PriorSampler", "build_sampler", "prior_mode", "prior_weight", "slot_seed"]
+
+_DEPTH = "freeze_depth"
+_FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 def slot_seed(seed: int, slot: int) -> int:
@@ -22,10 +31,25 @@ def slot_seed(seed: int, slot: int) -> int:
     return int(np.random.SeedSequence([seed, slot]).generate_state(1)[0]) >> 1
 
 
-def build_sampler(settings: SearchSettings, seed: int, slot: int) -> BaseSampler:
-    """The sampler that draws the parameters of `slot`."""
+def build_sampler(settings: SearchSettings, seed: int, slot: int, prior: Numbers | None = None) -> BaseSampler:
+    """The sampler that draws the parameters of `slot`.
+
+    Args:
+        settings: of the search.
+        seed: of the study.
+        slot: whose parameters are drawn.
+        prior: probabilities of freeze depths 0..L, (L+1,), that early trials draw from; None leaves the depth to the
+            sampler.
+    """
+    sampler = _named_sampler(settings, slot_seed(seed, slot))
+    if prior is None:
+        return sampler
+    return PriorSampler(sampler, prior, trials=settings.prior_trials, seed=slot_seed(seed, slot))
+
+
+def _named_sampler(settings: SearchSettings, seed: int) -> BaseSampler:
     if settings.sampler == "random":
-        return RandomSampler(seed=slot_seed(seed, slot))
+        return RandomSampler(seed=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # constant_liar and multivariate
         return TPESampler(
@@ -33,5 +57,95 @@ def build_sampler(settings: SearchSettings, seed: int, slot: int) -> BaseSampler
             n_ei_candidates=24,
             multivariate=True,
             constant_liar=True,
-            seed=slot_seed(seed, slot),
+            seed=seed,
         )
+
+
+def prior_weight(finished: int, trials: int) -> float:
+    """Probability that a trial's freeze depth is drawn from the prior: 1 for the first half of `trials`, then falling.
+
+    Args:
+        finished: finished trials, >= 0.
+        trials: from so many on the weight is 0, >= 1.
+
+    Example:
+        >>> [prior_weight(finished, 10) for finished in (0, 5, 6, 9, 10, 29)]
+        [1.0, 1.0, 0.8, 0.2, 0.0, 0.0]
+    """
+    return float(np.clip(2 * (1 - finished / trials), 0, 1))
+
+
+class PriorSampler(BaseSampler):
+    """Draws `freeze_depth` from a prior in early trials and leaves everything else to another sampler.
+
+    Whether a trial draws from the prior is decided once, by `prior_weight`. If so, the depth is taken out of what the
+    wrapped sampler models, so that it chooses the other parameters for whatever depth comes.
+
+    Args:
+        wrapped: chooses the other parameters, and the depth when the prior's weight does not.
+        prior: probabilities of freeze depths 0..L, (L+1,), all > 0; restricted to the space's range when drawn.
+        trials: finished trials from which on the prior has no weight.
+        seed: of the decision and of the depth.
+
+    Raises:
+        ValueError: a prior that is not a list of positive probabilities, or a number of trials below 1.
+    """
+
+    def __init__(self, wrapped: BaseSampler, prior: Numbers, *, trials: int, seed: int) -> None:
+        if prior.ndim != 1 or not (np.isfinite(prior) & (prior > 0)).all():
+            raise ValueError(f"prior must hold positive probabilities, got {prior.tolist()}")
+        if trials < 1:
+            raise ValueError(f"trials must be 1 or more, got {trials}")
+        self._wrapped, self._prior, self._trials = wrapped, prior, trials
+        self._rng = np.random.default_rng([seed, 1])
+        self._decided: tuple[int, bool] = (-1, False)  # trial number, whether it draws from the prior
+
+    def reseed_rng(self) -> None:
+        """Give both generators fresh entropy, as Optuna asks before it runs threads."""
+        self._rng = np.random.default_rng()
+        self._wrapped.reseed_rng()
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """What the wrapped sampler models together, without the depth when that comes from the prior."""
+        space = self._wrapped.infer_relative_search_space(study, trial)
+        if self._from_prior(study, trial):
+            space.pop(_DEPTH, None)
+        return space
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """The wrapped sampler's choice for that space."""
+        return self._wrapped.sample_relative(study, trial, search_space)
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """The depth from the prior, or what the wrapped sampler says.
+
+        Raises:
+            ValueError: the study's range of depths is beyond the prior's.
+        """
+        if param_name != _DEPTH or not self._from_prior(study, trial):
+            return self._wrapped.sample_independent(study, trial, param_name, param_distribution)
+        if not isinstance(param_distribution, IntDistribution) or param_distribution.high >= len(self._prior):
+            raise ValueError(f"{_DEPTH} must be an int in 0..{len(self._prior) - 1}, got {param_distribution}")
+        low = param_distribution.low
+        inside = self._prior[low : param_distribution.high + 1]
+        return low + int(self._rng.choice(len(inside), p=inside / inside.sum()))
+
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        """Tell the wrapped sampler."""
+        self._wrapped.before_trial(study, trial)
+
+    def after_trial(
+        self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
+    ) -> None:
+        """Tell the wrapped sampler."""
+        self._wrapped.after_trial(study, trial, state, values)
+
+    def _from_prior(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        if self._decided[0] != trial.number:
+            finished = sum(t.state in _FINISHED for t in study.get_trials(deepcopy=False))
+            self._decided = (trial.number, bool(self._rng.random() < prior_weight(finished, self._trials)))
+        return self._decided[1]

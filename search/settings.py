@@ -12,6 +12,7 @@ from typing import Any
 
 __all__ = [
     "OPTIMIZER_NAMES",
+    "PRIOR_NAMES",
     "DataSettings",
     "ExecutorSettings",
     "ModelSettings",
@@ -23,6 +24,22 @@ __all__ = [
 ]
 
 OPTIMIZER_NAMES = ("sgd", "momentum", "nag", "adam", "rmsprop", "adagrad", "adadelta", "nadam", "adamw")
+
+PRIOR_NAMES = (
+    "uniform",
+    "static",
+    "deepest",
+    "monotone",
+    "linear_probe",
+    "probe",
+    "logme",
+    "auto_rgn",
+    "cka",
+    "faithful_localisation",
+    "cam_stability",
+    "train_validation_disagreement",
+    "evidence",
+)
 
 
 def setting(
@@ -143,17 +160,39 @@ class SearchSettings:
     metric: str = setting("macro_f1", "validation score to maximise", choices=("macro_f1", "weighted_f1", "accuracy"))
     sampler: str = setting("tpe", "Optuna sampler", choices=("tpe", "random"))
     startup_trials: int = setting(8, "trials drawn at random before the sampler learns", low=1, high=10_000)
+    prior: str = setting(
+        "uniform",
+        "where early trials draw their freeze depth from: uniform leaves it to the sampler; static is a table from "
+        "other data sets; deepest and monotone look at nothing; probe is short for linear_probe; evidence adds up what "
+        "faithful_localisation, cam_stability and train_validation_disagreement say; see docs/evidence.md",
+        choices=PRIOR_NAMES,
+    )
+    prior_trials: int = setting(
+        10, "finished trials after which the prior has no more weight", unit="trials", low=1, high=10_000
+    )
+    prior_floor: float = setting(
+        0.2,
+        "share of the prior that is spread evenly over all freeze depths: none is ruled out",
+        low=0.2,
+        high=1,
+    )
+    evidence: bool = setting(
+        True,
+        "whether evidence by block is collected before the first trial also where the prior does not need it (uniform, "
+        "static, deepest, monotone)",
+    )
     pruner: str = setting(
         "halving",
-        "rule that stops a poor trial early: halving compares it with all others at epochs 1, 2, 4, 8, ...; median "
-        "stops what is worse than the median of the others, at any epoch",
+        "rule for poor trials: halving lets a trial wait at epochs 1, 2, 4, 8, ... until it is among the best of those "
+        "that came as far (at epochs 1 and 2, of those at most one freeze depth away), and stops it when it cannot be; "
+        "median stops what is worse than the median of the others, at any epoch",
         choices=("halving", "median", "none"),
     )
     pruner_startup_trials: int = setting(4, "finished trials before the median rule stops any", low=1, high=10_000)
     pruner_warmup_epochs: int = setting(
         2, "epochs every trial is given before the median rule may stop it", unit="epochs", low=1
     )
-    halving_factor: int = setting(3, "one in this many trials passes a rung (halving rule)", low=2, high=16)
+    halving_factor: int = setting(3, "one in this many trials goes on at each rung (halving rule)", low=2, high=16)
     max_attempts: int = setting(3, "how often a trial lost to a crash is tried in all", low=1, high=10, identity=False)
     fresh: bool = setting(False, "forget an earlier study of the same name and start anew", identity=False)
     refit: bool = setting(True, "whether the winner is trained again on training and validation images together")

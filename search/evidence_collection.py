@@ -1,0 +1,203 @@
+"""Collects the evidence of a task before its study begins: one probe fine-tuning, one shared pass, every scorer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+import numpy as np
+import optuna
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
+
+from explain.evidence import SCORERS, Cost, Material, Pass, Scores
+from explain.evidence.scores import Numbers
+from search.evidence import Evidence, ScorerEvidence, TypicalMaps, prior_mode, recorded_evidence
+from search.prior_calibration import BLIND, PARTS, Calibration, load
+from search.probe_fine_tuning import collect_material, probe_rows
+from search.space import build_space
+from search.task import Task
+
+__all__ = ["collect_evidence", "evidence_from_material", "study_evidence"]
+
+_SHOWN_SIDE = 32  # cells of a typical map at most
+_ALIASES = {"probe": "linear_probe"}
+
+
+def study_evidence(
+    task: Task,
+    study: optuna.Study,
+    *,
+    on_note: Callable[[str], None] = lambda _: None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> Evidence | None:
+    """The evidence that the study keeps; collected now, and kept, if it has none yet (see `collect_evidence`)."""
+    if recorded_evidence(study) is None and (found := collect_evidence(task, on_note=on_note, cancelled=cancelled)):
+        study.set_user_attr("evidence", found.to_json())
+    return recorded_evidence(study)
+
+
+def collect_evidence(
+    task: Task,
+    *,
+    again: bool = False,
+    on_note: Callable[[str], None] = lambda _: None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> Evidence | None:
+    """Run the probe fine-tuning and every scorer that has its material.
+
+    Args:
+        task: images, splits, network and settings; the seed is `settings.seed`.
+        again: whether to fine-tune a second time from another seed, for `agreement_of_change`.
+        on_note: told in one line why there is no evidence.
+        cancelled: asked before every batch of the fine-tuning; True raises `TrialCancelledError`.
+
+    Returns:
+        The evidence; that of the priors which look at no image where `search.evidence` is false and they suffice. None
+        where nothing is asked for, the freeze depth is not searched, the network has no trained weights, the head is
+        not warmed up, or fewer than two classes have both training and validation images.
+    """
+    search = task.settings.search
+    if not search.evidence and search.prior == "uniform":
+        return None
+    low, high = build_space(task.settings.space, task.net).freeze_depth
+    if not task.net.pretrained:
+        on_note("No evidence: random weights have nothing to freeze.")
+        return None
+    if low == high:
+        on_note(f"No evidence: the only freeze depth is {low}.")
+        return None
+    if not search.evidence and search.prior in BLIND:
+        none = np.zeros(0, np.int64)
+        return evidence_from_material(task, _nothing_gathered(task.net.block_names), none, none)
+    if not task.settings.trainer.warmup:
+        on_note(
+            "No evidence: maps of a random head mean nothing (trainer.warmup=false); depths are left to the sampler."
+        )
+        return None
+    training, validation = probe_rows(task)
+    if len(np.unique(task.index.labels[training])) < 2:
+        on_note(
+            "No evidence: fewer than two classes have training and validation images; depths are left to the sampler."
+        )
+        return None
+    material = collect_material(task, training, validation, again=again, cancelled=cancelled)
+    return evidence_from_material(task, material, training, validation)
+
+
+def evidence_from_material(
+    task: Task,
+    material: Material,
+    training: NDArray[np.int64],
+    validation: NDArray[np.int64],
+    calibration: Calibration | None = None,
+) -> Evidence:
+    """Every scorer that has its material, and the prior that `search.prior` asks for.
+
+    Args:
+        task: network and settings.
+        material: what the shared pass left.
+        training: probe rows in training.
+        validation: probe rows in validation, in the material's order after those in training.
+        calibration: weights of the scorers; None loads those of this version.
+    """
+    calibration = calibration or load()
+    settings = task.settings
+    depths = build_space(settings.space, task.net).freeze_depth
+    blocks = task.net.block_names
+    scores: dict[str, Scores] = {}
+    s: dict[str, Numbers] = {}
+    notes: dict[str, tuple[str, ...]] = {}
+    for scorer in SCORERS.values():
+        if scorer.can_read(material):
+            table = {"table": calibration.static(len(blocks))} if scorer.name == "static" else {}
+            scores[scorer.name] = scorer(material, **table)
+            by_depth = scorer.depth_scores(scores[scorer.name])
+            s[scorer.name], notes[scorer.name] = by_depth.values, by_depth.notes
+    own = {
+        name: found.cost.seconds - sum(material.costs[part].seconds for part in SCORERS[name].needs)
+        for name, found in scores.items()
+    }
+    if parts := [name for name in PARTS if name in scores]:
+        scores["evidence"] = _combination(material, calibration.combined(s), parts, own)
+        s["evidence"] = scores["evidence"].values
+    made = {}
+    for name, found in scores.items():
+        prior = calibration.prior(name, s, settings.search.prior_floor)
+        made[name] = ScorerEvidence(
+            name=name,
+            kind=found.kind,
+            values=found.values,
+            null_mean=found.null_mean,
+            null_spread=found.null_spread,
+            z=found.z,
+            depth_scores=s[name],
+            probabilities=prior.probabilities,
+            preferred=prior_mode(prior.probabilities, *depths),
+            cost=found.cost,
+            notes=(*found.notes, *notes.get(name, ()), *prior.notes),
+        )
+    chosen = _ALIASES.get(settings.search.prior, settings.search.prior)
+    depth_count = len(blocks) + 1
+    probabilities = np.full(depth_count, 1 / depth_count) if chosen == "uniform" else made[chosen].probabilities
+    return Evidence(
+        blocks=blocks,
+        scorers=MappingProxyType(made),
+        depths=depths,
+        prior=chosen,
+        probabilities=probabilities,
+        preferred=prior_mode(probabilities, *depths),
+        cost=material.cost + Cost(sum(own.values())),
+        training_rows=training,
+        validation_rows=validation,
+        maps=_typical_maps(material, validation) if len(validation) else None,
+    )
+
+
+def _combination(material: Material, s: Numbers, parts: list[str], own: Mapping[str, float]) -> Scores:
+    """The combination as a scorer of depths without a null."""
+    needs = sorted({need for name in parts for need in SCORERS[name].needs})
+    cost = sum((material.costs[need] for need in needs), Cost(sum(own[name] for name in parts)))
+    unknown = np.full(len(s), math.nan)
+    return Scores("evidence", "depth", material.blocks, s, unknown, unknown, cost)
+
+
+def _nothing_gathered(blocks: tuple[str, ...]) -> Material:
+    """Enough for scorers that look at no image."""
+    none = torch.zeros(0)
+    return Material(
+        blocks=blocks,
+        labels=none.long(),
+        training=none.bool(),
+        method="",
+        inputs=none,
+        before=Pass((), none),
+        after=None,
+        again=None,
+        drops={},
+        gradients=None,
+        costs={},
+    )
+
+
+def _typical_maps(material: Material, validation: NDArray[np.int64]) -> TypicalMaps:
+    labels = material.labels[~material.training]
+    label = int(labels.bincount().argmax())
+    members = labels == label
+    mean, example = [], []
+    for record in material.before.records:
+        maps = record.cam[~material.training][members]
+        height, width = (min(side, _SHOWN_SIDE) for side in maps.shape[1:])
+        maps = adaptive_avg_pool2d(maps[None], (height, width))[0]
+        mean.append(_bytes(maps.mean(dim=0)))
+        example.append(_bytes(maps[0]))
+    return TypicalMaps(label, int(validation[members.numpy()][0]), tuple(mean), tuple(example))
+
+
+def _bytes(values: Tensor) -> NDArray[np.uint8]:
+    """Scaled so that the greatest value is 255."""
+    scaled = values * (255 / values.max().clamp(min=torch.finfo(values.dtype).tiny))
+    return scaled.round().clamp(0, 255).to(torch.uint8).numpy()
