@@ -1,0 +1,160 @@
+"""How each scorer of the evidence did, once the search knows which freeze depths scored well.
+
+One row a scorer: the freeze depth it would have chosen, its order of the depths, how that order agrees with the best
+validation score seen at each depth, and what its choice would have lost. Scores are of validation images, and depths
+were tried more or less often: a look at one search, not a test. Nothing here loads torch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from optuna.trial import FrozenTrial, TrialState
+from scipy.stats import kendalltau
+
+from explain.evidence.scores import Numbers
+from search.evidence import Evidence
+
+__all__ = ["ScorecardRow", "SeenDepth", "scorecard", "scorecard_metrics", "scorecard_table", "seen_depths"]
+
+
+@dataclass(frozen=True)
+class SeenDepth:
+    """What the trials of one freeze depth reached.
+
+    Attributes:
+        best: best validation score of any of them, of a trial that was stopped early the best it had reached.
+        stopped: whether the trial that reached it was stopped early, so that the depth may be better than this.
+        trials: how many there were, those whose training diverged left out.
+    """
+
+    best: float
+    stopped: bool
+    trials: int
+
+
+@dataclass(frozen=True)
+class ScorecardRow:
+    """How one scorer did.
+
+    Attributes:
+        scorer: its name.
+        used: whether `search.prior` chose it, so that it had a hand in which depths were tried.
+        chosen: freeze depth it would have chosen: the mode of its prior within the space.
+        order: depths of the space by its s(k), the best first, the deeper one of equals; depths without s(k) left out.
+        tau: Kendall's tau-b between s(k) and the best validation score, in [-1, 1]; NaN with fewer than two depths, or
+            where all are equal in one of the two.
+        p_value: of tau, two-sided, as if the scores of the depths were exchangeable; NaN as tau.
+        depths: how many depths tau is over: those that were seen and have a score s(k).
+        regret: best validation score seen minus the best seen at `chosen`, >= 0; None where `chosen` was not tried.
+        seconds: what this scorer alone would have cost.
+    """
+
+    scorer: str
+    used: bool
+    chosen: int
+    order: tuple[int, ...]
+    tau: float
+    p_value: float
+    depths: int
+    regret: float | None
+    seconds: float
+
+
+def seen_depths(trials: Sequence[FrozenTrial]) -> dict[int, SeenDepth]:
+    """Freeze depth -> what was reached there, the shallowest first.
+
+    Args:
+        trials: finished trials (complete or pruned). Those that diverged are no word on their depth and are left out.
+    """
+    scored = [t for t in trials if t.user_attrs["outcome"] != "diverged" and math.isfinite(t.user_attrs["value"])]
+    found = {}
+    for depth in sorted({int(t.params["freeze_depth"]) for t in scored}):
+        here = [t for t in scored if t.params["freeze_depth"] == depth]
+        # Of equal scores one of full length: more is known of it.
+        best = max(here, key=lambda t: (t.user_attrs["value"], t.state is TrialState.COMPLETE))
+        found[depth] = SeenDepth(float(best.user_attrs["value"]), best.state is not TrialState.COMPLETE, len(here))
+    return found
+
+
+def scorecard(evidence: Evidence, seen: Mapping[int, SeenDepth]) -> tuple[ScorecardRow, ...]:
+    """A row for each scorer, in the evidence's order.
+
+    Args:
+        evidence: of the task.
+        seen: what was reached at each freeze depth.
+    """
+    low, high = evidence.depths
+    best = max((depth.best for depth in seen.values()), default=math.nan)
+    rows = []
+    for scorer in evidence.scorers.values():
+        s = scorer.depth_scores
+        tau, p_value, depths = _agreement(s, seen)
+        chosen = seen.get(scorer.preferred)
+        rows.append(
+            ScorecardRow(
+                scorer=scorer.name,
+                used=scorer.name == evidence.prior,
+                chosen=scorer.preferred,
+                order=tuple(sorted((k for k in range(low, high + 1) if np.isfinite(s[k])), key=lambda k: (-s[k], -k))),
+                tau=tau,
+                p_value=p_value,
+                depths=depths,
+                regret=None if chosen is None else best - chosen.best,
+                seconds=scorer.cost.seconds,
+            )
+        )
+    return tuple(rows)
+
+
+def _agreement(s: Numbers, seen: Mapping[int, SeenDepth]) -> tuple[float, float, int]:
+    """Kendall's tau-b of s(k) and the best scores, its p-value, and over how many depths."""
+    known = [k for k in seen if np.isfinite(s[k])]
+    if len(known) < 2:
+        return math.nan, math.nan, len(known)
+    found = kendalltau(s[known], [seen[k].best for k in known])
+    return float(found.statistic), float(found.pvalue), len(known)
+
+
+def scorecard_table(rows: Sequence[ScorecardRow], trials: int) -> pd.DataFrame:
+    """The scorecard as it is logged, a line a scorer; what is not known is NaN.
+
+    Args:
+        rows: the scorecard.
+        trials: finished trials it was made from.
+    """
+    return pd.DataFrame(
+        [
+            {
+                "scorer": row.scorer,
+                "used": row.used,
+                "chosen_depth": row.chosen,
+                "order": " ".join(map(str, row.order)),
+                "kendall_tau": round(row.tau, 4),
+                "p_value": round(row.p_value, 4),
+                "depths": row.depths,
+                "chosen_was_tried": row.regret is not None,
+                "regret": math.nan if row.regret is None else round(row.regret, 4),
+                "seconds": round(row.seconds, 2),
+                "trials": trials,
+            }
+            for row in rows
+        ]
+    )
+
+
+def scorecard_metrics(rows: Sequence[ScorecardRow]) -> dict[str, float]:
+    """The numbers of the scorecard as metrics of a run; a tau or regret that is not known is left out."""
+    found = {}
+    for row in rows:
+        found[f"scorecard_chosen_depth/{row.scorer}"] = float(row.chosen)
+        found[f"scorecard_seconds/{row.scorer}"] = row.seconds
+        if math.isfinite(row.tau):
+            found[f"scorecard_kendall_tau/{row.scorer}"] = row.tau
+        if row.regret is not None:
+            found[f"scorecard_regret/{row.scorer}"] = row.regret
+    return found
