@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import optuna
 from optuna.trial import TrialState
 
+from search.evidence import Evidence, recorded_evidence
 from search.executor.protocol import Executor, Failed, Finished, Job, Reported
 from search.listener import StudyListener
 from search.pruner import build_promotion, build_pruner
@@ -74,6 +75,7 @@ class SearchStudy:
         self._room = waiting_room
         self._active: dict[int, _Active] = {}
         self._waiting: dict[int, _Active] = {}
+        self._evidence: Evidence | None = None
         self._steps = settings.trainer.epochs * settings.data.folds * settings.data.repeats
         study.pruner = build_pruner(settings.search)
         study.sampler = optuna.samplers.RandomSampler(0)  # everything it is asked for was drawn before
@@ -118,6 +120,7 @@ class SearchStudy:
         Raises:
             StudyStalledError: three slots in a row failed in every attempt.
         """
+        self._evidence = recorded_evidence(self.study)
         try:
             while True:
                 if not stopping():
@@ -163,8 +166,6 @@ class SearchStudy:
         attrs = {"slot": slot, "attempt": attempt}
         if earlier and len(earlier[-1].params) == len(asdict(self.space.default)):
             params = TrialParams(**earlier[-1].params)
-        elif slot == 0:
-            params = self.space.default
         else:
             params = self._draw(slot)
         self.study.enqueue_trial(asdict(params), user_attrs=attrs)
@@ -187,7 +188,15 @@ class SearchStudy:
         return Job(slot, params, slot_seed(self.settings.seed, slot), self._file(slot))
 
     def _draw(self, slot: int) -> TrialParams:
-        sampler = build_sampler(self.settings.search, self.settings.seed, slot)
+        """The default first, then the same at the depth that the prior prefers, then what the sampler says."""
+        if slot == 0:
+            return self.space.default
+        prior = self._evidence.steering if self._evidence is not None else None
+        if self._evidence is not None and prior is not None and slot == 1:
+            preferred = replace(self.space.default, freeze_depth=self._evidence.preferred)
+            if preferred != self.space.default:
+                return preferred
+        sampler = build_sampler(self.settings.search, self.settings.seed, slot, prior)
         waiting = {active.trial.number for active in self._waiting.values()}
         return self.space.suggest(shown_to_sampler(self.study, waiting, sampler).ask())
 
