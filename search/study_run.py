@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import optuna
 import pandas as pd
 
+from search.evidence import Evidence, recorded_evidence
+from search.evidence_figure import evidence_figure
 from search.figures import curves_figure, histogram_figure
 from search.progress import describe_params
+from search.scorecard import scorecard, scorecard_metrics, scorecard_table, seen_depths
 from search.settings import Settings
 from search.study_storage import finished_trials
 from search.task import Task
@@ -17,7 +21,10 @@ from search.trial_result import TrialParams
 from search.validation import flatten
 from search.winner import Winner, package_versions
 
-__all__ = ["log_outcome", "parent_run"]
+__all__ = ["EVIDENCE_FIGURE", "log_outcome", "parent_run"]
+
+EVIDENCE_FIGURE = "figures/evidence.png"
+"""Artifact of the parent run."""
 
 
 def parent_run(settings: Settings, study: optuna.Study, tracker: Tracker, task: Task, name: str) -> str:
@@ -61,7 +68,7 @@ def _counts(task: Task) -> dict[str, dict[str, int]]:
 
 
 def log_outcome(task: Task, study: optuna.Study, tracker: Tracker, parent: str, winner: Winner) -> None:
-    """Log the training curves of all trials, the winner and what the activation cache decided."""
+    """Log the training curves of all trials, the winner, how the evidence did and what the activation cache decided."""
     trials = finished_trials(study)
     curves = [
         (
@@ -79,6 +86,28 @@ def log_outcome(task: Task, study: optuna.Study, tracker: Tracker, parent: str, 
         tags={"winner": f"trial {winner.slot}: {describe_params(TrialParams(**winner.params))}"},
     )
     tracker.log_text(parent, task.cache.describe(), "activation_cache.json")
+    if (evidence := recorded_evidence(study)) is not None:
+        _log_evidence(task, study, tracker, parent, winner, evidence)
+
+
+def _log_evidence(
+    task: Task, study: optuna.Study, tracker: Tracker, parent: str, winner: Winner, evidence: Evidence
+) -> None:
+    """Log the scorecard as a table and as metrics, and the figure."""
+    trials = finished_trials(study)
+    seen = seen_depths(trials)
+    rows = scorecard(evidence, seen)
+    tracker.log(parent, scorecard_metrics(rows))
+    if rows and study.user_attrs.get("scorecard_trials") != len(trials):  # MLflow appends to a table that is there
+        tracker.log_table(parent, scorecard_table(rows, len(trials)), "scorecard.json")
+        study.set_user_attr("scorecard_trials", len(trials))
+    image, label = None, ""
+    if evidence.maps is not None:
+        image = task.inputs(np.array([evidence.maps.row]), np.zeros(1, dtype=np.int64))[0].float().cpu()
+        label = task.classes[evidence.maps.label]
+    chosen, metric = TrialParams(**winner.params).freeze_depth, task.settings.search.metric
+    figure = evidence_figure(evidence, seen, chosen, metric=metric, image=image, label=label)
+    tracker.log_figure(parent, figure, EVIDENCE_FIGURE)
 
 
 def _git_commit() -> str | None:

@@ -13,7 +13,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from search.scorecard import ScorecardRow, SeenDepth
+from search.evidence import recorded_evidence
+from search.scorecard import ScorecardRow, SeenDepth, scorecard, seen_depths
+from search.study_run import EVIDENCE_FIGURE
 from search.study_storage import finished_trials
 from search.trial_result import TrialParams
 from search.winner import Winner
@@ -25,7 +27,7 @@ _NARROW = 60  # columns at which the scorecard has room for the first four of te
 
 
 def print_trials(console: Console, study: optuna.Study, metric: str, top: int = 8) -> None:
-    """The best trials of the study as a table, complete ones first."""
+    """The best trials of the study as a table, complete ones first; then how the evidence did beside them."""
     trials = finished_trials(study)
     ranked = sorted(trials, key=lambda t: (t.state is not TrialState.COMPLETE, -(t.values or [0.0])[0]))
     table = Table(
@@ -46,6 +48,9 @@ def print_trials(console: Console, study: optuna.Study, metric: str, top: int = 
             f"{attrs['value']:.4f}", *cost, attrs["outcome"],
         )  # fmt: skip
     console.print(table)
+    if (evidence := recorded_evidence(study)) is not None and evidence.scorers:
+        seen = seen_depths(trials)
+        print_scorecard(console, scorecard(evidence, seen), seen, evidence.depths, metric)
 
 
 def print_winner(console: Console, winner: Winner) -> None:
@@ -81,11 +86,14 @@ def print_winner(console: Console, winner: Winner) -> None:
 
 def print_where(console: Console, *, root: Path, experiment: str, study: str, winner: Winner, model_name: str) -> None:
     """Where runs, model and study are, and the command that opens the UI."""
+    picture = root / "artifacts" / winner.run_id / "artifacts" / EVIDENCE_FIGURE
     console.print(
         f"Runs: experiment {experiment!r} in {root / 'mlflow.db'}, parent run {winner.run_id}.\n"
         f"Model: models:/{model_name}@challenger (version {winner.version}).\n"
         f"Study: {root / 'studies'}, {study!r}.\n"
-        f"Look at it: python -m search.ui" + ("" if root == Path("mlruns") else f" {quote(f'tracking.root={root}')}"),
+        + (f"Evidence: {picture}.\n" if picture.exists() else "")
+        + "Look at it: python -m search.ui"
+        + ("" if root == Path("mlruns") else f" {quote(f'tracking.root={root}')}"),
         highlight=False,
         soft_wrap=True,
     )

@@ -82,7 +82,7 @@ def test_the_best_of_each_depth_counts_and_stopped_ones_with_their_best_so_far()
 
 
 def test_a_row_by_hand() -> None:
-    # s of the depths seen (0, 1, 2, 4): 1, 3, 2, 4; their scores: .6, .7, .9, .8. (1, 2) and (2, 4) of six pairs disagree.
+    # s of the depths seen (0, 1, 2, 4): 1, 3, 2, 4; their scores: .6, .7, .9, .8: two of six pairs disagree.
     (row,) = scorecard(_evidence(_scorer("logme", [1, 3, 2, 9, 4], 1, 2.5), prior="logme"), SEEN)
     assert (row.scorer, row.used, row.chosen, row.depths, row.seconds) == ("logme", True, 1, 4, 2.5)
     assert row.order == (3, 4, 1, 2, 0)
