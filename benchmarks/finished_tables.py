@@ -29,6 +29,7 @@ class DepthTable:
         test: the same of the test images.
         epoch_cost: (depths,) epochs of training everything that an epoch costs.
         prefix_cost: (depths,) the same, for computing what is frozen once.
+        splits: numbers of the splits, in the order of the arrays.
     """
 
     name: str
@@ -39,6 +40,7 @@ class DepthTable:
     test: Floats
     epoch_cost: Floats
     prefix_cost: Floats
+    splits: tuple[int, ...] = ()
 
     @property
     def grid_cost(self) -> float:
@@ -59,10 +61,10 @@ def read_table(name: str) -> DepthTable:
     Raises:
         SystemExit: there is none.
     """
-    val, test, head = [], [], {}
+    val, test, head, splits = [], [], {}, []
     optimizers: tuple[str, ...] = ()
     factors: tuple[float, ...] = ()
-    for file in sorted((TABLES / name).glob("*.jsonl"), key=lambda f: int(f.stem)):
+    for file in sorted((TABLES / name).glob("[0-9]*.jsonl"), key=lambda f: int(f.stem)):
         found, *rows = [json.loads(line) for line in file.read_text().splitlines()]
         optimizers = tuple(dict.fromkeys(row["optimizer"] for row in rows))
         factors = tuple(sorted({row["factor"] for row in rows}))
@@ -79,6 +81,7 @@ def read_table(name: str) -> DepthTable:
                 curves[part][place][: len(values)] = values
         val.append(curves[0])
         test.append(curves[1])
+        splits.append(int(file.stem))
     if not val:
         raise SystemExit(f"replay: no complete table of {name}; make it with python -m benchmarks.depth_tables {name}")
     flops = np.array(head["flops"], float)
@@ -87,5 +90,5 @@ def read_table(name: str) -> DepthTable:
     scored = (head["validation"] + min(head["train"], 256)) / head["train"] / 3
     return DepthTable(
         name, len(flops), optimizers, factors, np.array(val), np.array(test),
-        suffix / total * (1 + scored), (total - suffix) / total * (5 + scored) / 3,
+        suffix / total * (1 + scored), (total - suffix) / total * (5 + scored) / 3, tuple(splits),
     )  # fmt: skip

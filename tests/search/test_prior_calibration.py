@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from explain.evidence import SCORERS
-from search.prior_calibration import PARTS, Calibration, Row, fit, load, standardised
+from search.prior_calibration import NOISE, PARTS, Calibration, Row, fit, load, standardised
 
 DEPTHS = 9
 HUMP = 0.9 - 0.05 * ((np.arange(DEPTHS) - 3) / 4) ** 2
@@ -57,7 +57,7 @@ def test_the_static_table_is_the_shape_the_tasks_share() -> None:
     table = calibration.static(DEPTHS - 1)
     assert table.sum() == pytest.approx(1.0)
     assert int(table.argmax()) == 3
-    np.testing.assert_allclose(np.log(table / table[3]), (HUMP - HUMP[3]) / 0.01, atol=1e-9)
+    np.testing.assert_allclose(np.log(table / table[3]), (HUMP - HUMP[3]) / NOISE, atol=1e-9)
     assert int(calibration.static(4).argmax()) in (1, 2), "another number of blocks reads the same relative depths"
     assert calibration.static(16).sum() == pytest.approx(1.0)
 
