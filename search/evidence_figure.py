@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +32,6 @@ _HEADER, _BEST, _ROW, _PRIOR, _FOOTER, _GAP = 0.95, 1.45, 0.36, 1.05, 0.7, 0.28
 _LARGEST_MAP = 1.3
 _CELL = 0.92  # share of a block's width that is drawn on
 _FROZEN, _TRAINED, _LINE = "#e4eef7", "#fdf0e2", "#b5341e"
-_ON_THE_LINE = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1.0}
 _SPEAKS = LinearSegmentedColormap.from_list("speaks", ["#d97b1f", "#f7f7f7", "#2f6da8"])
 _WORDS = {
     "faithful_localisation": "sees what carries the class",
@@ -112,7 +112,7 @@ def evidence_figure(
     if rows:
         _draw_rows(place, rows, top, scores)
     _draw_prior(place, evidence, chosen, top + scores + _GAP)
-    notes = ["cells: blue speaks for freezing the block, orange for training it, beside the others; number: z-score"]
+    notes = ["cells: beside their row's mean, blue speaks for freezing, orange for training; number: z against chance"]
     notes += [f"{row.name}: of freeze depths; number: the score" for row in rows if row.kind == "depth"]
     words = "; ".join(notes if any(row.kind == "block" for row in rows) else notes[1:])
     figure.text(0.5, 0.04 / total, words, ha="center", va="bottom", fontsize=6.5, color="0.35")
@@ -138,9 +138,8 @@ def _draw_title(
     elif chosen == blocks:
         title = f"All {blocks} blocks stay frozen: only the head is trained"
     else:
-        stay = "stays" if chosen == 1 else "stay"
-        trained = _named(chosen + 1, blocks)
-        title = f"{_named(1, chosen).capitalize()} {stay} frozen; {trained} and the head are trained"
+        frozen = f"{_named(1, chosen).capitalize()} {'stays' if chosen == 1 else 'stay'} frozen"
+        title = f"{frozen}; {_named(chosen + 1, blocks)} and the head are trained"
     figure.text(0.02, 1 - 0.13 / height, title, fontsize=12, weight="bold", va="top")
     reached = f"best validation {_spoken(metric)} there {seen[chosen].best:.3f}; " if chosen in seen else ""
     words = f"the prior ({evidence.prior.replace('_', ' ')}) preferred freeze depth {evidence.preferred}"
@@ -169,26 +168,24 @@ def _draw_best(place: _Place, evidence: Evidence, seen: Mapping[int, SeenDepth],
     best = np.array([seen[k].best for k in seen])
     spread = max(float(np.ptp(best)), 0.02) if len(best) else 1.0
     middle = float(best.max() + best.min()) / 2 if len(best) else 0.5
-    axes.set_ylim(middle - 0.95 * spread, middle + 0.95 * spread)
-    bottom = axes.get_ylim()[0]
-    axes.plot(list(seen), best, color="0.6", linewidth=1, zorder=1)
+    bottom, _ = axes.set_ylim(middle - 0.95 * spread, middle + 0.95 * spread)
+    axes.plot(list(seen), best, color="0.7", linewidth=0.8, zorder=1)
     tight = place.unit < 0.45
     for k in range(place.blocks + 1):
         if k not in seen:
             words = "not tried" if evidence.depths[0] <= k <= evidence.depths[1] else "not searched"
             axes.text(k, bottom, words, rotation=90, ha="center", va="bottom", fontsize=6.5, color="0.45",
-                      bbox=_ON_THE_LINE if k == chosen else None)  # fmt: skip
+                      bbox=_ground(k, chosen))  # fmt: skip
             continue
         one, colour = seen[k], _LINE if k == chosen else "#1f4e79"
         axes.plot(k, one.best, "o", markersize=7, color=colour, markerfacecolor="white" if one.stopped else colour)
         text = f"{'≥ ' if one.stopped else ''}{one.best:.{2 if tight else 3}f}"
         axes.annotate(
             text, (k, one.best), (0, 8), textcoords="offset points", ha="center", fontsize=6 if tight else 7.5,
-            weight="bold" if k == chosen else "normal", bbox=_ON_THE_LINE if k == chosen else None,
+            weight="bold" if k == chosen else "normal", bbox=_ground(k, chosen),
         )  # fmt: skip
         count = f"{one.trials}" if tight else f"{one.trials} trial{'s' * (one.trials > 1)}"
-        axes.text(k, bottom, count, ha="center", va="bottom", fontsize=6, color="0.45",
-                  bbox=_ON_THE_LINE if k == chosen else None)  # fmt: skip
+        axes.text(k, bottom, count, ha="center", va="bottom", fontsize=6, color="0.45", bbox=_ground(k, chosen))
     place.label(axes, middle, f"best {_spoken(metric)}", "on validation images, by freeze depth")
     if any(one.stopped for one in seen.values()):
         place.label(axes, middle - 0.45 * spread, "", "○ ≥: that trial was stopped early")
@@ -203,8 +200,7 @@ def _draw_blocks(
     maps = evidence.maps
     size = max(5.0, min(8.0, 105 * place.unit / max(len(name) for name in evidence.blocks)))
     for number, name in enumerate(evidence.blocks):
-        centre = number + 0.5
-        shown = _short(name, int(105 * place.unit / size))
+        centre, shown = number + 0.5, _short(name, int(105 * place.unit / size))
         axes.text(centre, 0.13, shown, ha="center", va="center", fontsize=size, parse_math=False)
         if maps is None:
             axes.add_patch(Rectangle((number + 0.04, 0.0), _CELL, height, fill=False, edgecolor="0.6"))
@@ -220,9 +216,9 @@ def _draw_blocks(
         pixels = as_pixels(image, max(1, -(-192 // max(image.shape[1:]))))
         axes.imshow(pixels, extent=(right - 2 * half, right, height, 0.28), aspect="auto", clip_on=False)
         axes.text(right, 0.13, _short(label, 22), ha="right", va="center", fontsize=8, parse_math=False)
-        place_text = "where each\nblock looks" if side < 1.05 else ""
-        axes.text(right - 2 * half - 0.08 / place.unit, (height + 0.28) / 2, place_text, ha="right", va="center",
-                  fontsize=8)  # fmt: skip
+        if side < 1.05:
+            x, y = right - 2 * half - 0.08 / place.unit, (height + 0.28) / 2
+            axes.text(x, y, "where each\nblock looks", ha="right", va="center", fontsize=8)
     else:
         place.label(axes, (height + 0.28) / 2, "where each block looks")
     axes.set_xlim(-0.5, place.blocks + 0.5)
@@ -261,21 +257,27 @@ def _draw_prior(place: _Place, evidence: Evidence, chosen: int, top: float) -> N
     axes = place.panel(top, _PRIOR)
     low, high = evidence.depths
     inside = evidence.probabilities[low : high + 1] / evidence.probabilities[low : high + 1].sum()
-    axes.set_ylim(0, 1.22 * inside.max())
+    axes.set_ylim(0, 1.25 * inside.max())
     for k, probability in enumerate(inside, start=low):
         steers = k == evidence.preferred and evidence.steering is not None
         axes.bar(k, probability, 0.6, color="#1f4e79" if steers else "#8fa3b8", zorder=2)
         axes.annotate(
-            f"{probability:.0%}" if place.unit >= 0.4 else f"{100 * probability:.0f}", (k, probability), (0, 2),
+            f"{probability:.0%}" if place.unit >= 0.4 else f"{100 * probability:.0f}", (k, probability), (0, 3.5),
             textcoords="offset points", ha="center", fontsize=7.5, zorder=3, weight="bold" if steers else "normal",
-            bbox=_ON_THE_LINE if k == chosen else None,
+            bbox=_ground(k, chosen),
         )  # fmt: skip
     axes.axhline(0, color="0.4", linewidth=0.8)
-    axes.plot([low - 0.45, high + 0.45], [1 / len(inside)] * 2, ":", color="0.35", linewidth=0.9, zorder=3)
+    axes.plot([low - 0.45, high + 0.45], [1 / len(inside)] * 2, ":", color="0.35", linewidth=0.9, zorder=2.5)
     axes.set_xticks(range(place.blocks + 1))
     axes.tick_params(axis="x", length=0, labelsize=8.5, pad=2)
     axes.set_xlabel("freeze depth: how many leading blocks stay frozen", fontsize=8.5)
     place.label(axes, 0.55 * inside.max(), "prior over freeze depths", "where early trials look; dotted: no preference")
+
+
+def _ground(k: int, chosen: int) -> dict[str, Any]:
+    """What text at freeze depth k stands on, so that no line runs through it."""
+    colour = "white" if k == chosen else _FROZEN if k < chosen else _TRAINED
+    return {"facecolor": colour, "edgecolor": "none", "alpha": 0.85, "pad": 0.6}
 
 
 def _named(first: int, last: int) -> str:

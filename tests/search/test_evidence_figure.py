@@ -132,7 +132,7 @@ def test_without_maps_scores_and_results_there_are_blocks_and_a_prior() -> None:
     assert not any(axes.images for axes in figure.axes)
     texts = _texts(figure)
     assert {"blocks", "stage1", "stage3"} <= set(texts) and texts.count("not tried") == 4
-    assert "deepest" not in texts and not any("z-score" in text for text in texts)
+    assert "deepest" not in texts and not any("against chance" in text for text in texts)
     assert "the prior (deepest) preferred freeze depth 3" in texts
     _pixels(figure)
 

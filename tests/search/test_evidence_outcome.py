@@ -1,0 +1,60 @@
+"""What a search leaves of its evidence when it ends: a table on the page and in MLflow, metrics, a picture."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from mlflow import MlflowClient
+
+from search.tracking import tracking_uri
+
+TITLE = "What the evidence would have chosen"
+
+
+def _parent(root: Path, outcome: str) -> Any:
+    (run_id,) = re.findall(r"parent run (\w+)\.", outcome)
+    return MlflowClient(tracking_uri(root)).get_run(run_id)
+
+
+def _table(root: Path, run_id: str) -> dict[str, list[Any]]:
+    table = json.loads((root / "artifacts" / run_id / "artifacts" / "scorecard.json").read_text())
+    return {name: [row[place] for row in table["data"]] for place, name in enumerate(table["columns"])}
+
+
+def test_the_scorecard_is_printed_and_logged_once_a_state_of_the_study(
+    finished: SimpleNamespace, run_search_warm: Any
+) -> None:
+    text = finished.outcome.out
+    assert text.index("finished trials") < text.index(TITLE) < text.index("Winner: trial")
+    run = _parent(finished.root, text)
+    again = run_search_warm(*finished.arguments)  # the study is complete: nothing is trained, all is printed anew
+    assert again.code == 0 and TITLE in again.out
+    table = _table(finished.root, run.info.run_id)
+    assert len(set(table["scorer"])) == len(table["scorer"]) > 5
+    assert set(table["trials"]) == {4}
+    for name, chosen, tau in zip(table["scorer"], table["chosen_depth"], table["kendall_tau"], strict=True):
+        assert run.data.metrics[f"scorecard_chosen_depth/{name}"] == chosen
+        assert (f"scorecard_kendall_tau/{name}" in run.data.metrics) == (tau is not None)
+
+
+def test_the_picture_lies_where_the_last_lines_say(finished: SimpleNamespace) -> None:
+    (place,) = re.findall(r"^Evidence: (.+\.png)\.$", finished.outcome.out, re.MULTILINE)
+    run = _parent(finished.root, finished.outcome.out)
+    assert place == str(finished.root / "artifacts" / run.info.run_id / "artifacts" / "figures" / "evidence.png")
+    assert Path(place).read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_evidence_there_is_neither(tiny: tuple[str, ...], tracking_root: Path, run_search_warm: Any) -> None:
+    outcome = run_search_warm(
+        *tiny, "search.study=no evidence", "search.trials=1", "search.prior=uniform", "search.evidence=false"
+    )
+    assert outcome.code == 0, outcome.err
+    assert TITLE not in outcome.out and "evidence.png" not in outcome.out
+    run = _parent(tracking_root, outcome.out)
+    assert not any(name.startswith("scorecard") for name in run.data.metrics)
+    folder = tracking_root / "artifacts" / run.info.run_id / "artifacts"
+    assert not (folder / "scorecard.json").exists() and not (folder / "figures" / "evidence.png").exists()
