@@ -86,7 +86,7 @@ def test_the_parent_run_is_complete(finished: SimpleNamespace, client: MlflowCli
         artifact.path for folder in ("figures", "test") for artifact in client.list_artifacts(run.info.run_id, folder)
     }
     assert names == {
-        "figures/classes.png", "figures/training_curves.png", "figures/confusion.png",
+        "figures/classes.png", "figures/training_curves.png", "figures/confusion.png", "figures/evidence.png",
         "test/per_class.json", "test/confusion.json",
     }  # fmt: skip
 
