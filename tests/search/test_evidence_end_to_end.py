@@ -35,7 +35,7 @@ def kept(root: Path, name: str) -> Evidence:
 def test_evidence_is_collected_logged_and_steers(tiny, tracking_root, run_search) -> None:  # type: ignore[no-untyped-def]
     outcome = run_search(*tiny, "search.study=ev", "search.prior=evidence", "search.trials=3")
     assert outcome.code == 0, outcome.err
-    assert "Evidence: " in outcome.out and "Prior over freeze depths 0..8: evidence" in outcome.out
+    assert " scorers." in outcome.out and "Prior over freeze depths 0..8: evidence" in outcome.out
     evidence = kept(tracking_root, "ev")
     expected = {name for name in SCORERS if name != "agreement_of_change"} | {"evidence"}
     assert set(evidence.scorers) == expected
@@ -67,7 +67,7 @@ def test_a_continued_study_keeps_its_evidence(tiny, tracking_root, run_search) -
     first = kept(tracking_root, "ev2")
     outcome = run_search(*arguments, "search.trials=3")
     assert outcome.code == 0, outcome.err
-    assert "Evidence: " not in outcome.out
+    assert " scorers." not in outcome.out, "nothing is collected twice"
     assert kept(tracking_root, "ev2").to_json() == first.to_json()
     assert first.prior == "linear_probe"
 
