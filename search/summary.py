@@ -91,7 +91,7 @@ def print_where(console: Console, *, root: Path, experiment: str, study: str, wi
         f"Runs: experiment {experiment!r} in {root / 'mlflow.db'}, parent run {winner.run_id}.\n"
         f"Model: models:/{model_name}@challenger (version {winner.version}).\n"
         f"Study: {root / 'studies'}, {study!r}.\n"
-        + (f"Evidence: {picture}.\n" if picture.exists() else "")
+        + (f"Picture of the evidence: {picture}.\n" if picture.exists() else "")
         + "Look at it: python -m search.ui"
         + ("" if root == Path("mlruns") else f" {quote(f'tracking.root={root}')}"),
         highlight=False,

@@ -40,8 +40,10 @@ def test_what_is_printed(finished: SimpleNamespace) -> None:
     assert lines[0] == "Images: 36 in 3 classes; 24 train, 6 validation, 6 test."
     assert lines[1] == "Network: efficientnet_lite0, pre-trained weights, 8 blocks on cpu."
     assert lines[2] == "Study: tiny, 4 trials."
-    assert [line.split()[:2] for line in lines[3:7]] == [["trial", str(slot)] for slot in range(4)]
-    assert lines[3].split()[2:5] == ["momentum", "lr=0.01", "freeze=4"]  # the default
+    assert lines[3].startswith("Evidence: ") and lines[4].startswith("Prior over freeze depths 0..8: ")
+    trials = [line for line in lines[5:] if line.startswith("trial ")]
+    assert {line.split()[1] for line in trials} == {"0", "1", "2", "3"}
+    assert trials[0].split()[1:5] == ["0", "momentum", "lr=0.01", "freeze=4"]  # the default
     text = finished.outcome.out
     assert "Test scores on 6 images, read once" in text
     assert f"Look at it: python -m search.ui tracking.root={finished.root}" in text

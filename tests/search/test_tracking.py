@@ -90,7 +90,7 @@ def test_metrics_of_an_epoch_are_one_batch_and_infinite_ones_are_left_out(
 def test_a_run_is_closed_as_said(tracker: Tracker, client: MlflowClient, parent: str, status: str) -> None:
     tracker.finish(parent, status)
     assert client.get_run(parent).info.status == status
-    tracker.resume_parent(parent)
+    tracker.resume(parent)
     assert client.get_run(parent).info.status == "RUNNING"
     tracker.finish(parent, "FINISHED")
 
