@@ -3,12 +3,17 @@
 A trial that reaches a rung waits there and its worker takes up something else. It goes on once it is among the best
 1/factor of all that have reached the rung (asynchronous successive halving: Li et al. 2020, arXiv 1810.05934,
 algorithm 2). So nobody runs on merely for having come first, when there was nothing to compare it with.
+
+Evidence may trust a freeze depth more or less (`search.trust`): a trial at depth k goes on when it is among the best
+trust(k)/factor. Patience: from the first rung, a trial that is trusted more than others goes on with the better half.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from search.trust import Trust
 
 __all__ = ["PromotionRule", "Standing", "rungs"]
 
@@ -52,12 +57,15 @@ class PromotionRule:
         factor: one in this many goes on, > 1.
         early: the last epoch at which like is compared with like; 0 compares all with all at every rung.
         reach: blocks.
+        trust: by freeze depth, of every depth that trials may have; None trusts all alike.
     """
 
-    def __init__(self, at: Sequence[int], factor: float, *, early: int = 2, reach: int = 1) -> None:
+    def __init__(
+        self, at: Sequence[int], factor: float, *, early: int = 2, reach: int = 1, trust: Trust | None = None
+    ) -> None:
         if factor <= 1:
             raise ValueError(f"factor must be greater than 1, got {factor}")
-        self.at, self.factor = tuple(at), factor
+        self.at, self.factor, self.trust = tuple(at), factor, trust
         self._early, self._reach = early, reach
 
     def next(self, trials: Sequence[Standing], *, closing: bool = False) -> int | None:
@@ -77,12 +85,18 @@ class PromotionRule:
         return None
 
     def passes(self, trial: Standing, trials: Sequence[Standing], *, closing: bool = False) -> bool:
-        """Whether a trial at a rung is among the best 1/factor of those that have reached it; see `next`."""
+        """Whether a trial at a rung is among the best trust/factor of those that have reached it; see `next`."""
         ahead, peers = self._rank(trial, trials)
-        if ahead < int(peers / self.factor):
+        if ahead < self._places(trial, peers):
             return True
         rung = trial.epoch
         return closing and trial is min((t for t in trials if rung in t.scores), key=lambda t: _order(t, rung))
+
+    def owes_to_trust(self, trial: Standing, trials: Sequence[Standing], *, closing: bool = False) -> bool:
+        """Whether a trial passes that would not, or not yet, if all freeze depths were trusted alike."""
+        plain = PromotionRule(self.at, self.factor, early=self._early, reach=self._reach)
+        passes = self.passes(trial, trials, closing=closing)
+        return self.trust is not None and passes and not plain.passes(trial, trials, closing=closing)
 
     def may_pass(self, trial: Standing, trials: Sequence[Standing], most: int) -> bool:
         """Whether it still can be, however good or poor those are that have not come so far.
@@ -94,13 +108,17 @@ class PromotionRule:
         """
         ahead, peers = self._rank(trial, trials)
         to_come = most - sum(trial.epoch in t.scores for t in trials)
-        return ahead == 0 or ahead < int((peers + max(to_come, 0)) / self.factor)
+        return ahead == 0 or ahead < self._places(trial, peers + max(to_come, 0))
 
     def reason(self, trial: Standing, trials: Sequence[Standing]) -> str:
         """One line for people."""
         ahead, peers = self._rank(trial, trials)
         which = "trials of similar freeze depth" if trial.epoch <= self._early else "trials"
-        return f"halving rule at epoch {trial.epoch}: {ahead} of {peers - 1} other {which} are ahead"
+        line = f"halving rule at epoch {trial.epoch}: {ahead} of {peers - 1} other {which} are ahead"
+        if self.trust is None:
+            return line
+        why = self.trust.reasons[trial.freeze_depth] or "no evidence of its blocks"
+        return f"{line}; trusted {self.trust.values[trial.freeze_depth]:.2f} times ({why})"
 
     def expected_epochs(self, trials: int, epochs: int) -> float:
         """About how many epochs so many trials will take together: each rung lets 1/factor of them on."""
@@ -109,6 +127,18 @@ class PromotionRule:
             total += max(trials / self.factor**rung, 1) * (end - start)
             start = end
         return total
+
+    def _places(self, trial: Standing, peers: int) -> int:
+        """How many of so many go on if they are like this trial; never falls as `peers` rises."""
+        plain = int(peers / self.factor)
+        if self.trust is None:
+            return plain
+        trust = self.trust.values[trial.freeze_depth]
+        share = int(peers * trust / self.factor)
+        if trust > 1 and trial.epoch == self.at[0]:
+            share = max(share, peers // 2)
+        # The best of its peers goes on where it would without trust, and the last of them never does.
+        return min(max(share, min(plain, 1)), peers - 1)
 
     def _rank(self, trial: Standing, trials: Sequence[Standing]) -> tuple[int, int]:
         """How many are ahead of it at its rung, and how many it is compared with, itself included."""

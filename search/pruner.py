@@ -6,6 +6,7 @@ from optuna.pruners import BasePruner, MedianPruner, NopPruner
 
 from search.promotion import PromotionRule, rungs
 from search.settings import SearchSettings
+from search.trust import Trust
 
 __all__ = ["build_promotion", "build_pruner", "expected_epochs"]
 
@@ -19,9 +20,17 @@ def build_pruner(settings: SearchSettings) -> BasePruner:
     )
 
 
-def build_promotion(settings: SearchSettings, steps: int) -> PromotionRule | None:
-    """The rule by which trials of so many steps wait for each other; None where they do not."""
-    return PromotionRule(rungs(steps), settings.halving_factor) if settings.pruner == "halving" else None
+def build_promotion(settings: SearchSettings, steps: int, trust: Trust | None = None) -> PromotionRule | None:
+    """The rule by which trials of so many steps wait for each other; None where they do not.
+
+    Args:
+        settings: which rule, and its factor.
+        steps: of a trial that runs its full length.
+        trust: by freeze depth; None trusts all alike.
+    """
+    if settings.pruner != "halving":
+        return None
+    return PromotionRule(rungs(steps), settings.halving_factor, trust=trust)
 
 
 def expected_epochs(settings: SearchSettings, steps: int, trials: int) -> float:

@@ -193,6 +193,12 @@ class SearchSettings:
         2, "epochs every trial is given before the median rule may stop it", unit="epochs", low=1
     )
     halving_factor: int = setting(3, "one in this many trials goes on at each rung (halving rule)", low=2, high=16)
+    trust: str = setting(
+        "none",
+        "whether evidence by block decides how long a trial is trusted (halving rule): evidence multiplies the share "
+        "that goes on from a rung by a number in [1/2, 2] for each freeze depth; see docs/evidence.md",
+        choices=("none", "evidence"),
+    )
     max_attempts: int = setting(3, "how often a trial lost to a crash is tried in all", low=1, high=10, identity=False)
     fresh: bool = setting(False, "forget an earlier study of the same name and start anew", identity=False)
     refit: bool = setting(True, "whether the winner is trained again on training and validation images together")

@@ -176,6 +176,12 @@ def _check_rules(settings: Settings) -> None:
         raise InputError(f"data.repeats needs data.folds of 2 or more, got repeats={data.repeats} with folds=1")
     if data.folds > 1 and not search.refit:
         raise InputError("search.refit=false needs data.folds=1: with folds there is no single trained winner")
+    if search.trust == "evidence" and (search.pruner != "halving" or not search.evidence):
+        evidence = str(search.evidence).lower()
+        raise InputError(
+            "search.trust=evidence needs search.pruner=halving and search.evidence=true, "
+            f"got search.pruner={search.pruner} and search.evidence={evidence}"
+        )
     if (settings.executor.workers or 1) > 1 and settings.executor.name == "inline":
         raise InputError(f"executor.workers={settings.executor.workers} needs executor=local, got executor=inline")
     if space.default_optimizer not in space.optimizers:

@@ -1,0 +1,134 @@
+"""How long a trial of a given freeze depth is trusted: what the evidence says of the two blocks its cut lies between.
+
+Fixed before any result was seen. At depth k, block k is the last frozen one and block k+1 the first thawed one
+(blocks 1..L). Two scorers speak about a block, both positive = freeze it:
+
+- E2, `cam_stability`: training changes its maps little, so it may as well stay frozen, which is cheaper;
+- E3, `train_validation_disagreement`: its maps on training and validation images part ways, so training it over-fits.
+
+Each score is read above its own null, and then centred and scaled over the L blocks, since a significance null is not
+an indifference point:
+
+    x_b = value_b - null mean_b,   c_b = (x_b - mean of x) / standard deviation of x,
+    g_b = mean of the c_b of E2 and E3 that are known,
+    log2 trust(k) = clip(mean of (+g_k, -g_(k+1)), -1, 1).
+
+A first thawed block that changes little or over-fits lowers trust: a deeper, cheaper freeze would do. A last frozen
+block that training would change much, and that does not over-fit, lowers it as well: a shallower one would gain. Where
+it is the other way round, trust rises. Depth 0 has only the second term, depth L only the first; a block of which
+nothing is known leaves its term out; without either, trust is 1. Nothing here loads torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search.evidence import Evidence
+
+__all__ = ["LEAST_TRUST", "MOST_TRUST", "Trust", "above_null", "trust_from_evidence", "trust_from_scores"]
+
+LEAST_TRUST, MOST_TRUST = 0.5, 2.0
+
+_SAYS = {
+    "cam_stability": ("maps change little when trained", "maps change much when trained"),
+    "train_validation_disagreement": ("training over-fits it", "training does not over-fit it"),
+}
+
+Numbers = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Trust:
+    """Trust by freeze depth.
+
+    Attributes:
+        values: for each freeze depth 0..L, in [1/2, 2]; 1 trusts neither more nor less.
+        reasons: why, for each of them; empty where nothing is known.
+    """
+
+    values: tuple[float, ...]
+    reasons: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        for value in self.values:
+            if not LEAST_TRUST <= value <= MOST_TRUST:
+                raise ValueError(f"trust must be in [{LEAST_TRUST:g}, {MOST_TRUST:g}], got {value}")
+        if len(self.values) != len(self.reasons):
+            raise ValueError(f"trust needs a reason for each of {len(self.values)} depths, got {len(self.reasons)}")
+
+    def describe(self) -> str:
+        """All depths in one line."""
+        shown = " ".join(f"{value:.2f}" for value in self.values)
+        return f"Trust in freeze depths 0..{len(self.values) - 1}: {shown} times the share that goes on from a rung."
+
+
+def above_null(evidence: Evidence) -> dict[str, Numbers]:
+    """Score minus its null's mean by block, (L,), of E2 and E3; NaN where unknown or where a scorer is missing."""
+    unknown = np.full(len(evidence.blocks), np.nan)
+    return {
+        name: evidence.scorers[name].values - evidence.scorers[name].null_mean if name in evidence.scorers else unknown
+        for name in _SAYS
+    }
+
+
+def trust_from_evidence(evidence: Evidence) -> Trust | None:
+    """Trust by freeze depth; None where the evidence says nothing of E2 and E3 in any block."""
+    scores = above_null(evidence)
+    if not any(np.isfinite(x).any() for x in scores.values()):
+        return None
+    return trust_from_scores(scores, evidence.blocks)
+
+
+def trust_from_scores(scores: dict[str, Numbers], blocks: tuple[str, ...]) -> Trust:
+    """The formula above.
+
+    Args:
+        scores: by scorer (`cam_stability`, `train_validation_disagreement`), above its null, (L,) each, NaN = unknown.
+        blocks: names of the L blocks.
+    """
+    centred = {name: _centred(x) for name, x in scores.items()}
+    votes = [_mean([c[b] for c in centred.values()]) for b in range(len(blocks))]
+    values, reasons = [], []
+    for depth in range(len(blocks) + 1):
+        terms, said = [], []
+        if depth < len(blocks):
+            terms.append(-votes[depth])
+            said.append(_say("first thawed", depth, blocks, scores))
+        if depth > 0:
+            terms.append(votes[depth - 1])
+            said.append(_say("last frozen", depth - 1, blocks, scores))
+        mean = _mean(terms)
+        values.append(1.0 if np.isnan(mean) else float(2.0 ** np.clip(mean, -1, 1)))
+        reasons.append("; ".join(text for text in said if text))
+    return Trust(tuple(values), tuple(reasons))
+
+
+def _centred(x: Numbers) -> Numbers:
+    """In standard deviations from the mean of the known blocks; 0 where they do not differ, NaN where unknown."""
+    known = np.isfinite(x)
+    if not known.any():
+        return np.full(len(x), np.nan)
+    off = np.where(known, x, np.nan) - x[known].mean()
+    spread = float(off[known].std())
+    if spread <= 1e-12 * max(1.0, float(np.abs(x[known]).max())):
+        return np.where(known, 0.0, np.nan)
+    return np.asarray(off / spread, dtype=np.float64)
+
+
+def _mean(values: list[float]) -> float:
+    known = [value for value in values if np.isfinite(value)]
+    return float(np.mean(known)) if known else float("nan")
+
+
+def _say(part: str, block: int, blocks: tuple[str, ...], scores: dict[str, Numbers]) -> str:
+    """One block in words: each score above its null beside the mean over the blocks."""
+    words = []
+    for name, x in scores.items():
+        if np.isfinite(x[block]):
+            mean = float(x[np.isfinite(x)].mean())
+            high, low = _SAYS[name]
+            words.append(f"{high if x[block] > mean else low}, {x[block]:.2f} against {mean:.2f}")
+    return f"{part} {blocks[block]}: {', '.join(words)}" if words else ""
