@@ -37,6 +37,7 @@ from search.summary import print_trials, print_where, print_winner
 from search.task import Task, build_task, choose_device
 from search.tracking import Tracker
 from search.trial_result import TrialCancelledError
+from search.trust import describe_trust
 from search.winner import Winner, choose_winner, crown_winner, recorded_winner
 
 __all__ = ["InterruptedSearchError", "SearchOutcome", "run_search"]
@@ -202,6 +203,10 @@ def _evidence(
         return
     with console.status("Collecting evidence by block"):
         found = study_evidence(task, study, on_note=partial(console.print, highlight=False), cancelled=stopping)
+    if task.settings.search.trust == "evidence":
+        line = describe_trust(found)
+        tracker.log(parent, {}, tags={"trust": line})
+        console.print(line, highlight=False)
     if found is None:
         return
     tracker.log_text(parent, json.dumps(found.to_json(), indent=1), "evidence.json")

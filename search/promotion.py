@@ -110,6 +110,10 @@ class PromotionRule:
         to_come = most - sum(trial.epoch in t.scores for t in trials)
         return ahead == 0 or ahead < self._places(trial, peers + max(to_come, 0))
 
+    def hopeless(self, trials: Sequence[Standing], most: int) -> list[Standing]:
+        """Those that wait for what can no longer happen; see `may_pass`."""
+        return [t for t in trials if t.waiting and not self.may_pass(t, trials, most)]
+
     def reason(self, trial: Standing, trials: Sequence[Standing]) -> str:
         """One line for people."""
         ahead, peers = self._rank(trial, trials)

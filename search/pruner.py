@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from optuna.pruners import BasePruner, MedianPruner, NopPruner
 
+from search.evidence import Evidence
 from search.promotion import PromotionRule, rungs
 from search.settings import SearchSettings
-from search.trust import Trust
+from search.trust import trust_from_evidence
 
 __all__ = ["build_promotion", "build_pruner", "expected_epochs"]
 
@@ -20,16 +21,17 @@ def build_pruner(settings: SearchSettings) -> BasePruner:
     )
 
 
-def build_promotion(settings: SearchSettings, steps: int, trust: Trust | None = None) -> PromotionRule | None:
+def build_promotion(settings: SearchSettings, steps: int, evidence: Evidence | None = None) -> PromotionRule | None:
     """The rule by which trials of so many steps wait for each other; None where they do not.
 
     Args:
-        settings: which rule, and its factor.
+        settings: which rule, its factor, and whether evidence decides how long a trial is trusted.
         steps: of a trial that runs its full length.
-        trust: by freeze depth; None trusts all alike.
+        evidence: of the study; None trusts all freeze depths alike.
     """
     if settings.pruner != "halving":
         return None
+    trust = trust_from_evidence(evidence) if evidence is not None and settings.trust == "evidence" else None
     return PromotionRule(rungs(steps), settings.halving_factor, trust=trust)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import optuna
@@ -18,7 +18,9 @@ from optuna.trial import TrialState
 from search.evidence import Evidence, recorded_evidence
 from search.executor.protocol import Executor, Failed, Finished, Job, Reported
 from search.listener import StudyListener
+from search.promotion import Standing
 from search.pruner import build_promotion, build_pruner
+from search.running_trial import RunningTrial
 from search.sampler import build_sampler, slot_seed
 from search.settings import Settings
 from search.slots import attempts, next_slot, standings
@@ -30,16 +32,6 @@ from search.trial_result import EpochReport, TrialParams, TrialResult, Verdict
 __all__ = ["SearchStudy"]
 
 _POLL_SECONDS = 0.2
-
-
-@dataclass
-class _Active:
-    trial: optuna.Trial
-    run_id: str
-    attempt: int
-    params: TrialParams
-    reason: str = ""
-    waited: bool = False
 
 
 class SearchStudy:
@@ -73,8 +65,8 @@ class SearchStudy:
         self._parent = parent
         self._listener = listener
         self._room = waiting_room
-        self._active: dict[int, _Active] = {}
-        self._waiting: dict[int, _Active] = {}
+        self._active: dict[int, RunningTrial] = {}
+        self._waiting: dict[int, RunningTrial] = {}
         self._evidence: Evidence | None = None
         self._steps = settings.trainer.epochs * settings.data.folds * settings.data.repeats
         study.pruner = build_pruner(settings.search)
@@ -102,12 +94,9 @@ class SearchStudy:
                 self._tracker.kill(run_id)
         self._tracker.kill_open_runs(self._parent)
         for frozen in waiting:
-            slot, run_id = int(frozen.user_attrs["slot"]), str(frozen.user_attrs["run_id"])
-            trial = optuna.Trial(self.study, frozen._trial_id)
-            params = TrialParams(**frozen.params)
-            attempt = int(frozen.user_attrs["attempt"])
-            self._waiting[slot] = _Active(trial, run_id, attempt, params, waited=True)
-            self._tracker.resume(run_id, {"status": "waiting", "reason": ""})
+            again = RunningTrial.taken_up(self.study, frozen)
+            self._waiting[int(frozen.user_attrs["slot"])] = again
+            self._tracker.resume(again.run_id, {"status": "waiting", "reason": ""})
         return len(lost)
 
     def run(self, executor: Executor, stopping: Callable[[], bool] = lambda: False) -> None:
@@ -121,6 +110,7 @@ class SearchStudy:
             StudyStalledError: three slots in a row failed in every attempt.
         """
         self._evidence = recorded_evidence(self.study)
+        self._promotion = build_promotion(self.settings.search, self._steps, self._evidence)
         try:
             while True:
                 if not stopping():
@@ -158,34 +148,26 @@ class SearchStudy:
             return None
         all_ = standings(self.study, self._waiting)
         interrupted = (s.slot for s in all_ if s.waiting and s.epoch not in self._promotion.at)
-        return next(interrupted, self._promotion.next(all_, closing=closing))
+        if (slot := next(interrupted, None)) is not None:
+            return slot
+        if (slot := self._promotion.next(all_, closing=closing)) is not None:
+            self._note_trust(slot, self._waiting[slot], all_, closing=closing)
+        return slot
 
     def _ask(self, slot: int) -> Job:
         earlier = attempts(self.study).get(slot, [])
         attempt = len(earlier)
-        attrs = {"slot": slot, "attempt": attempt}
         if earlier and len(earlier[-1].params) == len(asdict(self.space.default)):
             params = TrialParams(**earlier[-1].params)
         else:
             params = self._draw(slot)
-        self.study.enqueue_trial(asdict(params), user_attrs=attrs)
+        self.study.enqueue_trial(asdict(params), user_attrs={"slot": slot, "attempt": attempt})
         trial = self.study.ask()
-        for name, value in attrs.items():
-            trial.set_user_attr(name, value)
         self.space.suggest(trial)  # what was enqueued
-        run_id = self._tracker.start_trial(
-            self._parent,
-            f"t{slot:02d} {params.optimizer} lr={params.learning_rate:.2g} freeze={params.freeze_depth}",
-            {**asdict(params), "learning_rate": params.learning_rate, "seed": slot_seed(self.settings.seed, slot)},
-            {
-                "slot": slot, "attempt": attempt, "optuna_trial": trial.number, "optimizer": params.optimizer,
-                "freeze_depth": params.freeze_depth, "status": "running",
-            },
-        )  # fmt: skip
-        trial.set_user_attr("run_id", run_id)
-        self._active[slot] = _Active(trial, run_id, attempt, params)
+        seed = slot_seed(self.settings.seed, slot)
+        self._active[slot] = RunningTrial.started(trial, params, slot, attempt, seed, self._tracker, self._parent)
         self._listener.trial_started(slot, params, attempt)
-        return Job(slot, params, slot_seed(self.settings.seed, slot), self._file(slot))
+        return Job(slot, params, seed, self._file(slot))
 
     def _draw(self, slot: int) -> TrialParams:
         """The default first, then the same at the depth that the prior prefers, then what the sampler says."""
@@ -223,7 +205,9 @@ class SearchStudy:
                 return "train"
             all_ = standings(self.study, {*self._waiting, slot})
             own = next(s for s in all_ if s.slot == slot)
-            if self._promotion.passes(own, all_, closing=self._next_slot() is None):
+            closing = self._next_slot() is None
+            if self._promotion.passes(own, all_, closing=closing):
+                self._note_trust(slot, active, all_, closing=closing)
                 return "train"
             if not self._promotion.may_pass(own, all_, self.settings.search.trials):
                 active.reason = self._promotion.reason(own, all_)
@@ -234,33 +218,30 @@ class SearchStudy:
             return "stop"
         return "train"
 
+    def _note_trust(self, slot: int, active: RunningTrial, all_: list[Standing], *, closing: bool) -> None:
+        """Say of a trial that goes on that it does so because of its trust, where it does."""
+        own = next(s for s in all_ if s.slot == slot)
+        if self._promotion is not None and self._promotion.owes_to_trust(own, all_, closing=closing):
+            line = f"goes on: {self._promotion.reason(own, all_)}"
+            active.keep({"trusted": line})
+            self._tracker.log(active.run_id, {}, tags={"trusted": line})
+
     def _finish(self, slot: int, result: TrialResult) -> None:
         active = self._active.pop(slot)
-        trial = active.trial
-        waits = result.stopped == "waiting"
-        summary = {
-            "value": result.value,
-            "best_epoch": result.best_epoch,
-            "epochs": len(result.curve),
-            "seconds": result.seconds,
-            "epoch_equivalents": result.epoch_equivalents,
-            "micro_batch": result.micro_batch,
-            "threads": result.threads,
-        }
+        summary = result.summary()
         reason = active.reason
         if result.stopped == "diverged":
             reason = f"training loss was not finite in epoch {len(result.curve)}"
         outcome = result.stopped or "complete"
-        for name, value in {**summary, "outcome": outcome, "reason": reason}.items():
-            trial.set_user_attr(name, value)
+        active.keep({**summary, "outcome": outcome, "reason": reason})
         self._tracker.log(
             active.run_id,
             {**summary, **{f"final_{n}": v for n, v in result.metrics.items()}},
             step=len(result.curve),
             tags={"status": outcome, "reason": reason},
         )
-        if waits:
-            trial.set_user_attr("waiting", True)
+        if outcome == "waiting":
+            active.keep({"waiting": True})
             active.waited = True
             self._waiting[slot] = active
             self._listener.trial_waits(slot, result.value)
@@ -268,7 +249,7 @@ class SearchStudy:
             self._close(slot, active, outcome, result.value)
         self._drop_hopeless()
 
-    def _close(self, slot: int, active: _Active, outcome: str, value: float) -> None:
+    def _close(self, slot: int, active: RunningTrial, outcome: str, value: float) -> None:
         self._tracker.finish(active.run_id, "FINISHED")
         if outcome == "complete":
             self.study.tell(active.trial, value)
@@ -280,18 +261,16 @@ class SearchStudy:
 
     def _drop_hopeless(self) -> None:
         """Prune the trials that wait for what can no longer happen."""
-        if self._promotion is None or not self._waiting:
+        if self._promotion is None:
             return
         all_ = standings(self.study, self._waiting)
-        for own in all_:
-            if own.waiting and not self._promotion.may_pass(own, all_, self.settings.search.trials):
-                self._drop([own.slot], self._promotion.reason(own, all_))
+        for own in self._promotion.hopeless(all_, self.settings.search.trials):
+            self._drop([own.slot], self._promotion.reason(own, all_))
 
     def _drop(self, slots: list[int], reason: str) -> None:
         for slot in slots:
             active = self._waiting.pop(slot)
-            for name, value in {"outcome": "pruned", "reason": reason}.items():
-                active.trial.set_user_attr(name, value)
+            active.keep({"outcome": "pruned", "reason": reason})
             self._tracker.log(active.run_id, {}, tags={"status": "pruned", "reason": reason})
             self._close(slot, active, "pruned", float(active.trial.user_attrs["value"]))
         if self._room is not None and self._room.is_dir() and not self._active and not self._waiting:

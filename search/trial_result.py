@@ -82,6 +82,18 @@ class TrialResult:
     micro_batch: int = 0
     threads: int = 0
 
+    def summary(self) -> dict[str, float]:
+        """Its numbers but for the curve and the metrics, by name."""
+        return {
+            "value": self.value,
+            "best_epoch": self.best_epoch,
+            "epochs": len(self.curve),
+            "seconds": self.seconds,
+            "epoch_equivalents": self.epoch_equivalents,
+            "micro_batch": self.micro_batch,
+            "threads": self.threads,
+        }
+
 
 class TrialCancelledError(Exception):
     """The driver asked the trial to stop at once; it has no result."""

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from search.evidence import Evidence
 
-__all__ = ["LEAST_TRUST", "MOST_TRUST", "Trust", "above_null", "trust_from_evidence", "trust_from_scores"]
+__all__ = ["LEAST_TRUST", "MOST_TRUST", "Trust", "describe_trust", "trust_from_evidence", "trust_from_scores"]
 
 LEAST_TRUST, MOST_TRUST = 0.5, 2.0
 
@@ -59,13 +59,19 @@ class Trust:
         if len(self.values) != len(self.reasons):
             raise ValueError(f"trust needs a reason for each of {len(self.values)} depths, got {len(self.reasons)}")
 
-    def describe(self) -> str:
-        """All depths in one line."""
-        shown = " ".join(f"{value:.2f}" for value in self.values)
-        return f"Trust in freeze depths 0..{len(self.values) - 1}: {shown} times the share that goes on from a rung."
+
+def describe_trust(evidence: Evidence | None) -> str:
+    """What a search will trust, in one line, or that it trusts all freeze depths alike."""
+    trust = trust_from_evidence(evidence) if evidence is not None else None
+    if trust is None:
+        return (
+            "No trust from evidence: nothing is known of cam_stability or train_validation_disagreement in any block."
+        )
+    shown = " ".join(f"{value:.2f}" for value in trust.values)
+    return f"Trust in freeze depths 0..{len(trust.values) - 1}: {shown} times the share that goes on from a rung."
 
 
-def above_null(evidence: Evidence) -> dict[str, Numbers]:
+def _above_null(evidence: Evidence) -> dict[str, Numbers]:
     """Score minus its null's mean by block, (L,), of E2 and E3; NaN where unknown or where a scorer is missing."""
     unknown = np.full(len(evidence.blocks), np.nan)
     return {
@@ -76,7 +82,7 @@ def above_null(evidence: Evidence) -> dict[str, Numbers]:
 
 def trust_from_evidence(evidence: Evidence) -> Trust | None:
     """Trust by freeze depth; None where the evidence says nothing of E2 and E3 in any block."""
-    scores = above_null(evidence)
+    scores = _above_null(evidence)
     if not any(np.isfinite(x).any() for x in scores.values()):
         return None
     return trust_from_scores(scores, evidence.blocks)
