@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["TABLES", "DepthTable", "Floats", "read_table"]
+__all__ = ["TABLES", "DepthTable", "Floats", "is_complete", "read_table"]
 
 TABLES = Path(__file__).parent / "tables"
 Floats = NDArray[np.float64]
@@ -30,6 +30,7 @@ class DepthTable:
         epoch_cost: (depths,) epochs of training everything that an epoch costs.
         prefix_cost: (depths,) the same, for computing what is frozen once.
         splits: numbers of the splits, in the order of the arrays.
+        train: training images.
     """
 
     name: str
@@ -41,6 +42,7 @@ class DepthTable:
     epoch_cost: Floats
     prefix_cost: Floats
     splits: tuple[int, ...] = ()
+    train: int = 0
 
     @property
     def grid_cost(self) -> float:
@@ -54,6 +56,14 @@ class DepthTable:
         return others if len(others) else np.array([split])
 
 
+def is_complete(name: str) -> bool:
+    """Whether a task has at least one complete split."""
+    try:
+        return bool(read_table(name).splits)
+    except SystemExit:
+        return False
+
+
 @cache
 def read_table(name: str) -> DepthTable:
     """All *complete* splits of a task.
@@ -65,7 +75,7 @@ def read_table(name: str) -> DepthTable:
     optimizers: tuple[str, ...] = ()
     factors: tuple[float, ...] = ()
     for file in sorted((TABLES / name).glob("[0-9]*.jsonl"), key=lambda f: int(f.stem)):
-        found, *rows = [json.loads(line) for line in file.read_text().splitlines()]
+        found, *rows = [json.loads(line) for line in file.read_text().split("\n")[:-1]]  # the last may be half-written
         optimizers = tuple(dict.fromkeys(row["optimizer"] for row in rows))
         factors = tuple(sorted({row["factor"] for row in rows}))
         depths, epochs = len(found["flops"]), found["epochs"]
@@ -90,5 +100,5 @@ def read_table(name: str) -> DepthTable:
     scored = (head["validation"] + min(head["train"], 256)) / head["train"] / 3
     return DepthTable(
         name, len(flops), optimizers, factors, np.array(val), np.array(test),
-        suffix / total * (1 + scored), (total - suffix) / total * (5 + scored) / 3, tuple(splits),
+        suffix / total * (1 + scored), (total - suffix) / total * (5 + scored) / 3, tuple(splits), head["train"],
     )  # fmt: skip

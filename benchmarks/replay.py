@@ -7,8 +7,9 @@ the table of what they cost. Rows go to benchmarks/results/replay.json.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import optuna
@@ -16,12 +17,14 @@ from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvin
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.finished_tables import TABLES, DepthTable, read_table
+from benchmarks.finished_tables import TABLES, DepthTable, Floats, is_complete, read_table
 from benchmarks.replay_engine import Replay, Strategy, replay
-from benchmarks.results_file import write_rows
+from benchmarks.replay_priors import prior_strategies
+from benchmarks.results_file import read_rows, write_rows
 from search.promotion import PromotionRule
 
 REPEATS, WITHIN = 10, 0.01
+Spent = list[tuple[float, bool]]
 
 
 def best_quality(table: DepthTable, split: int) -> float:
@@ -39,10 +42,44 @@ def best_quality(table: DepthTable, split: int) -> float:
     return float(np.mean(found))
 
 
-def cost_to_reach(run: Replay, goal: float) -> float:
-    """Cost until the incumbent's quality is at least `goal`; that of the whole replay where it never is."""
-    reached = np.flatnonzero(run.quality >= goal)
-    return float(run.cost[reached[0]] if len(reached) else run.cost[-1])
+def cost_to_reach(runs: Sequence[Sequence[Replay]], goals: Sequence[float], grid: float) -> tuple[list[Spent], float]:
+    """What was spent until the incumbent's quality was within reach, and how often it got there.
+
+    Replays that never get there count with all they cost: divided by the number of those that do (`expected_cost`),
+    this is the expected cost of starting again until one does. Otherwise a strategy that gives up early would look cheap.
+
+    Args:
+        runs: replays by split.
+        goals: quality to reach, by split.
+        grid: unit of the cost.
+
+    Returns:
+        By split, for each replay (cost / grid, whether it got there); and the share of those that did.
+    """
+    spent: list[Spent] = []
+    for of, goal in zip(runs, goals, strict=True):
+        reached = [np.flatnonzero(r.quality >= goal) for r in of]
+        spent.append(
+            [(float(r.cost[at[0] if len(at) else -1]) / grid, bool(len(at))) for r, at in zip(of, reached, strict=True)]
+        )
+    return spent, float(np.mean([there for of in spent for _, there in of]))
+
+
+def expected_cost(spent: Sequence[Spent], draws: int = 2000) -> tuple[float, float, float]:
+    """Cost of all replays / number that got there, with a 95 % interval by a bootstrap over splits, then replays."""
+    rows = [np.array(of, float) for of in spent]
+
+    def ratio(parts: Sequence[Floats]) -> float:
+        total = np.concatenate(parts).sum(0)
+        return float(total[0] / total[1]) if total[1] else float("inf")
+
+    rng = np.random.default_rng(0)
+    drawn = []
+    for _ in range(draws):
+        chosen = rng.integers(len(rows), size=len(rows))
+        drawn.append(ratio([rows[i][rng.integers(len(rows[i]), size=len(rows[i]))] for i in chosen]))
+    low, high = np.quantile(drawn, (0.025, 0.975), method="inverted_cdf")
+    return ratio(rows), float(low), float(high)
 
 
 def median(epochs: int) -> BasePruner:  # noqa: ARG001 - the signature of a strategy's rule
@@ -106,38 +143,48 @@ def main(names: list[str]) -> int:
         print(f"replay: no table of {unknown[0]!r}; there are {', '.join(found) or 'none'}", file=sys.stderr)
         return 2
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    rows = []
+    rows = [row for row in read_rows("replay") if row["task"] not in (names or found)]
     for name in names or found:
+        if not is_complete(name):
+            print(f"replay: no complete split of {name} yet", file=sys.stderr)
+            continue
         table = read_table(name)
-        shown = Table("strategy", "cost to within 1 point / grid", "cost of 30 trials", "regret of the winner, points")
-        goals = [best_quality(table, split) - WITHIN for split in range(len(table.val))]
-        for strategy in strategies(table.depths):
-            runs = [
-                [replay(table, strategy, split, seed) for seed in range(REPEATS)] for split in range(len(table.val))
+        priors, fitted_on = prior_strategies(table)
+        shown = Table("strategy", "cost to within 1 point / grid", "got there", "cost of 30 trials", "regret, points")
+        for row in _judge(table, [*strategies(table.depths), *priors]):
+            rows.append(row | {"fitted_on": fitted_on})
+            cells = [
+                "{:{f}} ({:{f}} to {:{f}})".format(*row[key], f=form)
+                for key, form in (("reach", ".3f"), ("cost", ".0f"), ("regret_points", ".2f"))
             ]
-            reach = [[cost_to_reach(r, g) / table.grid_cost for r in of] for of, g in zip(runs, goals, strict=True)]
-            total = [[float(r.cost[-1]) for r in of] for of in runs]
-            regret = [[100 * (g + WITHIN - r.winner) for r in of] for of, g in zip(runs, goals, strict=True)]
-            cells = [interval(values) for values in (reach, total, regret)]
-            shown.add_row(
-                strategy.name,
-                *(f"{mean:{form}} ({low:{form}} to {high:{form}})"
-                  for (mean, low, high), form in zip(cells, (".3f", ".1f", ".2f"), strict=True)),
-            )  # fmt: skip
-            rows.append(
-                {
-                    "task": name,
-                    "strategy": strategy.name,
-                    "splits": len(table.val),
-                    "reach": [round(v, 4) for v in cells[0]],
-                    "cost": [round(v, 2) for v in cells[1]],
-                    "regret_points": [round(v, 3) for v in cells[2]],
-                }
-            )
-        title = f"{name}: {len(table.val)} splits x {REPEATS} replays; the grid costs {table.grid_cost:.0f} epochs"
-        Console().print(title, shown, sep="\n")
-    write_rows("replay", rows)
+            shown.add_row(row["strategy"], cells[0], f"{row['reached']:.0%}", *cells[1:])
+        Console().print(
+            f"{name}: {len(table.val)} splits x {REPEATS} replays; the grid costs {table.grid_cost:.0f} epochs; "
+            f"priors {'fitted on ' + ', '.join(fitted_on) if fitted_on else 'uncalibrated'}",
+            shown,
+            sep="\n",
+        )
+        write_rows("replay", rows)
     return 0
+
+
+def _judge(table: DepthTable, compared: Sequence[Strategy]) -> Iterator[dict[str, Any]]:
+    places = range(len(table.val))
+    best = [best_quality(table, place) for place in places]
+    for strategy in compared:
+        runs = [[replay(table, strategy, place, seed) for seed in range(REPEATS)] for place in places]
+        spent, reached = cost_to_reach(runs, [b - WITHIN for b in best], table.grid_cost)
+        regret = [[100 * (b - r.winner) for r in of] for of, b in zip(runs, best, strict=True)]
+        yield {
+            "task": table.name,
+            "strategy": strategy.name,
+            "splits": len(table.val),
+            "reach": [round(v, 4) for v in expected_cost(spent)],
+            "reached": round(reached, 3),
+            "cost": [round(v, 2) for v in interval([[float(r.cost[-1]) for r in of] for of in runs])],
+            "regret_points": [round(v, 3) for v in interval(regret)],
+            "regrets": [[round(v, 2) for v in of] for of in regret],
+        }
 
 
 if __name__ == "__main__":

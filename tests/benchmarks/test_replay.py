@@ -12,8 +12,8 @@ import pytest
 from benchmarks import depth_tables, finished_tables, replay
 from benchmarks.depth_tables import _read
 from benchmarks.finished_tables import DepthTable, read_table
-from benchmarks.replay import best_quality, cost_to_reach, interval
-from benchmarks.replay_engine import Hint, Strategy
+from benchmarks.replay import best_quality, cost_to_reach, expected_cost, interval
+from benchmarks.replay_engine import Hint, Replay, Strategy
 
 DEPTHS, EPOCHS = 9, 10
 
@@ -70,16 +70,27 @@ def test_a_prior_on_the_best_depth_finds_it_sooner_than_one_on_the_worst() -> No
         return Hint(weights)
 
     goal = best_quality(table, 0) - 0.01
-    cost = {
-        depth: np.mean(
-            [
-                cost_to_reach(replay.replay(table, Strategy("p", hint=partial(hint, depth)), 0, seed), goal)
-                for seed in range(6)
-            ]
-        )
-        for depth in (3, 0)
-    }
+    cost = {}
+    for depth in (3, 0):
+        runs = [replay.replay(table, Strategy("p", hint=partial(hint, depth)), 0, seed) for seed in range(6)]
+        cost[depth] = expected_cost(cost_to_reach([runs], [goal], table.grid_cost)[0], draws=10)[0]
     assert cost[3] < cost[0]
+
+
+def test_a_strategy_that_gives_up_is_not_cheap() -> None:
+    """Costs 1, 2 and 9, the last without success: 12 for two that got there."""
+    runs = [
+        [
+            Replay(np.array([0.5, cost]), np.array([0.1, quality]), quality, (0, 0))
+            for cost, quality in ((1.0, 0.9), (2.0, 0.9), (9.0, 0.2))
+        ]
+    ]
+    spent, reached = cost_to_reach(runs, [0.8], grid=10.0)
+    assert reached == pytest.approx(2 / 3)
+    mean, low, high = expected_cost(spent)
+    assert mean == pytest.approx(0.6) and low < mean < high
+    never = [[Replay(np.array([1.0]), np.array([0.1]), 0.1, (0,))]]
+    assert expected_cost(cost_to_reach(never, [0.8], 1.0)[0])[0] == float("inf")
 
 
 def test_the_best_quality_is_found_on_splits_that_do_not_score_it() -> None:
