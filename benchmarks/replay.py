@@ -46,7 +46,7 @@ def cost_to_reach(runs: Sequence[Sequence[Replay]], goals: Sequence[float], grid
     """What was spent until the incumbent's quality was within reach, and how often it got there.
 
     Replays that never get there count with all they cost: divided by the number of those that do (`expected_cost`),
-    this is the expected cost of starting again until one does. Otherwise a strategy that gives up early would look cheap.
+    this is the expected cost of starting again until one does. Else a strategy that gives up early would look cheap.
 
     Args:
         runs: replays by split.
