@@ -8,7 +8,8 @@ Each split is replayed with the evidence that was collected on it, and without, 
 Beside them: how many of those let on were below the median of the others' scores at that epoch (which the median rule
 stops), and how many of those stopped were not (which it keeps). What it gained or cost is the difference to the plain
 rule in the winner's quality and in epochs of training everything, for trust as a whole, for its two directions alone
-(trust above 1, trust below 1), and for the trust of the same numbers in permuted block order, its null.
+(trust above 1, trust below 1), and for the trust of the same numbers in permuted block order, its null; and, for trust
+as a whole, the difference to that null.
 Intervals: bootstrap over splits, then replays. Rows go to benchmarks/results/trust.json.
 """
 
@@ -144,7 +145,8 @@ def measure(name: str) -> list[dict[str, Any]]:
     if not places:
         return []
     plain = {(p, s): replay(table, Strategy("plain"), p, s) for p in places for s in range(REPEATS)}
-    rows = []
+    rows: list[dict[str, Any]] = []
+    differences: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for variant in VARIANTS:
         gains, costs, values = [], [], []
         decisions: list[Decisions] = []
@@ -160,6 +162,7 @@ def measure(name: str) -> list[dict[str, Any]]:
             gains.append(gain)
             costs.append(cost)
             values.append(trust.values)
+        differences[variant] = np.array(gains), np.array(costs)
         rows.append(
             {
                 "task": name, "variant": variant, "splits": len(places), "replays": len(decisions),
@@ -174,6 +177,9 @@ def measure(name: str) -> list[dict[str, Any]]:
                 },
             }
         )  # fmt: skip
+    points, epochs = (a - b for a, b in zip(differences[VARIANTS[0]], differences[VARIANTS[-1]], strict=True))
+    rows[0]["winner_points_over_permuted"] = [round(v, 3) for v in interval(points.tolist())]
+    rows[0]["epochs_over_permuted"] = [round(v, 3) for v in interval(epochs.tolist())]
     return rows
 
 
@@ -197,7 +203,12 @@ def _print(rows: list[dict[str, Any]]) -> None:
         f"which takes {first['plain_epochs']:.1f} epochs. Mean trust by depth: "
         + " ".join(f"{v:.2f}" for v in first["mean_trust"])
     )
-    Console().print(title, shown, sep="\n")
+    over = [first[f"{name}_over_permuted"] for name in ("winner_points", "epochs")]
+    line = "Trust against permuted blocks: " + ", ".join(
+        f"{mean:+.2f} {unit} ({low:+.2f} to {high:+.2f})"
+        for (mean, low, high), unit in zip(over, ("points", "epochs"), strict=True)
+    )
+    Console().print(title, shown, line, sep="\n")
 
 
 def main(names: list[str]) -> int:

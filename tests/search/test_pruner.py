@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import optuna
 import pytest
 
+from explain.evidence import Cost
+from search.evidence import Evidence, ScorerEvidence
 from search.pruner import build_promotion, build_pruner, expected_epochs
 from search.settings import SearchSettings
 
@@ -30,3 +33,15 @@ def test_halving_expects_to_train_for_less() -> None:
     assert expected_epochs(SearchSettings(pruner="none"), 10, 30) == 300
     assert expected_epochs(SearchSettings(pruner="halving"), 10, 30) < 100
     assert expected_epochs(SearchSettings(pruner="halving"), 10, 0) == 0
+
+
+@pytest.mark.parametrize(("trust", "trusts"), [("none", False), ("evidence", True)])
+def test_evidence_is_trusted_where_that_is_asked_for(trust: str, trusts: bool) -> None:
+    two, three = np.array([1.0, 0.0]), np.full(3, 1 / 3)
+    stability = ScorerEvidence("cam_stability", "block", two, 0 * two, two, two, three, three, 2, Cost(1.0))
+    rows = np.zeros(0, np.int64)
+    evidence = Evidence(("a", "b"), {"cam_stability": stability}, (0, 2), "uniform", three, 2, Cost(1.0), rows, rows)
+    rule = build_promotion(SearchSettings(trust=trust), 10, evidence)
+    assert rule is not None and (rule.trust is not None) is trusts
+    without = build_promotion(SearchSettings(trust=trust), 10)
+    assert without is not None and without.trust is None
