@@ -101,11 +101,11 @@ def _short(value: float | None) -> float | None:
 
 
 def jobs(names: list[str]) -> Iterator[tuple[str, int, str]]:
-    """(task, split, null) of every table that has been begun; the evidence itself before the nulls."""
+    """(task, split, null) of all splits of the tasks named, or of every table that has been begun; nulls last."""
     for null in NULLS:
-        for name in names:
+        for name in names or TASKS:
             for split in range(TASKS[name].splits):
-                if (TABLES / name / f"{split}.jsonl").exists():
+                if names or (TABLES / name / f"{split}.jsonl").exists():
                     yield name, split, null
 
 
@@ -150,20 +150,21 @@ def add_row(name: str, split: int, null: str) -> None:
             "task": name,
             "settings": list(TASKS[name].settings),
             "blocks": list(evidence.blocks),
-            "data_digest": task.index.digest,
         },
     )
+    # The simulated images of another seed are other images, so the digest belongs to the row.
+    row = {"data_digest": task.index.digest, **plain_row(evidence, split, null)}
     with file.open("a") as lines:
-        lines.write(json.dumps(plain_row(evidence, split, null)) + "\n")
+        lines.write(json.dumps(row) + "\n")
     print(f"{name} {split} {null}: {time.perf_counter() - started:.1f} s", flush=True)
 
 
 def main(names: list[str]) -> int:
-    """Fill what is missing of the tasks named, or of all that have a table."""
+    """Fill what is missing of the tasks named, with or without a table, or of all that have one."""
     if why := refusal(names, TASKS):
         print(f"evidence_tables: {why}", file=sys.stderr)
         return 2
-    for name, split, null in jobs(names or list(TASKS)):
+    for name, split, null in jobs(names):
         if not any(row["split"] == split and row["null"] == null for row in read_evidence(name)):
             add_row(name, split, null)
     return 0
