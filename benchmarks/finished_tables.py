@@ -45,6 +45,11 @@ class DepthTable:
     train: int = 0
 
     @property
+    def batches(self) -> int:
+        """Training steps in an epoch, 32 images each."""
+        return -(-self.train // 32) if self.train else 30
+
+    @property
     def grid_cost(self) -> float:
         """Cost of every configuration at full length."""
         each = len(self.optimizers) * len(self.factors)

@@ -82,23 +82,23 @@ def expected_cost(spent: Sequence[Spent], draws: int = 2000) -> tuple[float, flo
     return ratio(rows), float(low), float(high)
 
 
-def median(epochs: int) -> BasePruner:  # noqa: ARG001 - the signature of a strategy's rule
+def median(table: DepthTable) -> BasePruner:  # noqa: ARG001 - the signature of a strategy's rule
     """Optuna's median pruner, with room to warm up."""
     return MedianPruner(n_startup_trials=4, n_warmup_steps=2)
 
 
-def optuna_halving(epochs: int) -> BasePruner:  # noqa: ARG001
+def optuna_halving(table: DepthTable) -> BasePruner:  # noqa: ARG001
     """Optuna's successive halving, from the first epoch on."""
     return SuccessiveHalvingPruner(min_resource=1, reduction_factor=3)
 
 
-def whole(epochs: int) -> BasePruner:  # noqa: ARG001
+def whole(table: DepthTable) -> BasePruner:  # noqa: ARG001
     """Every trial runs its full length."""
     return NopPruner()
 
 
-def _promotion(at: tuple[int, ...], factor: float, early: int, epochs: int) -> PromotionRule:
-    return PromotionRule([rung for rung in at if rung < epochs], factor, early=early)
+def _promotion(at: tuple[int, ...], factor: float, early: int, table: DepthTable) -> PromotionRule:
+    return PromotionRule([rung for rung in at if rung < table.val.shape[-1]], factor, early=early)
 
 
 def strategies(depths: int) -> list[Strategy]:
@@ -113,12 +113,12 @@ def strategies(depths: int) -> list[Strategy]:
         *(Strategy(f"depth {k} fixed, promotion", allowed=(k,)) for k in sorted({0, middle // 2, middle, depths - 1})),
         *(
             Strategy(
-                f"promotion 1/{factor:g} at {at}, like with like to {early}",
+                f"promotion 1/{factor:g} at {at}, like with like at the first {early}",
                 rule=partial(_promotion, at, factor, early),
             )
             for factor in (2, 3, 4)
-            for at in ((1, 2, 4, 8), (1, 3), (2, 4, 8))
-            for early in (0, 2, 4)
+            for at in ((1, 2, 4, 8), (2, 4, 8))
+            for early in (0, 2)
         ),
     ]
 

@@ -47,7 +47,7 @@ class Strategy:
     Attributes:
         name: for tables.
         sampler: `tpe` or `random`.
-        rule: for a number of epochs, Optuna's pruner, or the rule by which trials wait for each other.
+        rule: for a table, Optuna's pruner, or the rule by which trials wait for each other.
         hint: of the freeze depth for (table, split), or None.
         hint_trials: finished trials from which on the hint has no weight.
         allowed: freeze depths that are tried at all, None for every one.
@@ -56,7 +56,9 @@ class Strategy:
 
     name: str
     sampler: str = "tpe"
-    rule: Callable[[int], optuna.pruners.BasePruner | PromotionRule] = lambda epochs: PromotionRule(rungs(epochs), 3)
+    rule: Callable[[DepthTable], optuna.pruners.BasePruner | PromotionRule] = lambda table: PromotionRule(
+        rungs(table.val.shape[-1], table.batches), 3
+    )
     hint: Callable[[DepthTable, int], Hint] | None = None
     hint_trials: int = 10
     allowed: tuple[int, ...] | None = None
@@ -193,7 +195,7 @@ class _Study:
 def replay(table: DepthTable, strategy: Strategy, split: int, seed: int, trials: int = TRIALS) -> Replay:
     """Run a strategy on one split."""
     study = _Study(table, strategy, split, seed)
-    rule = strategy.rule(study.epochs)
+    rule = strategy.rule(table)
     if isinstance(rule, PromotionRule):
         _with_promotion(study, rule, trials)
     else:

@@ -132,7 +132,7 @@ def _trust(variant: str, scores: dict[str, np.ndarray], rng: np.random.Generator
 
 def _played(table: DepthTable, place: int, seed: int, trust: Trust) -> tuple[Replay, Decisions]:
     epochs = table.val.shape[-1]
-    rule = WatchedRule(rungs(epochs), FACTOR, trust)
+    rule = WatchedRule(rungs(epochs, table.batches), FACTOR, trust)
     run = replay(table, Strategy("watched", rule=lambda _: rule), place, seed)
     return run, rule.decisions(epochs)
 

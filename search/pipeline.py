@@ -130,18 +130,20 @@ def _run_study(
         parent = parent_run(settings, study, tracker, task, name)
     before = finished_trials(study)
     best = choose_winner(study)
+    batches = -(-len(task.splits.folds[0].train) // settings.trainer.batch_size)
     progress = StudyProgress(
         console,
         trials=settings.search.trials,
         finished=len(before),
         epochs=(steps := settings.trainer.epochs * len(task.splits.folds)),
-        expected_epochs=expected_epochs(settings.search, steps, settings.search.trials - len(before)),
+        expected_epochs=expected_epochs(settings.search, steps, settings.search.trials - len(before), batches=batches),
         metric=metric,
         best=(int(best.user_attrs["slot"]), best.values[0]) if best else None,
     )
     driver = SearchStudy(
-        settings, space, study, tracker, parent, progress, waiting_room=root / "studies" / f"{name}.waiting"
-    )
+        settings, space, study, tracker, parent, progress,
+        waiting_room=root / "studies" / f"{name}.waiting", batches=batches,
+    )  # fmt: skip
     repaired = driver.repair()
     _describe_study(console, task, name, len(before), settings.search.trials, existed, repaired)
     status = "KILLED"

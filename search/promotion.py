@@ -15,12 +15,21 @@ from dataclasses import dataclass
 
 from search.trust import Trust
 
-__all__ = ["PromotionRule", "Standing", "rungs"]
+__all__ = ["FEWEST_STEPS", "PromotionRule", "Standing", "rungs"]
 
 
-def rungs(epochs: int) -> tuple[int, ...]:
-    """Epochs at which trials are compared: 1, 2, 4, ... below `epochs`; dense early, where most can be told apart."""
-    return tuple(2**i for i in range(max(epochs - 1, 0).bit_length()))
+FEWEST_STEPS = 4
+"""Training steps before the first rung: with sixty images, an epoch is two steps, and scores after two are noise."""
+
+
+def rungs(epochs: int, batches: int = FEWEST_STEPS) -> tuple[int, ...]:
+    """Epochs at which trials are compared: 1, 2, 4, ... below `epochs`; dense early, where most can be told apart.
+
+    Args:
+        epochs: of a full trial.
+        batches: training steps in an epoch; where they are few, the first rungs are left out (`FEWEST_STEPS`).
+    """
+    return tuple(2**i for i in range(max(epochs - 1, 0).bit_length()) if 2**i * batches >= FEWEST_STEPS)
 
 
 @dataclass(frozen=True)
@@ -48,14 +57,14 @@ class Standing:
 class PromotionRule:
     """Successive halving of one bracket, with promotion.
 
-    At the early rungs like is compared with like: only with trials whose freeze depth is at most `reach` blocks away.
+    At the first rungs like is compared with like: only with trials whose freeze depth is at most `reach` blocks away.
     Deep freezes have all they will ever have after an epoch, shallow ones begin lower and climb past them, so
     that a comparison of all with all would decide for freezing before thawing had begun to pay.
 
     Args:
         at: the rungs, epochs from 1, ascending.
         factor: one in this many goes on, > 1.
-        early: the last epoch at which like is compared with like; 0 compares all with all at every rung.
+        early: how many of the first rungs compare like with like; 0 compares all with all at every rung.
         reach: blocks.
         trust: by freeze depth, of every depth that trials may have; None trusts all alike.
     """
@@ -117,7 +126,7 @@ class PromotionRule:
     def reason(self, trial: Standing, trials: Sequence[Standing]) -> str:
         """One line for people."""
         ahead, peers = self._rank(trial, trials)
-        which = "trials of similar freeze depth" if trial.epoch <= self._early else "trials"
+        which = "trials of similar freeze depth" if trial.epoch in self.at[: self._early] else "trials"
         line = f"halving rule at epoch {trial.epoch}: {ahead} of {peers - 1} other {which} are ahead"
         if self.trust is None:
             return line
@@ -147,7 +156,9 @@ class PromotionRule:
     def _rank(self, trial: Standing, trials: Sequence[Standing]) -> tuple[int, int]:
         """How many are ahead of it at its rung, and how many it is compared with, itself included."""
         rung = trial.epoch
-        peers = [t for t in trials if rung in t.scores and (rung > self._early or self._alike(t, trial))]
+        peers = [
+            t for t in trials if rung in t.scores and (rung not in self.at[: self._early] or self._alike(t, trial))
+        ]
         return sum(_order(t, rung) < _order(trial, rung) for t in peers), len(peers)
 
     def _alike(self, one: Standing, other: Standing) -> bool:

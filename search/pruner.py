@@ -5,7 +5,7 @@ from __future__ import annotations
 from optuna.pruners import BasePruner, MedianPruner, NopPruner
 
 from search.evidence import Evidence
-from search.promotion import PromotionRule, rungs
+from search.promotion import FEWEST_STEPS, PromotionRule, rungs
 from search.settings import SearchSettings
 from search.trust import trust_from_evidence
 
@@ -21,21 +21,24 @@ def build_pruner(settings: SearchSettings) -> BasePruner:
     )
 
 
-def build_promotion(settings: SearchSettings, steps: int, evidence: Evidence | None = None) -> PromotionRule | None:
+def build_promotion(
+    settings: SearchSettings, steps: int, evidence: Evidence | None = None, *, batches: int = FEWEST_STEPS
+) -> PromotionRule | None:
     """The rule by which trials of so many steps wait for each other; None where they do not.
 
     Args:
         settings: which rule, its factor, and whether evidence decides how long a trial is trusted.
         steps: of a trial that runs its full length.
         evidence: of the study; None trusts all freeze depths alike.
+        batches: training steps in an epoch (see `rungs`).
     """
     if settings.pruner != "halving":
         return None
     trust = trust_from_evidence(evidence) if evidence is not None and settings.trust == "evidence" else None
-    return PromotionRule(rungs(steps), settings.halving_factor, trust=trust)
+    return PromotionRule(rungs(steps, batches), settings.halving_factor, trust=trust)
 
 
-def expected_epochs(settings: SearchSettings, steps: int, trials: int) -> float:
+def expected_epochs(settings: SearchSettings, steps: int, trials: int, *, batches: int = FEWEST_STEPS) -> float:
     """About how many epochs so many trials of so many steps will take, for telling the user when they end."""
-    rule = build_promotion(settings, steps)
+    rule = build_promotion(settings, steps, batches=batches)
     return rule.expected_epochs(trials, steps) if rule and trials else float(trials * steps)

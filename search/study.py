@@ -18,7 +18,7 @@ from optuna.trial import TrialState
 from search.evidence import Evidence, recorded_evidence
 from search.executor.protocol import Executor, Failed, Finished, Job, Reported
 from search.listener import StudyListener
-from search.promotion import Standing
+from search.promotion import FEWEST_STEPS, Standing
 from search.pruner import build_promotion, build_pruner
 from search.running_trial import RunningTrial
 from search.sampler import build_sampler, slot_seed
@@ -44,6 +44,7 @@ class SearchStudy:
         tracker: where runs are logged.
         parent: id of the study's MLflow run.
         listener: told of everything that happens.
+        batches: training steps in an epoch.
         waiting_room: folder of the trials that wait at a rung; None trains those that go on from their start.
     """
 
@@ -57,6 +58,7 @@ class SearchStudy:
         listener: StudyListener,
         *,
         waiting_room: Path | None = None,
+        batches: int = FEWEST_STEPS,
     ) -> None:
         self.settings = settings
         self.space = space
@@ -71,7 +73,8 @@ class SearchStudy:
         self._steps = settings.trainer.epochs * settings.data.folds * settings.data.repeats
         study.pruner = build_pruner(settings.search)
         study.sampler = optuna.samplers.RandomSampler(0)  # everything it is asked for was drawn before
-        self._promotion = build_promotion(settings.search, self._steps)
+        self._batches = batches
+        self._promotion = build_promotion(settings.search, self._steps, batches=batches)
 
     def repair(self) -> int:
         """Take up the trials that wait at a rung, and tell others that an interrupted driver left open FAIL.
@@ -110,7 +113,7 @@ class SearchStudy:
             StudyStalledError: three slots in a row failed in every attempt.
         """
         self._evidence = recorded_evidence(self.study)
-        self._promotion = build_promotion(self.settings.search, self._steps, self._evidence)
+        self._promotion = build_promotion(self.settings.search, self._steps, self._evidence, batches=self._batches)
         try:
             while True:
                 if not stopping():

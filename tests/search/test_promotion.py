@@ -19,6 +19,13 @@ def test_rungs_double_and_never_name_the_last_epoch(epochs: int, expected: tuple
     assert rungs(epochs) == expected
 
 
+@pytest.mark.parametrize(
+    ("batches", "expected"), [(30, (1, 2, 4, 8)), (4, (1, 2, 4, 8)), (3, (2, 4, 8)), (2, (2, 4, 8)), (1, (4, 8))]
+)
+def test_few_images_are_compared_after_four_steps_at_the_earliest(batches: int, expected: tuple[int, ...]) -> None:
+    assert rungs(10, batches) == expected
+
+
 def at_first_rung(*scores: float, depth: int = 4, waiting: bool = True) -> list[Standing]:
     return [Standing(slot, depth, {1: score}, waiting) for slot, score in enumerate(scores)]
 
