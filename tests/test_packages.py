@@ -90,6 +90,9 @@ def test_a_wheel_finds_its_configuration_elsewhere(tmp_path: Path) -> None:
     site = tmp_path / "site"
     install = ["uv", "pip", "install", "--no-deps", "--offline", "--target", str(site), str(wheel)]
     subprocess.run([sys.executable, "-m", *install], check=True, capture_output=True)
+    for name in listed:
+        if name.startswith(("search/", "lightning_modules/", "explain/")):
+            assert (site / name).exists(), f"{name} is not in the wheel"
     for arguments, expected in ((["--help"], "experiment=few_images|quick"), (["--cfg", "job"], "source: simulated")):
         done = subprocess.run(
             [sys.executable, "-P", "-c", _RUN.format(site=str(site)), *arguments],
