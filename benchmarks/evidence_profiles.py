@@ -30,6 +30,7 @@ from search.prior_calibration import standardised
 
 __all__ = ["correlation", "main", "profiles"]
 
+DRAWS = 2000  # of the bootstrap
 Profiles = dict[str, dict[tuple[str, int], Floats]]  # task -> (null, split) -> profile
 
 
@@ -108,7 +109,7 @@ def residuals(found: Profiles) -> Profiles:
     return left
 
 
-def _interval(groups: Sequence[list[float]], draws: int = 2000) -> list[float | None]:
+def _interval(groups: Sequence[list[float]]) -> list[float | None]:
     """Mean of the groups' means, and its 95 % interval; None where there is nothing."""
     rows = [np.array(g)[np.isfinite(g)] for g in groups]
     rows = [r for r in rows if len(r)]
@@ -116,7 +117,7 @@ def _interval(groups: Sequence[list[float]], draws: int = 2000) -> list[float | 
         return [None, None, None]
     rng = np.random.default_rng(0)
     means = []
-    for _ in range(draws):
+    for _ in range(DRAWS):
         chosen = rng.integers(len(rows), size=len(rows))
         means.append(np.mean([rng.choice(rows[i], len(rows[i])).mean() for i in chosen]))
     low, high = np.quantile(means, (0.025, 0.975))
