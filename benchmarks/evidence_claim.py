@@ -2,8 +2,8 @@
 
 For every prior, by how many points it lowers the winner's regret and by what part it changes the cost to within one
 point, against the same search without a prior, paired by split and seed, with a 95 % interval by a bootstrap over
-tasks, splits and replays (replays of one table are not independent). The claim holds if the interval of the reduction against
-the best of the competitors (static, deepest, probe, LogME, RGN) lies above 0. Rows go to
+tasks, splits and replays (replays of one table are not independent). The claim holds if the interval of the reduction
+against the best of the competitors (static, deepest, probe, LogME, RGN) lies above 0. Rows go to
 benchmarks/results/evidence_claim.json.
 """
 
