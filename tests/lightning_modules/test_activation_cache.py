@@ -184,6 +184,7 @@ def test_activations_stay_on_the_device_while_they_fit(tmp_path: Path) -> None:
     assert (7, 0) in cache._resident  # the last one used
 
 
+@pytest.mark.slow
 def test_two_processes_may_fill_one_key(tmp_path: Path) -> None:
     script = textwrap.dedent(
         f"""
@@ -208,6 +209,7 @@ def test_two_processes_may_fill_one_key(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("k/*.tmp"))
 
 
+@pytest.mark.slow
 def test_a_writer_that_is_killed_leaves_nothing_that_counts(tmp_path: Path) -> None:
     script = textwrap.dedent(
         f"""

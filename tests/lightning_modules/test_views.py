@@ -109,6 +109,7 @@ def test_seed_image_and_number_make_the_view() -> None:
     assert Views(count=0).parameters(["x"]).gain.shape == (1, 1)
 
 
+@pytest.mark.slow
 def test_another_process_makes_the_same_views() -> None:
     code = "from lightning_modules.views import Views; print(Views(seed=7).parameters(['abc']).dx.tolist())"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()

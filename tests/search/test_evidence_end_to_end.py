@@ -81,6 +81,7 @@ def test_a_continued_study_keeps_its_evidence(tiny, tracking_root, run_search) -
         ("ev6", ("search.prior=evidence", "trainer.warmup=false"), None),
     ],
 )
+@pytest.mark.slow
 def test_no_more_is_collected_than_is_needed(tiny, tracking_root, run_search, study, extra, recorded) -> None:  # type: ignore[no-untyped-def]
     outcome = run_search(*tiny, f"search.study={study}", "search.trials=1", *extra)
     assert outcome.code == 0, outcome.err

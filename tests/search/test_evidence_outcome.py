@@ -42,7 +42,7 @@ def test_the_scorecard_is_printed_and_logged_once_a_state_of_the_study(
 
 
 def test_the_picture_lies_where_the_last_lines_say(finished: SimpleNamespace) -> None:
-    (place,) = re.findall(r"^Evidence: (.+\.png)\.$", finished.outcome.out, re.MULTILINE)
+    (place,) = re.findall(r"^Picture of the evidence: (.+\.png)\.$", finished.outcome.out, re.MULTILINE)
     run = _parent(finished.root, finished.outcome.out)
     assert place == str(finished.root / "artifacts" / run.info.run_id / "artifacts" / "figures" / "evidence.png")
     assert Path(place).read_bytes().startswith(b"\x89PNG")

@@ -268,6 +268,7 @@ def test_a_search_prints_and_keeps_its_trust(tiny: tuple[str, ...], run_search_w
     assert "Trust in freeze depths 0..8:" in outcome.out
 
 
+@pytest.mark.slow
 def test_a_search_without_evidence_says_so(tiny: tuple[str, ...], run_search_warm: RunSearch) -> None:
     outcome = run_search_warm(*tiny, "search.study=trustless", "search.trust=evidence", "trainer.warmup=false")
     assert outcome.code == 0, outcome.err
