@@ -10,6 +10,7 @@ trust(k)/factor. Patience: from the first rung, a trial that is trusted more tha
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from search.trust import Trust
 __all__ = ["FEWEST_STEPS", "PromotionRule", "Standing", "rungs"]
 
 
+_Key = tuple[float, int, int]
 FEWEST_STEPS = 4
 """Training steps before the first rung: with sixty images, an epoch is two steps, and scores after two are noise."""
 
@@ -76,6 +78,8 @@ class PromotionRule:
             raise ValueError(f"factor must be greater than 1, got {factor}")
         self.at, self.factor, self.trust = tuple(at), factor, trust
         self._early, self._reach = early, reach
+        self._trials: Sequence[Standing] = ()
+        self._fields: dict[int, _Field] = {}
 
     def next(self, trials: Sequence[Standing], *, closing: bool = False) -> int | None:
         """The slot of a waiting trial that may go on, those furthest ahead first; None when there is none.
@@ -98,8 +102,7 @@ class PromotionRule:
         ahead, peers = self._rank(trial, trials)
         if ahead < self._places(trial, peers):
             return True
-        rung = trial.epoch
-        return closing and trial is min((t for t in trials if rung in t.scores), key=lambda t: _order(t, rung))
+        return closing and _order(trial, trial.epoch) == self._field(trials, trial.epoch).best
 
     def owes_to_trust(self, trial: Standing, trials: Sequence[Standing], *, closing: bool = False) -> bool:
         """Whether a trial passes that would not, or not yet, if all freeze depths were trusted alike."""
@@ -116,12 +119,12 @@ class PromotionRule:
             most: how many trials the study will have.
         """
         ahead, peers = self._rank(trial, trials)
-        to_come = most - sum(trial.epoch in t.scores for t in trials)
+        to_come = most - self._field(trials, trial.epoch).size
         return ahead == 0 or ahead < self._places(trial, peers + max(to_come, 0))
 
     def hopeless(self, trials: Sequence[Standing], most: int) -> list[Standing]:
         """Those that wait for what can no longer happen; see `may_pass`."""
-        return [t for t in trials if t.waiting and not self.may_pass(t, trials, most)]
+        return [t for t in trials if t.waiting and t.epoch in self.at and not self.may_pass(t, trials, most)]
 
     def reason(self, trial: Standing, trials: Sequence[Standing]) -> str:
         """One line for people."""
@@ -155,16 +158,39 @@ class PromotionRule:
 
     def _rank(self, trial: Standing, trials: Sequence[Standing]) -> tuple[int, int]:
         """How many are ahead of it at its rung, and how many it is compared with, itself included."""
-        rung = trial.epoch
-        peers = [
-            t for t in trials if rung in t.scores and (rung not in self.at[: self._early] or self._alike(t, trial))
-        ]
-        return sum(_order(t, rung) < _order(trial, rung) for t in peers), len(peers)
+        reach = self._reach if trial.epoch in self.at[: self._early] else None
+        return self._field(trials, trial.epoch).rank(trial, reach)
 
-    def _alike(self, one: Standing, other: Standing) -> bool:
-        return abs(one.freeze_depth - other.freeze_depth) <= self._reach
+    def _field(self, trials: Sequence[Standing], rung: int) -> _Field:
+        """Those at a rung, sorted once for all questions about the same list of trials."""
+        if trials is not self._trials:
+            self._trials, self._fields = trials, {}
+        if rung not in self._fields:
+            self._fields[rung] = _Field(trials, rung)
+        return self._fields[rung]
 
 
-def _order(trial: Standing, rung: int) -> tuple[float, int, int]:
+class _Field:
+    """All trials that reached a rung, by freeze depth, best first."""
+
+    def __init__(self, trials: Sequence[Standing], rung: int) -> None:
+        self._rung = rung
+        self._keys: dict[int, list[_Key]] = {}
+        for trial in trials:
+            if rung in trial.scores:
+                self._keys.setdefault(trial.freeze_depth, []).append(_order(trial, rung))
+        for keys in self._keys.values():
+            keys.sort()
+        self.size = sum(map(len, self._keys.values()))
+        self.best = min((keys[0] for keys in self._keys.values()), default=None)
+
+    def rank(self, trial: Standing, reach: int | None) -> tuple[int, int]:
+        """How many are ahead of a trial, and how many there are; with `reach`, among those so many depths away."""
+        own = _order(trial, self._rung)
+        alike = [k for d, k in self._keys.items() if reach is None or abs(d - trial.freeze_depth) <= reach]
+        return sum(bisect_left(keys, own) for keys in alike), sum(map(len, alike))
+
+
+def _order(trial: Standing, rung: int) -> _Key:
     """Best first; of equals the deeper, cheaper freeze, then the earlier trial: few images make many equals."""
     return (-trial.scores[rung], -trial.freeze_depth, trial.slot)

@@ -9,7 +9,7 @@ from typing import Any
 
 import optuna
 from optuna.samplers import BaseSampler
-from optuna.storages import JournalStorage
+from optuna.storages import InMemoryStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
@@ -42,9 +42,11 @@ def shown_to_sampler(study: optuna.Study, waiting: Collection[int], sampler: Bas
         waiting: numbers of its trials that wait.
         sampler: of the copy.
     """
-    copy = optuna.create_study(direction="maximize", sampler=sampler)
-    copy.add_trials([_as_pruned(t) if t.number in waiting else t for t in study.get_trials(deepcopy=False)])
-    return copy
+    storage = InMemoryStorage()
+    number = storage.create_new_study([optuna.study.StudyDirection.MAXIMIZE], study.study_name)
+    for trial in study.get_trials(deepcopy=False):
+        storage.create_new_trial(number, template_trial=_as_pruned(trial) if trial.number in waiting else trial)
+    return optuna.load_study(study_name=study.study_name, storage=storage, sampler=sampler)
 
 
 def _as_pruned(trial: FrozenTrial) -> FrozenTrial:
