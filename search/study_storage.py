@@ -11,7 +11,7 @@ import optuna
 from optuna.samplers import BaseSampler
 from optuna.storages import InMemoryStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState
 
 from lightning_modules.errors import InputError
 
@@ -45,17 +45,25 @@ def shown_to_sampler(study: optuna.Study, waiting: Collection[int], sampler: Bas
     storage = InMemoryStorage()
     number = storage.create_new_study([optuna.study.StudyDirection.MAXIMIZE], study.study_name)
     for trial in study.get_trials(deepcopy=False):
-        storage.create_new_trial(number, template_trial=_as_pruned(trial) if trial.number in waiting else trial)
+        storage.create_new_trial(number, template_trial=_what_counts(trial, trial.number in waiting))
     return optuna.load_study(study_name=study.study_name, storage=storage, sampler=sampler)
 
 
-def _as_pruned(trial: FrozenTrial) -> FrozenTrial:
-    return create_trial(
-        state=TrialState.PRUNED,
+def _what_counts(trial: FrozenTrial, waits: bool) -> FrozenTrial:
+    """What a sampler reads of a trial; the storage copies every attribute, which took most of the driver's time."""
+    return FrozenTrial(
+        number=trial.number,
+        state=TrialState.PRUNED if waits else trial.state,
+        value=None,
+        values=trial.values,
+        datetime_start=trial.datetime_start,
+        datetime_complete=trial.datetime_start if waits else trial.datetime_complete,
         params=trial.params,
         distributions=trial.distributions,
+        user_attrs={},
+        system_attrs={},
         intermediate_values=trial.intermediate_values,
-        user_attrs=trial.user_attrs,
+        trial_id=trial.number,
     )
 
 
