@@ -17,11 +17,16 @@ from dataclasses import dataclass
 from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.localisation_data import grouped_by_tile
 from benchmarks.planted_tasks import PLANTED, write_planted
 from benchmarks.real_images import DATA, refusal
+
+if TYPE_CHECKING:
+    from lightning_modules.image_store import ImageSet
+    from lightning_modules.splits import Splits
+    from search.settings import Settings
 
 TABLES = Path(__file__).parent / "tables"
 CACHE = Path("mlruns") / "tables"
@@ -74,17 +79,37 @@ def configurations(depth: int) -> Iterator[tuple[int, str, float]]:
     yield from product(range(depth, -1, -1), OPTIMIZERS, FACTORS)
 
 
+def table_data(name: str, split: int, *more: str) -> tuple[Settings, ImageSet, Splits]:
+    """Settings, images and splits of one split of a task.
+
+    Args:
+        name: of the task.
+        split: its number, which is the seed.
+        more: settings beside the task's own.
+    """
+    from rich.console import Console
+
+    from search.configuration import compose_settings
+    from search.preparation import load
+    from search.preparation import split as split_images
+
+    if name in PLANTED:
+        write_planted(name, CACHE)
+    elif name == "magnetic_tile":
+        grouped_by_tile(CACHE / "tiles.csv")
+    overrides = [text.format(data=DATA, made=CACHE) for text in TASKS[name].settings]
+    settings = compose_settings([*overrides, f"seed={split}", f"tracking.root={CACHE}", *more])
+    images = load(settings, Console(quiet=True))
+    return settings, images, split_images(settings, images.index)
+
+
 def make_table(name: str, split: int) -> None:
     """Fill the table of one split; what it holds already is kept."""
     import numpy as np
     import optuna
     import torch
-    from rich.console import Console
 
     from lightning_modules.allocator import keep_freed_memory
-    from search.configuration import compose_settings
-    from search.preparation import load
-    from search.preparation import split as split_images
     from search.task import build_task, state_digest
     from search.trial import run_trial
     from search.trial_result import TrialParams
@@ -92,14 +117,7 @@ def make_table(name: str, split: int) -> None:
     keep_freed_memory()
     torch.set_num_threads(1)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    if name in PLANTED:
-        write_planted(name, CACHE)
-    elif name == "magnetic_tile":
-        grouped_by_tile(CACHE / "tiles.csv")
-    overrides = [text.format(data=DATA, made=CACHE) for text in TASKS[name].settings]
-    settings = compose_settings([*overrides, f"seed={split}", f"tracking.root={CACHE}", "trainer.cache_gigabytes=8"])
-    images = load(settings, Console(quiet=True))
-    splits = split_images(settings, images.index)
+    settings, images, splits = table_data(name, split, "trainer.cache_gigabytes=8")
     watched = np.sort(np.random.default_rng([split, 7]).permutation(splits.test)[:WATCHED])
     task = build_task(settings, images, splits, cache=CACHE / "cache", watched=watched)
     head = {

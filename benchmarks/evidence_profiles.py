@@ -24,6 +24,7 @@ from benchmarks.depth_tables import TASKS
 from benchmarks.evidence_tables import read_evidence
 from benchmarks.finished_tables import Floats
 from benchmarks.planted_tasks import PLANTED
+from benchmarks.replay import interval
 from benchmarks.results_file import write_rows
 from explain.evidence import SCORERS
 from search.prior_calibration import standardised
@@ -115,13 +116,7 @@ def _interval(groups: Sequence[list[float]]) -> list[float | None]:
     rows = [r for r in rows if len(r)]
     if not rows:
         return [None, None, None]
-    rng = np.random.default_rng(0)
-    means = []
-    for _ in range(DRAWS):
-        chosen = rng.integers(len(rows), size=len(rows))
-        means.append(np.mean([rng.choice(rows[i], len(rows[i])).mean() for i in chosen]))
-    low, high = np.quantile(means, (0.025, 0.975))
-    return [round(float(v), 3) for v in (np.mean([r.mean() for r in rows]), low, high)]
+    return [round(v, 3) for v in interval(rows, DRAWS)]
 
 
 def _modes(found: Profiles, task: str) -> list[int]:

@@ -18,10 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks.depth_tables import CACHE, TABLES, TASKS
-from benchmarks.localisation_data import grouped_by_tile
-from benchmarks.planted_tasks import PLANTED, write_planted
-from benchmarks.real_images import DATA, refusal
+from benchmarks.depth_tables import CACHE, TABLES, TASKS, table_data
+from benchmarks.real_images import refusal
 
 if TYPE_CHECKING:
     from lightning_modules.image_index import ImageIndex
@@ -39,24 +37,12 @@ def evidence_task(name: str, split: int, null: str) -> Task:
         split: its number.
         null: "none"; "labels": training labels shuffled; "weights": random weights, batch-norm re-estimated.
     """
-    from rich.console import Console
-
     from lightning_modules import backbones
     from lightning_modules.batch_norm import reestimate_batch_norm
     from lightning_modules.image_store import ImageSet
-    from search.configuration import compose_settings
-    from search.preparation import load
-    from search.preparation import split as split_images
     from search.task import build_task, statistics_rows
 
-    if name in PLANTED:
-        write_planted(name, CACHE)
-    elif name == "magnetic_tile":
-        grouped_by_tile(CACHE / "tiles.csv")
-    overrides = [text.format(data=DATA, made=CACHE) for text in TASKS[name].settings]
-    settings = compose_settings([*overrides, f"seed={split}", f"tracking.root={CACHE}"])
-    images = load(settings, Console(quiet=True))
-    splits = split_images(settings, images.index)
+    settings, images, splits = table_data(name, split)
     rows = splits.folds[0].train
     if null == "labels":
         images = ImageSet(with_shuffled_labels(images.index, rows, split), images.pixels)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["TABLES", "DepthTable", "Floats", "is_complete", "read_table"]
+__all__ = ["TABLES", "DepthTable", "Floats", "is_complete", "read_table", "tabled"]
 
 TABLES = Path(__file__).parent / "tables"
 Floats = NDArray[np.float64]
@@ -59,6 +60,18 @@ class DepthTable:
         """The splits that a replay on `split` does not see; itself where there is no other."""
         others = np.array([s for s in range(len(self.val)) if s != split])
         return others if len(others) else np.array([split])
+
+
+def tabled(names: Sequence[str]) -> list[str]:
+    """The tasks of these names, or all that have a table or evidence.
+
+    Raises:
+        ValueError: one has neither.
+    """
+    found = sorted(folder.name for folder in TABLES.iterdir() if folder.is_dir()) if TABLES.is_dir() else []
+    if unknown := [name for name in names if name not in found]:
+        raise ValueError(f"no table of {unknown[0]!r}; there are {', '.join(found) or 'none'}")
+    return list(names) or found
 
 
 def is_complete(name: str) -> bool:

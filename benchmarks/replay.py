@@ -17,7 +17,7 @@ from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvin
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.finished_tables import TABLES, DepthTable, Floats, is_complete, read_table
+from benchmarks.finished_tables import DepthTable, Floats, is_complete, read_table, tabled
 from benchmarks.replay_engine import Replay, Strategy, replay
 from benchmarks.replay_priors import prior_strategies
 from benchmarks.results_file import read_rows, write_rows
@@ -138,13 +138,14 @@ def interval(values: Sequence[Sequence[float]], draws: int = 2000) -> tuple[floa
 
 def main(names: list[str]) -> int:
     """Replay on the tasks named, or on all that have a complete table."""
-    found = sorted(folder.name for folder in TABLES.iterdir() if folder.is_dir()) if TABLES.is_dir() else []
-    if unknown := [name for name in names if name not in found]:
-        print(f"replay: no table of {unknown[0]!r}; there are {', '.join(found) or 'none'}", file=sys.stderr)
+    try:
+        names = tabled(names)
+    except ValueError as error:
+        print(f"replay: {error}", file=sys.stderr)
         return 2
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    rows = [row for row in read_rows("replay") if row["task"] not in (names or found)]
-    for name in names or found:
+    rows = [row for row in read_rows("replay") if row["task"] not in (names)]
+    for name in names:
         if not is_complete(name):
             print(f"replay: no complete split of {name} yet", file=sys.stderr)
             continue

@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.evidence_tables import read_evidence
-from benchmarks.finished_tables import TABLES, DepthTable, read_table
+from benchmarks.finished_tables import DepthTable, read_table, tabled
 from benchmarks.replay import interval
 from benchmarks.replay_engine import TRIALS, Replay, Strategy, replay
 from benchmarks.results_file import write_rows
@@ -213,13 +213,14 @@ def _print(rows: list[dict[str, Any]]) -> None:
 
 def main(names: list[str]) -> int:
     """Replay the tasks named, or all that have tables."""
-    found = sorted(folder.name for folder in TABLES.iterdir() if folder.is_dir()) if TABLES.is_dir() else []
-    if unknown := [name for name in names if name not in found]:
-        print(f"trust: no table of {unknown[0]!r}; there are {', '.join(found) or 'none'}", file=sys.stderr)
+    try:
+        names = tabled(names)
+    except ValueError as error:
+        print(f"trust: {error}", file=sys.stderr)
         return 2
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     rows: list[dict[str, Any]] = []
-    for name in names or found:
+    for name in names:
         try:
             measured = measure(name)
         except SystemExit as incomplete:

@@ -32,7 +32,7 @@ from search.settings import Settings
 from search.space import Space, build_space
 from search.study import SearchStudy
 from search.study_run import log_outcome, parent_run
-from search.study_storage import finished_trials, load_or_create
+from search.study_storage import finished_trials, load_or_create, waiting_room
 from search.summary import print_trials, print_where, print_winner
 from search.task import Task, build_task, choose_device
 from search.tracking import Tracker
@@ -124,7 +124,8 @@ def _run_study(
     identity: dict[str, Any],
 ) -> SearchOutcome:
     root, metric = settings.tracking.root, settings.search.metric
-    study, existed = load_or_create(root / "studies" / f"{name}.journal", name, identity, fresh=settings.search.fresh)
+    journal = root / "studies" / f"{name}.journal"
+    study, existed = load_or_create(journal, name, identity, fresh=settings.search.fresh)
     with clock("tracking"):
         tracker = Tracker(root, settings.tracking.experiment)
         parent = parent_run(settings, study, tracker, task, name)
@@ -142,7 +143,7 @@ def _run_study(
     )
     driver = SearchStudy(
         settings, space, study, tracker, parent, progress,
-        waiting_room=root / "studies" / f"{name}.waiting", batches=batches,
+        waiting_room=waiting_room(journal), batches=batches,
     )  # fmt: skip
     repaired = driver.repair()
     _describe_study(console, task, name, len(before), settings.search.trials, existed, repaired)

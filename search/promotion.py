@@ -106,9 +106,10 @@ class PromotionRule:
 
     def owes_to_trust(self, trial: Standing, trials: Sequence[Standing], *, closing: bool = False) -> bool:
         """Whether a trial passes that would not, or not yet, if all freeze depths were trusted alike."""
+        if self.trust is None or not self.passes(trial, trials, closing=closing):
+            return False
         plain = PromotionRule(self.at, self.factor, early=self._early, reach=self._reach)
-        passes = self.passes(trial, trials, closing=closing)
-        return self.trust is not None and passes and not plain.passes(trial, trials, closing=closing)
+        return not plain.passes(trial, trials, closing=closing)
 
     def may_pass(self, trial: Standing, trials: Sequence[Standing], most: int) -> bool:
         """Whether it still can be, however good or poor those are that have not come so far.

@@ -58,7 +58,7 @@ def next_slot(study: optuna.Study, settings: SearchSettings, busy: Collection[in
 
 
 def standings(study: optuna.Study, waiting: Collection[int]) -> list[Standing]:
-    """How far each trial that was not lost has come, those that reached no epoch left out.
+    """How far each trial has come; those that were lost, diverged or reached no epoch are nobody's competitors.
 
     Args:
         study: the study.
@@ -72,5 +72,8 @@ def standings(study: optuna.Study, waiting: Collection[int]) -> list[Standing]:
             int(t.user_attrs["slot"]) in waiting,
         )
         for t in study.get_trials(deepcopy=False)
-        if t.state is not TrialState.FAIL and t.intermediate_values and "slot" in t.user_attrs
+        if t.state is not TrialState.FAIL
+        and t.user_attrs.get("outcome") != "diverged"
+        and t.intermediate_values
+        and "slot" in t.user_attrs
     ]

@@ -97,9 +97,7 @@ class SearchStudy:
                 self._tracker.kill(run_id)
         self._tracker.kill_open_runs(self._parent)
         for frozen in waiting:
-            again = RunningTrial.taken_up(self.study, frozen)
-            self._waiting[int(frozen.user_attrs["slot"])] = again
-            self._tracker.resume(again.run_id, {"status": "waiting", "reason": ""})
+            self._waiting[int(frozen.user_attrs["slot"])] = RunningTrial.taken_up(self.study, frozen)
         return len(lost)
 
     def run(self, executor: Executor, stopping: Callable[[], bool] = lambda: False) -> None:
@@ -115,6 +113,8 @@ class SearchStudy:
         self._evidence = recorded_evidence(self.study)
         self._promotion = build_promotion(self.settings.search, self._steps, self._evidence, batches=self._batches)
         try:
+            for active in self._waiting.values():
+                self._tracker.resume(active.run_id, {"status": "waiting", "reason": ""})
             while True:
                 if not stopping():
                     self._start_jobs(executor)

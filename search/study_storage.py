@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lightning_modules.errors import InputError
 
-__all__ = ["FINISHED", "finished_trials", "load_or_create", "open_storage", "shown_to_sampler"]
+__all__ = ["FINISHED", "finished_trials", "load_or_create", "open_storage", "shown_to_sampler", "waiting_room"]
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
@@ -23,6 +24,11 @@ FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 def open_storage(path: Path) -> JournalStorage:
     """Optuna's storage in a journal file."""
     return JournalStorage(JournalFileBackend(str(path)))
+
+
+def waiting_room(path: Path) -> Path:
+    """Folder of the trials that wait at a rung, of the study with its journal at `path`."""
+    return path.with_name(f"{path.name.removesuffix('.journal')}.waiting")
 
 
 def finished_trials(study: optuna.Study) -> list[FrozenTrial]:
@@ -82,6 +88,7 @@ def load_or_create(path: Path, name: str, identity: Mapping[str, Any], *, fresh:
     path.parent.mkdir(parents=True, exist_ok=True)
     if fresh:
         path.unlink(missing_ok=True)
+        shutil.rmtree(waiting_room(path), ignore_errors=True)
     existed = path.exists()
     storage = open_storage(path)
     if existed and name in optuna.get_all_study_names(storage):

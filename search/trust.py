@@ -24,9 +24,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from explain.evidence.scores import Numbers
 from search.evidence import Evidence
+from search.prior_calibration import standardised
 
 __all__ = ["LEAST_TRUST", "MOST_TRUST", "Trust", "describe_trust", "trust_from_evidence", "trust_from_scores"]
 
@@ -36,8 +37,6 @@ _SAYS = {
     "cam_stability": ("maps change little when trained", "maps change much when trained"),
     "train_validation_disagreement": ("training over-fits it", "training does not over-fit it"),
 }
-
-Numbers = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ def trust_from_scores(scores: dict[str, Numbers], blocks: tuple[str, ...]) -> Tr
         scores: by scorer (`cam_stability`, `train_validation_disagreement`), above its null, (L,) each, NaN = unknown.
         blocks: names of the L blocks.
     """
-    centred = {name: _centred(x) for name, x in scores.items()}
+    centred = {name: standardised(x) for name, x in scores.items()}
     votes = [_mean([c[b] for c in centred.values()]) for b in range(len(blocks))]
     values, reasons = [], []
     for depth in range(len(blocks) + 1):
@@ -110,18 +109,6 @@ def trust_from_scores(scores: dict[str, Numbers], blocks: tuple[str, ...]) -> Tr
         values.append(1.0 if np.isnan(mean) else float(2.0 ** np.clip(mean, -1, 1)))
         reasons.append("; ".join(text for text in said if text))
     return Trust(tuple(values), tuple(reasons))
-
-
-def _centred(x: Numbers) -> Numbers:
-    """In standard deviations from the mean of the known blocks; 0 where they do not differ, NaN where unknown."""
-    known = np.isfinite(x)
-    if not known.any():
-        return np.full(len(x), np.nan)
-    off = np.where(known, x, np.nan) - x[known].mean()
-    spread = float(off[known].std())
-    if spread <= 1e-12 * max(1.0, float(np.abs(x[known]).max())):
-        return np.where(known, 0.0, np.nan)
-    return np.asarray(off / spread, dtype=np.float64)
 
 
 def _mean(values: list[float]) -> float:

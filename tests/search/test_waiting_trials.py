@@ -116,6 +116,25 @@ def test_a_trial_that_dies_after_waiting_is_tried_again_from_its_start() -> None
     assert bench.slots() == list(range(TRIALS))
 
 
+def test_where_the_best_diverges_on_its_last_stretch_another_one_ends() -> None:
+    def script(number: int, job: Job) -> list[float] | str:
+        return "diverge" if job.told == 2 and not lost.append(job.slot) and len(lost) == 1 else curve(job.params)
+
+    lost: list[int] = []
+    bench = halving()
+    bench.run(ScriptedExecutor(script))
+    outcomes = {t.user_attrs["slot"]: t.user_attrs["outcome"] for t in finished_trials(bench.study)}
+    assert outcomes[lost[0]] == "diverged" and "complete" in outcomes.values()
+
+
+def test_runs_of_waiting_trials_are_open_only_while_a_driver_runs_them() -> None:
+    bench = halving()
+    executor = ScriptedExecutor()
+    bench.driver().run(executor, stopping=lambda: len(executor.jobs) == 5)
+    assert bench.driver().repair() == 0
+    assert "RUNNING" not in {run.status for run in bench.tracker.runs.values()}
+
+
 def test_three_at_a_time_fill_the_same_slots() -> None:
     bench = halving()
     executor = bench.run(ScriptedExecutor(capacity=3))
