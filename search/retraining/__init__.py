@@ -1,0 +1,1 @@
+"""The steps of monthly retraining: ledger, drift, depth of retraining, comparison, promotion, page."""
