@@ -1,0 +1,143 @@
+"""Statistics of two models on the same images: an interval, what a number of images can show, a bootstrap, a test."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binom, hypergeom, norm
+
+__all__ = ["fall_p_value", "macro_f1_draws", "paired_interval", "smallest_detectable"]
+
+Numbers = NDArray[np.float64]
+Labels = NDArray[np.int64]
+
+_LEVEL, _POWER = 0.05, 0.8
+
+
+def paired_interval(gained: int, lost: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Tango's score interval for the difference of two proportions of the same n images, (gained - lost) / n.
+
+    The ends are the differences d at which the score statistic
+
+        (gained - lost - n d) / sqrt(n (2 q + d (1 - d)))
+
+    is +-z, with q the likelihood's maximum for the share lost where the difference is d. A bootstrap would give an
+    interval of width 0 where no image is discordant; this one stays as wide as n images allow.
+
+    Source: Tango 1998, Statistics in Medicine 17, 891-908.
+
+    Args:
+        gained: images that the second model alone has right, >= 0.
+        lost: images that the first alone has right, >= 0.
+        n: images, >= gained + lost.
+        level: of the interval, in (0, 1).
+    """
+    z = float(norm.isf((1 - level) / 2))
+
+    def statistic(d: float) -> float:
+        a, b, c = 2 * n, -gained - lost + (2 * n - gained + lost) * d, -lost * d * (1 - d)
+        q = (math.sqrt(max(b * b - 4 * a * c, 0.0)) - b) / (2 * a)
+        spread = math.sqrt(max(n * (2 * q + d * (1 - d)), 0.0))
+        return (gained - lost - n * d) / max(spread, 1e-300)
+
+    # The statistic falls with d.
+    observed = (gained - lost) / n
+    low = -1.0 if lost == n else _root(lambda d: statistic(d) <= z, -1.0, observed)
+    high = 1.0 if gained == n else _root(lambda d: statistic(d) <= -z, observed, 1.0)
+    return low, high
+
+
+def smallest_detectable(n: int, discordant: int, *, level: float = _LEVEL, power: float = _POWER) -> float:
+    """The smallest true difference of accuracy that McNemar's exact test on n images finds with this power.
+
+    The discordant share psi is taken as observed, and as the difference d itself where that is larger: with psi = d
+    all discordant images go one way. Exact: the sum over the number D ~ Binomial(n, psi) of discordant images of the
+    probability that Binomial(D, (1 + d / psi) / 2) lies in the two-sided rejection region. For large n it is about
+    the d that solves sqrt(n) d = z(level / 2) sqrt(psi) + z(1 - power) sqrt(psi - d^2) (Connor 1987, Biometrics 43).
+
+    Args:
+        n: images, >= 1.
+        discordant: of them, images that exactly one of the two models has right.
+        level: of the two-sided test.
+        power: wanted, in (level, 1).
+
+    Returns:
+        Difference in (0, 1]; 1 where even a difference of 1 is not found, as with five images.
+    """
+    many = np.arange(n + 1)
+    # Rejected where at least `needed` of D go one way; D + 1 where no outcome is rejected.
+    needed = np.minimum(binom.isf(level / 2, many, 0.5) + 1, many + 1)
+
+    def found(d: float) -> bool:
+        psi = max(discordant / n, d)
+        share = min((1 + d / psi) / 2, 1.0)
+        rejected = binom.sf(needed - 1, many, share) + binom.cdf(many - needed, many, share)
+        return float(binom.pmf(many, n, psi) @ rejected) >= power
+
+    return _root(found, 0.0, 1.0) if found(1.0) else 1.0
+
+
+def _root(holds: Callable[[float], bool], low: float, high: float) -> float:
+    """Where `holds` turns from false to true between low and high."""
+    for _ in range(48):
+        middle = (low + high) / 2
+        low, high = (low, middle) if holds(middle) else (middle, high)
+    return high
+
+
+def fall_p_value(champion: int, challenger: int, images: int) -> float:
+    """Probability of so few hits of the challenger, or fewer, were its recall that of the champion: Fisher, one-sided.
+
+    Exact, given how many answers of the two together are right. It treats the two models' answers as independent; two
+    models of one task tend to be right on the same images, which makes it careful rather than rash. The sign test on
+    discordant images would need five images before it could reject anything; this one needs three (3 of 3 against 0
+    of 3 gives 1/20), and 2 of 3 against 3 of 3 gives 1/2.
+
+    Args:
+        champion: hits of the champion, 0..images.
+        challenger: hits of the challenger, 0..images.
+        images: of the class, >= 1.
+    """
+    return float(hypergeom.cdf(challenger, 2 * images, champion + challenger, images))
+
+
+def macro_f1_draws(
+    truth: Labels, first: Labels, second: Labels, classes: int, *, resamples: int, seed: int
+) -> tuple[tuple[float, float], Numbers]:
+    """Macro F1 of two models, and the differences of resampled images, in pairs and within each true class.
+
+    Within classes, since a resample without one of the rare classes would be of another quantity; so the interval is
+    for months of this mix of classes. A class with one image contributes no spread.
+
+    Args:
+        truth: true classes 0..classes-1, (N,).
+        first: predictions of the first model, (N,).
+        second: predictions of the second, (N,).
+        classes: C.
+        resamples: B, how many.
+        seed: of the resampling.
+
+    Returns:
+        Both scores, and second minus first in each resample, (B,). The mean is over classes that occur in `truth`,
+        `first` or `second`, the same for both and for all resamples.
+    """
+    # What is resampled is how often each (true, first, second) triple occurs.
+    triples, counts = np.unique(np.stack([truth, first, second]), axis=1, return_counts=True)
+    rng = np.random.default_rng(seed)
+    drawn = np.zeros((1 + resamples, len(counts)), dtype=np.float64)
+    drawn[0] = counts
+    for label in np.unique(truth):
+        inside = triples[0] == label
+        images = counts[inside].sum()
+        drawn[1:, inside] = rng.multinomial(images, counts[inside] / images, size=resamples)
+    occurs = np.unique(triples)
+    one_hot = np.eye(classes)[triples]
+    scores = []
+    for predicted in (1, 2):
+        hit = drawn @ (one_hot[0] * one_hot[predicted])
+        both = drawn @ (one_hot[0] + one_hot[predicted])
+        scores.append((2 * hit / np.maximum(both, 1))[:, occurs].mean(axis=1))
+    return (float(scores[0][0]), float(scores[1][0])), scores[1][1:] - scores[0][1:]
