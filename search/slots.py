@@ -6,74 +6,100 @@ import itertools
 from collections.abc import Collection
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from search.promotion import Standing
 from search.settings import SearchSettings
 from search.study_storage import FINISHED
 
-__all__ = ["StudyStalledError", "attempts", "next_slot", "standings"]
+__all__ = ["Slots", "StudyStalledError"]
 
 
 class StudyStalledError(Exception):
     """Too many slots were given up in a row for more trials to be worth trying."""
 
 
-def attempts(study: optuna.Study) -> dict[int, list[FrozenTrial]]:
-    """Slot -> its attempts, in order."""
-    found: dict[int, list[FrozenTrial]] = {}
-    for trial in study.get_trials(deepcopy=False):
-        if "slot" in trial.user_attrs:
-            found.setdefault(int(trial.user_attrs["slot"]), []).append(trial)
-    return found
-
-
-def next_slot(study: optuna.Study, settings: SearchSettings, busy: Collection[int]) -> int | None:
-    """The lowest slot that is neither filled, busy nor given up; None when no more trials are needed.
+class Slots:
+    """The slots of a study, read from it; what can no longer change is read once.
 
     Args:
-        study: the study.
-        settings: how many finished trials to reach, and after how many errors a slot is given up.
-        busy: slots whose trial runs or waits at a rung.
-
-    Raises:
-        StudyStalledError: three slots in a row were given up.
+        study: the study, which may go on.
     """
-    tried, most = attempts(study), settings.max_attempts
-    filled = {slot for slot, trials in tried.items() if any(t.state in FINISHED for t in trials)}
-    # An interruption is nobody's fault: only attempts that died of an error count towards giving up.
-    errors = {slot: sum("error" in t.user_attrs for t in trials) for slot, trials in tried.items()}
-    given_up = {slot for slot, count in errors.items() if count >= most and slot not in filled}
-    latest = sorted(filled | given_up)[-3:]
-    if len(latest) == 3 and set(latest) <= given_up:
-        trial = tried[latest[-1]][-1]
-        raise StudyStalledError(
-            f"three trials in a row failed {most} times each, the last with {trial.user_attrs['error']}; "
-            "the tracebacks are artifacts of their runs; raise search.max_attempts to try them again"
-        )
-    taken = filled.union(busy)
-    if len(taken) >= settings.trials:
-        return None
-    return next(slot for slot in itertools.count() if slot not in taken and slot not in given_up)
+
+    def __init__(self, study: optuna.Study) -> None:
+        self._study = study
+        self._attempts: dict[int, list[FrozenTrial]] = {}
+        self._filled: set[int] = set()
+        self._errors: dict[int, int] = {}
+        self._standings: list[Standing] = []
+        self._read = 0
+        self._open: list[FrozenTrial] = []
+
+    def attempts(self, slot: int) -> list[FrozenTrial]:
+        """The attempts at a slot, in order."""
+        self._update()
+        return [*self._attempts.get(slot, []), *(t for t in self._open if t.user_attrs.get("slot") == slot)]
+
+    def next(self, settings: SearchSettings, busy: Collection[int]) -> int | None:
+        """The lowest slot that is neither filled, busy nor given up; None when no more trials are needed.
+
+        Args:
+            settings: how many finished trials to reach, and after how many errors a slot is given up.
+            busy: slots whose trial runs or waits at a rung.
+
+        Raises:
+            StudyStalledError: three slots in a row were given up.
+        """
+        self._update()
+        most = settings.max_attempts
+        # An interruption is nobody's fault: only attempts that died of an error count towards giving up.
+        given_up = {slot for slot, count in self._errors.items() if count >= most and slot not in self._filled}
+        latest = sorted(self._filled | given_up)[-3:]
+        if len(latest) == 3 and set(latest) <= given_up:
+            trial = self._attempts[latest[-1]][-1]
+            raise StudyStalledError(
+                f"three trials in a row failed {most} times each, the last with {trial.user_attrs['error']}; "
+                "the tracebacks are artifacts of their runs; raise search.max_attempts to try them again"
+            )
+        taken = self._filled.union(busy)
+        if len(taken) >= settings.trials:
+            return None
+        return next(slot for slot in itertools.count() if slot not in taken and slot not in given_up)
+
+    def standings(self, waiting: Collection[int]) -> list[Standing]:
+        """How far each trial has come; those that were lost, diverged or reached no epoch are nobody's competitors.
+
+        Args:
+            waiting: slots of the trials that wait at a rung.
+        """
+        self._update()
+        running = [_standing(t, int(t.user_attrs["slot"]) in waiting) for t in self._open if _competes(t)]
+        return [*self._standings, *running]
+
+    def _update(self) -> None:
+        trials = self._study.get_trials(deepcopy=False)
+        news = [*(trials[t.number] for t in self._open), *trials[self._read :]]
+        self._read, self._open = len(trials), []
+        for trial in news:
+            if not trial.state.is_finished():
+                self._open.append(trial)
+            elif "slot" in trial.user_attrs:
+                self._keep(trial, int(trial.user_attrs["slot"]))
+
+    def _keep(self, trial: FrozenTrial, slot: int) -> None:
+        self._attempts.setdefault(slot, []).append(trial)
+        self._errors[slot] = self._errors.get(slot, 0) + ("error" in trial.user_attrs)
+        if trial.state in FINISHED:
+            self._filled.add(slot)
+            if _competes(trial):
+                self._standings.append(_standing(trial, waits=False))
 
 
-def standings(study: optuna.Study, waiting: Collection[int]) -> list[Standing]:
-    """How far each trial has come; those that were lost, diverged or reached no epoch are nobody's competitors.
+def _competes(trial: FrozenTrial) -> bool:
+    return (
+        bool(trial.intermediate_values) and "slot" in trial.user_attrs and trial.user_attrs.get("outcome") != "diverged"
+    )
 
-    Args:
-        study: the study.
-        waiting: slots of the trials that wait at a rung.
-    """
-    return [
-        Standing(
-            int(t.user_attrs["slot"]),
-            int(t.params["freeze_depth"]),
-            t.intermediate_values,
-            int(t.user_attrs["slot"]) in waiting,
-        )
-        for t in study.get_trials(deepcopy=False)
-        if t.state is not TrialState.FAIL
-        and t.user_attrs.get("outcome") != "diverged"
-        and t.intermediate_values
-        and "slot" in t.user_attrs
-    ]
+
+def _standing(trial: FrozenTrial, waits: bool) -> Standing:
+    return Standing(int(trial.user_attrs["slot"]), int(trial.params["freeze_depth"]), trial.intermediate_values, waits)

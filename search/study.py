@@ -22,10 +22,10 @@ from search.promotion import FEWEST_STEPS, Standing
 from search.pruner import build_promotion, build_pruner
 from search.running_trial import RunningTrial
 from search.sampler import build_sampler, slot_seed
+from search.sampler_view import SamplerView
 from search.settings import Settings
-from search.slots import attempts, next_slot, standings
+from search.slots import Slots
 from search.space import Space
-from search.study_storage import shown_to_sampler
 from search.tracking import Tracker
 from search.trial_result import EpochReport, TrialParams, TrialResult, Verdict
 
@@ -73,6 +73,8 @@ class SearchStudy:
         self._steps = settings.trainer.epochs * settings.data.folds * settings.data.repeats
         study.pruner = build_pruner(settings.search)
         study.sampler = optuna.samplers.RandomSampler(0)  # everything it is asked for was drawn before
+        self._slots = Slots(study)
+        self._view = SamplerView(study)
         self._batches = batches
         self._promotion = build_promotion(settings.search, self._steps, batches=batches)
 
@@ -144,12 +146,12 @@ class SearchStudy:
                 return
 
     def _next_slot(self) -> int | None:
-        return next_slot(self.study, self.settings.search, {*self._active, *self._waiting})
+        return self._slots.next(self.settings.search, {*self._active, *self._waiting})
 
     def _promoted(self, *, closing: bool) -> int | None:
         if self._promotion is None or not self._waiting:
             return None
-        all_ = standings(self.study, self._waiting)
+        all_ = self._slots.standings(self._waiting)
         interrupted = (s.slot for s in all_ if s.waiting and s.epoch not in self._promotion.at)
         if (slot := next(interrupted, None)) is not None:
             return slot
@@ -158,7 +160,7 @@ class SearchStudy:
         return slot
 
     def _ask(self, slot: int) -> Job:
-        earlier = attempts(self.study).get(slot, [])
+        earlier = self._slots.attempts(slot)
         attempt = len(earlier)
         if earlier and len(earlier[-1].params) == len(asdict(self.space.default)):
             params = TrialParams(**earlier[-1].params)
@@ -183,7 +185,7 @@ class SearchStudy:
                 return preferred
         sampler = build_sampler(self.settings.search, self.settings.seed, slot, prior)
         waiting = {active.trial.number for active in self._waiting.values()}
-        return self.space.suggest(shown_to_sampler(self.study, waiting, sampler).ask())
+        return self.space.suggest(self._view.study(waiting, sampler).ask())
 
     def _go_on(self, slot: int) -> Job:
         active = self._active[slot] = self._waiting.pop(slot)
@@ -206,7 +208,7 @@ class SearchStudy:
         if self._promotion is not None:
             if step not in self._promotion.at:
                 return "train"
-            all_ = standings(self.study, {*self._waiting, slot})
+            all_ = self._slots.standings({*self._waiting, slot})
             own = next(s for s in all_ if s.slot == slot)
             closing = self._next_slot() is None
             if self._promotion.passes(own, all_, closing=closing):
@@ -266,7 +268,7 @@ class SearchStudy:
         """Prune the trials that wait for what can no longer happen."""
         if self._promotion is None:
             return
-        all_ = standings(self.study, self._waiting)
+        all_ = self._slots.standings(self._waiting)
         for own in self._promotion.hopeless(all_, self.settings.search.trials):
             self._drop([own.slot], self._promotion.reason(own, all_))
 

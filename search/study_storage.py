@@ -1,22 +1,21 @@
-"""The Optuna study of a search: its journal file, its finished trials, and what a sampler is shown of it."""
+"""The Optuna study of a search: its journal file and its finished trials."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.samplers import BaseSampler
-from optuna.storages import InMemoryStorage, JournalStorage
+from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_modules.errors import InputError
 
-__all__ = ["FINISHED", "finished_trials", "load_or_create", "open_storage", "shown_to_sampler", "waiting_room"]
+__all__ = ["FINISHED", "finished_trials", "load_or_create", "open_storage", "waiting_room"]
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
@@ -35,42 +34,6 @@ def finished_trials(study: optuna.Study) -> list[FrozenTrial]:
     """Finished trials (complete or pruned), one a slot, by slot."""
     done = [t for t in study.get_trials(deepcopy=False) if t.state in FINISHED and "slot" in t.user_attrs]
     return sorted(done, key=lambda t: int(t.user_attrs["slot"]))
-
-
-def shown_to_sampler(study: optuna.Study, waiting: Collection[int], sampler: BaseSampler) -> optuna.Study:
-    """A copy of the study in memory in which trials that wait at a rung are pruned there.
-
-    To Optuna, a trial that waits is running. A sampler would take it for as bad as the worst ("constant liar"),
-    although its score is known: in a study where trials wait for each other, most of what there is to learn from.
-
-    Args:
-        study: the study.
-        waiting: numbers of its trials that wait.
-        sampler: of the copy.
-    """
-    storage = InMemoryStorage()
-    number = storage.create_new_study([optuna.study.StudyDirection.MAXIMIZE], study.study_name)
-    for trial in study.get_trials(deepcopy=False):
-        storage.create_new_trial(number, template_trial=_what_counts(trial, trial.number in waiting))
-    return optuna.load_study(study_name=study.study_name, storage=storage, sampler=sampler)
-
-
-def _what_counts(trial: FrozenTrial, waits: bool) -> FrozenTrial:
-    """What a sampler reads of a trial; the storage copies every attribute, which took most of the driver's time."""
-    return FrozenTrial(
-        number=trial.number,
-        state=TrialState.PRUNED if waits else trial.state,
-        value=None,
-        values=trial.values,
-        datetime_start=trial.datetime_start,
-        datetime_complete=trial.datetime_start if waits else trial.datetime_complete,
-        params=trial.params,
-        distributions=trial.distributions,
-        user_attrs={},
-        system_attrs={},
-        intermediate_values=trial.intermediate_values,
-        trial_id=trial.number,
-    )
 
 
 def load_or_create(path: Path, name: str, identity: Mapping[str, Any], *, fresh: bool) -> tuple[optuna.Study, bool]:
