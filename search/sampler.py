@@ -52,13 +52,26 @@ def _named_sampler(settings: SearchSettings, seed: int) -> BaseSampler:
         return RandomSampler(seed=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # constant_liar and multivariate
-        return TPESampler(
+        return _SpaceOfLastTrial(
             n_startup_trials=settings.startup_trials,
             n_ei_candidates=24,
             multivariate=True,
             constant_liar=True,
             seed=seed,
         )
+
+
+class _SpaceOfLastTrial(TPESampler):
+    """TPE that takes the space from the last finished trial: all trials of a study have the same parameters.
+
+    Optuna's own looks through every trial for those that all have, for every trial that is asked.
+    """
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """Name -> distribution, by name; empty before the first finished trial."""
+        finished = (t for t in reversed(study.get_trials(deepcopy=False)) if t.state in _FINISHED)
+        last = next(finished, None)
+        return {} if last is None else {n: d for n, d in sorted(last.distributions.items()) if not d.single()}
 
 
 def prior_weight(finished: int, trials: int) -> float:
