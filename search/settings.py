@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+
+from search.retrain_settings import RetrainSettings
+from search.setting import setting
 
 __all__ = [
     "OPTIMIZER_NAMES",
@@ -17,11 +19,13 @@ __all__ = [
     "ExecutorSettings",
     "ModelSettings",
     "SearchSettings",
+    "RetrainSettings",
     "Settings",
     "SpaceSettings",
     "TrackingSettings",
     "TrainerSettings",
 ]
+    "setting",
 
 OPTIMIZER_NAMES = ("sgd", "momentum", "nag", "adam", "rmsprop", "adagrad", "adadelta", "nadam", "adamw")
 
@@ -40,41 +44,6 @@ PRIOR_NAMES = (
     "train_validation_disagreement",
     "evidence",
 )
-
-
-def setting(
-    default: Any,
-    meaning: str,
-    *,
-    unit: str = "",
-    low: float | None = None,
-    high: float | None = None,
-    above: float | None = None,
-    choices: tuple[str, ...] = (),
-    identity: bool = True,
-) -> Any:
-    """A field with its meaning and accepted values.
-
-    Args:
-        default: value where no configuration file and no override sets one.
-        meaning: one sentence for help and docs.
-        unit: of a number.
-        low: smallest accepted number.
-        high: largest accepted number.
-        above: accepted numbers are greater than this one.
-        choices: accepted strings.
-        identity: whether another value makes it another study (and not the same one, continued).
-    """
-    metadata = {
-        "meaning": meaning,
-        "unit": unit,
-        "low": low,
-        "high": high,
-        "above": above,
-        "choices": choices,
-        "identity": identity,
-    }
-    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -279,7 +248,7 @@ class ExecutorSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """All settings of `python -m search`."""
+    """All settings of `python -m search` and `python -m search.retrain`."""
 
     seed: int = setting(0, "seed of splits, views, sampler and training", low=0, high=2**31 - 1)
     data: DataSettings = field(default_factory=DataSettings)
@@ -289,3 +258,4 @@ class Settings:
     trainer: TrainerSettings = field(default_factory=TrainerSettings)
     tracking: TrackingSettings = field(default_factory=TrackingSettings)
     executor: ExecutorSettings = field(default_factory=ExecutorSettings)
+    retrain: RetrainSettings = field(default_factory=RetrainSettings)

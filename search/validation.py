@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import Field, fields, is_dataclass
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from lightning_modules.errors import InputError
-from search.settings import Settings
+from search.settings import RetrainSettings, Settings
 
 __all__ = ["accepted", "flatten", "key_paths", "parse", "to_plain", "unknown_key"]
 
@@ -186,6 +187,7 @@ def _check_rules(settings: Settings) -> None:
         raise InputError(f"executor.workers={settings.executor.workers} needs executor=local, got executor=inline")
     if space.default_optimizer not in space.optimizers:
         raise InputError(
+    _check_retrain(settings)
             f"space.default_optimizer must be one of space.optimizers ({', '.join(space.optimizers)}), "
             f"got {space.default_optimizer!r}"
         )
@@ -204,10 +206,22 @@ def _check_rules(settings: Settings) -> None:
             raise InputError(
                 f"{key} must be letters, digits, '.', '_', '-' and spaces, 200 bytes at most, got {_shortened(name)!r}"
             )
-    experiment = settings.tracking.experiment
-    if not experiment.isprintable() or len(experiment) > 200:
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(tracking.root)):  # of ://, a path keeps one slash
+        raise InputError(f"tracking.root must be a folder of this machine, no address, got {str(tracking.root)!r}")
+
+
+def _check_retrain(settings: Settings) -> None:
+    retrain = settings.retrain
+    if retrain.depth not in ("auto", "none", "head", "search") and not re.fullmatch("[0-9]{1,4}", retrain.depth):
         raise InputError(
-            f"tracking.experiment must be 200 printable characters at most, got {_shortened(experiment)!r}"
+            f"retrain.depth must be auto, none, head, search or a number of blocks, got {_shortened(retrain.depth)!r}"
+        )
+    if not re.fullmatch("all|last-[1-9][0-9]{0,3}", retrain.window):
+        raise InputError(f"retrain.window must be all or last-N, as in last-3, got {_shortened(retrain.window)!r}")
+    if retrain.window == "all" and retrain.replay != RetrainSettings().replay:
+        raise InputError(
+            f"retrain.replay={retrain.replay} has no effect with retrain.window=all, which trains on every month; "
+            "leave it at its default, or give retrain.window=last-N"
         )
 
 

@@ -1,0 +1,43 @@
+"""How a setting says what it means and accepts: the metadata of a dataclass field."""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import Any
+
+__all__ = ["setting"]
+
+
+def setting(
+    default: Any,
+    meaning: str,
+    *,
+    unit: str = "",
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    choices: tuple[str, ...] = (),
+    identity: bool = True,
+) -> Any:
+    """A field with its meaning and accepted values.
+
+    Args:
+        default: value where no configuration file and no override sets one.
+        meaning: one sentence for help and docs.
+        unit: of a number.
+        low: smallest accepted number.
+        high: largest accepted number.
+        above: accepted numbers are greater than this one.
+        choices: accepted strings.
+        identity: whether another value makes it another study (and not the same one, continued).
+    """
+    metadata = {
+        "meaning": meaning,
+        "unit": unit,
+        "low": low,
+        "high": high,
+        "above": above,
+        "choices": choices,
+        "identity": identity,
+    }
+    return field(default=default, metadata=metadata)
