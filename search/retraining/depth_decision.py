@@ -17,8 +17,8 @@ network; both samples are images it was not trained on. n1 new images, L blocks.
 1. fewer than 10 new images: **none**; they decide nothing.
 2. a new class, or neither the champion nor a probe is beyond chance on the new images (labels permuted, 5 %):
    **search**; there is nothing to build on.
-3. no loss shown, and growth >= 0.25: **thaw** at the champion's own freeze depth (**head** where that is L). More images
-   are the surest way to a better model, drift or not; the champion's search has already found where to cut.
+3. no loss shown, and growth >= 0.25: **thaw** at the champion's own freeze depth (**head** where that is L). More
+   images are the surest way to a better model, drift or not; the champion's search has already found where to cut.
 4. no loss shown, and no shift of maps or features shown: **none**.
 5. reach >= r - 0.02: **head**. It costs next to nothing, so it is also the answer to a shift without loss.
 6. otherwise **thaw**: freeze the blocks before the first one whose maps moved. Where none did: freeze up to the
