@@ -1,6 +1,5 @@
-"""Settings of `python -m search.retrain`: which months, how deep, with what budget, and when a challenger is promoted."""
+"""Settings of `python -m search.retrain`: which months, how deep, what budget, and when a challenger is promoted."""
 
-# ruff: noqa: RUF009 (`setting` makes a dataclass field)
 from __future__ import annotations
 
 from dataclasses import dataclass

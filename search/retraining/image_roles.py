@@ -1,0 +1,162 @@
+"""Which images of a month may be trained on, and which test champion and challenger: decided once, for ever.
+
+An image has one role from the first time it is seen (the ledger keeps it by the digest of its pixels). Held-out and
+regression images are never trained on, by any later month. Images of one group, and copies of one picture, have one
+role.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_modules.image_index import ImageIndex
+from lightning_modules.split_units import Rows, Units
+from lightning_modules.splits import Fold, Splits
+from search.retraining.ledger import Role
+from search.settings import Settings
+
+__all__ = ["MonthPlan", "bootstrap_roles", "month_roles", "plan_month"]
+
+Roles = Mapping[str, tuple[Role, str]]
+
+
+@dataclass(frozen=True, eq=False)
+class MonthPlan:
+    """How the images known in a month are used; positions in the month's index, int64, ascending.
+
+    Attributes:
+        month: all images of the month.
+        pool: images to train and validate on.
+        folds: the same, parted.
+        newest: held-out images on which champion and challenger are compared.
+        newest_months: the months they are of.
+        own: held-out images of this month among `newest`.
+        regression: older images that nobody trains on, for the second comparison.
+        before: images of older months that may be trained on, which the champion may know.
+    """
+
+    month: Rows
+    pool: Rows
+    folds: tuple[Fold, ...]
+    newest: Rows
+    newest_months: tuple[str, ...]
+    own: Rows
+    regression: Rows
+    before: Rows
+
+    def splits(self, index: ImageIndex) -> Splits:
+        """As a search takes them; the test images are those of the comparison."""
+        return Splits(self.folds, np.union1d(self.newest, self.regression), index.digest)
+
+
+def bootstrap_roles(index: ImageIndex, splits: Splits) -> dict[str, tuple[Role, str]]:
+    """Roles by digest of the images of the first champion: its test set is the regression set.
+
+    Args:
+        index: the images of the first months.
+        splits: theirs.
+    """
+    testing = set(splits.test.tolist())
+    training = set(np.concatenate([np.union1d(fold.train, fold.val) for fold in splits.folds]).tolist())
+    roles: dict[str, tuple[Role, str]] = {}
+    for row, record in enumerate(index.records):
+        role: Role = "regression" if row in testing else "training" if row in training else "out"
+        roles[record.digest] = (role, record.month or "")
+    return roles
+
+
+def month_roles(
+    index: ImageIndex, month: str, roles: Roles, *, fraction: float, seed: int
+) -> dict[str, tuple[Role, str]]:
+    """Roles of the month's images that have none yet.
+
+    Whole groups, stratified by class: a share of the new images is held out, and at least one group (or image) of
+    each class stays for training. What is tied to images that have a role gets that role; what is tied to both sides is
+    used for nothing.
+
+    Args:
+        index: the images known in the month.
+        month: YYYY-MM.
+        roles: by digest, of earlier calls.
+        fraction: share to hold out, in (0, 1).
+        seed: of the choice.
+    """
+    units = Units(index, seed)
+    known = [roles.get(record.digest) for record in index.records]
+    trained = {unit for unit, role in zip(units.of.tolist(), known, strict=True) if role and role[0] == "training"}
+    tested = {
+        unit
+        for unit, role in zip(units.of.tolist(), known, strict=True)
+        if role and role[0] in ("held_out", "regression")
+    }
+    new = [row for row, role in enumerate(known) if role is None and index.records[row].month == month]
+    free = np.array([r for r in new if units.of[r] not in trained and units.of[r] not in tested], dtype=np.int64)
+    held = set(units.take(free, fraction * units.counts(free), f"held out/{month}").tolist()) if len(free) else set()
+    found: dict[str, tuple[Role, str]] = {}
+    for row in new:
+        unit = int(units.of[row])
+        if unit in trained and unit in tested:
+            role: Role = "out"
+        elif unit in tested or row in held:
+            role = "held_out"
+        else:
+            role = "training"
+        found[index.records[row].digest] = (role, month)
+    return found
+
+
+def plan_month(index: ImageIndex, month: str, roles: Roles, settings: Settings) -> MonthPlan:
+    """The images of a month's search and comparison.
+
+    Args:
+        index: the images known in the month: its own and those of usable older months.
+        month: YYYY-MM.
+        roles: by digest, of all images.
+        settings: window, replay, pool and validation.
+    """
+    retrain = settings.retrain
+    of = np.array([record.month for record in index.records])
+    role = np.array([roles[record.digest][0] if record.digest in roles else "out" for record in index.records])
+    units = Units(index, settings.seed)
+    months = [month, *sorted({str(m) for m in of.tolist()} - {month}, reverse=True)]
+    own, newest_months = np.flatnonzero((role == "held_out") & (of == month)), [month]
+    newest = own
+    for older in months[1 : retrain.pool_months]:
+        if len(newest) >= retrain.pool_images:
+            break
+        more = np.flatnonzero((role == "held_out") & (of == older))
+        if len(more):
+            newest, newest_months = np.union1d(newest, more), [*newest_months, older]
+    tests = np.isin(role, ("held_out", "regression"))
+    regression = np.setdiff1d(np.flatnonzero(tests), newest)
+    training = np.flatnonzero(role == "training")
+    window = months if retrain.window == "all" else months[: int(retrain.window.removeprefix("last-"))]
+    inside, older_rows = training[np.isin(of[training], window)], training[~np.isin(of[training], window)]
+    replayed = units.cap(older_rows, retrain.replay, "replay") if len(older_rows) and retrain.replay else older_rows[:0]
+    pool = np.union1d(inside, replayed)
+    folds = tuple(_folds(units, pool, of[pool] == month, settings))
+    before = training[of[training] != month]
+    return MonthPlan(np.flatnonzero(of == month), pool, folds, newest, tuple(newest_months), own, regression, before)
+
+
+def _folds(units: Units, pool: Rows, of_month: NDArray[np.bool_], settings: Settings) -> Sequence[Fold]:
+    """As `make_splits` parts what is not test."""
+    data = settings.data
+    if data.validation == "newest_month":
+        parts = [pool[of_month]]
+    elif data.folds > 1:
+        parts = [val for n in range(data.repeats) for val in units.deal(pool, data.folds, f"folds/{n}")]
+    else:
+        target = data.validation_fraction * units.counts(pool)
+        parts = [units.take(pool, target, f"validation/{n}") for n in range(data.repeats)]
+    folds = []
+    for val in parts:
+        train = pool[~np.isin(units.of[pool], units.of[val])]
+        if data.max_train_per_class is not None:
+            train = units.cap(train, data.max_train_per_class, "cap")
+        folds.append(Fold(train, val))
+    return folds
