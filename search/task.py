@@ -22,6 +22,7 @@ from lightning_modules.datamodule import ActivationBatches, view_order
 from lightning_modules.errors import InputError
 from lightning_modules.image_index import ImageIndex
 from lightning_modules.image_store import ImageSet
+from lightning_modules.model_file import load_model
 from lightning_modules.splits import Splits
 from lightning_modules.views import Views, apply_views
 from lightning_modules.warm_start import HeadStore, fit_head, warm_depth
@@ -71,6 +72,7 @@ class Task:
         heads: warm heads, on disk.
         watched: rows that every epoch of a trial is scored on beside its validation rows. Empty in a search, which
             reads test images once; benchmarks that tabulate whole curves name their test images here.
+        start: folder of the trained model that trials start from, head included; None is `model.weights`.
     """
 
     settings: Settings
@@ -84,6 +86,7 @@ class Task:
     view_order: NDArray[np.int64]
     heads: HeadStore
     watched: NDArray[np.int64]
+    start: Path | None = None
 
     @property
     def index(self) -> ImageIndex:
@@ -103,9 +106,12 @@ class Task:
         return torch.tensor(len(rows) / (len(self.classes) * np.maximum(counts, 1)), dtype=torch.float32)
 
     def start_net(self, rows: NDArray[np.int64], depth: int) -> BlockNet:
-        """A copy of the network; a pre-trained one's head is warmed up on the images `rows` for this freeze depth."""
+        """A copy of the network; a pre-trained one's head is warmed up on the images `rows` for this freeze depth.
+
+        The head of a model that was trained before (`start`) is left as it is.
+        """
         net = deepcopy(self.net)
-        if self.net.pretrained and self.settings.trainer.warmup:
+        if self.net.pretrained and self.settings.trainer.warmup and self.start is None:
             net.head.load_state_dict(self.warm_head(rows, depth))
         return net
 
@@ -140,6 +146,7 @@ def build_task(
     *,
     cache: Path,
     watched: NDArray[np.int64] | None = None,
+    start: Path | None = None,
     on_note: Callable[[str], None] = lambda _: None,
 ) -> Task:
     """Build the network for the classes found and open the activation cache under `cache`.
@@ -150,17 +157,15 @@ def build_task(
         splits: folds and test rows.
         cache: folder of the activations.
         watched: see `Task`.
+        start: see `Task`; its classes are those of the images.
         on_note: told of cuts that cannot be stored.
+
+    Raises:
+        InputError: weights that cannot be had or do not fit, or a model to start from that is damaged.
     """
     watched = np.zeros(0, np.int64) if watched is None else watched
     device = choose_device(settings.trainer.accelerator)
-    net = backbones.build(
-        settings.model.name,
-        classes=len(images.index.classes),
-        size=settings.data.size,
-        weights=settings.model.weights,
-        seed=settings.seed,
-    ).to(device)
+    net = _first_net(settings, len(images.index.classes), start).to(device)
     data = settings.data
     views = Views(data.views, data.flip, data.shift, data.gain, data.offset, settings.seed)
     parameters = views.parameters([record.digest for record in images.index.records])
@@ -194,7 +199,19 @@ def build_task(
     )
     flops = block_flops(net, data.size)
     heads = HeadStore(cache / "activations" / key, device)
-    return Task(settings, images, splits, net, activations, flops, device, inputs, order, heads, watched)
+    return Task(settings, images, splits, net, activations, flops, device, inputs, order, heads, watched, start)
+
+
+def _first_net(settings: Settings, classes: int, start: Path | None) -> BlockNet:
+    if start is not None:
+        return load_model(start).net.to(memory_format=torch.channels_last)
+    return backbones.build(
+        settings.model.name,
+        classes=classes,
+        size=settings.data.size,
+        weights=settings.model.weights,
+        seed=settings.seed,
+    )
 
 
 def statistics_rows(settings: Settings, rows: NDArray[np.int64]) -> NDArray[np.int64]:

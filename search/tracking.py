@@ -12,14 +12,17 @@ import os
 import sqlite3
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
-# Read by MLflow when it is imported: nothing leaves the machine, and no pickle is ever loaded.
+# Read by MLflow when it is imported: nothing leaves the machine, no pickle is ever loaded, and a model does not say
+# which of its environment's variables hold keys.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+os.environ.setdefault("MLFLOW_RECORD_ENV_VARS_IN_MODEL_LOGGING", "false")
 
 import mlflow
 import pandas as pd
@@ -27,13 +30,18 @@ from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.data.pandas_dataset import from_pandas
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag, ViewType
+from mlflow.exceptions import MlflowException
 
 from search.served_model import CODE_FOLDERS, requirements, signature
+from search.store_health import check_store, explained
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["Tracker", "tracking_uri"]
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 _PARAM_LIMIT = 6000  # MLflow's own; a longer value would be refused
 
@@ -43,36 +51,67 @@ def tracking_uri(root: Path) -> str:
     return f"sqlite:///{(root / 'mlflow.db').resolve()}"
 
 
+def _guarded(method: Callable[Concatenate[Tracker, _P], _R]) -> Callable[Concatenate[Tracker, _P], _R]:
+    """The method, with what goes wrong in the store told in one line."""
+
+    @wraps(method)
+    def guarded(self: Tracker, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        with explained(self._root):
+            return method(self, *args, **kwargs)
+
+    return guarded
+
+
 class Tracker:
     """Writes to the store under `root`, creating it once, however many processes start at the same time.
 
     Args:
         root: folder of mlflow.db and artifacts/.
         experiment: MLflow experiment, created when missing.
+
+    Raises:
+        StoreError: here and in every method: the store is damaged, locked, full or not writable.
     """
 
     def __init__(self, root: Path, experiment: str) -> None:
-        root.mkdir(parents=True, exist_ok=True)
+        self._root = root
+        self._open(experiment)
+
+    @_guarded
+    def _open(self, experiment: str) -> None:
+        self._root.mkdir(parents=True, exist_ok=True)
         for noisy in ("alembic", "mlflow"):
             logging.getLogger(noisy).setLevel(logging.WARNING)  # migrations announce themselves line by line
-        self._root = root
-        with FileLock(root / "mlflow.lock"):
-            new = not (root / "mlflow.db").exists()
-            self._client = MlflowClient(tracking_uri(root), registry_uri=tracking_uri(root))
+        with FileLock(self._root / "mlflow.lock"):
+            new = not check_store(self._root, write=True)
+            self._client = MlflowClient(tracking_uri(self._root), registry_uri=tracking_uri(self._root))
             found = self._client.get_experiment_by_name(experiment)
             if found is None:
-                location = (root / "artifacts").resolve().as_uri()
+                location = (self._root / "artifacts").resolve().as_uri()
                 self.experiment_id = self._client.create_experiment(experiment, artifact_location=location)
             else:
                 self.experiment_id = found.experiment_id
             if new:
-                with sqlite3.connect(root / "mlflow.db") as database:
+                with sqlite3.connect(self._root / "mlflow.db") as database:
                     database.execute("PRAGMA journal_mode=WAL")  # halves the cost of a batch of metrics
 
+    @_guarded
+    def holds(self, run_id: str) -> bool:
+        """Whether the store knows a run."""
+        try:
+            self._client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return False
+            raise
+        return True
+
+    @_guarded
     def start_parent(self, name: str, params: Mapping[str, Any], tags: Mapping[str, Any]) -> str:
         """Start the run of a study; returns its id."""
         return self._start(name, params, tags)
 
+    @_guarded
     def start_trial(self, parent: str, name: str, params: Mapping[str, Any], tags: Mapping[str, Any]) -> str:
         """Start the run of one attempt at a trial, as a child of the study's run; returns its id."""
         return self._start(name, params, {**tags, "mlflow.parentRunId": parent})
@@ -85,11 +124,13 @@ class Tracker:
             self._client.log_batch(run_id, params=rows[start : start + 100])
         return run_id
 
+    @_guarded
     def resume(self, run_id: str, tags: Mapping[str, Any] | None = None) -> None:
         """Set a run that an earlier driver left back to running."""
         self.log(run_id, {}, tags=tags)
         self._client.update_run(run_id, status="RUNNING")
 
+    @_guarded
     def log(
         self, run_id: str, metrics: Mapping[str, float], *, step: int = 0, tags: Mapping[str, Any] | None = None
     ) -> None:
@@ -98,15 +139,18 @@ class Tracker:
         rows = [Metric(k, float(v), now, step) for k, v in metrics.items() if abs(float(v)) < float("inf")]
         self._client.log_batch(run_id, metrics=rows, tags=[RunTag(k, _short(v)) for k, v in (tags or {}).items()])
 
+    @_guarded
     def finish(self, run_id: str, status: str) -> None:
         """Close a run as FINISHED, FAILED or KILLED."""
         self._client.set_terminated(run_id, status)
 
+    @_guarded
     def kill(self, run_id: str) -> None:
         """Close a run that was interrupted as KILLED, with its reason."""
         self.log(run_id, {}, tags={"status": "killed", "reason": "the search was interrupted"})
         self.finish(run_id, "KILLED")
 
+    @_guarded
     def kill_open_runs(self, parent: str) -> int:
         """Close every child run that an interrupted driver left RUNNING; returns how many there were."""
         runs = self._client.search_runs(
@@ -119,6 +163,7 @@ class Tracker:
             self.kill(run.info.run_id)
         return len(runs)
 
+    @_guarded
     def kill_open_study(self, study: str) -> None:
         """Close the runs of a killed driver of this study that did not live to note its run in the study."""
         runs = self._client.search_runs(
@@ -128,18 +173,22 @@ class Tracker:
             self.kill_open_runs(run.info.run_id)
             self.kill(run.info.run_id)
 
+    @_guarded
     def log_text(self, run_id: str, text: str, file: str) -> None:
         """Log a text artifact."""
         self._client.log_text(run_id, text, file)
 
+    @_guarded
     def log_figure(self, run_id: str, figure: Figure, file: str) -> None:
         """Log a figure as PNG."""
         self._client.log_figure(run_id, figure, file, save_kwargs={"dpi": 150, "bbox_inches": "tight"})
 
+    @_guarded
     def log_table(self, run_id: str, table: pd.DataFrame, file: str) -> None:
         """Log a table that the UI can show and compare."""
         self._client.log_table(run_id, table, file)
 
+    @_guarded
     def log_dataset(self, run_id: str, counts: pd.DataFrame, *, name: str, source: str, digest: str) -> None:
         """Log the data set as a run input: digest and number of images by class and split."""
         with warnings.catch_warnings():
@@ -149,6 +198,7 @@ class Tracker:
             entity = DatasetInput(dataset._to_mlflow_entity(), tags=[InputTag("mlflow.data.context", "training")])
         self._client.log_inputs(run_id, [entity])
 
+    @_guarded
     def register(
         self, run_id: str, folder: Path, *, model_name: str, alias: str, tags: Mapping[str, Any], note: str
     ) -> str:
@@ -178,6 +228,32 @@ class Tracker:
         )  # fmt: skip
         self._client.set_registered_model_alias(model_name, alias, version.version)
         return str(version.version)
+
+
+    def aliases(self, model_name: str) -> dict[str, str]:
+        """Alias -> version of a registered model; empty where there is none of that name."""
+        found = self._client.search_registered_models(f"name = '{model_name}'")
+        return {str(alias): str(version) for alias, version in found[0].aliases.items()} if found else {}
+
+    def set_alias(self, model_name: str, alias: str, version: str | None) -> None:
+        """Let an alias name a version, or nothing."""
+        if version is not None:
+            self._client.set_registered_model_alias(model_name, alias, version)
+        elif alias in self.aliases(model_name):
+            self._client.delete_registered_model_alias(model_name, alias)
+
+    def version_tags(self, model_name: str, version: str) -> tuple[str, dict[str, str]]:
+        """Run and tags of a registered version."""
+        found = self._client.get_model_version(model_name, version)
+        return str(found.run_id), {str(k): str(v) for k, v in found.tags.items()}
+
+    def log_file(self, run_id: str, path: Path, folder: str | None = None) -> None:
+        """Log a file as an artifact under its own name."""
+        self._client.log_artifact(run_id, str(path), folder)
+
+    def artifact(self, run_id: str, file: str) -> Path:
+        """Where an artifact of a run lies; it need not exist."""
+        return self._root / "artifacts" / run_id / "artifacts" / file
 
 
 def _short(value: Any) -> str:

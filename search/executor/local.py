@@ -79,6 +79,7 @@ class LocalExecutor:
             cache=cache,
             threads=task.settings.executor.threads or max(1, cores // workers),
             device=None,
+            start=task.start,
         )
         self._stillborn = 0
         self._workers = [self._spawn(position) for position in range(workers)]

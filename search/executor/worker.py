@@ -32,6 +32,7 @@ class WorkerPlan:
         cache: folder of the activations.
         threads: of this worker.
         device: what CUDA_VISIBLE_DEVICES is to be in the worker, None to leave it.
+        start: folder of the model that trials start from, None for `model.weights`.
     """
 
     settings: Settings
@@ -41,6 +42,7 @@ class WorkerPlan:
     cache: Path
     threads: int
     device: str | None
+    start: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ def _serve(pipe: Connection, plan: WorkerPlan) -> None:
             ImageSet(plan.index, pixels),
             plan.splits,
             cache=plan.cache,
+            start=plan.start,
             on_note=note,
         )
 
