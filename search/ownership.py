@@ -8,43 +8,67 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from socket import gethostname
 
 from filelock import FileLock, Timeout
 
-from lightning_modules.errors import InputError
+from lightning_modules.errors import InputError, printable
 
 __all__ = ["owned"]
 
 
 @contextmanager
-def owned(folder: Path, name: str) -> Iterator[None]:
+def owned(folder: Path, name: str, *, what: str = "", advice: str = "") -> Iterator[None]:
     """Keep every other driver away from the study while the block runs.
 
     Args:
         folder: of the studies; created when missing.
         name: of the study.
+        what: is owned, for the refusal; the study where empty.
+        advice: what to do instead of waiting.
 
     Raises:
         InputError: another process holds it (names it and when it started).
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _not_writable(folder, error) from None
     owner = folder / f"{name}.owner.json"
     lock = FileLock(folder / f"{name}.lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        try:
-            who = json.loads(owner.read_text())
-            holder = f"process {who['pid']}, started {who['started']}"
-        except (OSError, ValueError, KeyError):
-            holder = "another process"
         raise InputError(
-            f"study {name!r} is being run by {holder}; wait for it, or take another search.study"
+            f"{what or f'study {name!r}'} is being run by {_holder(owner)}; wait for it"
+            f"{advice or ', or take another search.study'}"
         ) from None
+    except OSError as error:
+        raise _not_writable(folder, error) from None
     try:
         started = datetime.now(UTC).isoformat(timespec="seconds")
-        owner.write_text(json.dumps({"pid": os.getpid(), "started": started}))
+        try:
+            owner.write_text(json.dumps({"pid": os.getpid(), "started": started, "host": gethostname()}))
+        except OSError as error:
+            raise _not_writable(folder, error) from None
         yield
     finally:
         owner.unlink(missing_ok=True)
         lock.release()
+
+
+def _holder(owner: Path) -> str:
+    """Who holds the lock: its process id, its machine where that is another one, and when it started."""
+    try:
+        who = json.loads(owner.read_text())
+        pid, started, host = int(who["pid"]), printable(str(who["started"])), printable(str(who.get("host")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return "another process"
+    return f"process {pid}{'' if host in (gethostname(), 'None') else f' on {host}'}, started {started}"
+
+
+def _not_writable(folder: Path, error: OSError) -> InputError:
+    return InputError(
+        f"{printable(folder)} cannot be written ({error.strerror or error}); make it writable, or take another "
+        "tracking.root"
+    )

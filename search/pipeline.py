@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import optuna
-import torch
 from rich.console import Console
 
-from lightning_modules import backbones
-from lightning_modules.allocator import keep_freed_memory
-from lightning_modules.errors import InputError, printable
+from lightning_modules.errors import InputError
+from search.clock import Clock
 from search.evidence import recorded_evidence
 from search.evidence_collection import study_evidence
 from search.executor.inline import InlineExecutor
@@ -25,22 +21,28 @@ from search.executor.local import LocalExecutor
 from search.executor.protocol import Executor
 from search.interrupts import InterruptFlag, graceful_interrupts
 from search.ownership import owned
-from search.preparation import default_name, describe_data, identity, load, split
+from search.preparation import default_name, describe_data, identity, load, prepare_process, space_of, split
 from search.progress import StudyProgress
 from search.pruner import expected_epochs
 from search.settings import Settings
-from search.space import Space, build_space
+from search.space import Space
 from search.study import SearchStudy
 from search.study_run import log_outcome, parent_run
 from search.study_storage import finished_trials, load_or_create, waiting_room
 from search.summary import print_trials, print_where, print_winner
-from search.task import Task, build_task, choose_device
+from search.task import Task, build_task
 from search.tracking import Tracker
 from search.trial_result import TrialCancelledError
 from search.trust import describe_trust
 from search.winner import Winner, choose_winner, crown_winner, recorded_winner
 
-__all__ = ["InterruptedSearchError", "SearchOutcome", "run_search"]
+__all__ = [
+    "InterruptedSearchError",
+    "SearchOutcome",
+    "run_search",
+    "run_study",
+    "run_trials",
+]
 
 
 class InterruptedSearchError(Exception):
@@ -64,21 +66,6 @@ class SearchOutcome:
     seconds: dict[str, float]
 
 
-class _Clock:
-    """Wall time by phase."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, phase: str) -> Iterator[None]:
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - started
-
-
 def run_search(settings: Settings, console: Console) -> SearchOutcome:
     """Search, test the winner once, and register it; continues the study where an earlier call stopped.
 
@@ -87,42 +74,45 @@ def run_search(settings: Settings, console: Console) -> SearchOutcome:
         InterruptedSearchError: the user stopped it.
         StudyStalledError: trials fail for a reason of their own.
     """
-    clock = _Clock()
-    keep_freed_memory()
-    torch.set_num_threads(settings.executor.threads or len(os.sched_getaffinity(0)))
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    choose_device(settings.trainer.accelerator)
-    root = settings.tracking.root
-    nearest = next(place for place in (root, *root.absolute().parents) if place.exists())
-    if not nearest.is_dir():
-        raise InputError(f"tracking.root must be a folder, got {printable(root)}: {printable(nearest)} is a file")
-    if any(c in "?%" or "\udc80" <= c <= "\udcff" for c in str(root.resolve())):
-        # It becomes part of a URL: MLflow would open another file, or try for minutes to open none.
-        raise InputError(f"tracking.root must be a path without ? and %, in UTF-8, got {printable(root.resolve())}")
-    # A first build for two classes finds wrong names, weights, sizes and depths before any image is read.
-    build = partial(backbones.build, settings.model.name, size=settings.data.size, weights=settings.model.weights)
-    space = build_space(settings.space, build(classes=2, seed=settings.seed))
+    clock = Clock()
+    prepare_process(settings)
+    space = space_of(settings)
     with clock("images"):
         images = load(settings, console)
         splits = split(settings, images.index)
     describe_data(console, images.index, splits)
+    root = settings.tracking.root
     with clock("network"):
         task = build_task(settings, images, splits, cache=root / "cache", on_note=partial(console.print, markup=False))
     made_of = identity(settings, task)
     name = settings.search.study or default_name(settings, made_of)
     with owned(root / "studies", name):
-        return _run_study(settings, console, clock, task, space, name, made_of)
+        return run_study(settings, console, clock, task, space, name, made_of)
 
 
-def _run_study(
+def run_study(
     settings: Settings,
     console: Console,
-    clock: _Clock,
+    clock: Clock,
     task: Task,
     space: Space,
     name: str,
     identity: dict[str, Any],
 ) -> SearchOutcome:
+    """Fill the study, crown its winner and log both; continues where an earlier call stopped.
+
+    Args:
+        settings: all settings.
+        console: where to tell of it.
+        clock: adds up the seconds.
+        task: images, splits and network.
+        space: what to search.
+        name: of the study, which the caller owns.
+        identity: see `load_or_create`.
+
+    Raises:
+        InputError, InterruptedSearchError, StudyStalledError: see `run_search`.
+    """
     root, metric = settings.tracking.root, settings.search.metric
     journal = root / "studies" / f"{name}.journal"
     study, existed = load_or_create(journal, name, identity, fresh=settings.search.fresh)
@@ -151,7 +141,7 @@ def _run_study(
     try:
         with graceful_interrupts(partial(console.print, style="bold")) as stopping:
             evidence = partial(_evidence, task, study, console, tracker, parent, stopping)
-            _run_trials(settings, clock, task, driver, progress, stopping, len(before), evidence)
+            run_trials(settings, clock, task, driver, progress, stopping, len(before), evidence)
             if stopping.requested:
                 raise InterruptedSearchError(_continue_line(study, settings))
             with clock("winner"), console.status("Refitting and testing the winner"), stopping.held():
@@ -173,9 +163,9 @@ def _run_study(
     return SearchOutcome(name, parent, winner, clock.seconds)
 
 
-def _run_trials(
+def run_trials(
     settings: Settings,
-    clock: _Clock,
+    clock: Clock,
     task: Task,
     driver: SearchStudy,
     progress: StudyProgress,
@@ -183,6 +173,18 @@ def _run_trials(
     finished: int,
     evidence: Callable[[], None],
 ) -> None:
+    """Fill the study's slots with whatever executor the settings name.
+
+    Args:
+        settings: all settings.
+        clock: adds up the seconds.
+        task: what trials train on.
+        driver: owns the study.
+        progress: shows how it goes.
+        stopping: asked whether to stop.
+        finished: trials that are finished already.
+        evidence: collects what the first trials are drawn by.
+    """
     if finished >= settings.search.trials:
         return
     executor = _executor(task, progress)  # its workers start while the head is warmed up

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from functools import partial
 from typing import Any
 
+import optuna
+import torch
 from rich.console import Console
 
+from lightning_modules import backbones
+from lightning_modules.allocator import keep_freed_memory
+from lightning_modules.errors import InputError, printable
 from lightning_modules.image_index import ImageIndex
 from lightning_modules.image_store import ImageSet, load_images
 from lightning_modules.splits import Splits, make_splits
 from search.settings import Settings
-from search.task import Task, state_digest
+from search.space import Space, build_space, check_fostering
+from search.task import Task, choose_device, state_digest
 from search.validation import flatten, key_paths
 
-__all__ = ["default_name", "describe_data", "identity", "load", "split"]
+__all__ = ["default_name", "describe_data", "identity", "load", "prepare_process", "space_of", "split"]
 
 
 def load(settings: Settings, console: Console) -> ImageSet:
@@ -36,6 +43,7 @@ def load(settings: Settings, console: Console) -> ImageSet:
             min_per_class=data.min_per_class,
             max_pixels=data.max_pixels,
             groups=data.groups,  # type: ignore[arg-type]
+            outside=data.outside,  # type: ignore[arg-type]
             images=data.images,
             seed=settings.seed,
             cache=settings.tracking.root / "cache",
@@ -98,3 +106,35 @@ def default_name(settings: Settings, identity: dict[str, Any]) -> str:
         data = path.resolve().parent.name if path.is_file() else path.resolve().name
     words = "".join(c if c.isalnum() and c.isascii() else "-" for c in f"{data}-{settings.model.name}")
     return f"{words.strip('-')}-{digest}"
+
+
+def prepare_process(settings: Settings) -> None:
+    """Threads and memory of this process.
+
+    Raises:
+        InputError: a device that is not there, or a place for the results that cannot be used.
+    """
+    keep_freed_memory()
+    torch.set_num_threads(settings.executor.threads or len(os.sched_getaffinity(0)))
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    choose_device(settings.trainer.accelerator)
+    root = settings.tracking.root
+    nearest = next(place for place in (root, *root.absolute().parents) if place.exists())
+    if not nearest.is_dir():
+        raise InputError(f"tracking.root must be a folder, got {printable(root)}: {printable(nearest)} is a file")
+    if any(c in "?%" or "\udc80" <= c <= "\udcff" for c in str(root.resolve())):
+        # It becomes part of a URL: MLflow would open another file, or try for minutes to open none.
+        raise InputError(f"tracking.root must be a path without ? and %, in UTF-8, got {printable(root.resolve())}")
+
+
+def space_of(settings: Settings) -> Space:
+    """The space of these settings; finds wrong names, weights, sizes and depths before any image is read.
+
+    Raises:
+        InputError: one of these.
+    """
+    build = partial(backbones.build, settings.model.name, size=settings.data.size, weights=settings.model.weights)
+    first = build(classes=2, seed=settings.seed)
+    space = build_space(settings.space, first, beta=settings.trainer.fostering.beta)
+    check_fostering(settings, space, first)
+    return space
