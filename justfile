@@ -41,6 +41,10 @@ search *settings: setup
 ui *arguments: setup
     {{ bin }}/python -m search.ui {{ arguments }}
 
+# The report of a study: `just report study=NAME`.
+report *arguments: setup
+    {{ bin }}/python -m search.report {{ arguments }}
+
 # Fast tests (up to 5 minutes; no data, browser or server needed).
 test *arguments: setup
     {{ bin }}/python -m pytest -m "not slow" -q {{ arguments }}

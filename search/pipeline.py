@@ -24,6 +24,7 @@ from search.ownership import owned
 from search.preparation import default_name, describe_data, identity, load, prepare_process, space_of, split
 from search.progress import StudyProgress
 from search.pruner import expected_epochs
+from search.report import report_finished_search
 from search.settings import Settings
 from search.space import Space
 from search.study import SearchStudy
@@ -137,7 +138,7 @@ def run_study(
     )  # fmt: skip
     repaired = driver.repair()
     _describe_study(console, task, name, len(before), settings.search.trials, existed, repaired)
-    status = "KILLED"
+    status, report = "KILLED", None
     try:
         with graceful_interrupts(partial(console.print, style="bold")) as stopping:
             evidence = partial(_evidence, task, study, console, tracker, parent, stopping)
@@ -146,9 +147,13 @@ def run_study(
                 raise InterruptedSearchError(_continue_line(study, settings))
             with clock("winner"), console.status("Refitting and testing the winner"), stopping.held():
                 winner = _winner(task, study, tracker, parent, stopping)
-        with clock("figures"):
-            log_outcome(task, study, tracker, parent, winner)
-        tracker.log(parent, {f"seconds_{phase}": value for phase, value in clock.seconds.items()})
+            with clock("figures"), stopping.held():
+                log_outcome(task, study, tracker, parent, winner)
+            tracker.log(parent, {f"seconds_{phase}": value for phase, value in clock.seconds.items()})
+            if settings.tracking.report:
+                with clock("report"), console.status("Writing the report"), stopping.held():
+                    report = report_finished_search(task, name, tracker, console, cancelled=stopping)
+                tracker.log(parent, {"seconds_report": clock.seconds["report"]})
         status = "FINISHED"
     except (KeyboardInterrupt, TrialCancelledError):  # the latter: Ctrl-C while the winner is refitted
         raise InterruptedSearchError(_continue_line(study, settings)) from None
@@ -158,7 +163,7 @@ def run_study(
     print_winner(console, winner)
     print_where(
         console, root=root, experiment=settings.tracking.experiment, study=name, winner=winner,
-        model_name=settings.tracking.model_name,
+        model_name=settings.tracking.model_name, report=report,
     )  # fmt: skip
     return SearchOutcome(name, parent, winner, clock.seconds)
 

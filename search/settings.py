@@ -217,6 +217,9 @@ class TrackingSettings:
     root: Path = setting(Path("mlruns"), "folder of the MLflow store, the studies and the caches", identity=False)
     experiment: str = setting("thawline", "MLflow experiment", identity=False)
     model_name: str = setting("thawline", "name under which winners are registered", identity=False)
+    report: bool = setting(
+        True, "whether a report is written at the end; it trains the winning configuration once more", identity=False
+    )
 
 
 @dataclass(frozen=True)

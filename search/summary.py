@@ -84,14 +84,24 @@ def print_winner(console: Console, winner: Winner) -> None:
     console.print(table)
 
 
-def print_where(console: Console, *, root: Path, experiment: str, study: str, winner: Winner, model_name: str) -> None:
-    """Where runs, model and study are, and the command that opens the UI."""
+def print_where(
+    console: Console,
+    *,
+    root: Path,
+    experiment: str,
+    study: str,
+    winner: Winner,
+    model_name: str,
+    report: Path | None = None,
+) -> None:
+    """Where runs, model, study and report are, and the command that opens the UI."""
     picture = root / "artifacts" / winner.run_id / "artifacts" / EVIDENCE_FIGURE
     console.print(
         f"Runs: experiment {experiment!r} in {root / 'mlflow.db'}, parent run {winner.run_id}.\n"
         f"Model: models:/{model_name}@challenger (version {winner.version}).\n"
         f"Study: {root / 'studies'}, {study!r}.\n"
         + (f"Picture of the evidence: {picture}.\n" if picture.exists() else "")
+        + (f"Report: {report}.\n" if report is not None else "")
         + "Look at it: python -m search.ui"
         + ("" if root == Path("mlruns") else f" {quote(f'tracking.root={root}')}"),
         highlight=False,

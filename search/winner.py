@@ -6,10 +6,8 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import optuna
@@ -29,47 +27,11 @@ from search.task import Task
 from search.tracking import Tracker
 from search.trial import train_final
 from search.trial_result import TrialParams
+from search.winner_record import PACKAGES, Winner, package_versions, recorded_winner
 
 __all__ = ["PACKAGES", "Winner", "choose_winner", "crown_winner", "package_versions", "recorded_winner"]
 
-PACKAGES = ("thawline", "torch", "torchvision", "pytorch-lightning", "timm", "optuna", "mlflow", "numpy")
 _BATCH = 128
-
-
-@dataclass(frozen=True)
-class Winner:
-    """The tested winner, as it is kept in the study's user attributes.
-
-    Attributes:
-        slot: of the winning trial.
-        params: its parameters.
-        value: its validation score.
-        epochs: it was refitted for.
-        refit: whether on training and validation images together.
-        images: it was trained on, and tested on.
-        test: test scores, None where there are no test images.
-        intervals: their 95 % intervals.
-        version: of the registered model.
-        run_id: MLflow run that holds the model.
-        seconds: of refit and test.
-    """
-
-    slot: int
-    params: dict[str, Any]
-    value: float
-    epochs: int
-    refit: bool
-    images: tuple[int, int]
-    test: dict[str, float] | None
-    intervals: dict[str, tuple[float, float]] | None
-    version: str
-    run_id: str
-    seconds: float
-
-
-def package_versions() -> dict[str, str]:
-    """Package -> installed version, of what decides a result."""
-    return {name: version(name) for name in PACKAGES}
 
 
 def choose_winner(study: optuna.Study) -> FrozenTrial | None:
@@ -78,17 +40,6 @@ def choose_winner(study: optuna.Study) -> FrozenTrial | None:
     if not complete:
         return None
     return max(complete, key=lambda t: (t.values[0], t.params["freeze_depth"], -int(t.user_attrs["slot"])))
-
-
-def recorded_winner(study: optuna.Study) -> Winner | None:
-    """The winner that was tested earlier, if the study has one."""
-    raw = study.user_attrs.get("winner")
-    if raw is None:
-        return None
-    tuples: dict[str, Any] = {"images": tuple(raw["images"])}
-    if raw["intervals"] is not None:
-        tuples["intervals"] = {k: tuple(v) for k, v in raw["intervals"].items()}
-    return Winner(**{**raw, **tuples})
 
 
 def crown_winner(

@@ -142,6 +142,7 @@ def tiny(stripes: Path, tracking_root: Path) -> tuple[str, ...]:
         "search.startup_trials=2",
         "executor=inline",
         "executor.threads=1",
+        "tracking.report=false",
         f"tracking.root={tracking_root}",
     )
 

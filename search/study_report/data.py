@@ -1,0 +1,301 @@
+"""Everything on the page but its pictures, as plain values: `report.json`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from search.study_report.findings import Findings
+from search.study_report.loading import Trial
+
+__all__ = [
+    "ClassScores",
+    "Confusion",
+    "Cost",
+    "HeatCell",
+    "Importance",
+    "Phase",
+    "ReportData",
+    "Reproduction",
+    "Rival",
+    "Score",
+    "ScorerResult",
+    "Tested",
+]
+
+
+@dataclass(frozen=True)
+class Score:
+    """A test score with its 95 % interval.
+
+    Attributes:
+        name: accuracy, precision, recall, macro_f1 or weighted_f1.
+        value: in [0, 1].
+        low: lower end; None where a bootstrap of nothing but hits is no interval.
+        high: upper end, likewise.
+    """
+
+    name: str
+    value: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Tested:
+    """The winner.
+
+    Attributes:
+        slot: of the winning trial.
+        optimizer: its optimizer.
+        learning_rate: its learning rate.
+        lr_factor: times the optimizer's reference rate.
+        freeze_depth: its freeze depth.
+        value: its validation score.
+        epochs: it was refitted for.
+        refit: whether on training and validation images together.
+        trained: images it was trained on.
+        tested: images it was tested on.
+        scores: of the test; empty without test images.
+        test_reads: how often the study's test images were read, its own time included.
+        version: of the registered model.
+        model_name: of the registered model.
+    """
+
+    slot: int
+    optimizer: str
+    learning_rate: float
+    lr_factor: float
+    freeze_depth: int
+    value: float
+    epochs: int
+    refit: bool
+    trained: int
+    tested: int
+    scores: tuple[Score, ...]
+    test_reads: int
+    version: str
+    model_name: str
+
+
+@dataclass(frozen=True)
+class Rival:
+    """The best trial at another freeze depth than the winner's.
+
+    Attributes:
+        slot: of the trial.
+        freeze_depth: its depth.
+        value: its validation score.
+        behind: the winner's score minus it.
+        stopped: whether it was stopped early, so that it might have reached more.
+        noise: standard error of such a score, sqrt(v (1 - v) / n) with the winner's score v and n judged images, as if
+            it were an accuracy; None where n is not known.
+    """
+
+    slot: int
+    freeze_depth: int
+    value: float
+    behind: float
+    stopped: bool
+    noise: float | None
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Wall time of one phase, summed over all calls that finished.
+
+    Attributes:
+        name: of the phase.
+        seconds: together.
+        calls: how many calls.
+    """
+
+    name: str
+    seconds: float
+    calls: int
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What the study has cost.
+
+    Attributes:
+        phases: wall time of calls that finished.
+        seconds: their sum.
+        trial_seconds: of all finished trials, one after another.
+        epoch_equivalents: of all finished trials, in epochs of training everything.
+        epochs: of all finished trials.
+    """
+
+    phases: tuple[Phase, ...]
+    seconds: float
+    trial_seconds: float
+    epoch_equivalents: float
+    epochs: int
+
+
+@dataclass(frozen=True)
+class HeatCell:
+    """Best validation score of one optimizer at one freeze depth.
+
+    Attributes:
+        optimizer: the optimizer.
+        freeze_depth: the depth.
+        best: best score of any trial there; None where none was tried.
+        slot: of the trial that reached it.
+        stopped: whether that trial was stopped early.
+        trials: how many there were, those that diverged included.
+    """
+
+    optimizer: str
+    freeze_depth: int
+    best: float | None
+    slot: int | None
+    stopped: bool
+    trials: int
+
+
+@dataclass(frozen=True)
+class Importance:
+    """Share of the variance of the score that a parameter explains by itself (fANOVA), in [0, 1]."""
+
+    name: str
+    share: float
+
+
+@dataclass(frozen=True)
+class ScorerResult:
+    """A row of the scorecard (`search.scorecard.ScorecardRow`)."""
+
+    scorer: str
+    used: bool
+    chosen: int
+    order: tuple[int, ...]
+    tau: float | None
+    depths: int
+    regret: float | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Confusion matrix of the test images.
+
+    Attributes:
+        classes: names.
+        counts: row = true class, column = predicted class.
+    """
+
+    classes: tuple[str, ...]
+    counts: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """Test scores of one class, each in [0, 1]; None where there is no image of it."""
+
+    name: str
+    images: int
+    precision: float | None
+    recall: float | None
+    recall_low: float | None
+    recall_high: float | None
+    f1: float | None
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """How to do it again.
+
+    Attributes:
+        command: gives the same study, on the same machine and images.
+        commit: of the checkout, or unknown.
+        versions: package -> version.
+        digests: of images, splits and weights.
+    """
+
+    command: str
+    commit: str
+    versions: Mapping[str, str]
+    digests: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """The report.
+
+    Attributes:
+        study: name.
+        made: when, UTC, ISO 8601.
+        state: complete, running, or interrupted.
+        run_id: parent run in MLflow.
+        experiment: in MLflow.
+        metric: name of the validation score.
+        network: architecture.
+        blocks: names of its L blocks, first to last; empty where no evidence says them.
+        depths: the range of freeze depths that the trials span or the space allows.
+        images: where they came from.
+        asked: trials asked for.
+        unfinished: trials that run or wait.
+        winner: None while there is none.
+        rival: best trial at another depth, or None.
+        cost: of everything so far.
+        trials: finished ones, by slot.
+        heat_map: every optimizer at every depth of `depths`.
+        importances: largest first; empty with too few trials.
+        prior: in one line, or empty.
+        scorecard: how each scorer did.
+        confusion: of the test images, or None.
+        classes: test scores by class.
+        findings: of the validation images, without pictures, or None.
+        reproduction: how to do it again.
+        notes: what is missing from this report, and why.
+    """
+
+    study: str
+    made: str
+    state: str
+    run_id: str
+    experiment: str
+    metric: str
+    network: str
+    blocks: tuple[str, ...]
+    depths: tuple[int, int]
+    images: str
+    asked: int
+    unfinished: int
+    winner: Tested | None
+    rival: Rival | None
+    cost: Cost
+    trials: tuple[Trial, ...]
+    heat_map: tuple[HeatCell, ...]
+    importances: tuple[Importance, ...]
+    prior: str
+    scorecard: tuple[ScorerResult, ...]
+    confusion: Confusion | None
+    classes: tuple[ClassScores, ...]
+    findings: Findings | None
+    reproduction: Reproduction
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values and counts of them; NaN becomes None; pictures are left out."""
+        plain: dict[str, Any] = _plain(asdict(self))
+        plain["finished"] = len(self.trials)
+        plain["block_count"] = len(self.blocks)
+        plain["depth_numbers"] = list(range(self.depths[0], self.depths[1] + 1))
+        if self.findings is not None:
+            del plain["findings"]["pictures"]
+            plain["findings"]["pairs_shown"] = len(self.findings.pairs)
+            plain["findings"]["suspects_shown"] = len(self.findings.suspects)
+        return plain
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

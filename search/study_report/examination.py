@@ -1,0 +1,149 @@
+"""Train the winning configuration on training images alone, and look at what it does on validation images.
+
+The registered winner was refitted on training and validation images together, so what it says of validation images is
+what it has learned by heart. And the test images are read once, by the winner: not here. So the winning trial's
+network is made again from its parameters and seed (one training), and judged on the validation images of its first
+fold, which it has not seen.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from explain.attribution import METHODS
+from explain.subject import measure
+from lightning_modules.scores import scores
+from search.sampler import slot_seed
+from search.study_report.confused_pairs import confused_pairs
+from search.study_report.findings import BlockMeasures, Findings, Suspect
+from search.study_report.judged_images import METHOD, JudgedImages, finite
+from search.study_report.suspect_labels import suspect_labels
+from search.task import Task
+from search.trial import train_final
+from search.trial_result import TrialParams
+from search.winner import predict
+from search.winner_record import Winner
+
+__all__ = ["Examination", "examine"]
+
+_MAPPED = 128  # images whose maps are measured
+_SUSPECTS = 24  # shown
+_BATCH = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Examination:
+    """What `examine` found.
+
+    Attributes:
+        findings: for the report.
+        rows: judged rows of the index.
+        probabilities: of them, (N, K).
+    """
+
+    findings: Findings
+    rows: NDArray[np.int64]
+    probabilities: NDArray[np.float64]
+
+
+def examine(task: Task, winner: Winner, *, cancelled: Callable[[], bool] = lambda: False) -> Examination:
+    """Train once on the training images of the first fold and examine its validation images.
+
+    Args:
+        task: of the study.
+        winner: whose configuration it is.
+        cancelled: asked before every training batch; True raises `TrialCancelledError`.
+    """
+    started = time.perf_counter()
+    fold, seed = task.splits.folds[0], slot_seed(task.settings.seed, winner.slot)
+    net = train_final(task, TrialParams(**winner.params), seed, fold.train, winner.epochs, cancelled=cancelled)
+    logits = predict(task, net, fold.val).float().cpu()
+    judged = JudgedImages(task, net, fold.val, logits.double().softmax(1).numpy())
+    found = scores(logits, torch.from_numpy(judged.labels.copy()))
+    pairs, pairs_found = confused_pairs(judged)
+    suspects, suspects_found = _suspects(judged)
+    notes = list(judged.notes)
+    if len(task.splits.folds) > 1:
+        notes.append(f"Only the validation images of the first of {len(task.splits.folds)} folds are judged.")
+    mapped = judged.some(np.arange(len(fold.val)), _MAPPED if judged.blocks else 0)
+    findings = Findings(
+        slot=winner.slot,
+        epochs=winner.epochs,
+        training_images=len(fold.train),
+        judged=len(fold.val),
+        accuracy=found["accuracy"],
+        score=found[task.settings.search.metric],
+        trial_score=winner.value,
+        classes=task.classes,
+        confusion=tuple(tuple(int(n) for n in row) for row in judged.confusion),
+        method=METHOD,
+        block=judged.block,
+        mapped=len(mapped),
+        measures=_measures(judged, mapped),
+        pairs=pairs,
+        pairs_found=pairs_found,
+        suspects=suspects,
+        suspects_found=suspects_found,
+        seconds=time.perf_counter() - started,
+        notes=tuple(notes),
+        pictures=judged.store.pictures,
+    )
+    return Examination(findings, fold.val, judged.probabilities)
+
+
+def _measures(judged: JudgedImages, places: NDArray[np.int64]) -> tuple[BlockMeasures, ...]:
+    """Mean measures of the maps of the predicted class, by block."""
+    if not len(places):
+        return ()
+    values: dict[str, dict[str, list[float]]] = {label: {} for label in judged.blocks}
+    sizes: dict[str, tuple[int, int]] = {}
+    for part in np.array_split(places, -(-len(places) // _BATCH)):
+        captured = judged.signals(part, judged.predicted[part], judged.blocks)
+        for label, signals in zip(judged.blocks, captured, strict=True):
+            maps = finite(METHODS[METHOD](signals)).cpu()
+            sizes[label] = (maps.shape[1], maps.shape[2])
+            for column, found in measure(maps).items():
+                values[label].setdefault(column, []).extend(found)
+    return tuple(
+        BlockMeasures(
+            block=label,
+            height=sizes[label][0],
+            width=sizes[label][1],
+            entropy=_mean(columns["entropy"]),
+            area=_mean(columns["area"]),
+            dispersion=_mean(columns["dispersion"]),
+            relative_difference=_mean(columns["relative_difference"]),
+            dead=_mean(columns["dead"]),
+        )
+        for label, columns in values.items()
+    )
+
+
+def _suspects(judged: JudgedImages) -> tuple[tuple[Suspect, ...], int]:
+    """The most doubtful labels, and how many there are in all."""
+    found = suspect_labels(judged.probabilities, judged.labels)
+    classes, p = judged.task.classes, judged.probabilities
+    return tuple(
+        Suspect(
+            path=judged.name(one.place),
+            given=classes[judged.labels[one.place]],
+            suggested=classes[one.suggested],
+            confidence=float(p[one.place, one.suggested]),
+            threshold=one.threshold,
+            given_probability=float(p[one.place, judged.labels[one.place]]),
+            image=judged.store.add(judged.image(one.place)),
+        )
+        for one in found[:_SUSPECTS]
+    ), len(found)
+
+
+def _mean(values: list[float]) -> float | None:
+    known = [value for value in values if math.isfinite(value)]
+    return sum(known) / len(known) if known else None

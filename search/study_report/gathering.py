@@ -1,0 +1,243 @@
+"""From a study's journal and its MLflow run to the data of the report."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from lightning_modules.errors import printable
+from search.settings import Settings
+from search.study_report.data import (
+    ClassScores,
+    Confusion,
+    Cost,
+    HeatCell,
+    Importance,
+    Phase,
+    ReportData,
+    Reproduction,
+    Rival,
+    Score,
+    ScorerResult,
+    Tested,
+)
+from search.study_report.findings import Findings
+from search.study_report.loading import Study, Trial
+from search.study_report.runs import ParentRun
+from search.validation import flatten
+from search.winner_record import Winner
+
+__all__ = ["command", "gather"]
+
+_DIGESTS = ("data_digest", "splits_digest", "weights_digest")
+_PHASES = ("images", "network", "tracking", "warmup", "evidence", "trials", "winner", "figures", "validation_maps",
+           "report")  # fmt: skip
+
+
+def gather(
+    study: Study,
+    run: ParentRun,
+    importances: Sequence[tuple[str, float]],
+    findings: Findings | None,
+    notes: Sequence[str] = (),
+) -> ReportData:
+    """Everything on the page.
+
+    Args:
+        study: from its journal.
+        run: its parent run in MLflow.
+        importances: parameter and share, from `charts.importances`.
+        findings: of the validation images, or None.
+        notes: what is missing, and why.
+    """
+    depths = _depths(study)
+    confusion = _confusion(run) if study.winner is not None and study.winner.test is not None else None
+    winner = study.winner
+    path = run.params.get("data.path", "None")
+    return ReportData(
+        study=study.name,
+        made=datetime.now(UTC).isoformat(timespec="seconds"),
+        state=_state(study, run),
+        run_id=run.run_id,
+        experiment=run.experiment,
+        metric=study.metric,
+        network=str(study.identity.get("model.name", "unknown")),
+        blocks=study.evidence.blocks if study.evidence is not None else (),
+        depths=depths,
+        images=run.params.get("data.source", "unknown") + ("" if path == "None" else f", {path}"),
+        asked=int(run.params.get("search.trials", len(study.trials))),
+        unfinished=study.unfinished,
+        winner=None if winner is None else _tested(winner, study, run),
+        rival=_rival(study, winner, findings),
+        cost=_cost(study.trials, run),
+        trials=study.trials,
+        heat_map=_heat_map(study, depths),
+        importances=tuple(Importance(name, share) for name, share in importances),
+        prior=run.tags.get("prior", ""),
+        scorecard=tuple(
+            ScorerResult(r.scorer, r.used, r.chosen, r.order, _known(r.tau), r.depths, r.regret, r.seconds)
+            for r in study.scorecard
+        ),
+        confusion=confusion,
+        classes=() if confusion is None else _classes(run, len(confusion.classes)),
+        findings=findings,
+        reproduction=_reproduction(study, run),
+        notes=tuple(notes),
+    )
+
+
+def command(params: Mapping[str, str]) -> str:
+    """The command line that asks for the same study.
+
+    Args:
+        params: dotted setting -> text of its value, as MLflow keeps them.
+    """
+    defaults = {key: str(value) for key, value in flatten(Settings()).items()}
+    words = ["python -m search"]
+    for key, default in defaults.items():
+        if key in params and params[key] != default and key != "search.fresh":
+            words.append(shlex.quote(f"{key}={_override(params[key])}"))
+    return " ".join(words)
+
+
+def _override(text: str) -> str:
+    """A value as the command line takes it."""
+    if text in ("True", "False"):
+        return text.lower()
+    if text == "None":
+        return "null"
+    return text.replace("'", "").replace(" ", "") if text.startswith("[") else text
+
+
+def _state(study: Study, run: ParentRun) -> str:
+    if study.winner is not None and study.best is not None and study.winner.slot == study.best.slot:
+        return "complete"
+    return "running" if run.status == "RUNNING" else "interrupted"
+
+
+def _depths(study: Study) -> tuple[int, int]:
+    tried = [t.freeze_depth for t in study.trials]
+    if study.evidence is not None:
+        return study.evidence.depths
+    return (min(tried, default=0), max(tried, default=0))
+
+
+def _tested(winner: Winner, study: Study, run: ParentRun) -> Tested:
+    trial = next(t for t in study.trials if t.slot == winner.slot)
+    scores = []
+    for name, (low, high) in (winner.intervals or {}).items():
+        value = (winner.test or {})[name]
+        # A bootstrap of nothing but hits is no interval.
+        known = name == "accuracy" or not math.isclose(low, high, abs_tol=1e-9)
+        scores.append(Score(name, value, low if known else None, high if known else None))
+    return Tested(
+        slot=winner.slot,
+        optimizer=trial.optimizer,
+        learning_rate=trial.learning_rate,
+        lr_factor=trial.lr_factor,
+        freeze_depth=trial.freeze_depth,
+        value=winner.value,
+        epochs=winner.epochs,
+        refit=winner.refit,
+        trained=winner.images[0],
+        tested=winner.images[1],
+        scores=tuple(scores),
+        test_reads=study.test_reads,
+        version=winner.version,
+        model_name=run.params.get("tracking.model_name", "thawline"),
+    )
+
+
+def _rival(study: Study, winner: Winner | None, findings: Findings | None) -> Rival | None:
+    if winner is None:
+        return None
+    depth = winner.params["freeze_depth"]
+    others = [t for t in study.trials if t.freeze_depth != depth and t.outcome != "diverged"]
+    best = max(others, key=lambda t: (t.value, t.outcome == "complete", -t.slot), default=None)
+    if best is None:
+        return None
+    noise = None
+    if findings is not None and findings.judged:
+        noise = math.sqrt(winner.value * (1 - winner.value) / findings.judged)
+    return Rival(best.slot, best.freeze_depth, best.value, winner.value - best.value, best.outcome != "complete", noise)
+
+
+def _cost(trials: Sequence[Trial], run: ParentRun) -> Cost:
+    order = [name for name in _PHASES if name in run.seconds] + sorted(set(run.seconds) - set(_PHASES))
+    phases = tuple(Phase(name, sum(run.seconds[name]), len(run.seconds[name])) for name in order)
+    return Cost(
+        phases=phases,
+        seconds=sum(phase.seconds for phase in phases),
+        trial_seconds=sum(t.seconds for t in trials),
+        epoch_equivalents=sum(t.epoch_equivalents for t in trials),
+        epochs=sum(t.epochs for t in trials),
+    )
+
+
+def _heat_map(study: Study, depths: tuple[int, int]) -> tuple[HeatCell, ...]:
+    asked = study.identity.get("space.optimizers", ())
+    names = list(dict.fromkeys([*asked, *(t.optimizer for t in study.trials)]))
+    cells = []
+    for name in names:
+        for depth in range(depths[0], depths[1] + 1):
+            here = [t for t in study.trials if (t.optimizer, t.freeze_depth) == (name, depth)]
+            scored = [t for t in here if t.outcome != "diverged"]
+            best = max(scored, key=lambda t: (t.value, t.outcome == "complete", -t.slot), default=None)
+            if best is None:
+                cells.append(HeatCell(name, depth, None, None, False, len(here)))
+            else:
+                cells.append(HeatCell(name, depth, best.value, best.slot, best.outcome != "complete", len(here)))
+    return tuple(cells)
+
+
+def _table(run: ParentRun, name: str) -> list[dict[str, Any]]:
+    """Rows of a table that was logged as an artifact; MLflow appends to one that is there."""
+    raw = run.artifact(name)
+    if raw is None:
+        return []
+    table = json.loads(raw)
+    return [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+
+
+def _confusion(run: ParentRun) -> Confusion | None:
+    rows = _table(run, "test/confusion.json")
+    if not rows:
+        return None
+    classes = tuple(list(rows[0])[1:])
+    last = rows[-len(classes) :]
+    return Confusion(classes, tuple(tuple(int(row[name]) for name in classes) for row in last))
+
+
+def _classes(run: ParentRun, count: int) -> tuple[ClassScores, ...]:
+    return tuple(
+        ClassScores(
+            name=row["class"],
+            images=int(row["images"]),
+            **{
+                key: _known(row[key]) if row["images"] or key == "precision" else None
+                for key in ("precision", "recall", "recall_low", "recall_high", "f1")
+            },
+        )
+        for row in _table(run, "test/per_class.json")[-count:]
+    )
+
+
+def _reproduction(study: Study, run: ParentRun) -> Reproduction:
+    return Reproduction(
+        command=command(run.params),
+        commit=run.tags.get("commit", "unknown"),
+        versions={
+            name.removeprefix("version."): printable(value)
+            for name, value in run.tags.items()
+            if name.startswith("version.")
+        },
+        digests={name.removesuffix("_digest"): str(study.identity.get(name, "unknown")) for name in _DIGESTS},
+    )
+
+
+def _known(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else float(value)

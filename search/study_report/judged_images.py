@@ -1,0 +1,156 @@
+"""A network and the images it is judged on: their probabilities, pictures and maps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from explain.arguments import ArgumentError
+from explain.attribution import METHODS
+from explain.signals import BlockSignals, capture
+from explain.subject import choose_blocks
+from lightning_modules.blocknet import BlockNet
+from lightning_modules.errors import printable
+from search.study_report.false_associations import map_traits
+from search.study_report.pictures import PictureStore
+from search.task import Task
+
+__all__ = ["METHOD", "JudgedImages", "RegionEvidence", "finite", "image_name"]
+
+METHOD = "layercam"
+"""In early blocks Grad-CAM degenerates to an edge map; LayerCAM does not."""
+
+_BATCH = 32
+_FEWEST_POSITIONS = 4  # of a side: a map of two by two says nothing of a place
+
+
+@dataclass(frozen=True, eq=False)
+class RegionEvidence:
+    """Of one class, by place: maps (h, w), features (C,) of the region that the map marks, traits (6,)."""
+
+    maps: dict[int, Tensor]
+    regions: dict[int, Tensor]
+    traits: dict[int, NDArray[np.float64]]
+
+    def nearest(self, place: int, among: NDArray[np.int64]) -> tuple[int | None, float | None]:
+        """The place whose region is most alike, by the cosine of the features, and the cosine."""
+        others = [int(n) for n in among if int(n) in self.regions]
+        if not others or place not in self.regions:
+            return None, None
+        region = self.regions[place]
+        cosines = [float(torch.cosine_similarity(region, self.regions[n], dim=0)) for n in others]
+        best = int(np.argmax(cosines))
+        return others[best], cosines[best]
+
+
+class JudgedImages:
+    """Images in an order of their own: a *place* is a position in `rows`.
+
+    Args:
+        task: of the study.
+        net: the network, which has not seen these images.
+        rows: of the task's index, (N,).
+        probabilities: of the network, (N, K).
+
+    Attributes:
+        labels: (N,).
+        predicted: (N,).
+        confusion: (K, K) counts, row = true class.
+        blocks: label -> module of the blocks that have maps.
+        block: the last of them whose maps have at least 4 x 4 positions, or the last; empty without any.
+        store: pictures made so far.
+        notes: what the reader should know.
+    """
+
+    def __init__(self, task: Task, net: BlockNet, rows: NDArray[np.int64], probabilities: NDArray[np.float64]) -> None:
+        self.task, self.rows, self.probabilities = task, rows, probabilities
+        self._net = net
+        self.labels: NDArray[np.int64] = task.index.labels[rows]
+        self.predicted = probabilities.argmax(1)
+        count = len(task.classes)
+        cells = np.bincount(self.labels * count + self.predicted, minlength=count * count)
+        self.confusion: NDArray[np.int64] = cells.reshape(count, count)
+        self.store = PictureStore()
+        self.notes: tuple[str, ...] = ()
+        size = task.settings.data.size
+        try:
+            self.blocks, left_out = choose_blocks(net, {n: f"blocks.{n}" for n in net.block_names}, size, None)
+        except ArgumentError:  # not one block has more than one position
+            self.blocks, left_out = {}, net.block_names
+        if left_out:
+            names = ", ".join(left_out)
+            self.notes = (f"No maps of {names}: at {size[0]} x {size[1]} pixels a single position is left there.",)
+        self.block = _shown_block(net, self.blocks, size)
+        order = np.random.default_rng([task.settings.seed, 7]).permutation(len(rows))
+        self._rank = {int(place): rank for rank, place in enumerate(order)}
+
+    def some(self, places: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+        """At most so many of the places; of more a seeded choice, the same whatever else is asked."""
+        return np.array(sorted(places.tolist(), key=self._rank.__getitem__)[:most], dtype=np.int64)
+
+    def name(self, place: int) -> str:
+        """Path of an image as the report shows it."""
+        return image_name(self.task, int(self.rows[place]))
+
+    def image(self, place: int) -> Tensor:
+        """(3, H, W) in [0, 1], on the CPU."""
+        return self._images(np.array([place]))[0].float().cpu()
+
+    def signals(
+        self, places: NDArray[np.int64], targets: NDArray[np.int64], blocks: Mapping[str, str]
+    ) -> list[BlockSignals]:
+        """Of a few images, as the network is explained for the class `targets` of each."""
+        modules = list(blocks.values())
+        return list(capture(self._net, self._images(places), modules, torch.from_numpy(targets.copy())).blocks)
+
+    def evidence(self, places: NDArray[np.int64], target: int) -> RegionEvidence:
+        """Maps of one class at `block`."""
+        found = RegionEvidence({}, {}, {})
+        if not self.block or not len(places):
+            return found
+        module = {self.block: self.blocks[self.block]}
+        for part in np.array_split(places, -(-len(places) // _BATCH)):
+            (signals,) = self.signals(part, np.full(len(part), target, dtype=np.int64), module)
+            maps = finite(METHODS[METHOD](signals))
+            weights = maps / maps.sum(dim=(1, 2), keepdim=True).clamp_min(1e-30)
+            regions = torch.einsum("nhw,nchw->nc", weights, signals.activations.float()).cpu()
+            traits = map_traits(self._images(part).float().cpu(), maps.cpu())
+            for n, place in enumerate(part.tolist()):
+                found.maps[place], found.regions[place], found.traits[place] = maps[n].cpu(), regions[n], traits[n]
+        return found
+
+    def _images(self, places: NDArray[np.int64]) -> Tensor:
+        rows = self.rows[places]
+        return self.task.inputs(rows, np.zeros_like(rows))
+
+
+def image_name(task: Task, row: int) -> str:
+    """Path of an image as the report shows it: within the data folder where it lies there."""
+    path, root = task.index.records[row].path, task.settings.data.path
+    if root is None:
+        return printable(Path(*path.parts[-3:]))  # month, class and file of a simulated image
+    folder = root if root.is_dir() else root.parent
+    return printable(path.relative_to(folder) if path.is_relative_to(folder) else path)
+
+
+def finite(maps: Tensor) -> Tensor:
+    """The maps (N, h, w), those that are not finite as zeros."""
+    good = maps.isfinite().all(dim=2).all(dim=1)
+    return torch.where(good[:, None, None], maps, 0.0)
+
+
+@torch.no_grad()
+def _shown_block(net: BlockNet, blocks: Mapping[str, str], size: tuple[int, int]) -> str:
+    shown = list(blocks)[-1] if blocks else ""
+    values = net.prefix(torch.zeros(1, 3, *size, device=net.mean.device), 0)
+    for name, block in net.blocks.named_children():
+        values = block(values)
+        if name in blocks and min(values.shape[2:]) >= _FEWEST_POSITIONS:
+            shown = name
+    return shown

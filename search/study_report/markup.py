@@ -1,0 +1,130 @@
+"""HTML of the report: text that is inert whatever it holds, and numbers that say where they come from.
+
+Every number stands in `<data value="0.93412" data-form=".3f" data-source="/winner/value">0.934</data>`: `value` in
+full, `data-form` how it is written, `data-source` a JSON pointer into report.json, and where MLflow holds the number
+itself, `data-metric` or `data-param` with its name and `data-run` with the run. Whoever doubts a number can look it up;
+the tests look up every one. Constants of the method ("95 %") stand in `<span data-constant>`, names in `<bdi>`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from explain.arguments import printable
+from search.progress import duration
+
+__all__ = ["Numbers", "bar", "definitions", "details", "name", "section", "table", "text", "written"]
+
+_UNKNOWN = '<span class="soft" title="not known">-</span>'
+
+
+def text(words: object) -> str:
+    """Words as HTML text or attribute value."""
+    return escape(printable(str(words)), quote=True)
+
+
+def name(words: object) -> str:
+    """A name that somebody else chose (class, file, block, study): isolated, so that no script turns the line round."""
+    return f"<bdi>{text(words)}</bdi>"
+
+
+class Numbers:
+    """Writes numbers of the report's data.
+
+    Args:
+        data: of `ReportData.to_json`.
+    """
+
+    def __init__(self, data: Mapping[str, Any]) -> None:
+        self._data = data
+
+    def value(self, pointer: str) -> Any:
+        """What stands at a JSON pointer of plain keys and positions."""
+        found: Any = self._data
+        for part in pointer.strip("/").split("/"):
+            found = found[int(part)] if isinstance(found, list) else found[part.replace("~1", "/").replace("~0", "~")]
+        return found
+
+    def __call__(self, pointer: str, form: str = "", *, metric: str = "", param: str = "", run: str = "") -> str:
+        """The number at `pointer`.
+
+        Args:
+            pointer: JSON pointer into report.json.
+            form: as `format` takes it, or "duration" for seconds; empty writes a whole number as it is.
+            metric: name of the same number among MLflow's metrics.
+            param: or among its parameters.
+            run: which run; empty for the parent.
+        """
+        value = self.value(pointer)
+        if value is None:
+            return _UNKNOWN
+        named = (("form", form), ("source", pointer), ("metric", metric), ("param", param), ("run", run))
+        where = "".join(f' data-{key}="{text(word)}"' for key, word in named if word)
+        return f'<data value="{value!r}"{where}>{written(value, form)}</data>'
+
+
+def written(value: float, form: str) -> str:
+    """A number as the page writes it."""
+    return duration(value) if form == "duration" else f"{value:{form}}"
+
+
+def section(anchor: str, title: str, body: str) -> str:
+    """A section with its heading."""
+    heading = f'<h2 id="{anchor}-title">{title}</h2>'
+    return f'<section id="{anchor}" aria-labelledby="{anchor}-title">{heading}\n{body}</section>\n'
+
+
+def table(
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    caption: str,
+    words: int = 1,
+    kind: str = "",
+    heads: int = 1,
+) -> str:
+    """A table that scrolls by itself and can be reached with the keyboard.
+
+    Args:
+        header: cells, HTML.
+        rows: of cells, HTML; one that begins with `<td` or `<th` is taken as it is.
+        caption: what it shows, plain text.
+        words: how many leading columns are text.
+        kind: its class.
+        heads: how many leading columns head their row.
+    """
+
+    def kinds(number: int) -> str:
+        return ' class="word"' if number < words else ""
+
+    def cell(number: int, value: str) -> str:
+        if value.startswith(("<td", "<th")):
+            return value
+        tag, scope = ("th", ' scope="row"') if number < heads else ("td", "")
+        return f"<{tag}{scope}{kinds(number)}>{value}</{tag}>"
+
+    head = "".join(f'<th scope="col"{kinds(number)}>{value}</th>' for number, value in enumerate(header))
+    body = "".join(f"<tr>{''.join(cell(n, value) for n, value in enumerate(row))}</tr>\n" for row in rows)
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{text(caption)}"><table class="{kind}">'
+        f'<caption class="hidden">{text(caption)}</caption>'
+        f"<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>\n"
+    )
+
+
+def definitions(facts: Sequence[tuple[str, str]]) -> str:
+    """Terms (plain text) and what they are (HTML)."""
+    return "<dl>" + "".join(f"<dt>{text(term)}</dt><dd>{words}</dd>" for term, words in facts) + "</dl>\n"
+
+
+def details(summary: str, body: str) -> str:
+    """What is there for those who want to know more."""
+    return f"<details><summary>{summary}</summary>\n{body}</details>\n"
+
+
+def bar(share: float) -> str:
+    """A bar as long as a share in [0, 1], beside a number that says the same."""
+    width = 100 * min(max(share, 0.0), 1.0)
+    return f'<span class="meter" aria-hidden="true"><span style="width:{width:.1f}%"></span></span>'

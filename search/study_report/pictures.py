@@ -1,0 +1,47 @@
+"""Pictures of images and their maps, small enough that a page of a hundred stays below a megabyte."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from explain.overlay import as_pixels, map_overlay
+
+__all__ = ["PictureStore"]
+
+_SIDE = 208  # pixels of the longer side: what a telephone shows of it in a row of two
+_QUALITY = 80
+
+
+class PictureStore:
+    """JPEG pictures in base64 under keys that follow from the order in which they were added."""
+
+    def __init__(self) -> None:
+        self.pictures: dict[str, str] = {}
+
+    def add(self, image: Tensor, values: Tensor | None = None) -> str:
+        """Keep a picture and return its key.
+
+        Args:
+            image: (3, H, W) in [0, 1].
+            values: map drawn over it, (h, w), non-negative; None for the image alone.
+        """
+        scale = max(1, math.ceil(_SIDE / max(image.shape[1:])))
+        pixels = as_pixels(image, scale) if values is None else map_overlay(image, values, scale)
+        key = f"p{len(self.pictures)}"
+        self.pictures[key] = _jpeg(pixels)
+        return key
+
+
+def _jpeg(pixels: NDArray[np.uint8]) -> str:
+    picture = Image.fromarray(pixels)
+    picture.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
+    memory = io.BytesIO()
+    picture.save(memory, "JPEG", quality=_QUALITY)
+    return base64.b64encode(memory.getvalue()).decode()

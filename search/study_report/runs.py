@@ -1,0 +1,89 @@
+"""What MLflow knows of a study's parent run, read for the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+from lightning_modules.errors import InputError, printable
+
+__all__ = ["ParentRun", "read_parent_run"]
+
+
+@dataclass(frozen=True)
+class ParentRun:
+    """The parent run.
+
+    Attributes:
+        run_id: its id.
+        experiment: name of its experiment.
+        status: RUNNING, FINISHED, FAILED or KILLED.
+        params: by name, as text.
+        metrics: last value by name.
+        tags: by name.
+        seconds: phase -> seconds of each call that finished it.
+        folders: where its artifacts may be.
+    """
+
+    run_id: str
+    experiment: str
+    status: str
+    params: Mapping[str, str]
+    metrics: Mapping[str, float]
+    tags: Mapping[str, str]
+    seconds: Mapping[str, tuple[float, ...]]
+    folders: tuple[Path, ...]
+
+    def artifact(self, name: str) -> bytes | None:
+        """Contents of an artifact, or None where there is none of that name."""
+        for folder in self.folders:
+            if (folder / name).is_file():
+                return (folder / name).read_bytes()
+        return None
+
+    def artifact_path(self, name: str) -> Path | None:
+        """File of an artifact, or None."""
+        return next((folder / name for folder in self.folders if (folder / name).is_file()), None)
+
+
+def read_parent_run(root: Path, run_id: str) -> ParentRun:
+    """Read the parent run of a study.
+
+    Args:
+        root: folder of the MLflow store.
+        run_id: of the parent run.
+
+    Raises:
+        InputError: no store, or no such run in it.
+    """
+    if not (root / "mlflow.db").is_file():
+        raise InputError(f"there are no runs: no file {printable(root / 'mlflow.db')}")
+    from search.tracking import tracking_uri  # sets what MLflow reads when it is imported
+
+    from mlflow import MlflowClient  # isort: skip
+    from mlflow.exceptions import MlflowException  # isort: skip
+
+    client = MlflowClient(tracking_uri(root), registry_uri=tracking_uri(root))
+    try:
+        run = client.get_run(run_id)
+    except MlflowException:
+        raise InputError(f"there is no run {run_id} in {printable(root / 'mlflow.db')}: it was deleted") from None
+    phases = [name for name in run.data.metrics if name.startswith("seconds_")]
+    history = {
+        name.removeprefix("seconds_"): tuple(float(m.value) for m in client.get_metric_history(run_id, name))
+        for name in phases
+    }
+    # The store keeps absolute paths; the second is where the files are if the whole folder was moved.
+    written = Path(unquote(urlparse(run.info.artifact_uri).path))
+    return ParentRun(
+        run_id=run_id,
+        experiment=client.get_experiment(run.info.experiment_id).name,
+        status=run.info.status,
+        params=dict(run.data.params),
+        metrics=dict(run.data.metrics),
+        tags=dict(run.data.tags),
+        seconds=history,
+        folders=(written, root / "artifacts" / run_id / "artifacts"),
+    )
