@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from lightning_modules.batch_norm import reestimate_batch_norm
 from lightning_modules.blocknet import BlockNet
+from lightning_modules.fostering import Fostering
 from lightning_modules.freezing import freeze
 from lightning_modules.optimizers import build_optimizer
 from lightning_modules.scores import scores
@@ -25,7 +26,9 @@ class Classifier(pl.LightningModule):
     share being how much a micro-batch counts in its batch's gradient (see `datamodule.ActivationBatches`).
 
     Nothing is logged by step. `epoch_metrics` grows by one row an epoch: training loss and accuracy in train mode,
-    then the validation scores after thawed batch-norm was re-estimated.
+    then the validation scores after thawed batch-norm was re-estimated. With `fostering` there are also train_ce and
+    train_dead_maps, over the maps of the training steps (where beta > 0), and val_ce, val_ca and so on, over those of
+    the validation images (see `fostering.map_scores`).
 
     Args:
         net: the network; it is frozen to `freeze_depth` here.
@@ -37,6 +40,7 @@ class Classifier(pl.LightningModule):
         epochs: length of the cosine.
         class_weights: (classes,) weights of the loss, or None.
         statistics: gives activations of training images for re-estimating batch-norm.
+        fostering: makes the entropy of maps part of the loss; None looks at no map. Made for this `net`.
     """
 
     class_weights: Tensor | None
@@ -53,6 +57,7 @@ class Classifier(pl.LightningModule):
         epochs: int = 1,
         class_weights: Tensor | None = None,
         statistics: Callable[[], Iterable[Tensor]] = tuple,
+        fostering: Fostering | None = None,
     ) -> None:
         super().__init__()
         if schedule not in ("constant", "cosine"):
@@ -64,6 +69,7 @@ class Classifier(pl.LightningModule):
         self._schedule = (schedule, epochs)
         self.register_buffer("class_weights", class_weights, persistent=False)
         self._statistics = statistics
+        self._fostering = fostering
         self._loss = self._correct = torch.zeros(())
         self._seen = 0
         self._outputs: dict[str, list[tuple[Tensor, Tensor]]] = {}
@@ -88,15 +94,23 @@ class Classifier(pl.LightningModule):
         self._loss = torch.zeros((), device=self.device)
         self._correct = torch.zeros((), device=self.device)
         self._seen = 0
+        if self._fostering is not None:
+            self._fostering.start_epoch()
 
     def training_step(self, batch: tuple[Tensor, Tensor, float]) -> Tensor:
-        """Cross-entropy of one batch or micro-batch."""
+        """Cross-entropy of one batch or micro-batch, and beta times the mean entropy of its live maps."""
         activations, labels, share = batch
-        logits = self.net.suffix(activations, self.freeze_depth)
+        term: Tensor | None = None
+        if self._fostering is not None and self._fostering.beta > 0:
+            logits, term = self._fostering.train_on(activations, labels, self.freeze_depth)
+        else:
+            logits = self.net.suffix(activations, self.freeze_depth)
         loss = F.cross_entropy(logits, labels, weight=self.class_weights)
         self._loss += loss.detach() * len(labels)
         self._correct += (logits.detach().argmax(1) == labels).sum()
         self._seen += len(labels)
+        if term is not None:
+            loss = loss + term
         return loss if share == 1 else loss * share
 
     def on_train_epoch_end(self) -> None:
@@ -105,12 +119,11 @@ class Classifier(pl.LightningModule):
 
     def _training_row(self) -> dict[str, float]:
         if len(self.epoch_metrics) <= self.current_epoch:
-            self.epoch_metrics.append(
-                {
-                    "train_loss": float(self._loss) / max(self._seen, 1),
-                    "train_accuracy": float(self._correct) / max(self._seen, 1),
-                }
-            )
+            seen = max(self._seen, 1)
+            row = {"train_loss": float(self._loss) / seen, "train_accuracy": float(self._correct) / seen}
+            if self._fostering is not None:
+                row.update({f"train_{name}": value for name, value in self._fostering.of_training().items()})
+            self.epoch_metrics.append(row)
         return self.epoch_metrics[-1]
 
     def on_validation_epoch_start(self) -> None:
@@ -121,7 +134,10 @@ class Classifier(pl.LightningModule):
     def validation_step(self, batch: tuple[Tensor, Tensor, float], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Keep the logits: scores are taken over the whole validation set, and what is watched beside it, at once."""
         activations, labels, _ = batch
-        logits = self.net.suffix(activations, self.freeze_depth)
+        if self._fostering is not None and dataloader_idx == 0:
+            logits = self._fostering.watch(activations, labels, self.freeze_depth)
+        else:
+            logits = self.net.suffix(activations, self.freeze_depth)
         self._outputs.setdefault(("val", "watched")[dataloader_idx], []).append((logits, labels))
 
     def on_validation_epoch_end(self) -> None:
@@ -131,6 +147,8 @@ class Classifier(pl.LightningModule):
             for scored, outputs in self._outputs.items():
                 logits, labels = (torch.cat(part) for part in zip(*outputs, strict=True))
                 row.update({f"{scored}_{name}": value for name, value in scores(logits, labels).items()})
+            if self._fostering is not None:
+                row.update({f"val_{name}": value for name, value in self._fostering.of_watched().items()})
 
     def reestimate(self) -> None:
         """Re-estimate thawed batch-norm from the training images given as `statistics`."""

@@ -29,7 +29,8 @@ def duration(seconds: float) -> str:
 
 def describe_params(params: TrialParams) -> str:
     """Parameters as one short phrase."""
-    return f"{params.optimizer} lr={params.learning_rate:.2g} freeze={params.freeze_depth}"
+    beta = "" if params.fostering_beta is None else f" beta={params.fostering_beta:g}"
+    return f"{params.optimizer} lr={params.learning_rate:.2g} freeze={params.freeze_depth}{beta}"
 
 
 class StudyProgress:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import optuna
@@ -46,8 +46,9 @@ class RunningTrial:
         trial.set_user_attr("attempt", attempt)
         run_id = tracker.start_trial(
             parent,
-            f"t{slot:02d} {params.optimizer} lr={params.learning_rate:.2g} freeze={params.freeze_depth}",
-            {**asdict(params), "learning_rate": params.learning_rate, "seed": seed},
+            f"t{slot:02d} {params.optimizer} lr={params.learning_rate:.2g} freeze={params.freeze_depth}"
+            + ("" if params.fostering_beta is None else f" beta={params.fostering_beta:g}"),
+            {**params.searched(), "learning_rate": params.learning_rate, "seed": seed},
             {
                 "slot": slot, "attempt": attempt, "optuna_trial": trial.number, "optimizer": params.optimizer,
                 "freeze_depth": params.freeze_depth, "status": "running",

@@ -17,15 +17,16 @@ __all__ = [
     "PRIOR_NAMES",
     "DataSettings",
     "ExecutorSettings",
+    "FosteringSettings",
     "ModelSettings",
-    "SearchSettings",
     "RetrainSettings",
+    "SearchSettings",
     "Settings",
     "SpaceSettings",
     "TrackingSettings",
     "TrainerSettings",
-]
     "setting",
+]
 
 OPTIMIZER_NAMES = ("sgd", "momentum", "nag", "adam", "rmsprop", "adagrad", "adadelta", "nadam", "adamw")
 
@@ -69,6 +70,13 @@ class DataSettings:
     max_pixels: int = setting(50_000_000, "largest image that is decoded", unit="px", low=64)
     groups: str = setting(
         "none", "whether a folder level below the class names the coil, plate or lot", choices=("none", "folder")
+    )
+    outside: str = setting(
+        "refuse",
+        "images and masks that lie outside the folder, or the manifest's own folder: absolute paths, .. and links that "
+        "lead out of it",
+        choices=("refuse", "allow"),
+        identity=False,
     )
     test: str = setting(
         "auto",
@@ -116,6 +124,13 @@ class SpaceSettings:
     default_optimizer: str = setting("momentum", "optimizer of trial 0", choices=OPTIMIZER_NAMES)
     default_lr_factor: float = setting(1.0, "learning-rate factor of trial 0", above=0, high=1000)
     default_freeze_depth: int | None = setting(None, "freeze depth of trial 0; null is half of L", unit="blocks", low=0)
+    fostering: tuple[float, ...] | None = setting(
+        None,
+        "weights of CAM fostering to choose from, as in [0,1,10,100]; trial 0 takes trainer.fostering.beta, which must "
+        "be one of them, and the next trials are the same with each of the others; null searches none",
+        low=0,
+        high=1e6,
+    )
 
 
 @dataclass(frozen=True)
@@ -174,6 +189,16 @@ class SearchSettings:
 
 
 @dataclass(frozen=True)
+class FosteringSettings:
+    """CAM fostering: the entropy of the true class's map as a term of the loss (docs/fostering.md)."""
+
+    beta: float = setting(0.0, "weight of the map's entropy in the loss, per nat; 0 looks at no map", low=0, high=1e6)
+    block: str | None = setting(
+        None, "block whose map is fostered; null is the last; freeze depths may reach up to it and not beyond"
+    )
+
+
+@dataclass(frozen=True)
 class TrainerSettings:
     """How one trial is trained."""
 
@@ -208,6 +233,7 @@ class TrainerSettings:
     cache_gigabytes: float = setting(
         4.0, "largest size of the activation cache; 0 computes everything", unit="GB", low=0, identity=False
     )
+    fostering: FosteringSettings = field(default_factory=FosteringSettings)
 
 
 @dataclass(frozen=True)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lightning_modules.blocknet import BlockNet
 from lightning_modules.errors import InputError
+from lightning_modules.fostering import check_target
 from lightning_modules.freezing import check_freeze_depth
-from search.settings import SpaceSettings
+from search.settings import Settings, SpaceSettings
 from search.trial_result import TrialParams
 
 if TYPE_CHECKING:
     import optuna
 
-__all__ = ["Space", "build_space"]
+__all__ = ["Space", "build_space", "check_fostering", "fosters"]
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,21 @@ class Space:
         lr_factor: (low, high), searched on a log scale.
         freeze_depth: (low, high), both included; an int, so that its bounds may change within a study.
         default: the parameters of trial 0.
+        fostering: weights of the CAM entropy in the loss to choose from; None where that is not searched.
     """
 
     optimizers: tuple[str, ...]
     lr_factor: tuple[float, float]
     freeze_depth: tuple[int, int]
     default: TrialParams
+    fostering: tuple[float, ...] | None = None
+
+    @property
+    def first(self) -> tuple[TrialParams, ...]:
+        """The first trials: the default, and where beta is searched the same with each other beta, so that trials
+        that differ in nothing else can be compared."""
+        others = (replace(self.default, fostering_beta=b) for b in self.fostering or ())
+        return (self.default, *(params for params in others if params != self.default))
 
     def suggest(self, trial: optuna.Trial) -> TrialParams:
         """Draw parameters from an Optuna trial."""
@@ -39,11 +49,17 @@ class Space:
             optimizer=trial.suggest_categorical("optimizer", self.optimizers),
             lr_factor=trial.suggest_float("lr_factor", *self.lr_factor, log=True),
             freeze_depth=trial.suggest_int("freeze_depth", *self.freeze_depth),
+            fostering_beta=trial.suggest_categorical("fostering_beta", self.fostering) if self.fostering else None,
         )
 
 
-def build_space(settings: SpaceSettings, net: BlockNet) -> Space:
+def build_space(settings: SpaceSettings, net: BlockNet, *, beta: float = 0.0) -> Space:
     """The space of these settings for this network.
+
+    Args:
+        settings: of the space.
+        net: the network.
+        beta: of trial 0 where it is searched (`trainer.fostering.beta`).
 
     Raises:
         InputError: a freeze depth the network cannot have, or a default outside the range.
@@ -56,5 +72,25 @@ def build_space(settings: SpaceSettings, net: BlockNet) -> Space:
         default_depth = min(max(net.depth // 2, low), high)
     if not low <= default_depth <= high:
         raise InputError(f"space.default_freeze_depth must be in {low}..{high}, got {default_depth}")
-    default = TrialParams(settings.default_optimizer, settings.default_lr_factor, default_depth)
-    return Space(settings.optimizers, settings.lr_factor, (low, high), default)
+    default = TrialParams(
+        settings.default_optimizer,
+        settings.default_lr_factor,
+        default_depth,
+        beta if settings.fostering is not None else None,
+    )
+    return Space(settings.optimizers, settings.lr_factor, (low, high), default, settings.fostering)
+
+
+def fosters(settings: Settings) -> bool:
+    """Whether any trial of the search fosters."""
+    return settings.trainer.fostering.beta > 0 or settings.space.fostering is not None
+
+
+def check_fostering(settings: Settings, space: Space, net: BlockNet) -> None:
+    """Refuse a target block that these trials cannot foster (`fostering.check_target`).
+
+    Raises:
+        InputError: see there.
+    """
+    if fosters(settings):
+        check_target(net, settings.trainer.fostering.block, settings.data.size, space.freeze_depth[1])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -162,11 +162,11 @@ class SearchStudy:
     def _ask(self, slot: int) -> Job:
         earlier = self._slots.attempts(slot)
         attempt = len(earlier)
-        if earlier and len(earlier[-1].params) == len(asdict(self.space.default)):
+        if earlier and len(earlier[-1].params) == len(self.space.default.searched()):
             params = TrialParams(**earlier[-1].params)
         else:
             params = self._draw(slot)
-        self.study.enqueue_trial(asdict(params), user_attrs={"slot": slot, "attempt": attempt})
+        self.study.enqueue_trial(params.searched(), user_attrs={"slot": slot, "attempt": attempt})
         trial = self.study.ask()
         self.space.suggest(trial)  # what was enqueued
         seed = slot_seed(self.settings.seed, slot)
@@ -176,10 +176,10 @@ class SearchStudy:
 
     def _draw(self, slot: int) -> TrialParams:
         """The default first, then the same at the depth that the prior prefers, then what the sampler says."""
-        if slot == 0:
-            return self.space.default
+        if slot < len(self.space.first):
+            return self.space.first[slot]
         prior = self._evidence.steering if self._evidence is not None else None
-        if self._evidence is not None and prior is not None and slot == 1:
+        if self._evidence is not None and prior is not None and slot == len(self.space.first):
             preferred = replace(self.space.default, freeze_depth=self._evidence.preferred)
             if preferred != self.space.default:
                 return preferred

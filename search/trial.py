@@ -20,8 +20,10 @@ from lightning_modules.blocknet import BlockNet
 from lightning_modules.classifier import Classifier
 from lightning_modules.cost import epoch_equivalents
 from lightning_modules.datamodule import ActivationData
+from lightning_modules.fostering import Fostering, target_block
 from search.checkpoint import load_checkpoint, save_checkpoint
 from search.recorder import Recorder
+from search.space import fosters
 from search.task import Task, statistics_rows
 from search.trial_result import EpochReport, TrialParams, TrialResult, Verdict
 
@@ -181,8 +183,9 @@ def _fit_in_parts(
         watched=task.watched,
     )
     torch.manual_seed(seed)  # dropout draws from the global generator
+    net = task.start_net(train, params.freeze_depth)
     model = Classifier(
-        task.start_net(train, params.freeze_depth),
+        net,
         params.freeze_depth,
         params.optimizer,
         params.lr_factor,
@@ -191,6 +194,7 @@ def _fit_in_parts(
         epochs=task.settings.trainer.epochs,
         class_weights=task.class_weights(train),
         statistics=data.statistics,
+        fostering=_fostering(task, params, net),
     )
     if resumed is not None:
         resumed.restore_model(model)
@@ -218,6 +222,15 @@ def _fit_in_parts(
     if not len(val):
         model.reestimate()
     return trainer, model
+
+
+def _fostering(task: Task, params: TrialParams, net: BlockNet) -> Fostering | None:
+    """What looks at the maps, also of a trial with beta 0 in a search over beta; None where nobody asks for them."""
+    if not fosters(task.settings):
+        return None
+    settings = task.settings.trainer.fostering
+    beta = settings.beta if params.fostering_beta is None else params.fostering_beta
+    return Fostering(net, target_block(net, settings.block), beta)
 
 
 def _precision(chosen: str, device: torch.device) -> Literal["32-true", "bf16-mixed"]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from lightning_modules.optimizers import OPTIMIZERS
 
@@ -21,11 +21,17 @@ class TrialParams:
         optimizer: a name of `optimizers.OPTIMIZERS`.
         lr_factor: times that optimizer's reference learning rate.
         freeze_depth: leading blocks that stay frozen, 0..L.
+        fostering_beta: weight of the CAM entropy in the loss; None where it is not searched but trainer.fostering.beta.
     """
 
     optimizer: str
     lr_factor: float
     freeze_depth: int
+    fostering_beta: float | None = None
+
+    def searched(self) -> dict[str, Any]:
+        """What the study holds of it: the parameters by name, but for those that it does not search."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
     @property
     def learning_rate(self) -> float:
@@ -42,8 +48,8 @@ class EpochReport:
         fold: which fold, from 0.
         epoch: which epoch of the fold, from 0.
         value: mean validation score of this epoch over the folds trained so far, which the pruner reads.
-        metrics: train_loss, train_accuracy, val_loss, val_accuracy, val_macro_f1, val_weighted_f1; and watched_loss and
-            so on where the task has images to watch.
+        metrics: train_loss, train_accuracy, val_loss, val_accuracy, val_macro_f1, val_weighted_f1; watched_loss and so
+            on where the task has images to watch; train_ce, val_ce and so on with fostering (see `Classifier`).
         seconds: wall time of the epoch.
     """
 

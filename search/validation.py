@@ -78,7 +78,8 @@ def accepted(item: Field[Any], kind: Any) -> str:
     pair = get_origin(base) is tuple
     number = get_args(base)[0] if pair else base
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
-    words = f"a list of {len(get_args(base))} of {names[number]}" if pair else names[number]
+    size = "" if Ellipsis in get_args(base) else f" of {len(get_args(base))}"
+    words = f"a list{size} of {names[number]}" if pair else names[number]
     bounds = []
     if meta["above"] is not None:
         bounds.append(f"> {meta['above']:g}")
@@ -167,6 +168,8 @@ def _check_rules(settings: Settings) -> None:
             raise InputError(f"data.path must name the {data.source} for data={data.source}, got null")
         if data.images is not None:
             raise InputError(f"data.images is for data=simulated only, got {data.images} with data={data.source}")
+    if data.outside == "allow" and data.source == "simulated":
+        raise InputError("data.outside=allow is for data=folder and data=manifest, got data=simulated")
     if data.groups == "folder" and data.source != "folder":
         raise InputError(f"data.groups=folder is for data=folder only, got data={data.source}")
     if data.test == "rest" and data.max_train_per_class is None:
@@ -185,9 +188,9 @@ def _check_rules(settings: Settings) -> None:
         )
     if (settings.executor.workers or 1) > 1 and settings.executor.name == "inline":
         raise InputError(f"executor.workers={settings.executor.workers} needs executor=local, got executor=inline")
+    _check_retrain(settings)
     if space.default_optimizer not in space.optimizers:
         raise InputError(
-    _check_retrain(settings)
             f"space.default_optimizer must be one of space.optimizers ({', '.join(space.optimizers)}), "
             f"got {space.default_optimizer!r}"
         )
@@ -199,8 +202,24 @@ def _check_rules(settings: Settings) -> None:
             f"space.default_lr_factor must be within space.lr_factor {list(space.lr_factor)}, "
             f"got {space.default_lr_factor}"
         )
-    for key, name in (("search.study", search.study), ("tracking.model_name", settings.tracking.model_name)):
-        # Both become file names or part of a query; the longest file name is 255 bytes.
+    fostering = settings.trainer.fostering
+    if space.fostering is not None and fostering.beta not in space.fostering:
+        raise InputError(
+            f"trainer.fostering.beta must be one of space.fostering {list(space.fostering)}, for trial 0, "
+            f"got {fostering.beta}"
+        )
+    if fostering.block is not None and not fostering.beta and space.fostering is None:
+        raise InputError(
+            "trainer.fostering.block needs trainer.fostering.beta above 0 or space.fostering, "
+            f"got block={fostering.block} with beta=0"
+        )
+    tracking = settings.tracking
+    for key, name in (
+        ("search.study", search.study),
+        ("tracking.model_name", tracking.model_name),
+        ("tracking.experiment", tracking.experiment),
+    ):
+        # They become file names, or part of a query or a page; the longest file name is 255 bytes.
         plain = name is None or all(c.isalnum() or c in "._- " for c in name)
         if name is not None and not (plain and name.strip(". ") and len(name.encode()) <= 200):
             raise InputError(

@@ -134,7 +134,7 @@ def _register(
         freeze_depth=params.freeze_depth,
         versions=package_versions(),
     )
-    tags = {"study": study_name, **asdict(params), "data_digest": task.index.digest}
+    tags = {"study": study_name, **params.searched(), "data_digest": task.index.digest}
     note = f"{params.optimizer}, learning rate {params.learning_rate:.3g}, freeze depth {params.freeze_depth}."
     if scores:
         low, high = scores.intervals["accuracy"]

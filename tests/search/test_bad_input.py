@@ -18,7 +18,7 @@ SETTINGS = {
     "key without its group": (["epochs=5"], ["'epochs'", "did you mean trainer.epochs?"]),
     "key like nothing": (["qqqqqq=5"], ["'qqqqqq'", "known: seed"]),
     "unknown option of a group": (["data=folders"], ["data must be one of folder, manifest, simulated", "'folders'"]),
-    "unknown experiment": (["experiment=slow"], ["experiment must be one of few_images, quick", "'slow'"]),
+    "unknown experiment": (["experiment=slow"], ["experiment must be one of few_images, ", "'slow'"]),
     "unknown option": (["--fast"], ["'--fast'", "--help, --cfg job, --version"]),
     "no equals sign": (["quick"], ["key=value", "'quick'"]),
     "no key": (["=3"], ["key=value", "'=3'"]),
