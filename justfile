@@ -37,6 +37,10 @@ setup:
 search *settings: setup
     {{ bin }}/python -m search {{ settings }}
 
+# Predict images with the champion: `just predict images=FOLDER to=predictions.csv`.
+predict *arguments: setup
+    {{ bin }}/python -m search.predict {{ arguments }}
+
 # Open MLflow's UI on 127.0.0.1.
 ui *arguments: setup
     {{ bin }}/python -m search.ui {{ arguments }}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
-from textwrap import wrap
+
+from explain.named_values import ArgumentError, choice, meanings_table, named_values, whole_number
 
 __all__ = ["BLOCK_METHODS", "CAM", "ArgumentError", "Arguments", "help_text", "parse", "printable"]
 
@@ -36,10 +36,6 @@ _MEANINGS = {
     "root": "folder of the MLflow store (default mlruns)",
     "seed": "seed of LIME, of the randomised weights and of the intervals (default 0)",
 }
-
-
-class ArgumentError(ValueError):
-    """Arguments, or files they name, that cannot be used: one line with the value received and what is accepted."""
 
 
 @dataclass(frozen=True)
@@ -93,17 +89,12 @@ class Arguments:
 
 def help_text() -> str:
     """Text of `--help`."""
-    width = max(map(len, _MEANINGS))
-    rows = "\n".join(
-        f"  {name:<{width}}  " + f"\n{'':{width + 4}}".join(wrap(meaning, 108 - width, break_on_hyphens=False))
-        for name, meaning in _MEANINGS.items()
-    )
     return (
         "usage: python -m explain images=PATH_OR_GLOB model=RUN_ID_OR_ALIAS_OR_FOLDER [name=value ...]\n\n"
         "Writes what every block of a model looks at: OUT/predictions.csv, OUT/figures/*.png, OUT/contact/*.png,\n"
         "OUT/index.html (one page, no network needed) and OUT/manifest.json; with boxes= or masks= also\n"
         "OUT/localisation.csv. See docs/explain.md.\n\n"
-        f"{rows}\n\n"
+        f"{meanings_table(_MEANINGS)}\n\n"
         "exit codes: 0 done; 1 done, but some images could not be read (listed on stderr);\n"
         "            2 bad input, nothing written; 130 stopped"
     )
@@ -115,38 +106,22 @@ def parse(arguments: Sequence[str]) -> Arguments:
     Raises:
         ArgumentError: anything that is not accepted.
     """
-    given: dict[str, str] = {}
-    for argument in arguments:
-        name, separator, value = argument.partition("=")
-        if not separator or not name:
-            raise ArgumentError(f"arguments must be name=value, got {argument!r}")
-        if name not in _MEANINGS:
-            near = get_close_matches(name, _MEANINGS, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(_MEANINGS)}"
-            raise ArgumentError(f"unknown argument {name!r}; {hint}")
-        if name in given:
-            raise ArgumentError(f"{name} must be given once, got it again as {argument!r}")
-        if not value:
-            raise ArgumentError(f"{name} must not be empty; it is {_MEANINGS[name]}")
-        given[name] = value
-    for name in ("images", "model"):
-        if name not in given:
-            raise ArgumentError(f"{name}= is missing: {_MEANINGS[name]}")
+    given = named_values(arguments, _MEANINGS, required=("images", "model"))
     values: dict[str, object] = dict(given)
     for name in ("out", "boxes", "masks", "gap_head", "root"):
         if name in given:
             values[name] = Path(given[name])
     for name, low in (("figures", 0), ("batch", 1), ("seed", 0)):
         if name in given:
-            values[name] = _whole(name, given[name], low)
+            values[name] = whole_number(name, given[name], low)
     if "methods" in given:
         values["methods"] = _methods(given["methods"])
     if "blocks" in given:
         values["blocks"] = None if given["blocks"] == "all" else _names("blocks", given["blocks"])
     if "enlarge" in given:
-        values["enlarge"] = _choice("enlarge", given["enlarge"], ("true", "false")) == "true"
+        values["enlarge"] = choice("enlarge", given["enlarge"], ("true", "false")) == "true"
     if "device" in given:
-        _choice("device", given["device"], ("auto", "cpu", "cuda"))
+        choice("device", given["device"], ("auto", "cpu", "cuda"))
     if "boxes" in given and "masks" in given:
         raise ArgumentError("boxes= and masks= are two ways to say where the defects are: give one of them")
     if "gap_head" in given and CAM not in values.get("methods", ()):  # type: ignore[operator]
@@ -160,18 +135,6 @@ def printable(text: object) -> str:
     """Text on one line: line breaks, control characters and undecodable bytes as escapes."""
     escaped = str(text).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in escaped)
-
-
-def _whole(name: str, value: str, low: int) -> int:
-    if not (value.isascii() and value.isdecimal()) or not low <= int(value) < 2**31:
-        raise ArgumentError(f"{name} must be a whole number of at least {low}, got {value!r}")
-    return int(value)
-
-
-def _choice(name: str, value: str, accepted: tuple[str, ...]) -> str:
-    if value not in accepted:
-        raise ArgumentError(f"{name} must be one of {', '.join(accepted)}, got {value!r}")
-    return value
 
 
 def _names(name: str, value: str) -> tuple[str, ...]:

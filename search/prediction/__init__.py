@@ -1,0 +1,1 @@
+"""The steps of `python -m search.predict`: arguments, the list of images, the table, the maps."""

@@ -1,0 +1,182 @@
+"""What `python -m search.predict` does: images are read in threads, predicted in batches, written as rows."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from explain.named_values import ArgumentError
+from lightning_modules.decoding import stream
+from lightning_modules.errors import BadImages, InputError, Problem, printable
+from lightning_modules.model_file import TrainedModel
+from search.prediction.arguments import Arguments
+from search.prediction.image_list import ImageList, ListedFile
+from search.prediction.new_files import map_name, new_maps, new_table
+
+if TYPE_CHECKING:
+    from search.prediction.maps import MapDrawer
+
+__all__ = ["predict_images"]
+
+_MOST_PROBLEMS = 20
+_NOT_FINITE = "the network's output is not a finite number"
+
+Read = tuple[ListedFile, Tensor | str]
+
+
+def predict_images(model: TrainedModel, images: ImageList, arguments: Arguments) -> tuple[int, int]:
+    """Predict the images and write the table and the maps; returns how many were predicted and how many set aside.
+
+    Memory depends on the size of a batch, not on the number of images.
+
+    Raises:
+        ArgumentError: no such device, a place that cannot be written, or not one image that can be read.
+        BadImages: images that cannot be read, with `on_bad=refuse`; nothing has been written.
+    """
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        raise ArgumentError("device=cuda: this machine has no GPU that PyTorch can use; device=cpu or auto")
+    cuda = arguments.device != "cpu" and torch.cuda.is_available()
+    model.net.to("cuda" if cuda else "cpu").eval()
+    drawer = None
+    if arguments.maps is not None:
+        from search.prediction.maps import MapDrawer  # brings matplotlib
+
+        drawer = MapDrawer(model)
+    refuse = arguments.on_bad == "refuse"
+    with (
+        new_table(arguments.to, whole=refuse) as file,
+        new_maps(arguments.maps) as maps,
+        _progress(len(images)) as advance,
+        closing(_read_all(model, images)) as read,
+    ):
+        table = _Table(file, model, drawer, maps, arguments)
+        batch: list[Read] = []
+        for one in read:
+            if refuse and isinstance(one[1], str):
+                raise _all_problems(one, read)
+            batch.append(one)
+            if len(batch) == arguments.batch_size:
+                table.add(batch)
+                advance(len(batch))
+                batch.clear()
+        if batch:
+            table.add(batch)
+        if not table.predicted:
+            name, reason = table.first_problem
+            first = f"{printable(name)}: {reason}"
+            raise ArgumentError(f"none of the {len(images)} images can be predicted; first: {first}")
+    return table.predicted, table.set_aside
+
+
+def _read_all(model: TrainedModel, images: ImageList) -> Generator[Read, None, None]:
+    yield from stream(partial(_read, model), images)
+
+
+def _read(model: TrainedModel, listed: ListedFile) -> Read:
+    try:
+        return listed, model.read(listed.path)
+    except BadImages as error:
+        return listed, error.problems[0].reason
+    except InputError as error:
+        return listed, str(error)
+
+
+def _all_problems(first: Read, rest: Iterator[Read]) -> BadImages:
+    """The first problem and those after it: the rest is read to its end, so that one run names all there are."""
+    problems = [Problem(printable(first[0].name), str(first[1]))]
+    for listed, found in rest:
+        if isinstance(found, str):
+            problems.append(Problem(printable(listed.name), found))
+            if len(problems) == _MOST_PROBLEMS:
+                break
+    return BadImages(problems, "the images (on_bad=refuse; on_bad=set_aside gives each a row with its reason)")
+
+
+class _Table:
+    """Predicts batches and writes their rows and maps."""
+
+    def __init__(
+        self, file: IO[str], model: TrainedModel, drawer: MapDrawer | None, maps: Path | None, arguments: Arguments
+    ) -> None:
+        self._model, self._drawer, self._maps, self._arguments = model, drawer, maps, arguments
+        self._classes = model.card.classes
+        self._errors = arguments.on_bad == "set_aside"
+        self._writer = csv.writer(file, lineterminator="\n")
+        optional = [*(["map"] if drawer else []), *(["error"] if self._errors else [])]
+        self._writer.writerow(
+            ["path", "class", "probability", "margin", *optional, *(f"probability.{name}" for name in self._classes)]
+        )
+        self.predicted = self.set_aside = 0
+        self.first_problem = ("", "")
+
+    def add(self, batch: list[Read]) -> None:
+        """Predict N images and write their rows.
+
+        Raises:
+            BadImages: an output that is not finite, with `on_bad=refuse`.
+        """
+        images = [found for _, found in batch if isinstance(found, Tensor)]
+        pixels = torch.cat(images) if images else torch.zeros(0)
+        table = self._model.probabilities(pixels) if images else torch.zeros(0, len(self._classes))
+        drawn = self._drawer.overlays(pixels) if self._drawer is not None and images else None
+        rows = iter(range(len(images)))
+        for listed, found in batch:
+            if isinstance(found, str):
+                self._write_problem(listed, found)
+                continue
+            row = next(rows)
+            if not table[row].isfinite().all():
+                self._write_problem(listed, _NOT_FINITE)
+                continue
+            place = ""
+            if drawn is not None and self._maps is not None and self._arguments.maps is not None:
+                name = map_name(self.predicted + self.set_aside + 1, listed.path)
+                drawn[row].save(self._maps / name)
+                place = str(self._arguments.maps / name)
+            self._write(listed, table[row], place)
+
+    def _write(self, listed: ListedFile, probabilities: Tensor, place: str) -> None:
+        top = probabilities.topk(min(2, len(probabilities)))
+        margin = top.values[0] - top.values[-1] if len(top.values) > 1 else top.values[0]
+        optional = [*([place] if self._drawer else []), *([""] if self._errors else [])]
+        numbers = _numbers(torch.stack([top.values[0], margin]))
+        answer = (_text(listed.name), self._classes[top.indices[0]], *numbers)
+        self._writer.writerow([*answer, *map(_text, optional), *_numbers(probabilities)])
+        self.predicted += 1
+
+    def _write_problem(self, listed: ListedFile, reason: str) -> None:
+        if not self._errors:
+            raise BadImages([Problem(printable(listed.name), reason)])
+        if not self.set_aside:
+            self.first_problem = (listed.name, reason)
+        optional = [*([""] if self._drawer else []), reason]
+        self._writer.writerow([_text(listed.name), "", "", "", *optional, *("" for _ in self._classes)])
+        self.set_aside += 1
+
+
+def _numbers(values: Tensor) -> list[str]:
+    """The shortest decimals that read back as the same float32."""
+    return [str(value) for value in values.numpy()]
+
+
+def _text(name: str) -> str:
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[int], None]]:
+    console = Console(file=sys.stderr)
+    columns = (TextColumn("predicting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=total)
+        yield lambda done: progress.advance(task, done)

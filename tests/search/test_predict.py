@@ -1,0 +1,372 @@
+"""`python -m search.predict`: the table, the maps, and what is refused."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+
+from lightning_modules import backbones
+from lightning_modules.model_file import ModelCard, TrainedModel, load_model, save_model
+from search.predict import main
+
+CLASSES = ("가로, 줄", "b", "c")
+SIZE = (32, 32)
+
+
+def write_model(folder: Path, white_level: int = 65_535, fit: str = "stretch") -> Path:
+    net = backbones.build("lenet5", classes=3, size=SIZE, weights="none", seed=3)
+    save_model(folder, TrainedModel(net, ModelCard("lenet5", CLASSES, SIZE, fit, white_level, 10_000, 0, {})))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("model") / "m")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seven images in folders, one of a name that is not UTF-8; a hidden one and a text do not count."""
+    root = tmp_path_factory.mktemp("images") / "lot 3"
+    rng = np.random.default_rng(0)
+    for name in (
+        "b/2.png",
+        "b/10.png",
+        "a.jpg",
+        "강판.bmp",
+        "b/c/x.tif",
+        ".hidden/y.png",
+        "b/.z.png",
+        "b/odd\udce9.png",
+    ):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (40, 20), dtype=np.uint8)).save(root / name)
+    (root / "b" / "twice.png").symlink_to(root / "b" / "2.png")
+    (root / "b" / "round").symlink_to(root)
+    (root / "notes.txt").write_text("not an image")
+    return root
+
+
+def read(table: Path | str) -> list[dict[str, str]]:
+    text = table if isinstance(table, str) else table.read_text(encoding="utf-8")
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+@pytest.fixture
+def predict(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """The command in an empty folder, with the model; `predict(*arguments)`."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> int:
+        given = arguments if any(a.startswith("model=") for a in arguments) else (*arguments, f"model={model}")
+        return main(given)
+
+    return run
+
+
+class TestTable:
+    def test_of_a_folder(
+        self, predict: Callable[..., int], images: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert predict(f"images={images}", "batch_size=3") == 0
+        assert re.fullmatch(r"Predicted 7 images with .*: predictions\.csv\n", capsys.readouterr().out)
+        rows = read(tmp_path / "predictions.csv")
+        assert list(rows[0]) == ["path", "class", "probability", "margin", *(f"probability.{c}" for c in CLASSES)]
+        found = [row["path"].removeprefix(f"{images}/") for row in rows]
+        assert found == ["a.jpg", "b/10.png", "b/2.png", "b/c/x.tif", "b/odd\\xe9.png", "b/twice.png", "강판.bmp"]
+        trained = load_model(model)
+        for row in rows:
+            expected = trained.probabilities(trained.read(Path(row["path"].replace("\\xe9", "\udce9"))))[0]
+            values = np.array([row[f"probability.{c}"] for c in CLASSES], np.float32)
+            assert np.allclose(values, expected, atol=1e-6)
+            ordered = np.sort(values)
+            assert row["class"] == CLASSES[int(values.argmax())]
+            assert np.float32(row["probability"]) == ordered[-1]
+            assert np.float32(row["margin"]) == ordered[-1] - ordered[-2]
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["predictions.csv"]
+
+    def test_numbers_read_back_as_they_were(self, predict: Callable[..., int], images: Path, model: Path) -> None:
+        assert predict(f"images={images / 'a.jpg'}", "to=deep/er/one.csv") == 0
+        trained = load_model(model)
+        expected = trained.probabilities(trained.read(images / "a.jpg"))[0].numpy()
+        (row,) = read(Path("deep/er/one.csv"))
+        assert [np.float32(row[f"probability.{c}"]) for c in CLASSES] == expected.tolist()
+
+    def test_a_table_keeps_its_order_and_its_names(
+        self, predict: Callable[..., int], images: Path, tmp_path: Path
+    ) -> None:
+        names = ["b/2.png", "a.jpg", "b/2.png"]
+        listing = images / "list.csv"
+        listing.write_text("\ufeffid,path\n" + "".join(f"{k},{name}\n" for k, name in enumerate(names)))
+        assert predict(f"images={listing}") == 0
+        assert [row["path"] for row in read(tmp_path / "predictions.csv")] == names
+        listing.unlink()
+
+    def test_a_pattern(self, predict: Callable[..., int], images: Path, tmp_path: Path) -> None:
+        assert predict(f"images={images}/b/[0-9]*.png") == 0
+        assert [Path(row["path"]).name for row in read(tmp_path / "predictions.csv")] == ["10.png", "2.png"]
+
+    def test_to_standard_output(
+        self, predict: Callable[..., int], images: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        for on_bad in ("refuse", "set_aside"):
+            assert predict(f"images={images}", "to=-", f"on_bad={on_bad}") == 0
+            out, err = capfd.readouterr()
+            assert len(read(out)) == 7
+            assert err.startswith("Predicted 7 images")
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_as_the_winner_was_tested(tmp_path: Path, make_stripes: Callable[..., Path]) -> None:
+    """Every kind of file gives the pixels of training, so the probabilities of the test."""
+    from search.configuration import compose_settings
+    from search.preparation import load, split
+    from search.task import build_task
+    from search.winner import predict as predict_rows
+
+    root = make_stripes(tmp_path / "images", dict.fromkeys(CLASSES, 5))
+    rng = np.random.default_rng(1)
+    grey = rng.integers(0, 256, (50, 30), dtype=np.uint8)
+    kinds = {
+        name: root / CLASSES[0] / name for name in ("wide.png", "palette.png", "alpha.png", "turned.jpg", "float.tif")
+    }
+    Image.fromarray(rng.integers(0, 4000, (50, 30), dtype=np.uint16)).save(kinds["wide.png"])
+    Image.fromarray(np.stack([grey, grey // 2, grey // 3], 2)).convert("P").save(kinds["palette.png"])
+    Image.fromarray(np.stack([grey, 255 - grey, grey, grey], 2), "RGBA").save(kinds["alpha.png"])
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(grey).save(kinds["turned.jpg"], exif=exif)
+    Image.fromarray((grey / 255).astype(np.float32)).save(kinds["float.tif"])
+    settings = compose_settings(
+        ["data=folder", f"data.path={root}", "data.size=[32,32]", "data.fit=pad", "model.name=lenet5",
+         "model.weights=none", f"tracking.root={tmp_path / 'mlruns'}"]
+    )  # fmt: skip
+    loaded = load(settings, Console(quiet=True))
+    task = build_task(settings, loaded, split(settings, loaded.index), cache=tmp_path / "cache")
+    rows = np.arange(len(loaded.index.records))
+    expected = predict_rows(task, task.net, rows).softmax(1).numpy()
+    assert loaded.index.white_level == 4095
+    card = ModelCard("lenet5", task.classes, SIZE, "pad", loaded.index.white_level, settings.data.max_pixels, 0, {})
+    save_model(tmp_path / "model", TrainedModel(task.net, card))
+    assert main([f"images={root}", f"model={tmp_path / 'model'}", f"to={tmp_path / 'p.csv'}", "device=cpu"]) == 0
+    table = {Path(row["path"]): row for row in read(tmp_path / "p.csv")}
+    assert len(table) == len(rows) == 20
+    trained = load_model(tmp_path / "model")
+    for record, probabilities, row in zip(loaded.index.records, expected, rows, strict=True):
+        assert torch.equal(trained.read(record.path)[0], task.inputs(rows[row : row + 1], np.zeros(1, np.int64))[0])
+        values = [float(table[record.path][f"probability.{c}"]) for c in task.classes]
+        assert values == pytest.approx(probabilities.tolist(), abs=1e-6)
+
+
+class TestBadImages:
+    @pytest.fixture
+    def some_bad(self, images: Path, tmp_path: Path) -> Path:
+        table = tmp_path / "list.csv"
+        (tmp_path / "bad").mkdir()
+        whole = (images / "b" / "2.png").read_bytes()
+        (tmp_path / "bad" / "cut.png").write_bytes(whole[: len(whole) // 2])
+        (tmp_path / "bad" / "huge.png").write_bytes(b"")
+        names = [images / "a.jpg", "bad/cut.png", images / "b" / "2.png", "bad/huge.png", "gone.png"]
+        table.write_text("path\n" + "".join(f"{name}\n" for name in names))
+        return table
+
+    def test_refused_all_at_once(
+        self, predict: Callable[..., int], some_bad: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        before = sorted(tmp_path.iterdir())
+        for to in ("to=p.csv", "to=-"):
+            assert predict(f"images={some_bad}", to, "maps=true", "maps_to=maps", "batch_size=1") == 2
+            out, err = capfd.readouterr()
+            assert out == ""
+            lines = err.splitlines()
+            assert lines[0].startswith("predict: 3 bad inputs in the images (on_bad=refuse; on_bad=set_aside ")
+            assert [line.split(":")[0].strip() for line in lines[1:]] == ["bad/cut.png", "bad/huge.png", "gone.png"]
+            assert "truncated" in lines[1] and "empty file" in lines[2] and "no such file" in lines[3]
+        assert sorted(tmp_path.iterdir()) == before
+
+    def test_set_aside_with_their_reasons(
+        self, predict: Callable[..., int], some_bad: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert predict(f"images={some_bad}", "on_bad=set_aside", "maps=true", "batch_size=2") == 0
+        assert "Predicted 2 images, 3 set aside (column error)" in capsys.readouterr().out
+        rows = read(tmp_path / "predictions.csv")
+        assert list(rows[0])[:6] == ["path", "class", "probability", "margin", "map", "error"]
+        assert [bool(row["error"]) for row in rows] == [False, True, False, True, True]
+        for row in rows:
+            empty = [row[c] == "" for c in ("class", "probability", "margin", "map", f"probability.{CLASSES[1]}")]
+            assert set(empty) == {bool(row["error"])}
+
+    def test_none_left(self, predict: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        (tmp_path / "a.png").write_bytes(b"no image")
+        assert predict("images=a.png", "on_bad=set_aside") == 2
+        assert capsys.readouterr().err.startswith(
+            "predict: none of the 1 images can be predicted; first: a.png: not an"
+        )
+        assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
+
+    def test_an_output_that_is_not_finite(
+        self, predict: Callable[..., int], images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        net = backbones.build("lenet5", classes=3, size=SIZE, weights="none")
+        next(net.head.parameters()).data[:] = float("nan")
+        save_model(tmp_path / "nan", TrainedModel(net, ModelCard("lenet5", CLASSES, SIZE, "pad", 255, 10_000, 0, {})))
+        assert predict(f"images={images}", f"model={tmp_path / 'nan'}") == 2
+        assert "a.jpg: the network's output is not a finite number" in capsys.readouterr().err
+        assert [p.name for p in tmp_path.iterdir()] == ["nan"]
+
+
+class TestMaps:
+    def test_are_drawn_over_the_images(self, predict: Callable[..., int], images: Path, tmp_path: Path) -> None:
+        assert predict(f"images={images}", "to=p.csv", "maps=true") == 0
+        rows = read(tmp_path / "p.csv")
+        assert rows[0]["map"] == "p_maps/00000001_a.png"
+        assert {row["map"] for row in rows} == {f"p_maps/{p.name}" for p in (tmp_path / "p_maps").iterdir()}
+        with Image.open(rows[0]["map"]) as drawn:
+            assert drawn.size == (224, 224) and drawn.mode == "RGB"
+            assert len(drawn.getcolors(224 * 224) or []) > 50
+        assert predict(f"images={images}", "to=plain.csv") == 0
+        without = [{k: v for k, v in row.items() if k != "map"} for row in rows]
+        assert without == read(tmp_path / "plain.csv")
+
+    def test_take_the_place_of_maps_alone(
+        self, predict: Callable[..., int], images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        words = (f"images={images / 'a.jpg'}", "maps=true", "maps_to=maps")
+        assert predict(*words, "to=p.csv") == 0
+        (tmp_path / "maps" / "00000007_old.png").write_bytes(b"")
+        assert predict(*words, "to=q.csv") == 2
+        assert "maps_to must be a new or an empty folder, got maps, which is not empty" in capsys.readouterr().err
+        assert predict(*words, "to=p.csv", "overwrite=true") == 0
+        assert [p.name for p in (tmp_path / "maps").iterdir()] == ["00000001_a.png"]
+        (tmp_path / "maps" / "notes.txt").write_text("mine")
+        assert predict(*words, "to=p.csv", "overwrite=true") == 2
+        assert "maps_to=maps holds notes.txt, which is no map" in capsys.readouterr().err
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["maps", "p.csv"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "images= is missing: an image, a folder"),
+        (["images"], "arguments must be name=value, got 'images'"),
+        (["images={images}", "imags=x"], "unknown argument 'imags'; did you mean images?"),
+        (["images={images}", "model=x", "model=y"], "model must be given once, got it again as 'model=y'"),
+        (["images={images}/gone"], "images must name at least one image file, got .*gone: no such file or folder"),
+        (["images={images}/*.xyz"], "the pattern matches no file"),
+        (["images={empty}"], "the folder holds no image"),
+        (["images={images}", "on_bad=skip"], "on_bad must be one of refuse, set_aside, got 'skip'"),
+        (["images={images}", "batch_size=0"], "batch_size must be a whole number of at least 1, got '0'"),
+        (["images={images}", "maps=yes"], "maps must be one of true, false, got 'yes'"),
+        (["images={images}", "maps_to=m"], "maps_to= is for maps=true alone"),
+        (["images={images}", "maps=true", "to=-"], "maps=true with to=- needs maps_to=FOLDER"),
+        (["images={images}", "maps=true", "maps_to={images}/m"], "is inside images=.*: the maps would be taken for"),
+        (["images={images}", "to={images}"], "to must be a CSV file, got .*, which is a folder"),
+        (["images={images}", "to=/dev/null"], "to must be a regular file, got /dev/null; to=- writes to standard"),
+        (["images={there}"], r"images=.*there\.csv must have columns path; it lacks path"),
+        (["images={images}", "to={there}"], r"to=.*there\.csv exists; overwrite=true replaces it"),
+        (["images={there}", "to={there}", "overwrite=true"], "is the input; name another file"),
+        (["images={images}", "root=a", "tracking.root=b"], "root= and tracking.root= are the same"),
+        (["images={images}", "model=champion"], r"no file mlruns/mlflow\.db; .*; model=champion is the default"),
+        (["images={images}", "device=tpu"], "device must be one of auto, cpu, cuda, got 'tpu'"),
+    ],
+)
+def test_bad_input_is_one_line_and_nothing_is_written(
+    predict: Callable[..., int], images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    words: list[str], message: str,
+) -> None:  # fmt: skip
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "there.csv").write_text("name\nx\n")
+    places = {"images": images, "empty": tmp_path / "empty", "there": tmp_path / "there.csv"}
+    assert predict(*(word.format(**places) for word in words)) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and re.search(f"^predict: .*{message}", err), err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["empty", "there.csv"]
+    assert (tmp_path / "there.csv").read_text() == "name\nx\n"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+def test_by_alias_and_without_the_champion(
+    predict: Callable[..., int], images: Path, model: Path, tracking_root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from search.tracking import Tracker
+
+    tracker = Tracker(tracking_root, "of test_predict")
+    run = tracker.start_parent("study", {}, {})
+    tracker.register(run, model, model_name="predicted", alias="challenger", tags={}, note="")
+    words = (f"images={images}", f"tracking.root={tracking_root}")
+    assert predict(*words, "model=models:/predicted@challenger", "to=a.csv") == 0
+    assert predict(*words, "to=b.csv") == 0
+    assert read(Path("a.csv")) == read(Path("b.csv"))
+    capsys.readouterr()
+    assert predict(*words, "model=models:/predicted@champion", "to=c.csv") == 2
+    line = "model predicted has no alias 'champion'; aliases: challenger (version 1); versions: 1"
+    assert capsys.readouterr().err == f"predict: {line}\n"
+
+
+def test_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert "images" in out and "on_bad" in out and max(map(len, out.splitlines())) <= 120
+
+
+def test_a_million_names_are_not_held(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import tracemalloc
+
+    from search.prediction.image_list import listed_images
+
+    table = tmp_path / "list.csv"
+    table.write_text("path\n" + "".join(f"{'folder/' * 8}{number}.png\n" for number in range(40_000)))
+    tracemalloc.start()
+    with listed_images(str(table)) as listed:
+        assert sum(1 for _ in listed) == len(listed) == 40_000
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1.5e6  # the names alone are 4.5 MB
+
+
+@pytest.mark.slow
+class TestProcess:
+    def _start(self, images: Path, model: Path, tmp_path: Path, *arguments: str) -> subprocess.Popen[bytes]:
+        words = [sys.executable, "-m", "search.predict", f"images={images}", f"model={model}", *arguments]
+        return subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+    def test_stopped_half_way_it_leaves_nothing(
+        self, images: Path, model: Path, tmp_path: Path, number: int, code: int
+    ) -> None:
+        table = tmp_path / "list.csv"
+        table.write_text("path\n" + f"{images / 'a.jpg'}\n" * 200_000)
+        process = self._start(table, model, tmp_path, "maps=true")
+        deadline = time.monotonic() + 60
+        while not list(tmp_path.glob(".predictions_maps.*/*.png")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert len(list(tmp_path.iterdir())) == 3  # the list, the table and the maps as they grow
+        os.kill(process.pid, number)
+        _, err = process.communicate(timeout=30)
+        assert process.returncode == code and b"Traceback" not in err
+        assert [p.name for p in tmp_path.iterdir()] == ["list.csv"]
+
+    def test_a_reader_that_has_enough(self, images: Path, model: Path, tmp_path: Path) -> None:
+        table = tmp_path / "list.csv"
+        table.write_text("path\n" + f"{images / 'a.jpg'}\n" * 20_000)
+        process = self._start(table, model, tmp_path, "to=-", "on_bad=set_aside")
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.readline().startswith(b"path,class,probability,margin,error,")
+        process.stdout.close()
+        error = process.stderr.read()
+        process.stderr.close()
+        assert process.wait(timeout=60) == 0 and error == b""
