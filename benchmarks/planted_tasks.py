@@ -57,7 +57,7 @@ def quarters() -> tuple[NDArray[np.uint8], list[str], list[str]]:
 
 
 def hidden(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(N, 96, 96) each picture times a checkerboard of signs, under another one: its low frequencies become the highest.
+    """(N, 96, 96) each picture times a checkerboard of signs, under another one: low frequencies become the highest.
 
     `128 + CONTRAST (other + (-1)^(row + column) picture)` in grey levels, both standardised, cut to 0..255.
     """

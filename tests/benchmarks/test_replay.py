@@ -140,6 +140,6 @@ def test_a_half_written_line_is_cut_off_and_other_settings_are_refused(tmp_path:
 
 
 def test_every_configuration_is_asked_for_once() -> None:
-    asked = list(depth_tables.configurations(8))
+    asked = list(depth_tables.configurations(depth_tables.TASKS["neu_10"], 8))
     assert len(asked) == len(set(asked)) == 9 * 9
     assert asked[0][0] == 8 and asked[-1][0] == 0
