@@ -105,7 +105,8 @@ class Baseline:
             InputError: no such file, or one that is damaged or something else.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
+            # Opened here, since numpy does not close what turns out to be no archive.
+            with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
                 if int(file["format"]) != _FORMAT:
                     raise ValueError("another format")
                 blocks = tuple(str(name) for name in file["blocks"])
