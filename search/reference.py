@@ -8,7 +8,7 @@ from search.configuration import group_options
 from search.settings import Settings
 from search.validation import accepted, flatten, key_paths
 
-__all__ = ["configuration_page", "help_text"]
+__all__ = ["configuration_page", "help_text", "setting_lines"]
 
 _USAGE = """Usage: python -m search [GROUP=OPTION ...] [key=value ...]
 
@@ -38,13 +38,20 @@ def help_text() -> str:
     """The page that `--help` prints."""
     lines = [_USAGE, "Groups and their options (files of conf/)"]
     lines += [f"  {group}={'|'.join(options)}" for group, options in group_options().items()]
-    lines += ["", "Settings (default) accepted values"]
-    values = flatten(Settings())
+    lines += ["", "Settings (default) accepted values", *setting_lines()]
+    return "\n".join(lines)
+
+
+def setting_lines(prefix: str = "") -> list[str]:
+    """Two lines for each setting whose key begins with `prefix`: default and accepted values, and meaning."""
+    lines, values = [], flatten(Settings())
     for key, (item, kind) in key_paths().items():
+        if not key.startswith(prefix):
+            continue
         unit = f" {item.metadata['unit']}" if item.metadata["unit"] else ""
         lines.append(f"  {key} ({_shown(values[key])}{unit}) {accepted(item, kind)}")
         lines.append(f"      {item.metadata['meaning']}")
-    return "\n".join(lines)
+    return lines
 
 
 def configuration_page() -> str:

@@ -1,0 +1,108 @@
+"""Champion against challenger on images that neither was trained on, and what follows from it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+
+from search.models import resolve_model
+from search.retraining.answers import probabilities
+from search.retraining.comparison import Comparison, Decision, compare, decide
+from search.retraining.month_probe import beyond_chance
+
+if TYPE_CHECKING:
+    from search.retraining.month_run import MonthRun
+
+__all__ = ["compare_models"]
+
+_FEWEST = 20  # images from which labels that nobody can learn are told from bad luck
+
+
+def compare_models(run: MonthRun, searched: dict[str, Any]) -> dict[str, Any]:
+    """Both models on the same held-out images of the newest months, and on the regression set.
+
+    A month whose labels have nothing to do with what champion or challenger see in its images, as far as its held-out
+    images can tell, is not trained on by later months: its labels are noise, or its images are not of this task.
+
+    Args:
+        run: the month.
+        searched: result of the step before.
+
+    Returns:
+        `newest`, `regression` (comparisons as plain values, or None), `decision`, `outcome`, `reason`, `usable`,
+        `cautions`, and `numbers` for the ledger.
+    """
+    plan, settings = run.plan, run.session.settings
+    sets = {"newest": plan.newest, "regression": plan.regression}
+    old = {name: probabilities(run.champion_net, run.images, rows) for name, rows in sets.items() if len(rows)}
+    labels = {name: run.images.index.labels[rows] for name, rows in sets.items()}
+    winner = searched.get("winner")
+    numbers: dict[str, Any] = {"newest_images": len(plan.newest), "newest_months": list(plan.newest_months)}
+    numbers["regression_images"] = len(plan.regression)
+    for name, answers in old.items():
+        numbers |= _accuracy(_called(name, "before"), answers, labels[name])
+    if winner is None:
+        outcome, promoted = "not needed", False
+        decision = Decision(False, f"champion kept: {searched['skipped']}{_on_newest(numbers)}")
+        comparisons: dict[str, Comparison | None] = {"newest": None, "regression": None}
+        new = old
+    else:
+        name = f"models:/{run.session.model_name}/{winner['version']}"
+        net = resolve_model(name, settings.tracking.root).net.to(run.session.device)
+        new = {name: probabilities(net, run.images, sets[name]) for name in old}
+        comparisons = {
+            name: compare(old[name], new[name], labels[name], classes=run.classes, seed=settings.seed)
+            if name in old
+            else None
+            for name in sets
+        }
+        decision = _decide(comparisons, settings.retrain.margin, settings.retrain.guard)
+        promoted = decision.promote
+        outcome = "promoted" if promoted else "kept"
+    for name, answers in (new if promoted else old).items():
+        numbers |= _accuracy(_called(name, "after"), answers, labels[name])
+    if winner is not None and "newest" in new:
+        numbers |= _accuracy("challenger_accuracy", new["newest"], labels["newest"])
+    usable, cautions = True, []
+    own = np.isin(plan.newest, plan.own)
+    if winner is not None and own.sum() >= _FEWEST:
+        rng = np.random.default_rng(settings.seed)
+        truth = labels["newest"][own]
+        usable = any(beyond_chance(a["newest"][own].argmax(1), truth, rng) for a in (old, new))
+        if not usable:
+            cautions.append(
+                f"The labels of this month's {int(own.sum())} held-out images fit neither model better than labels "
+                "dealt at random: later months are not trained on this one. Check how it was labelled."
+            )
+    return {
+        **{name: one and one.to_json() for name, one in comparisons.items()},
+        "decision": decision.to_json(), "outcome": outcome, "reason": decision.reason, "usable": usable,
+        "cautions": cautions, "numbers": numbers,
+    }  # fmt: skip
+
+
+def _decide(found: dict[str, Comparison | None], margin: float, guard: float) -> Decision:
+    newest = found["newest"]
+    if newest is None:
+        return Decision(False, "champion kept: no image of the newest months is held out, so nothing can be compared")
+    return decide(newest, found["regression"], margin=margin, guard=guard)
+
+
+def _called(name: str, when: str) -> str:
+    return f"accuracy_{when}" if name == "newest" else f"{name}_{when}"
+
+
+def _accuracy(name: str, answers: NDArray[np.float64], labels: NDArray[np.int64]) -> dict[str, float]:
+    """Share of right answers with its exact 95 % interval."""
+    right = int((answers.argmax(1) == labels).sum())
+    interval = binomtest(right, len(labels)).proportion_ci(0.95, "exact")
+    return {name: right / len(labels), f"{name}_low": float(interval.low), f"{name}_high": float(interval.high)}
+
+
+def _on_newest(numbers: dict[str, Any]) -> str:
+    if "accuracy_before" not in numbers:
+        return ""
+    return f"; accuracy {numbers['accuracy_before']:.1%} on {numbers['newest_images']} held-out images"

@@ -1,0 +1,281 @@
+"""One month, step by step: check, look, depth, search, compare, report; then the promotion, last and at once.
+
+Each step's result is in the ledger before the next one begins, so a call that was killed anywhere is continued by the
+next one. Until the last write of all, nothing that others read has changed: the champion is what it was.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+
+from lightning_modules.image_store import ImageSet
+from lightning_modules.scores import scores_with_intervals
+from lightning_modules.split_units import Rows
+from search.retraining.answers import plain_images, probabilities
+from search.retraining.baseline import Baseline, measure_baseline
+from search.retraining.champion import BASELINE, Champion, settle, widened
+from search.retraining.data_checks import DataCheck, check_month
+from search.retraining.depth_decision import decide
+from search.retraining.drift import Drift, compare_drift
+from search.retraining.image_roles import MonthPlan, month_roles, plan_month
+from search.retraining.image_subset import image_subset
+from search.retraining.ledger import MonthRow
+from search.retraining.month_comparison import compare_models
+from search.retraining.month_record import month_record
+from search.retraining.month_report import report_month
+from search.retraining.month_search import search_month, too_few
+from search.retraining.months import month_rows, usable_months
+from search.retraining.session import MonthOutcome, Session
+from search.validation import flatten
+
+__all__ = ["MonthRun"]
+
+
+class MonthRun:
+    """One month for one champion.
+
+    Args:
+        session: shared things.
+        row: the month's row of the ledger, running.
+        images: all that there are.
+        champion: that meets the month.
+    """
+
+    def __init__(self, session: Session, row: MonthRow, images: ImageSet, champion: Champion) -> None:
+        self.session, self.row, self.all, self.champion = session, row, images, champion
+        latest = session.ledger.latest()
+        self._usable = usable_months(latest)
+        self._done_before = any(r.month == row.month and r.state == "done" for r in session.ledger.months())
+        self.run_id = row.run_id or self._start_run()
+
+    def _start_run(self) -> str:
+        session, row = self.session, self.row
+        key = f"retraining {session.model_name} {row.month} {row.id}"
+        session.tracker.kill_open_study(key)
+        tags = {
+            "study": key, "month": row.month, "kind": "retraining", "why": row.why, "data_digest": row.data_digest,
+            "champion_before": self.champion.version, "model_name": session.model_name,
+        }  # fmt: skip
+        run_id = session.tracker.start_parent(f"{session.model_name} {row.month}", flatten(session.settings), tags)
+        session.ledger.set_run(row, run_id)
+        return run_id
+
+    def run(self) -> MonthOutcome:
+        """Do what is left of the month.
+
+        Raises:
+            InterruptedSearchError, StudyStalledError: see `run_study`.
+        """
+        session, row = self.session, self.row
+        session.tracker.resume(self.run_id)
+        status = "KILLED"
+        try:
+            found = DataCheck.from_json(session.step(row, "check", self._check))
+            for note in found.notes:
+                session.say(f"  {note}")
+            if found.refusal is not None:
+                self._refuse(found)
+            else:
+                self._work()
+            status = "FINISHED"
+        finally:
+            session.tracker.finish(self.run_id, status)
+        session.clear(row)
+        return MonthOutcome.of(session.ledger.latest()[row.month])
+
+    def _work(self) -> None:
+        session, row = self.session, self.row
+        look = session.step(row, "look", self._look)
+        for line in look["lines"]:
+            session.say(f"  {line}")
+        decided = session.step(row, "depth", lambda: self._depth(look))
+        session.say(f"  Depth of retraining: {decided['action']}; {decided['reason']}.")
+        searched = session.step(row, "search", lambda: self._search(decided))
+        compared = session.step(row, "compare", lambda: compare_models(self, searched))
+        session.step(row, "report", lambda: self._report())
+        self._close(decided, searched, compared)
+
+    # What the steps share; made when it is first asked for, so that a continued month makes no more than it needs.
+
+    @cached_property
+    def check(self) -> DataCheck:
+        """What step 1 found."""
+        return DataCheck.from_json(self.session.ledger.steps(self.row)["check"][0])
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        """The champion's and the month's."""
+        return tuple(sorted({*self.champion.classes, *self.check.new_classes}))
+
+    @cached_property
+    def images(self) -> ImageSet:
+        """Those of the month and of usable older and newer ones, of classes that are known."""
+        months = {*self._usable, self.row.month}
+        inside = [i for i, r in enumerate(self.all.index.records) if r.month in months and r.label in self.classes]
+        return image_subset(self.all, np.array(inside, np.int64), self.classes, self.session.folder(self.row))[0]
+
+    @cached_property
+    def plan(self) -> MonthPlan:
+        """How they are used; the roles were given at the end of step 1."""
+        return plan_month(self.images.index, self.row.month, self.session.ledger.roles(), self.session.settings)
+
+    @cached_property
+    def champion_net(self) -> Any:
+        """The champion with an output, never the largest, for each class it does not know."""
+        return widened(self.champion.model, self.classes).net.to(self.session.device)
+
+    def baseline(self, net: Any, rows: Rows) -> Baseline:
+        """What a network shows of the images at `rows`."""
+        index = self.images.index
+        return measure_baseline(
+            net,
+            plain_images(self.images, rows, self.session.device),
+            index.labels[rows],
+            index.classes,
+            groups=[index.records[r].group or index.records[r].digest for r in rows.tolist()],
+            seed=self.session.settings.seed,
+        )
+
+    # Steps
+
+    def _check(self) -> dict[str, Any]:
+        settings, ledger, index = self.session.settings, self.session.ledger, self.all.index
+        rows = month_rows(index, self.row.month)
+        older = np.array([i for i, r in enumerate(index.records) if r.month in self._usable], dtype=np.int64)
+        found = check_month(
+            self.all,
+            rows,
+            older,
+            known=self.champion.classes,
+            white_level=self.champion.model.card.white_level,
+            new_class=settings.retrain.new_class,
+            constant_share=settings.retrain.constant_share,
+        )
+        self.check = found
+        if found.refusal is None:
+            fraction, seed = settings.retrain.test_fraction, settings.seed
+            roles = month_roles(self.images.index, self.row.month, ledger.roles(), fraction=fraction, seed=seed)
+            ledger.give_roles(roles)
+        return found.to_json()
+
+    def _look(self) -> dict[str, Any]:
+        """Scores of the champion, and drift; both annotate, neither gates."""
+        plan, index = self.plan, self.images.index
+        rows = plan.own if self._done_before and len(plan.own) else plan.month
+        answers = torch.from_numpy(probabilities(self.champion_net, self.images, rows)).clamp_min(1e-30).log()
+        scores = scores_with_intervals(answers, torch.from_numpy(index.labels[rows]), index.classes)
+        lines = []
+        drift: Drift | None = None
+        trainable = np.setdiff1d(plan.month, np.union1d(plan.newest, plan.regression))
+        old = self._old_baseline()
+        if len(trainable) >= 2:
+            new = self.baseline(self.champion_net, trainable)
+            self.session.folder(self.row).mkdir(parents=True, exist_ok=True)
+            new.save(self.session.folder(self.row) / "month.npz")
+            drift = compare_drift(old, new, seed=self.session.settings.seed)
+            lines += drift.lines()
+        low, high = scores.intervals["accuracy"]
+        accuracy = scores.values["accuracy"]
+        head = f"Champion, version {self.champion.version}: accuracy {accuracy:.1%}"
+        lines.insert(0, f"{head} (95 % interval {low:.1%} to {high:.1%}) on {len(rows)} images of the month.")
+        shown = {n: (scores.values[n], *scores.intervals[n]) for n in scores.intervals}
+        return {"scores": shown, "images": len(rows), "drift": drift and drift.to_json(), "lines": lines}
+
+    def _old_baseline(self) -> Baseline:
+        path = self.session.tracker.artifact(self.champion.run_id, BASELINE)
+        if path.is_file():
+            return Baseline.load(path)
+        rows = np.setdiff1d(np.union1d(self.plan.newest, self.plan.regression), self.plan.month)
+        return self.baseline(self.champion_net, rows)
+
+    def _depth(self, look: dict[str, Any]) -> dict[str, Any]:
+        setting, blocks = self.session.settings.retrain.depth, self.champion_net.depth
+        if setting != "auto":
+            action = "thaw" if setting.isdigit() else setting
+            depth = {"head": blocks, "thaw": int(setting) if setting.isdigit() else None}.get(action)
+            return {"action": action, "depth": depth, "reason": f"retrain.depth={setting}", "decision": None}
+        if look["drift"] is None:
+            reason = "fewer than two images of the month may be trained on"
+            return {"action": "none", "depth": None, "reason": reason, "decision": None}
+        new = Baseline.load(self.session.folder(self.row) / "month.npz")
+        months = [self.images.index.records[r].month or "" for r in self.plan.pool.tolist()]
+        growth = sum(month > self.champion.month for month in months) / max(1, self.champion.trained)
+        decision = decide(
+            self._old_baseline(),
+            new,
+            Drift.from_json(look["drift"]),
+            growth=growth,
+            champion_depth=self.champion.cut,
+            seed=self.session.settings.seed,
+        )
+        action, depth, reason = decision.action, decision.depth, decision.reason
+        if self.check.new_classes and action == "none":
+            action, depth = "head", blocks
+            reason = f"the head learns {', '.join(self.check.new_classes)}; {reason}"
+        return {"action": action, "depth": depth, "reason": reason, "decision": decision.to_json()}
+
+    def _search(self, decided: dict[str, Any]) -> dict[str, Any]:
+        if decided["action"] == "none":
+            return {"skipped": "no retraining asked for"}
+        if short := too_few(self.plan.folds):
+            return {"skipped": short}
+        found = search_month(
+            self.session, self.row, self.run_id, self.champion, self.images, self.plan.folds, decided["depth"]
+        )
+        rest = {name: getattr(found, name) for name in ("trials", "epoch_equivalents", "image_passes")}
+        return {"winner": asdict(found.winner), **rest}
+
+    def _report(self) -> dict[str, Any]:
+        return report_month(self, month_record(self))
+
+    # Endings
+
+    def _refuse(self, found: DataCheck) -> None:
+        session, row = self.session, self.row
+        session.step(row, "report", self._report)
+        numbers = {"seconds": session.seconds(row), "epoch_equivalents": 0.0, "image_passes": 0.0}
+        reason = str(found.refusal)
+        session.ledger.finish(
+            [row], "refused", reason, numbers, usable=False, champion=self.champion.version
+        )  # fmt: skip
+        session.say(f"{row.month}: refused, champion version {self.champion.version} stays: {reason}.")
+
+    def _close(self, decided: dict[str, Any], searched: dict[str, Any], compared: dict[str, Any]) -> None:
+        """The decision is written to the ledger, then the aliases are moved: see `champion.settle`."""
+        session, row, champion = self.session, self.row, self.champion
+        winner = searched.get("winner")
+        numbers = {
+            **compared["numbers"], "action": decided["action"], "depth": decided["depth"],
+            "trials": searched.get("trials", 0), "epoch_equivalents": searched.get("epoch_equivalents", 0.0),
+            "image_passes": searched.get("image_passes", 0.0), "seconds": session.seconds(row),
+        }  # fmt: skip
+        promotion, after = None, champion.version
+        if winner is not None and compared["outcome"] == "promoted":
+            after = winner["version"]
+            cut = champion.cut if decided["action"] == "head" else winner["params"]["freeze_depth"]
+            newest = max(row.month, champion.month)
+            made = {"cut": cut, "month": newest, "trained": winner["images"][0]}
+            promotion = {
+                "kind": "promotion", "from_version": champion.version, "to_version": after,
+                "previous_version": champion.version, "reason": compared["reason"], "numbers": {**numbers, **made},
+                "run_id": self.run_id,
+            }  # fmt: skip
+        session.ledger.finish(
+            [row],
+            compared["outcome"],
+            compared["reason"],
+            numbers,
+            usable=compared["usable"],
+            champion=after,
+            challenger=winner and winner["version"],
+            promotion=promotion,
+        )
+        settle(session.ledger, session.tracker, session.model_name)
+        session.say(f"{row.month}: {compared['outcome']}: {compared['reason']}.")
+        if after != champion.version:
+            session.say(f"Champion: version {after}; previous: version {champion.version}.")
