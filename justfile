@@ -41,6 +41,10 @@ search *settings: setup
 predict *arguments: setup
     {{ bin }}/python -m search.predict {{ arguments }}
 
+# Retrain by a schedule: `just schedule "cron='0 3 2 * *'" data=folder data.path=IMAGES`.
+schedule *arguments: setup
+    {{ bin }}/python -m search.schedule {{ arguments }}
+
 # Open MLflow's UI on 127.0.0.1.
 ui *arguments: setup
     {{ bin }}/python -m search.ui {{ arguments }}

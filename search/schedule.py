@@ -1,0 +1,290 @@
+"""`python -m search.schedule cron="0 3 2 * *"`: starts `python -m search.retrain` at those times, and nothing else.
+
+It remembers nothing: the ledger of retraining knows which months are done, so the run at the start catches up with all
+that was missed, and a run too many changes nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, tzinfo
+from itertools import islice
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from explain.named_values import ArgumentError, choice, meanings_table, named_values, whole_number
+from lightning_modules.errors import InputError
+
+if TYPE_CHECKING:
+    from apscheduler.triggers.base import BaseTrigger
+
+__all__ = ["Arguments", "main", "parse", "run_schedule"]
+
+_MEANINGS = {
+    "cron": "when to run: five fields, minute hour day month weekday, as in crontab, or @monthly, @weekly, @daily; "
+    "required",
+    "timezone": "of these times, such as Europe/Berlin or UTC (default that of this machine)",
+    "catch_up": "whether to run once at the start, for months that were missed (default true)",
+    "times": "print the next so many times and exit; nothing is run",
+}
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Checked arguments; the meaning of each stands in `--help`.
+
+    Attributes:
+        cron: crontab line.
+        zone: time zone.
+        catch_up: whether to run at the start.
+        times: how many times to print; None to run.
+        settings: arguments for `python -m search.retrain`.
+    """
+
+    cron: str
+    zone: tzinfo
+    catch_up: bool
+    times: int | None
+    settings: tuple[str, ...]
+
+
+def help_text() -> str:
+    """Text of `--help`."""
+    return (
+        'usage: python -m search.schedule cron="0 3 2 * *" [name=value ...] [settings of search.retrain ...]\n\n'
+        "Starts python -m search.retrain with the settings given, at the start and at the times of cron. Two runs\n"
+        "never overlap; a run that fails does not end the schedule. See docs/scheduling.md.\n\n"
+        f"{meanings_table(_MEANINGS)}\n\n"
+        "exit codes: 0 times printed; 2 bad input; 130 stopped by Ctrl-C, 143 by SIGTERM: a run that goes on is told\n"
+        "            so and waited for"
+    )
+
+
+def parse(arguments: Sequence[str]) -> Arguments:
+    """Tell the schedule's own arguments from the settings of retraining, and check both.
+
+    Raises:
+        ArgumentError: a bad argument of the schedule.
+        InputError: a bad setting of retraining.
+    """
+    own = [a for a in arguments if a.partition("=")[0] in _MEANINGS]
+    settings = [a for a in arguments if a not in own]
+    given = named_values(own, _MEANINGS, required=("cron",))
+    month = next((s for s in settings if s.partition("=")[0] == "month"), None)
+    if month is not None:
+        raise ArgumentError(f"a schedule runs every month that is not done; {month} is for python -m search.retrain")
+    # Before the first run, which may be a month away.
+    from search.configuration import compose_settings
+
+    compose_settings(settings)
+    return Arguments(
+        cron=given["cron"],
+        zone=_zone(given.get("timezone")),
+        catch_up=choice("catch_up", given.get("catch_up", "true"), ("true", "false")) == "true",
+        times=whole_number("times", given["times"], 1) if "times" in given else None,
+        settings=tuple(settings),
+    )
+
+
+def _zone(name: str | None) -> tzinfo:
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+    from tzlocal import get_localzone
+
+    if name is None:
+        return get_localzone()
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ArgumentError(f"timezone must be a name such as Europe/Berlin or UTC, got {name!r}") from error
+
+
+class _StopError(Exception):
+    """Raised by a signal in the main thread."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+class _Runner:
+    """Runs the command, one process at a time, and says how each run ended."""
+
+    def __init__(self, command: Sequence[str], say: Callable[[str], None], say_next: Callable[[], None]) -> None:
+        self._command, self._say, self._say_next = list(command), say, say_next
+        self._starting = threading.Lock()
+        self._child: subprocess.Popen[bytes] | None = None
+        self._stopped = False
+        self._runs = 0
+        self.again = False  # a time came while a run was going on
+
+    def __call__(self) -> None:
+        """Run, and once more if a time came meanwhile; called in the scheduler's thread."""
+        self._run()
+        while self.again and not self._stopped:
+            self._say("A time came while this run was going on: running once more.")
+            self.again = False
+            self._run()
+        if not self._stopped:
+            self._say_next()
+
+    def _run(self) -> None:
+        with self._starting:
+            if self._stopped:
+                return
+            self._runs += 1
+            number, started = self._runs, time.monotonic()
+            self._say(f"Run {number} starts: {shlex.join(self._command)}")
+            try:
+                # In a session of its own: a Ctrl-C in the terminal reaches it once, by way of `stop`.
+                self._child = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, start_new_session=True)  # noqa: S603
+            except OSError as error:
+                self._say(f"Run {number} could not be started ({error.strerror}); the schedule goes on.")
+                return
+        code = self._child.wait()
+        how = f"exit code {code}" if code >= 0 else f"signal {-code} ({signal.Signals(-code).name})"
+        after = "" if code == 0 or self._stopped else "; the schedule goes on"
+        self._say(f"Run {number} ended after {time.monotonic() - started:.0f} s with {how}{after}.")
+
+    def tell(self, number: int) -> None:
+        """Pass a signal on to the process, if one is running."""
+        if self._child is not None:
+            self._child.send_signal(number)
+
+    def stop(self, number: int) -> bool:
+        """Start no more runs, and pass the signal on; returns whether a process was running."""
+        with self._starting:
+            self._stopped = True
+        running = self._child is not None and self._child.poll() is None
+        self.tell(number)
+        return running
+
+
+@contextmanager
+def _signals(handler: Callable[[int], None]) -> Iterator[None]:
+    def called(number: int, _: FrameType | None) -> None:
+        handler(number)
+
+    before = {number: signal.signal(number, called) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
+
+
+def run_schedule(
+    trigger: BaseTrigger,
+    zone: tzinfo,
+    command: Sequence[str],
+    *,
+    catch_up: bool,
+    say: Callable[[str], None],
+    say_next: Callable[[], None],
+) -> int:
+    """Run the command by the schedule until SIGINT or SIGTERM; returns 128 plus the signal.
+
+    Args:
+        trigger: says when.
+        zone: time zone of the scheduler.
+        command: the process to start each time.
+        catch_up: whether to run at once.
+        say: shows a line to the user.
+        say_next: shows when the next run will be.
+    """
+    from apscheduler.events import EVENT_JOB_MAX_INSTANCES, JobSubmissionEvent
+    from apscheduler.executors.pool import ThreadPoolExecutor
+    from apscheduler.schedulers.blocking import BlockingScheduler
+
+    logging.getLogger("apscheduler").setLevel(logging.ERROR)  # what it warns of, we say
+    runner = _Runner(command, say, say_next)
+    executors = {"default": ThreadPoolExecutor(1), "clock": ThreadPoolExecutor(1)}
+    always = {"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
+    scheduler = BlockingScheduler(executors=executors, job_defaults=always, timezone=zone)
+    first = {"next_run_time": datetime.now(UTC)} if catch_up else {}
+    scheduler.add_job(runner, trigger, id="retrain", **first)
+    # The scheduler sleeps by a clock that stands still while the machine is suspended, and does not see the time being
+    # set: waking up each minute, it is late by a minute at most.
+    scheduler.add_job(_nothing, "interval", minutes=1, id="clock", executor="clock")
+
+    def missed(event: JobSubmissionEvent) -> None:
+        if event.job_id == "retrain":
+            runner.again = True
+
+    scheduler.add_listener(missed, EVENT_JOB_MAX_INSTANCES)
+    stopped: list[int] = []
+
+    def on_signal(number: int) -> None:
+        if stopped:
+            runner.tell(number)  # a second one, for the run that is waited for
+            return
+        stopped.append(number)
+        raise _StopError(number)
+
+    with _signals(on_signal):
+        try:
+            scheduler.start()
+        except _StopError as stop:
+            name = signal.Signals(stop.number).name
+            if runner.stop(stop.number):
+                say(f"{name}: passed on to the run; waiting for it to end.")
+            if scheduler.running:
+                scheduler.shutdown(wait=True)
+            say(f"{name}: the schedule has ended.")
+    return 128 + stopped[0]
+
+
+def _nothing() -> None:
+    pass
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the schedule; returns the exit code: 0, 2 (bad input), 130 (Ctrl-C), 143 (SIGTERM)."""
+    if "--help" in arguments or "-h" in arguments:
+        print(help_text())
+        return 0
+    try:
+        checked = parse(arguments)
+        from search.cron_trigger import cron_trigger, fire_times
+
+        trigger = cron_trigger(checked.cron, checked.zone)
+    except (ArgumentError, InputError) as error:
+        print(f"schedule: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    zone = checked.zone
+
+    def next_times(count: int) -> list[str]:
+        times = islice(fire_times(trigger, zone, datetime.now(UTC)), count)
+        return [f"{at:%a %Y-%m-%d %H:%M %z}" for at in times]
+
+    def say(line: str) -> None:
+        print(f"{datetime.now(zone):%Y-%m-%d %H:%M:%S} {line}", flush=True)
+
+    print(f"Next times ({zone}):", *next_times(checked.times or _SHOWN), sep="\n  ", flush=True)
+    if checked.times is not None:
+        return 0
+    return run_schedule(
+        trigger,
+        zone,
+        [sys.executable, "-m", "search.retrain", *checked.settings],
+        catch_up=checked.catch_up,
+        say=say,
+        say_next=lambda: say(f"Next time: {', '.join(next_times(1)) or 'none'}."),
+    )
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("PYTHONUNBUFFERED", "1")  # the runs' lines in the journal when they are written
+    sys.exit(main(sys.argv[1:]))
