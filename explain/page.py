@@ -20,10 +20,10 @@ from explain.figures import shares_line, three_digits
 from explain.localisation import CONTROL, LocalisationRow
 from explain.measures import MAP_MEASURES
 from explain.overlay import COLOURS, SIGNED_COLOURS, as_pixels, map_overlay, superpixel_overlay, truth_overlay
-from explain.page_style import STYLE
+from explain.page_style import FRAGMENT_STYLE, STYLE
 from explain.subject import MEASURED, ImageExplanation
 
-__all__ = ["PageContent", "image_article", "page", "sheet_figure"]
+__all__ = ["PageContent", "image_article", "image_fragment", "page", "sheet_figure"]
 
 _PANEL_PIXELS = 264
 _MEANING = {
@@ -141,6 +141,13 @@ def image_article(explained: ImageExplanation, methods: Sequence[str], classes: 
             f"{_scale(SIGNED_COLOURS, 'against', 'for')}\n"
         )
     return "".join([*parts, "</article>\n"])
+
+
+def image_fragment(explained: ImageExplanation) -> str:
+    """One image with its maps for a notebook, where the page's style sheet is not: with the little it needs of it."""
+    methods = list(dict.fromkeys(method for method, _ in explained.maps))
+    classes = [f"class {k}" for k in range(0 if explained.lime is None else len(explained.lime.shares))]
+    return f'<style>{FRAGMENT_STYLE}</style><div class="explained">{image_article(explained, methods, classes)}</div>'
 
 
 def sheet_figure(name: str, path: Path) -> str:

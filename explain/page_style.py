@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["STYLE"]
+__all__ = ["FRAGMENT_STYLE", "STYLE"]
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --soft: #57606a; --paper: #fff; --line: #d0d7de; --band: #f6f8fa;
@@ -56,3 +56,10 @@ summary { cursor: pointer; }
   h2, h3, h4 { break-after: avoid; } .panels figure, .sheet, tr { break-inside: avoid; }
   * { -webkit-print-color-adjust: exact; print-color-adjust: exact; } }
 """
+
+FRAGMENT_STYLE = (
+    ".explained .panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(132px, 1fr)); gap: .6rem; } "
+    ".explained figure { margin: 0; } .explained img { width: 100%; height: auto; } "
+    ".explained figcaption { font-size: .75rem; line-height: 1.35; }"
+)
+"""Of one image in a notebook."""

@@ -109,6 +109,11 @@ class ImageExplanation:
     lime: SuperpixelExplanation | None = None
     stability: float = float("nan")
 
+    def _repr_html_(self) -> str:
+        from explain.page import image_fragment  # it imports this module
+
+        return image_fragment(self)
+
 
 def choose_blocks(
     net: nn.Module, blocks: Mapping[str, str], size: tuple[int, int], wanted: Sequence[str] | None

@@ -1,0 +1,23 @@
+"""The search, and what it leaves as plain values: `from search import load_study`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from search.study_report.loading import Study, Trial, load_study
+
+__all__ = ["Study", "Trial", "load_study"]
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded when it is asked for: `python -m search --help` answers in a twentieth of a second.
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from search.study_report import loading
+
+    return getattr(loading, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -130,6 +130,11 @@ class Evidence:
         shares = " ".join(f"{share:.0%}" for share in inside / inside.sum())
         return f"Prior over freeze depths {low}..{high}: {self.prior}, {shares}; most probable: {self.preferred}."
 
+    def _repr_html_(self) -> str:
+        from search.study_report.notebook import evidence_html
+
+        return evidence_html(self)
+
     def to_json(self) -> dict[str, Any]:
         """Plain values for a study's user attributes; NaN becomes None."""
         return {

@@ -146,7 +146,7 @@ class HeatCell:
         best: best score of any trial there; None where none was tried.
         slot: of the trial that reached it.
         stopped: whether that trial was stopped early.
-        trials: how many there were, those that diverged included.
+        trials: how many there were, diverged ones included.
     """
 
     optimizer: str
@@ -159,7 +159,7 @@ class HeatCell:
 
 @dataclass(frozen=True)
 class Importance:
-    """Share of the variance of the score that a parameter explains by itself (fANOVA), in [0, 1]."""
+    """Share of the variance of the score that a parameter explains (fANOVA), in [0, 1]."""
 
     name: str
     share: float

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from lightning_modules.errors import printable
+from search.configuration import compose_settings
 from search.settings import Settings
 from search.study_report.data import (
     ClassScores,
@@ -96,12 +97,17 @@ def command(params: Mapping[str, str]) -> str:
     Args:
         params: dotted setting -> text of its value, as MLflow keeps them.
     """
-    defaults = {key: str(value) for key, value in flatten(Settings()).items()}
-    words = ["python -m search"]
+    # An option of a group brings defaults of its own, so it is named first and what still differs after it.
+    options = {"data": "data.source", "executor": "executor.name"}
+    plain = flatten(Settings())
+    words = [f"{group}={params[key]}" for group, key in options.items() if params.get(key, plain[key]) != plain[key]]
+    if params.get("data.path", "None") != "None":
+        words.append(f"data.path={params['data.path']}")
+    defaults = flatten(compose_settings(words))
     for key, default in defaults.items():
-        if key in params and params[key] != default and key != "search.fresh":
-            words.append(shlex.quote(f"{key}={_override(params[key])}"))
-    return " ".join(words)
+        if key in params and params[key] != str(default) and key != "search.fresh":
+            words.append(f"{key}={_override(params[key])}")
+    return " ".join(["python -m search", *map(shlex.quote, words)])
 
 
 def _override(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
 import pandas as pd
@@ -17,6 +17,9 @@ from search.scorecard import ScorecardRow, SeenDepth, scorecard, seen_depths
 from search.study_storage import FINISHED, finished_trials, open_storage
 from search.trial_result import TrialParams
 from search.winner_record import Winner, recorded_winner
+
+if TYPE_CHECKING:
+    from explain.subject import ImageExplanation
 
 __all__ = ["Study", "Trial", "load_study", "open_study"]
 
@@ -112,11 +115,24 @@ class Study:
         rows = [{name: getattr(trial, name) for name in columns} for trial in self.trials]
         return pd.DataFrame(rows, columns=columns).set_index("slot")
 
+    def explain(self, image: str | Path, method: str = "layercam") -> ImageExplanation:
+        """Maps of the winner's predicted class for one image file, at every block that has positions.
+
+        Args:
+            image: a file of any kind the search reads.
+            method: a key of `explain.METHODS`.
+
+        Raises:
+            InputError: no winner yet, an unknown method, or no readable image.
+        """
+        from search.study_report.notebook import explain_image
+
+        return explain_image(self, Path(image), method)
+
     def _repr_html_(self) -> str:
         from search.study_report.notebook import study_html
 
-        html: str = study_html(self)
-        return html
+        return study_html(self)
 
 
 def load_study(name: str, root: str | Path = "mlruns") -> Study:

@@ -1,18 +1,21 @@
-"""A study and its evidence as HTML for a notebook: a few lines, pictures inline, nothing loaded from anywhere."""
+"""A study, its evidence and an explained image in a notebook: a few lines, pictures inline, nothing from outside."""
 
 from __future__ import annotations
 
 import base64
 import io
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lightning_modules.errors import InputError, printable
 from search.study_report.markup import name, text
 
 if TYPE_CHECKING:
+    from explain.subject import ImageExplanation
     from search.evidence import Evidence
     from search.study_report.loading import Study
 
-__all__ = ["evidence_html", "study_html"]
+__all__ = ["evidence_html", "explain_image", "study_html"]
 
 _TRIALS = 8  # shown
 
@@ -50,3 +53,37 @@ def evidence_html(evidence: Evidence) -> str:
     words = text(evidence.describe())
     encoded = base64.b64encode(memory.getvalue()).decode()
     return f'<p>{words}</p><img alt="{words}" src="data:image/png;base64,{encoded}" style="max-width: 100%">'
+
+
+def explain_image(study: Study, path: Path, method: str) -> ImageExplanation:
+    """Maps of the winner's predicted class for one image; see `Study.explain`."""
+    from explain.attribution import METHODS
+    from explain.subject import ImageExplanation, Subject, choose_blocks, explain_batch, measure
+    from search.models import resolve_model
+
+    if study.winner is None:
+        raise InputError(f"study {printable(study.name)!r} has no winner yet, so there is no model to explain")
+    if method not in METHODS:
+        raise InputError(f"method must be one of {', '.join(METHODS)}, got {printable(method)!r}")
+    model = resolve_model(study.winner.run_id, study.root)
+    net, card = model.net, model.card
+    blocks, _ = choose_blocks(net, {label: f"blocks.{label}" for label in net.block_names}, card.size, None)
+    title = f"{card.architecture}, freeze depth {card.freeze_depth} of {net.depth}"
+    subject = Subject(
+        net, card.classes, blocks, model.read, card.size, card.fit, net.minimum_size, net.mean.device, title
+    )
+    pixels = model.read(path)
+    found = explain_batch(subject, pixels, "predicted", (method,))
+    likely = found.probabilities[0].topk(2)
+    first, second = ((card.classes[k], float(found.probabilities[0, k])) for k in likely.indices.tolist())
+    measures = {key: measure(maps) for key, maps in found.maps.items()}
+    return ImageExplanation(
+        path,
+        pixels[0],
+        predicted=first,
+        second=second,
+        explained=first,
+        truth=None,
+        maps={key: maps[0] for key, maps in found.maps.items()},
+        measures={key: {column: values[0] for column, values in one.items()} for key, one in measures.items()},
+    )

@@ -51,7 +51,7 @@ def suspect_labels(probabilities: NDArray[np.float64], labels: NDArray[np.int64]
     sums = np.bincount(labels, weights=own, minlength=classes)
     # A class without a judged image has no threshold and is never suggested.
     thresholds = np.where(counts > 0, sums / np.maximum(counts, 1), np.inf)
-    reached = probabilities >= thresholds
+    reached = probabilities >= thresholds - 1e-9  # a mean of equal numbers is not quite that number
     confident = np.where(reached, probabilities, -1.0)
     suggested = confident.argmax(1)
     doubtful = np.flatnonzero(

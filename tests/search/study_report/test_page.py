@@ -1,0 +1,115 @@
+"""The page: whatever labels hold is inert, numbers say where they come from, and nothing is asked of anyone."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from typing import Any
+
+import pytest
+
+from search.study_report.findings import Findings
+from search.study_report.markup import Numbers, written
+from search.study_report.page import page
+from search.study_report.script import SCRIPT as OWN_SCRIPT
+from search.study_report.script import inert_json, packed_plotly
+from tests.search.study_report.page_reader import PageReader
+from tests.search.study_report.synthetic import CHARTS, EVIL, IMAGE, PIXEL, SCRIPT, findings, report_data
+
+NUMBER = re.compile(r"(?<![\w.])[-+]?\d[\d.,]*(?![\w])")
+
+
+@pytest.fixture(scope="module")
+def html() -> str:
+    return page(report_data(), CHARTS, {"p0": PIXEL}, b"\x89PNG")
+
+
+@pytest.fixture(scope="module")
+def reader(html: str) -> PageReader:
+    return PageReader(html)
+
+
+def test_it_is_well_formed_and_loads_nothing(reader: PageReader) -> None:
+    assert reader.open == []
+    assert reader.loads and all(load.startswith("data:") for load in reader.loads)
+    assert all(image["alt"] for image in reader.images)
+    assert reader.elements.count("h1") == 1
+
+
+def test_labels_are_inert(html: str, reader: PageReader) -> None:
+    assert reader.handlers == []
+    # Its own: plotly (as text), the charts (as JSON) and one script.
+    assert reader.elements.count("script") == 3
+    assert all(image["src"].startswith("data:image/") for image in reader.images)
+    assert SCRIPT not in html and IMAGE not in html
+    assert "&lt;img src=x onerror=alert(1)&gt;" in html
+    charts = re.search(r'<script type="application/json" id="charts">(.*?)</script>', html, re.DOTALL)
+    assert charts is not None
+    assert json.loads(charts[1]) == CHARTS
+    assert "가로 줄무늬" in html
+
+
+def test_only_its_own_scripts_may_run(html: str) -> None:
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', html)
+    assert policy is not None
+    assert policy[1].startswith("default-src 'none'; script-src 'sha256-")
+    own = base64.b64encode(hashlib.sha256(OWN_SCRIPT.encode()).digest()).decode()
+    assert f"'sha256-{own}'" in policy[1] and f"'{packed_plotly()[1]}'" in policy[1]
+    assert "unsafe" not in policy[1].split("script-src")[1].split(";")[0]
+    assert f"<script>{OWN_SCRIPT}</script>" in html
+
+
+def test_json_in_the_page_cannot_end_its_element() -> None:
+    values = {"a": f"{SCRIPT}<!-- & \u2028\u2029", "b": [1, None, EVIL[2]]}
+    escaped = inert_json(values)
+    assert not set("<>&\u2028\u2029") & set(escaped)
+    assert json.loads(escaped) == values
+
+
+def test_every_number_is_the_one_in_the_data(reader: PageReader) -> None:
+    numbers = Numbers(report_data().to_json())
+    assert len(reader.numbers) > 80
+    for number in reader.numbers:
+        value = numbers.value(number.attributes["data-source"])
+        assert float(number.attributes["value"]) == value
+        assert number.text == written(value, number.attributes.get("data-form", ""))
+
+
+def test_no_number_stands_outside(reader: PageReader) -> None:
+    loose = [(section, text) for section, text in reader.bare if NUMBER.search(text)]
+    assert loose == []
+
+
+@pytest.mark.parametrize("charts", [CHARTS, {}])
+def test_without_a_winner_it_says_so(charts: dict[str, Any]) -> None:
+    text = page(report_data(winner=False), charts, {}, None)
+    reader = PageReader(text)
+    assert reader.open == [] and ("script" in reader.elements) is bool(charts)
+    for words in (
+        "No winner yet.", "The search is still running:", "There is no winner to trust yet.",
+        "No test images were read.", "No validation image was examined yet.", "No maps were measured.",
+        "&lt;img src=x onerror=alert(1)&gt;",
+    ):  # fmt: skip
+        assert words in text, words
+
+
+def test_what_stands_out_is_said_in_words(html: str) -> None:
+    words = re.sub(r"<[^>]*>", "", html)
+    assert "lies nearer to the border than in right ones" in words
+    assert "behind the winner. One standard error of such a score is about 0.090: more than that." in words
+    assert "no error to resample: interval unknown" in words
+
+
+def test_findings_are_read_as_they_were_written() -> None:
+    assert Findings.from_json(findings().to_json()) == findings()
+    with pytest.raises((KeyError, TypeError)):
+        Findings.from_json("{}")
+
+
+def test_json_of_the_data_is_plain_and_without_pictures() -> None:
+    plain = report_data().to_json()
+    assert json.loads(json.dumps(plain, allow_nan=False)) == plain
+    assert "pictures" not in plain["findings"]
+    assert plain["findings"]["measures"][1]["entropy"] is None
