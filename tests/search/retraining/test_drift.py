@@ -32,7 +32,7 @@ def net() -> BlockNet:
 
 @cache
 def every_month(seed: int) -> list[SimulatedImage]:
-    return list(simulate(650, (32, 32), seed))
+    return list(simulate(390, (32, 32), seed))
 
 
 @cache
