@@ -68,7 +68,9 @@ _TILES = (
 TASKS = {
     "neu": LocalisationTask((*_NEU, "search.trials=6"), "boxes", 300, "NEU, 96 px"),
     "neu_192": LocalisationTask((*_NEU, *_ONE, "data.size=[192,192]"), "boxes", 300, "NEU, 192 px"),
-    "magnetic_tile": LocalisationTask((*_TILES, "data.path={tiles}"), "masks", 300, "magnetic tile, 192 px, new tiles"),
+    "magnetic_tile": LocalisationTask(
+        (*_TILES, "data.path={tiles}", "data.outside=allow"), "masks", 300, "magnetic tile, 192 px, new tiles"
+    ),
     "magnetic_tile_seen": LocalisationTask(
         (*_TILES, "data.path={data}/magnetic_tile/manifest.csv"),
         "masks",

@@ -24,6 +24,7 @@ __all__ = ["BACKBONES", "Backbone", "build", "generic_timm"]
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
 _HALF = (0.5, 0.5, 0.5)
+_MOST_WEIGHTS = 1_000_000_000
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,10 @@ def _resnet50(classes: int, size: tuple[int, int], weights: str) -> BlockNet:
 def _lenet5(classes: int, size: tuple[int, int], weights: str) -> BlockNet:
     """LeNet-5 as in the thesis, Table 4: valid padding, kernels of 5, tanh; 200,432,331 parameters at 224 x 403."""
     height, width = ((side - 4 - 1 - 4) // 2 - 4 for side in size)
+    if (count := 120 * height * width * 84) > _MOST_WEIGHTS:
+        raise InputError(
+            f"lenet5 at {size[0]} x {size[1]} pixels has {count} weights in one layer; take a smaller data.size"
+        )
     blocks: dict[str, nn.Module] = {
         "c1": nn.Sequential(nn.Conv2d(3, 6, 5), nn.Tanh(), nn.AvgPool2d(2, stride=1)),
         "c3": nn.Sequential(nn.Conv2d(6, 16, 5), nn.Tanh(), nn.AvgPool2d(2, stride=2)),

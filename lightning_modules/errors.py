@@ -11,6 +11,8 @@ __all__ = ["BadImages", "InputError", "Problem", "printable"]
 
 # Control characters, line and paragraph separators.
 _BREAKING = frozenset({"Cc", "Zl", "Zp"})
+# They turn the direction of all text behind them: a name could be shown as another.
+_TURNING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 class InputError(ValueError):
@@ -23,14 +25,16 @@ class InputError(ValueError):
 def printable(path: str | os.PathLike[str]) -> str:
     r"""Text of a path that fits on one line of any terminal or log.
 
-    Bytes that are not UTF-8, control characters and line separators are shown as backslash escapes.
+    Bytes that are not UTF-8, control characters, line separators and characters that turn the direction of text are
+    shown as backslash escapes.
 
     >>> printable("lot 3/a\nb.png")
     'lot 3/a\\nb.png'
     """
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
     return "".join(
-        c.encode("unicode_escape").decode("ascii") if unicodedata.category(c) in _BREAKING else c for c in text
+        c.encode("unicode_escape").decode("ascii") if c in _TURNING or unicodedata.category(c) in _BREAKING else c
+        for c in text
     )
 
 

@@ -8,10 +8,12 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from lightning_modules.errors import InputError, Problem, printable
+from lightning_modules.image_places import Outside, Places
 from lightning_modules.images import IMAGE_SUFFIXES
+from lightning_modules.manifest_file import COLUMNS, read_manifest
 
 __all__ = ["Groups", "ListedImage", "Listing", "is_month", "list_folder", "list_manifest"]
 
@@ -21,9 +23,9 @@ _MONTH: Final = re.compile(r"[0-9]{4}-(0[1-9]|1[0-2])")
 # A separator is asked for: folders called 2019 or 201901 may well be classes.
 _DATE_LIKE: Final = re.compile(r"[0-9]{4}[-_.][0-9]{1,2}([-_.][0-9]{1,2})?")
 _SYSTEM_FILES: Final = frozenset({"thumbs.db", "desktop.ini", "__macosx", "$recycle.bin", "system volume information"})
-_COLUMNS: Final = ("path", "label", "month", "group", "split", "mask")
 _SPLITS: Final = ("train", "val", "test")
 _MONTH_RULE: Final = "a month is YYYY-MM with MM in 01..12"
+_OWN_FOLDER: Final = "the manifest's folder"
 
 
 def is_month(text: str) -> bool:
@@ -68,7 +70,7 @@ class Listing:
         self.problems.append(Problem(printable(path), reason))
 
 
-def list_folder(root: Path, groups: Groups = "none") -> Listing:
+def list_folder(root: Path, groups: Groups = "none", outside: Outside = "refuse") -> Listing:
     """Images of root/<class>/* or root/<YYYY-MM>/<class>/*.
 
     The upper folders are months where every one looks like a date; a folder that does not, beside some that do, is a
@@ -77,6 +79,7 @@ def list_folder(root: Path, groups: Groups = "none") -> Listing:
     Args:
         root: The folder.
         groups: "folder" makes the folder level below the class the group (coil, plate, lot).
+        outside: "refuse" makes links that lead out of the folder problems.
 
     Raises:
         InputError: `root` is not a readable folder, or holds no folders.
@@ -84,7 +87,7 @@ def list_folder(root: Path, groups: Groups = "none") -> Listing:
     if not root.is_dir():
         raise InputError(f"data.path={printable(root)} is not a folder; data=folder reads root/<class>/* images")
     listing = Listing(root)
-    scan = _Scan(listing)
+    scan = _Scan(listing, Places(root, outside))
     top = scan.folders(root)
     if not top:
         reason = listing.problems[0].reason if listing.problems else "accepted are root/<class>/* and root/<YYYY-MM>/*"
@@ -112,8 +115,9 @@ def list_folder(root: Path, groups: Groups = "none") -> Listing:
 class _Scan:
     """Walks a fixed number of levels, so that no loop of symbolic links can hold it."""
 
-    def __init__(self, listing: Listing) -> None:
+    def __init__(self, listing: Listing, places: Places) -> None:
         self.listing = listing
+        self._places = places
         self.skipped = 0
         self._seen: dict[tuple[int, int], Path] = {}
         self._filled: set[str] = set()
@@ -132,8 +136,12 @@ class _Scan:
             self.listing.report(folder, f"folder cannot be read ({error.strerror})")
             return
         for path, is_folder in zip(paths, kinds, strict=True):
-            if not path.name.startswith(".") and path.name.lower() not in _SYSTEM_FILES:
-                yield path, is_folder
+            if path.name.startswith(".") or path.name.lower() in _SYSTEM_FILES:
+                continue
+            if self._places.leads_out(path):
+                self.listing.report(path, self._places.reason(f"the folder {printable(self.listing.root)}"))
+                continue
+            yield path, is_folder
 
     def folders(self, folder: Path) -> list[Path]:
         """Folders in a folder that should hold only folders; images beside them are problems."""
@@ -177,73 +185,39 @@ class _Scan:
                 self.skipped += 1
 
 
-def list_manifest(path: Path) -> Listing:
+def list_manifest(path: Path, outside: Outside = "refuse") -> Listing:
     """Images of a CSV, TSV or Parquet file with columns path, label and, optionally, month, group, split, mask.
 
     Relative paths start at the manifest's folder. CSV is UTF-8; names of files that are not UTF-8 keep their bytes.
     Rows are numbered as a spreadsheet shows them (the header is row 1); in Parquet the first row is row 1. A column
     month or split that is empty in every row counts as absent.
 
+    Args:
+        path: The file.
+        outside: "refuse" makes images and masks outside the manifest's folder problems.
+
     Raises:
-        InputError: Not a readable manifest, or columns are missing.
+        InputError: Not a readable manifest, columns are missing, or more than ten million rows.
     """
     if not path.is_file():
         raise InputError(f"data.path={printable(path)} is not a file; data=manifest reads a CSV, TSV or Parquet file")
-    parquet = path.suffix.lower() in (".parquet", ".pq")
-    try:
-        columns, rows = _parquet_rows(path) if parquet else _text_rows(path)
-    except InputError:
-        raise
-    except Exception as error:  # pyarrow, csv and the codecs raise kinds of their own
-        detail = " ".join(str(error).split())[:160]
-        raise InputError(
-            f"manifest {printable(path)} cannot be read as {'Parquet' if parquet else 'CSV'}: {detail}"
-        ) from None
+    columns, rows, first = read_manifest(path)
     missing = [name for name in ("path", "label") if name not in columns]
     if missing or len(set(columns)) < len(columns):
         wrong = f"has no column {' and '.join(missing)}" if missing else "names a column twice"
         raise InputError(
             f"manifest {printable(path)} {wrong}; found {', '.join(map(printable, columns)) or 'nothing'}; "
-            f"accepted are {', '.join(_COLUMNS)}"
+            f"accepted are {', '.join(COLUMNS)}"
         )
     listing = Listing(path)
-    unknown = [name for name in columns if name not in _COLUMNS]
+    unknown = [name for name in columns if name not in COLUMNS]
     if unknown:
         listing.notes.append(f"unknown columns of the manifest ignored: {', '.join(map(printable, unknown))}")
-    _check_rows(listing, rows, first=1 if parquet else 2)
+    _check_rows(listing, rows, Places(path.parent, outside), first)
     return listing
 
 
-def _parquet_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    import pyarrow.parquet as pq
-
-    columns = [str(name) for name in pq.read_schema(path).names]
-    table = pq.read_table(path, columns=[name for name in columns if name in _COLUMNS])
-    rows: list[dict[str, Any]] = table.to_pylist()
-    return columns, [{k: "" if v is None or v != v else str(v).strip() for k, v in row.items()} for row in rows]
-
-
-def _text_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    import csv
-
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        header = file.readline()
-        # Spreadsheets of some languages write semicolons into CSV.
-        separator = max("\t;,", key=header.count)
-        columns = [name.strip() for name in next(csv.reader([header], delimiter=separator), [])]
-        rows = []
-        for number, cells in enumerate(csv.reader(file, delimiter=separator, strict=True), 2):
-            if not any(cells):
-                cells = []
-            if len(cells) > len(columns):
-                raise InputError(
-                    f"manifest {printable(path)} row {number}: {len(cells)} cells under {len(columns)} columns"
-                )
-            rows.append({name: cell.strip() for name, cell in zip(columns, cells, strict=False)})
-    return columns, rows
-
-
-def _check_rows(listing: Listing, rows: list[dict[str, str]], first: int) -> None:
+def _check_rows(listing: Listing, rows: list[dict[str, str]], places: Places, first: int) -> None:
     folder = listing.root.parent
     known = {name for name in ("month", "split") if any(row.get(name) for row in rows)}
     seen: dict[str, int] = {}
@@ -257,6 +231,8 @@ def _check_rows(listing: Listing, rows: list[dict[str, str]], first: int) -> Non
         wrong = []
         if not place:
             wrong.append("empty path")
+        elif places.leads_out(path):
+            wrong.append(f"{printable(place)} {places.reason(_OWN_FOLDER)}")
         elif not _exists(path):
             wrong.append(f"no such file: {printable(path)}")
         elif seen.setdefault(identity, number) != number:
@@ -267,7 +243,9 @@ def _check_rows(listing: Listing, rows: list[dict[str, str]], first: int) -> Non
             wrong.append(f"month {printable(month or '')!r}; {_MONTH_RULE}")
         if "split" in known and split not in _SPLITS:
             wrong.append(f"split {printable(split or '')!r}; accepted are {', '.join(_SPLITS)}")
-        if mask_path is not None and not _exists(mask_path):
+        if mask_path is not None and places.leads_out(mask_path):
+            wrong.append(f"mask {printable(mask or '')} {places.reason(_OWN_FOLDER)}")
+        elif mask_path is not None and not _exists(mask_path):
             wrong.append(f"no such mask: {printable(mask_path)}")
         for reason in wrong:
             listing.report(listing.root, f"row {number}: {reason}")

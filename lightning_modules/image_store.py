@@ -20,6 +20,7 @@ from lightning_modules.decoding import Decoding, content_digest, stream
 from lightning_modules.errors import InputError, Problem, printable
 from lightning_modules.image_index import ImageIndex, OnBad, build_index
 from lightning_modules.image_listing import Groups, Listing, list_folder, list_manifest
+from lightning_modules.image_places import Outside
 from lightning_modules.images import DEFAULT_MAX_PIXELS, Fit, read_bytes
 from lightning_modules.pixel_store import PixelStore, StoredFile, open_store, remove_leftovers, selected_rows
 
@@ -57,6 +58,7 @@ def load_images(
     min_per_class: int = 5,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     groups: Groups = "none",
+    outside: Outside = "refuse",
     images: int | None = None,
     seed: int = 0,
     cache: Path,
@@ -78,6 +80,7 @@ def load_images(
         min_per_class: Fewest images of a class.
         max_pixels: Largest width x height decoded.
         groups: "folder" reads the folder level below the class as group; for source "folder" only.
+        outside: Whether images outside the folder, or the manifest's folder, are read ("allow") or "refuse"d.
         images: How many to simulate; for source "simulated" only, None is the simulator's default.
         seed: Of the simulator.
         cache: Folder that keeps pixels under images/ and simulated sets under simulated/. Neither it nor anything in
@@ -89,10 +92,10 @@ def load_images(
         BadImages: What is wrong with the images.
         InputError: An argument, the folder or manifest as a whole, or a cache that cannot be written.
     """
-    _check_arguments(source, path, size, fit, on_bad, min_per_class, max_pixels, groups, images)
+    _check_arguments(source, path, size, fit, on_bad, min_per_class, max_pixels, groups, outside, images)
     read = partial(_read, size, fit, on_bad, min_per_class, max_pixels, cache, on_progress, accept)
     if path is not None:
-        return read(list_folder(path, groups) if source == "folder" else list_manifest(path))
+        return read(list_folder(path, groups, outside) if source == "folder" else list_manifest(path, outside))
     with _simulated(cache, images, size, seed) as manifest:
         return read(list_manifest(manifest))
 
@@ -149,6 +152,7 @@ def _check_arguments(
     min_per_class: int,
     max_pixels: int,
     groups: str,
+    outside: str,
     images: int | None,
 ) -> None:
     for name, value, accepted in (
@@ -156,6 +160,7 @@ def _check_arguments(
         ("fit", fit, Fit),
         ("on_bad", on_bad, OnBad),
         ("groups", groups, Groups),
+        ("outside", outside, Outside),
     ):
         if value not in get_args(accepted):
             raise InputError(f"data.{name}={value!r}; accepted are {', '.join(get_args(accepted))}")

@@ -1,14 +1,14 @@
 """A trained model as a folder: tensors as safetensors, everything else one needs to use it as JSON.
 
-The manifest holds the SHA-256 of the tensors, which is checked on loading.
+A third file holds the SHA-256 of both, which is checked on loading. Models of format 1 have the digest of the tensors
+alone, in the card, and still load.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -16,37 +16,14 @@ from torch import Tensor
 
 from lightning_modules import backbones
 from lightning_modules.blocknet import BlockNet
+from lightning_modules.digests import check_digests, sha256, write_digests
 from lightning_modules.errors import InputError, printable
 from lightning_modules.images import fit_image, read_image
+from lightning_modules.model_card import ModelCard, card_json, read_card
 
 __all__ = ["ModelCard", "TrainedModel", "load_model", "save_model"]
 
 _TENSORS, _CARD = "model.safetensors", "model.json"
-
-
-@dataclass(frozen=True)
-class ModelCard:
-    """What a model must know to be used.
-
-    Attributes:
-        architecture: name for `backbones.build`.
-        classes: class names, by output.
-        size: (H, W) in pixels the images are resized to.
-        fit: stretch, pad or crop.
-        white_level: value of white in 16-bit images.
-        max_pixels: largest image that is decoded.
-        freeze_depth: blocks that kept their pre-trained weights.
-        versions: package -> version it was trained with.
-    """
-
-    architecture: str
-    classes: tuple[str, ...]
-    size: tuple[int, int]
-    fit: str
-    white_level: int
-    max_pixels: int
-    freeze_depth: int
-    versions: dict[str, str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +41,8 @@ class TrainedModel:
         """
         pixels = read_image(source, max_pixels=self.card.max_pixels, white_level=self.card.white_level)
         fitted = torch.from_numpy(fit_image(pixels, self.card.size, self.card.fit).copy())  # type: ignore[arg-type]
-        image = fitted.permute(2, 0, 1).float().div(255).expand(3, -1, -1)
+        # Times 1 / 255, not divided by 255, which differs in the last bit: as `apply_views` showed it in training.
+        image = fitted.permute(2, 0, 1).float().mul(1 / 255).expand(3, -1, -1)
         return image[None].contiguous(memory_format=torch.channels_last)
 
     @torch.no_grad()
@@ -90,8 +68,8 @@ def save_model(folder: Path, model: TrainedModel) -> None:
         temporary.mkdir(parents=True)
         tensors = {n: t.detach().cpu().contiguous() for n, t in model.net.state_dict().items()}
         save_file(tensors, temporary / _TENSORS)
-        card = asdict(model.card) | {"sha256": _sha256(temporary / _TENSORS)}
-        (temporary / _CARD).write_text(json.dumps(card, indent=1, ensure_ascii=False), encoding="utf-8")
+        (temporary / _CARD).write_text(card_json(model.card), encoding="utf-8")
+        write_digests(temporary)
         temporary.replace(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -101,24 +79,40 @@ def load_model(folder: Path) -> TrainedModel:
     """Read what `save_model` wrote.
 
     Raises:
-        InputError: not a model folder, damaged, or tensors that are not those the manifest names.
+        InputError: not a model folder, damaged, or tensors that are not those of its network.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
-        raw = json.loads((folder / _CARD).read_text(encoding="utf-8"))
-        digest = raw.pop("sha256")
-        card = ModelCard(**{**raw, "classes": tuple(raw["classes"]), "size": tuple(raw["size"])})
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{printable(folder)} is not a model folder: no readable {_CARD}") from error
-    if not (folder / _TENSORS).is_file() or _sha256(folder / _TENSORS) != digest:
-        raise InputError(f"{printable(folder / _TENSORS)} is missing or changed since it was written (SHA-256)")
+        text = (folder / _CARD).read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        raise InputError(f"{printable(folder)} is not a model folder: no readable {_CARD}") from None
+    try:
+        card, digest = read_card(text)
+    except InputError as error:
+        raise InputError(f"{printable(folder)} is not a model folder: {_CARD}: {error}") from None
+    tensors = folder / _TENSORS
+    if digest is None:
+        check_digests(folder, (_CARD, _TENSORS))
+    elif not tensors.is_file() or sha256(tensors) != digest:
+        raise InputError(f"{printable(tensors)} is missing or changed since it was written (SHA-256)")
+    try:
+        found = load_file(tensors)
+    except SafetensorError as error:
+        raise InputError(f"{printable(tensors)} is no safetensors file: {printable(str(error))[:160]}") from None
     net = backbones.build(card.architecture, classes=len(card.classes), size=card.size, weights="none")
-    net.load_state_dict(load_file(folder / _TENSORS))
+    _refuse_others(tensors, net.state_dict(), found)
+    net.load_state_dict(found)
     net.pretrained = True
     return TrainedModel(net.eval(), card)
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _refuse_others(path: Path, own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    missing = sorted(own.keys() - found.keys())
+    other = sorted(n for n, t in found.items() if n not in own or (t.shape, t.dtype) != (own[n].shape, own[n].dtype))
+    if missing or other:
+        raise InputError(
+            f"{printable(path)} does not hold the tensors of its network: {len(missing)} missing, {len(other)} unknown "
+            f"or of another shape, for example {printable((missing or other)[0])[:80]}"
+        )

@@ -5,7 +5,7 @@ Files load as safetensors or through `torch.load(weights_only=True)`, so no code
 
 from __future__ import annotations
 
-import pickle
+import zipfile
 from pathlib import Path
 
 import torch
@@ -91,14 +91,32 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             from safetensors.torch import load_file
 
             return load_file(path)
+        _refuse_compressed(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, OSError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"cannot read weights from {printable(path)} safely: {first}") from error
-    except Exception as error:  # safetensors has its own exception type, raised for any damaged header
-        raise InputError(f"cannot read weights from {printable(path)}: {error}") from error
+    except InputError:
+        raise
+    except Exception as error:  # of whatever kind a damaged file brings about, in PyTorch and in safetensors
+        first = printable(str(error).splitlines()[0])[:160] if str(error) else type(error).__name__
+        if "weights_only" in str(error):  # PyTorch's own words go on to advise loading it all the same
+            first = "more than tensors, which could run code when loaded, or no weights at all"
+        raise InputError(
+            f"cannot read weights from {printable(path)}: {first}; accepted are safetensors and PyTorch files of "
+            "tensors alone"
+        ) from error
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
     if not isinstance(content, dict) or not all(isinstance(t, Tensor) for t in content.values()):
         raise InputError(f"{printable(path)} is not a state dict (a mapping from names to tensors)")
     return content
+
+
+def _refuse_compressed(path: Path) -> None:
+    """A small file must not become a large one in memory; PyTorch stores tensors as they are."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        if any(entry.file_size > entry.compress_size for entry in archive.infolist()):
+            raise InputError(
+                f"cannot read weights from {printable(path)}: an archive with compressed entries, which PyTorch never "
+                "writes"
+            )

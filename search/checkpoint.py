@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
+import pickle  # nosec B403 (for the name of its exception; nothing is loaded with it)
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +16,9 @@ from lightning_modules.classifier import Classifier
 from search.trial_result import EpochReport
 
 __all__ = ["TrialCheckpoint", "load_checkpoint", "save_checkpoint"]
+
+# What reading a file that is cut, changed or something else altogether raises; a pickle that would run code as well.
+_DAMAGED = (OSError, RuntimeError, EOFError, LookupError, TypeError, ValueError, AttributeError, pickle.UnpicklingError)
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ def load_checkpoint(path: Path, *, reports: int) -> TrialCheckpoint | None:
         state = torch.load(path, map_location="cpu", weights_only=True)
         curve = tuple(EpochReport(**report) for report in state.pop("curve"))
         return TrialCheckpoint(curve=curve, **state) if len(curve) <= reports else None
-    except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError):
+    except _DAMAGED:
         return None
 
 

@@ -6,13 +6,16 @@ import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
-from lightning_modules.errors import InputError
+from lightning_modules.errors import InputError, printable
 from search.settings import Settings
 from search.validation import accepted, key_paths, parse, to_plain, unknown_key
 
 __all__ = ["as_yaml", "compose_settings", "configuration_folder", "group_options"]
+
+# An odd number of backslashes makes ${ plain text; OmegaConf takes that for a reference too, to nothing.
+_REFERENCE = re.compile(r"(?<!\\)(?:\\\\)*\$\{")
 
 
 def configuration_folder() -> Path:
@@ -50,6 +53,7 @@ def compose_settings(overrides: Sequence[str]) -> Settings:
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError  # type: ignore[import-untyped]
 
     logging.getLogger("hydra").setLevel(logging.ERROR)
     _check_values(checked)
@@ -57,13 +61,32 @@ def compose_settings(overrides: Sequence[str]) -> Settings:
     try:
         with initialize_config_dir(str(configuration_folder().resolve()), version_base="1.3"):
             composed = compose("config", overrides=checked)
+        _refuse_references(composed)
         values = OmegaConf.to_container(composed, resolve=True)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise InputError(f"configuration: {'; '.join(lines[:2])}") from error
+        raise InputError(f"configuration: {printable('; '.join(lines[:2]))}") from error
     if not isinstance(values, dict):
         raise InputError(f"configuration must be a mapping, got {type(values).__name__}")
     return parse({str(key): value for key, value in values.items()})
+
+
+def _refuse_references(values: Any, key: str = "") -> None:
+    """Refuse ${...} in what was composed: it could bring a password of the environment into a run's parameters."""
+    from omegaconf import DictConfig, ListConfig, OmegaConf
+
+    if isinstance(values, DictConfig):
+        parts: list[Any] = list(values)
+    else:
+        parts = list(range(len(values)))
+    for part in parts:
+        name = f"{key}.{part}" if key else str(part)
+        if OmegaConf.is_interpolation(values, part):
+            text = str(OmegaConf.to_container(values, resolve=False)[part])  # type: ignore[index]
+            if _REFERENCE.search(text):
+                raise InputError(f"{printable(name)} must be a value, got {text!r}: references are not accepted")
+        if isinstance(inner := values._get_node(part), (DictConfig, ListConfig)) and not inner._is_none():
+            _refuse_references(inner, name)
 
 
 def as_yaml(settings: Settings) -> str:

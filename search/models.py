@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlparse
 
 from lightning_modules.errors import InputError, printable
+from search.store_health import check_store, explained
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -54,8 +55,7 @@ def resolve_model(reference: str, root: Path = Path("mlruns")) -> TrainedModel:
     ) as error:  # whatever a library says of tensors or parts that do not fit
         detail = printable(str(error).strip().split("\n")[0])[:160]
         raise InputError(
-            f"{printable(folder)} cannot be loaded: its network cannot be cut into blocks, or the tensors are not its "
-            f"own ({detail})"
+            f"{printable(folder)} cannot be loaded: its network cannot be built or cut into blocks ({detail})"
         ) from error
 
 
@@ -74,7 +74,7 @@ def _folder(reference: str) -> Path | None:
 
 
 def _from_store(reference: str, root: Path) -> Path:
-    if not (root / "mlflow.db").is_file():
+    if not check_store(root, write=False):
         raise InputError(
             f"model={printable(reference)}: there are no runs yet: no file {printable(root / 'mlflow.db')}; "
             "run python -m search first, or name a model folder"
@@ -84,6 +84,11 @@ def _from_store(reference: str, root: Path) -> Path:
     from mlflow import MlflowClient  # isort: skip
 
     client = MlflowClient(tracking_uri(root), registry_uri=tracking_uri(root))
+    with explained(root):
+        return _from_client(client, root, reference)
+
+
+def _from_client(client: MlflowClient, root: Path, reference: str) -> Path:
     if _RUN_ID.fullmatch(reference):
         return _of_run(client, root, reference)
     registered = _REGISTERED.fullmatch(reference)
@@ -103,6 +108,8 @@ def _of_registry(client: MlflowClient, root: Path, name: str, alias: str | None,
     if name not in known:
         raise InputError(f"no model {printable(name)!r} is registered; {_those(known, 'registered')}")
     wanted = version if alias is None else known[name].aliases.get(alias)
+    if "'" in name:
+        raise InputError(f"model names hold no quotes, got {printable(name)!r}")  # it would end the filter's text
     versions = sorted((str(v.version) for v in client.search_model_versions(f"name = '{name}'")), key=int)
     if str(wanted) not in versions:
         aliases = [f"{a} (version {v})" for a, v in known[name].aliases.items()]

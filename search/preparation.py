@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -26,8 +27,14 @@ from search.validation import flatten, key_paths
 __all__ = ["default_name", "describe_data", "identity", "load", "prepare_process", "space_of", "split"]
 
 
-def load(settings: Settings, console: Console) -> ImageSet:
-    """List, check and decode the images; nothing is kept of input that is refused, splits included."""
+def load(settings: Settings, console: Console, *, accept: Callable[[ImageIndex], object] | None = None) -> ImageSet:
+    """List, check and decode the images; nothing is kept of input that is refused.
+
+    Args:
+        settings: which images.
+        console: shows how it goes.
+        accept: raises to refuse an index; None refuses what cannot be split as the settings say.
+    """
     data = settings.data
 
     def show(done: int, total: int) -> None:
@@ -48,7 +55,7 @@ def load(settings: Settings, console: Console) -> ImageSet:
             seed=settings.seed,
             cache=settings.tracking.root / "cache",
             on_progress=show,
-            accept=partial(split, settings),
+            accept=accept or partial(split, settings),
         )
 
 

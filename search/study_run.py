@@ -8,6 +8,7 @@ import numpy as np
 import optuna
 import pandas as pd
 
+from lightning_modules.errors import InputError, printable
 from search.evidence import Evidence, recorded_evidence
 from search.evidence_figure import evidence_figure
 from search.figures import curves_figure, histogram_figure
@@ -31,6 +32,11 @@ def parent_run(settings: Settings, study: optuna.Study, tracker: Tracker, task: 
     """Start the parent run with parameters, data set, versions and commit, or take up the one of an earlier call."""
     existing = study.user_attrs.get("parent")
     if existing is not None:
+        if not tracker.holds(existing):
+            raise InputError(
+                f"study {name!r} was logged in another MLflow store, which is no longer in "
+                f"{printable(settings.tracking.root)}; put back its mlflow.db, or search.fresh=true to start anew"
+            )
         tracker.resume(existing)
         return str(existing)
     tracker.kill_open_study(name)

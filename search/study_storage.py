@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,16 +14,72 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from lightning_modules.errors import InputError
+from lightning_modules.errors import InputError, printable
 
-__all__ = ["FINISHED", "finished_trials", "load_or_create", "open_storage", "waiting_room"]
+__all__ = ["FINISHED", "finished_trials", "load_or_create", "open_storage", "repair_journal", "waiting_room"]
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+_LONGEST_LINE = 1 << 26  # bytes; the evidence of a study is its longest, thousands of times shorter
+_DIGESTS = {
+    "data_digest": "other images or labels (some were added, removed or changed since)",
+    "splits_digest": "other splits",
+    "weights_digest": "other pre-trained weights",
+}
 
 
 def open_storage(path: Path) -> JournalStorage:
-    """Optuna's storage in a journal file."""
-    return JournalStorage(JournalFileBackend(str(path)))
+    """Optuna's storage in a journal file.
+
+    Raises:
+        InputError: the file is damaged or cannot be read; says where, and the way out.
+    """
+    try:
+        return JournalStorage(JournalFileBackend(str(path)))
+    except OSError as error:
+        raise InputError(f"{printable(path)} cannot be opened ({error.strerror or error})") from None
+    except Exception as error:  # whatever Optuna makes of lines that are not its own
+        good = _good_lines(path)
+        where = f"line {good + 1}" if good is not None else f"{type(error).__name__}"
+        kept = f", keep its first {good} lines (head -n {good})" if good else ""
+        raise InputError(
+            f"{printable(path)} is damaged ({where}); put back a copy of it{kept}, or search.fresh=true to start anew"
+        ) from error
+
+
+def repair_journal(path: Path) -> int:
+    """Remove what a killed driver left: its lock on the journal, and a last line that it had half written.
+
+    The driver had not acted on that line: it goes on only after a line is on disk. Call as the study's owner.
+
+    Returns:
+        How many bytes of half a line were cut off.
+    """
+    path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
+    if not path.is_file():
+        return 0
+    with path.open("rb+") as file:
+        size = file.seek(0, os.SEEK_END)
+        start = max(0, size - _LONGEST_LINE)
+        file.seek(start)
+        tail = file.read()
+        last = tail.rfind(b"\n", 0, len(tail) - 1) + 1
+        if _is_record(tail[last:]):
+            return 0
+        file.truncate(start + last)
+        return len(tail) - last
+
+
+def _is_record(line: bytes) -> bool:
+    try:
+        return not line or (line.endswith(b"\n") and isinstance(json.loads(line), dict))
+    except ValueError:
+        return False
+
+
+def _good_lines(path: Path) -> int | None:
+    """How many lines come before the first that is no record, None where all are."""
+    with path.open("rb") as file:
+        return next((number for number, line in enumerate(file) if not _is_record(line)), None)
 
 
 def waiting_room(path: Path) -> Path:
@@ -52,6 +109,7 @@ def load_or_create(path: Path, name: str, identity: Mapping[str, Any], *, fresh:
     if fresh:
         path.unlink(missing_ok=True)
         shutil.rmtree(waiting_room(path), ignore_errors=True)
+    repair_journal(path)
     existed = path.exists()
     storage = open_storage(path)
     if existed and name in optuna.get_all_study_names(storage):
@@ -64,8 +122,10 @@ def load_or_create(path: Path, name: str, identity: Mapping[str, Any], *, fresh:
         study.set_user_attr("identity", now)
     elif before != now:
         key = next(k for k in [*now, *before] if before.get(k) != now.get(k))
+        what = _DIGESTS.get(key)
+        difference = f"{what}: {key}={before.get(key)!r}" if what else f"{key}={before.get(key)!r}"
         raise InputError(
-            f"study {name!r} was made with {key}={before.get(key)!r}, now {now.get(key)!r}; "
+            f"study {name!r} was made with {difference}, now {now.get(key)!r}; "
             "take another search.study, or search.fresh=true to start anew"
         )
     return study, existed

@@ -55,7 +55,7 @@ def _guarded(method: Callable[Concatenate[Tracker, _P], _R]) -> Callable[Concate
     """The method, with what goes wrong in the store told in one line."""
 
     @wraps(method)
-    def guarded(self: Tracker, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+    def guarded(self: Tracker, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
         with explained(self._root):
             return method(self, *args, **kwargs)
 
@@ -228,7 +228,6 @@ class Tracker:
         )  # fmt: skip
         self._client.set_registered_model_alias(model_name, alias, version.version)
         return str(version.version)
-
 
     def aliases(self, model_name: str) -> dict[str, str]:
         """Alias -> version of a registered model; empty where there is none of that name."""

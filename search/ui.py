@@ -7,9 +7,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lightning_modules.errors import InputError
+from lightning_modules.errors import InputError, printable
+from search.store_health import check_store
 
-__all__ = ["command"]
+__all__ = ["command", "main"]
 
 
 def command(arguments: Sequence[str]) -> list[str]:
@@ -29,8 +30,8 @@ def command(arguments: Sequence[str]) -> list[str]:
     if not (port.isdecimal() and 0 < int(port) < 65536):
         raise InputError(f"port must be a number in 1..65535, got {port!r}")
     store = Path(given.get("tracking.root", "mlruns")) / "mlflow.db"
-    if not store.is_file():
-        raise InputError(f"there are no runs yet: no file {store}; run python -m search first")
+    if not check_store(store.parent, write=False):
+        raise InputError(f"there are no runs yet: no file {printable(store)}; run python -m search first")
     uri = f"sqlite:///{store.resolve()}"
     return [
         sys.executable,
@@ -48,11 +49,16 @@ def command(arguments: Sequence[str]) -> list[str]:
     ]
 
 
-if __name__ == "__main__":
+def main(arguments: Sequence[str]) -> int:  # noqa: RET503 - execv does not return
+    """Become MLflow's UI; returns 2 where the arguments are not accepted, else not at all."""
     try:
-        line = command(sys.argv[1:])
+        line = command(arguments)
     except InputError as error:
         print(f"search.ui: {error}", file=sys.stderr)
-        sys.exit(2)
+        return 2
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.execv(line[0], line)  # noqa: S606 - our own interpreter, arguments checked above
+    os.execv(line[0], line)  # noqa: S606 # nosec B606 - our own interpreter, arguments checked above
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -21,6 +21,7 @@ from explain.attribution import METHODS
 from explain.output_folder import new_folder
 from explain.subject import choose_blocks
 from lightning_modules import backbones
+from lightning_modules.digests import write_digests
 from lightning_modules.model_file import ModelCard, TrainedModel, save_model
 
 CLASSES = ("island", "pipe", "갈라짐 <b>")
@@ -220,6 +221,7 @@ def flat(places: dict[str, Path]) -> None:
     card = save_tiny(places["flat"]) / "model.json"
     text = card.read_text(encoding="utf-8").replace('"efficientnet_lite0"', '"timm:test_vit"')
     card.write_text(text.replace("64", "160"), encoding="utf-8")
+    write_digests(card.parent)
 
 
 @pytest.mark.parametrize("case", NEEDS_MODEL)

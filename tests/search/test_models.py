@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import sqlite3
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from lightning_modules import backbones
+from lightning_modules.digests import sha256, write_digests
 from lightning_modules.model_file import ModelCard, TrainedModel, save_model
 from search.models import InputError, resolve_model
 
@@ -134,8 +136,37 @@ def test_damage_is_told(tmp_path: Path) -> None:
     folder = save(tmp_path / "model")
     card = json.loads((folder / "model.json").read_text())
     (folder / "model.json").write_text(json.dumps({**card, "classes": ["a", "b", "c"]}))
-    with pytest.raises(InputError, match=r"cannot be loaded: .*Error"):
+    with pytest.raises(InputError, match=r"model\.json is missing or changed since it was written"):
+        resolve_model(str(folder))
+    write_digests(folder)
+    with pytest.raises(
+        InputError, match="does not hold the tensors of its network: 0 missing, 2 unknown or of another"
+    ):
         resolve_model(str(folder))
     shutil.copy(folder / "model.json", folder / "model.safetensors")
-    with pytest.raises(InputError, match="missing or changed since it was written"):
+    with pytest.raises(InputError, match=r"model\.safetensors is missing or changed since it was written"):
         resolve_model(str(folder))
+
+
+def test_models_of_format_1_load(tmp_path: Path) -> None:
+    folder = save(tmp_path / "model")
+    now = resolve_model(str(folder))
+    card = json.loads((folder / "model.json").read_text())
+    del card["format"]
+    tensors = folder / "model.safetensors"
+    (folder / "model.json").write_text(json.dumps({**card, "sha256": sha256(tensors)}))
+    (folder / "SHA256SUMS").unlink()
+    before = resolve_model(str(folder))
+    assert before.card == now.card
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(before.probabilities(images), now.probabilities(images))
+    tensors.write_bytes(tensors.read_bytes()[:-1] + b"x")
+    with pytest.raises(InputError, match=r"model\.safetensors is missing or changed since it was written"):
+        resolve_model(str(folder))
+
+
+def test_digests_are_those_of_sha256sum(tmp_path: Path) -> None:
+    folder = save(tmp_path / "model")
+    lines = [line.split("  ") for line in (folder / "SHA256SUMS").read_text().splitlines()]
+    assert [name for _, name in lines] == ["model.json", "model.safetensors"]
+    assert all(hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest for digest, name in lines)

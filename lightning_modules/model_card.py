@@ -1,0 +1,113 @@
+"""What a trained model must know to be used, and the checks of what a file says of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Final, get_args
+
+from lightning_modules.errors import InputError, printable
+from lightning_modules.images import FULL_WHITE_LEVEL, Fit
+
+__all__ = ["ModelCard", "card_json", "read_card"]
+
+_FORMAT: Final = 2  # 1 kept the digest of the tensors in the card and had none of the card itself
+_LARGEST_SIDE: Final = 2048
+_MOST_PIXELS: Final = 1_000_000_000
+_MOST_CLASSES: Final = 100_000
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a model must know to be used.
+
+    Attributes:
+        architecture: name for `backbones.build`.
+        classes: class names, by output.
+        size: (H, W) in pixels the images are resized to.
+        fit: stretch, pad or crop.
+        white_level: value of white in 16-bit images.
+        max_pixels: largest image that is decoded.
+        freeze_depth: blocks that kept their pre-trained weights.
+        versions: package -> version it was trained with.
+    """
+
+    architecture: str
+    classes: tuple[str, ...]
+    size: tuple[int, int]
+    fit: str
+    white_level: int
+    max_pixels: int
+    freeze_depth: int
+    versions: dict[str, str]
+
+
+def card_json(card: ModelCard) -> str:
+    """The card as text, with the number of its format."""
+    return json.dumps({"format": _FORMAT, **asdict(card)}, indent=1, ensure_ascii=False)
+
+
+def read_card(text: str) -> tuple[ModelCard, str | None]:
+    """The card, and of format 1 the digest of the tensors.
+
+    Raises:
+        InputError: with the reason alone: no JSON, not the fields of a card, or values no model of ours has.
+    """
+    try:
+        raw = json.loads(text)
+    except (ValueError, RecursionError):
+        raise InputError("no JSON") from None
+    if not isinstance(raw, dict):
+        raise InputError("no card of a model")
+    number, digest = raw.pop("format", 1), raw.pop("sha256", None)
+    if number not in (1, _FORMAT):
+        raise InputError(f"format {printable(str(number))[:40]}, accepted are 1 and {_FORMAT}: made by a later version")
+    if (number == 1) != isinstance(digest, str):
+        raise InputError("no card of a model")
+    for field, accepted in _ACCEPTED.items():
+        if field not in raw or not _accepts(field, raw[field]):
+            raise InputError(f"{field} must be {accepted}, got {_shown(raw, field)}")
+    unknown = sorted(set(raw) - set(_ACCEPTED))
+    if unknown:
+        raise InputError(f"unknown field {printable(unknown[0])[:40]}; accepted are {', '.join(_ACCEPTED)}")
+    return ModelCard(**{**raw, "classes": tuple(raw["classes"]), "size": tuple(raw["size"])}), digest
+
+
+_ACCEPTED: Final = {
+    "architecture": "the name of a network",
+    "classes": f"a list of 2 to {_MOST_CLASSES} different printable names",
+    "size": f"[height, width] in 1..{_LARGEST_SIDE}",
+    "fit": f"one of {', '.join(get_args(Fit))}",
+    "white_level": f"in 1..{FULL_WHITE_LEVEL}",
+    "max_pixels": f"in 1..{_MOST_PIXELS}",
+    "freeze_depth": "in 0..10000",
+    "versions": "a mapping from packages to versions",
+}
+
+
+def _accepts(field: str, value: Any) -> bool:
+    if field == "architecture":
+        return isinstance(value, str) and value.isprintable()
+    if field == "classes":
+        texts = isinstance(value, list) and all(isinstance(name, str) for name in value)
+        printables = texts and all(name and name == printable(name) for name in value)
+        return printables and 2 <= len(set(value)) == len(value) <= _MOST_CLASSES
+    if field == "size":
+        return isinstance(value, list) and len(value) == 2 and all(_whole(v, 1, _LARGEST_SIDE) for v in value)
+    if field == "fit":
+        return value in get_args(Fit)
+    if field == "versions":
+        return isinstance(value, Mapping) and all(isinstance(v, str) for v in value.values())
+    low, high = {"white_level": (1, FULL_WHITE_LEVEL), "max_pixels": (1, _MOST_PIXELS), "freeze_depth": (0, 10_000)}[
+        field
+    ]
+    return _whole(value, low, high)
+
+
+def _whole(value: Any, low: int, high: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+def _shown(raw: Mapping[str, Any], field: str) -> str:
+    return printable(repr(raw[field]).encode("utf-8", "backslashreplace").decode())[:60] if field in raw else "nothing"

@@ -1,0 +1,80 @@
+"""Whether the MLflow store can be used, asked of sqlite before MLflow is: one line instead of a page of traceback."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from lightning_modules.errors import InputError, printable
+
+__all__ = ["StoreError", "check_store", "explained"]
+
+_WAIT_SECONDS = 5.0
+
+
+class StoreError(InputError):
+    """The MLflow store cannot be read or written; says why and what to do."""
+
+
+def check_store(root: Path, *, write: bool) -> bool:
+    """Look into `root`/mlflow.db.
+
+    Args:
+        root: folder of the store.
+        write: whether it will be written to.
+
+    Returns:
+        Whether MLflow has made its tables there; False without a file.
+
+    Raises:
+        StoreError: it is damaged, locked, read-only, or no database.
+    """
+    file = root / "mlflow.db"
+    if not file.exists():
+        return False
+    try:
+        with closing(sqlite3.connect(file, timeout=_WAIT_SECONDS)) as database:
+            found = database.execute("SELECT count(*) FROM sqlite_master WHERE name = 'alembic_version'").fetchone()
+            damage = database.execute("PRAGMA quick_check(1)").fetchone()
+            if damage[0] != "ok":
+                raise sqlite3.DatabaseError(" ".join(str(damage[0]).split()))
+            if write:
+                database.execute("BEGIN IMMEDIATE")
+                database.rollback()
+    except sqlite3.Error as error:
+        raise StoreError(_advice(root, str(error))) from None
+    return bool(found[0])
+
+
+@contextmanager
+def explained(root: Path) -> Iterator[None]:
+    """Turn what MLflow raises in the block about its store under `root` into a `StoreError`."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
+        raise StoreError(_advice(root, str(error))) from error
+
+
+def _advice(root: Path, problem: str) -> str:
+    place = printable(root / "mlflow.db")
+    words = printable(" ".join(problem.split()))[:200]
+    lower = problem.lower()
+    if "locked" in lower:
+        return (
+            f"{place} is locked by another program ({words}); close what has it open, then run the same command again"
+        )
+    if "readonly" in lower or "read-only" in lower or "unable to open" in lower or "permission" in lower:
+        return f"{place} cannot be written ({words}); make {printable(root)} writable, or take another tracking.root"
+    if "full" in lower or "no space" in lower:
+        return f"{place} cannot be written ({words}); make room on the disk, then run the same command again"
+    if "not a database" in lower or "malformed" in lower or "corrupt" in lower or "page" in lower or "tree" in lower:
+        return (
+            f"{place} is damaged ({words}); put back a copy of it, or move it away and start studies anew "
+            "(search.fresh=true)"
+        )
+    return f"MLflow's store {place} failed ({words}); the same command goes on where this one stopped"
