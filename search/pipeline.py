@@ -19,6 +19,7 @@ from search.evidence_collection import study_evidence
 from search.executor.inline import InlineExecutor
 from search.executor.local import LocalExecutor
 from search.executor.protocol import Executor
+from search.front import log_front, print_front
 from search.interrupts import InterruptFlag, graceful_interrupts
 from search.ownership import owned
 from search.preparation import default_name, describe_data, identity, load, prepare_process, space_of, split
@@ -149,6 +150,8 @@ def run_study(
                 winner = _winner(task, study, tracker, parent, stopping)
             with clock("figures"), stopping.held():
                 log_outcome(task, study, tracker, parent, winner)
+                if settings.search.objective != "accuracy":
+                    log_front(task, study, tracker, parent, cancelled=stopping)
             tracker.log(parent, {f"seconds_{phase}": value for phase, value in clock.seconds.items()})
             if settings.tracking.report:
                 with clock("report"), console.status("Writing the report"), stopping.held():
@@ -161,6 +164,8 @@ def run_study(
         tracker.finish(parent, status)
     print_trials(console, study, metric)
     print_winner(console, winner)
+    if settings.search.objective != "accuracy":
+        print_front(console, study, metric)
     print_where(
         console, root=root, experiment=settings.tracking.experiment, study=name, winner=winner,
         model_name=settings.tracking.model_name, report=report,

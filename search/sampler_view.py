@@ -21,10 +21,12 @@ class SamplerView:
 
     Args:
         study: the study.
+        both: whether the sampler sees a second objective, `map_spread` of the trials' attributes, to be minimised.
+            Diverged trials are then complete ones with the worst of both: no trial of such a study was pruned.
     """
 
-    def __init__(self, study: optuna.Study) -> None:
-        self._study = study
+    def __init__(self, study: optuna.Study, *, both: bool = False) -> None:
+        self._study, self._both = study, both
         self._shown: dict[int, _Shown] = {}
 
     def study(self, waiting: Collection[int], sampler: BaseSampler) -> optuna.Study:
@@ -35,7 +37,8 @@ class SamplerView:
             sampler: of the copy.
         """
         storage = InMemoryStorage()
-        number = storage.create_new_study([optuna.study.StudyDirection.MAXIMIZE], self._study.study_name)
+        up, down = optuna.study.StudyDirection.MAXIMIZE, optuna.study.StudyDirection.MINIMIZE
+        number = storage.create_new_study([up, down] if self._both else [up], self._study.study_name)
         for trial in self._study.get_trials(deepcopy=False):
             storage.create_new_trial(number, template_trial=self._what_counts(trial, trial.number in waiting))
         return optuna.load_study(study_name=self._study.study_name, storage=storage, sampler=sampler)
@@ -44,11 +47,16 @@ class SamplerView:
         """What a sampler reads of a trial, made once for those that cannot change any more."""
         if trial.number in self._shown:
             return self._shown[trial.number]
+        state, values = TrialState.PRUNED if waits else trial.state, trial.values
+        if self._both and state is TrialState.COMPLETE and values:
+            values = [values[0], trial.user_attrs.get("map_spread", 1.0)]
+        elif self._both and state is TrialState.PRUNED:
+            state, values = TrialState.COMPLETE, [0.0, 1.0]
         shown = _Shown(
             number=trial.number,
-            state=TrialState.PRUNED if waits else trial.state,
+            state=state,
             value=None,
-            values=trial.values,
+            values=values,
             datetime_start=trial.datetime_start,
             datetime_complete=trial.datetime_start if waits else trial.datetime_complete,
             params=trial.params,

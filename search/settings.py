@@ -142,6 +142,12 @@ class SearchSettings:
     )
     trials: int = setting(30, "finished trials to reach", low=1, high=100_000, identity=False)
     metric: str = setting("macro_f1", "validation score to maximise", choices=("macro_f1", "weighted_f1", "accuracy"))
+    objective: str = setting(
+        "accuracy",
+        "what trials are compared by: that score alone, or the score and the spread of the maps at "
+        "trainer.fostering.block (Pareto front; no pruning, so search.pruner=none)",
+        choices=("accuracy", "accuracy+interpretability"),
+    )
     sampler: str = setting("tpe", "Optuna sampler", choices=("tpe", "random"))
     startup_trials: int = setting(8, "trials drawn at random before the sampler learns", low=1, high=10_000)
     prior: str = setting(

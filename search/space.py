@@ -82,8 +82,12 @@ def build_space(settings: SpaceSettings, net: BlockNet, *, beta: float = 0.0) ->
 
 
 def fosters(settings: Settings) -> bool:
-    """Whether any trial of the search fosters."""
-    return settings.trainer.fostering.beta > 0 or settings.space.fostering is not None
+    """Whether the trials of the search look at maps: to foster them, or because they are compared by them."""
+    return (
+        settings.trainer.fostering.beta > 0
+        or settings.space.fostering is not None
+        or settings.search.objective != "accuracy"
+    )
 
 
 def check_fostering(settings: Settings, space: Space, net: BlockNet) -> None:

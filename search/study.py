@@ -74,7 +74,7 @@ class SearchStudy:
         study.pruner = build_pruner(settings.search)
         study.sampler = optuna.samplers.RandomSampler(0)  # everything it is asked for was drawn before
         self._slots = Slots(study)
-        self._view = SamplerView(study)
+        self._view = SamplerView(study, both=settings.search.objective != "accuracy")
         self._batches = batches
         self._promotion = build_promotion(settings.search, self._steps, batches=batches)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -88,9 +89,23 @@ class TrialResult:
     micro_batch: int = 0
     threads: int = 0
 
+    @property
+    def map_spread(self) -> float | None:
+        """How far the maps of the validation images spread, 0 (one position) to 1 (uniform); None where unknown.
+
+        Mean of ce / ln(h w), where a dead map counts 1: a network that shows nothing explains nothing (our own
+        definition). Of the best epoch.
+        """
+        dead, entropy = self.metrics.get("val_dead_maps"), self.metrics.get("val_ce_normalised")
+        if dead is None or entropy is None or math.isnan(dead):
+            return None
+        return dead + (1 - dead) * entropy if dead < 1 else 1.0
+
     def summary(self) -> dict[str, float]:
         """Its numbers but for the curve and the metrics, by name."""
+        spread = self.map_spread
         return {
+            **({"map_spread": spread} if spread is not None else {}),
             "value": self.value,
             "best_epoch": self.best_epoch,
             "epochs": len(self.curve),

@@ -208,10 +208,16 @@ def _check_rules(settings: Settings) -> None:
             f"trainer.fostering.beta must be one of space.fostering {list(space.fostering)}, for trial 0, "
             f"got {fostering.beta}"
         )
-    if fostering.block is not None and not fostering.beta and space.fostering is None:
+    both = search.objective != "accuracy"
+    if fostering.block is not None and not fostering.beta and space.fostering is None and not both:
         raise InputError(
-            "trainer.fostering.block needs trainer.fostering.beta above 0 or space.fostering, "
-            f"got block={fostering.block} with beta=0"
+            "trainer.fostering.block needs trainer.fostering.beta above 0, space.fostering or "
+            f"search.objective=accuracy+interpretability, got block={fostering.block} with beta=0"
+        )
+    if both and search.pruner != "none":
+        raise InputError(
+            "search.objective=accuracy+interpretability needs search.pruner=none, since a trial's maps count at its "
+            f"end, got search.pruner={search.pruner} (search=interpretability sets both)"
         )
     tracking = settings.tracking
     for key, name in (

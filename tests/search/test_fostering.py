@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import io
+import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import optuna
 import pytest
 import torch
 from optuna.distributions import CategoricalDistribution
 from optuna.samplers import RandomSampler
+from rich.console import Console
 
 from lightning_modules.backbones import build
 from lightning_modules.errors import InputError
 from lightning_modules.image_store import load_images
 from lightning_modules.splits import make_splits
 from search.configuration import compose_settings
+from search.executor.protocol import Finished
+from search.front import log_front, pareto_front, print_front
+from search.sampler_view import SamplerView
 from search.settings import (
     DataSettings,
     FosteringSettings,
@@ -26,10 +34,12 @@ from search.settings import (
     TrainerSettings,
 )
 from search.space import build_space, check_fostering
+from search.study_storage import finished_trials
 from search.task import Task, build_task
 from search.trial import run_trial, train_final
-from search.trial_result import EpochReport, TrialParams
+from search.trial_result import EpochReport, TrialParams, TrialResult
 from search.validation import parse
+from search.winner import choose_winner
 from tests.search.scripted_study import SPACE, Bench, ScriptedExecutor, curve
 
 PARAMS = TrialParams("momentum", 1.0, 5)
@@ -228,3 +238,116 @@ def test_the_preset_is_schottls_experiment() -> None:
     space = build_space(settings.space, net, beta=settings.trainer.fostering.beta)
     assert [params.fostering_beta for params in space.first] == [0.0, 1.0, 10.0, 100.0]
     assert {params.learning_rate for params in space.first} == {1e-3} and settings.search.trials == 4
+
+
+def _both(**search: Any) -> Bench:
+    return Bench(objective="accuracy+interpretability", pruner="none", **search)
+
+
+def _with_maps(score: float, entropy: float, dead: float = 0.0) -> dict[str, float]:
+    return {"val_macro_f1": score, "val_ce_normalised": entropy, "val_dead_maps": dead}
+
+
+@dataclass
+class _Mapping(ScriptedExecutor):
+    """A landscape in which sharper maps cost score: both follow from the rate and beta."""
+
+    def poll(self, timeout: float) -> Any:
+        event = super().poll(timeout)
+        if isinstance(event, Finished):
+            params = next(job.params for job in self.jobs if job.slot == event.slot)
+            entropy = 1 / (1 + params.lr_factor + (params.fostering_beta or 0))
+            return replace(event, result=replace(event.result, metrics=_with_maps(event.result.value, entropy)))
+        return event
+
+
+def test_the_spread_of_maps_counts_a_dead_one_as_the_widest() -> None:
+    def result(metrics: dict[str, float]) -> TrialResult:
+        return TrialResult(0.5, 0, metrics, (), 1.0, 1.0, None)
+
+    assert result(_with_maps(0.5, 0.4)).map_spread == pytest.approx(0.4)
+    assert result(_with_maps(0.5, 0.4, 0.5)).map_spread == pytest.approx(0.7)
+    assert result(_with_maps(0.5, math.nan, 1.0)).map_spread == 1.0
+    assert result(_with_maps(0.5, math.nan, math.nan)).map_spread is None
+    assert result({"val_macro_f1": 0.5}).map_spread is None
+    assert "map_spread" not in result({}).summary()
+
+
+def test_a_study_of_two_objectives_shows_both_to_its_sampler_and_prunes_nothing() -> None:
+    bench = _both(trials=14)
+    bench.run(_Mapping(lambda n, job: "diverge" if n == 4 else curve(job.params)))
+    trials = finished_trials(bench.study)
+    assert len(trials) == 14
+    assert [t.user_attrs["outcome"] for t in trials].count("complete") == 13
+    assert all(0 < t.user_attrs["map_spread"] < 1 for t in trials if t.user_attrs["slot"] != 4)
+    seen = SamplerView(bench.study, both=True).study([], RandomSampler(seed=0))
+    assert [d.name for d in seen.directions] == ["MAXIMIZE", "MINIMIZE"]
+    values = [t.values for t in seen.trials]
+    assert values[4] == [0.0, 1.0]
+    assert values[5] == [trials[5].values[0], trials[5].user_attrs["map_spread"]]
+    alone = Bench(pruner="none", trials=14)
+    alone.run(_Mapping(lambda n, job: "diverge" if n == 4 else curve(job.params)))
+    assert alone.params()[:4] == bench.params()[:4] and alone.params() != bench.params()
+
+
+def test_the_front_is_what_no_trial_beats_in_both() -> None:
+    bench = _both(trials=12)
+    bench.run(_Mapping(lambda n, job: curve(job.params)))
+    trials = finished_trials(bench.study)
+    front = pareto_front(trials)
+    points = [(t.values[0], t.user_attrs["map_spread"]) for t in trials]
+    beaten = [any(a >= c and b <= d and (a, b) != (c, d) for a, b in points) for c, d in points]
+    assert [t.user_attrs["slot"] for t in sorted(front, key=lambda t: t.number)] == [
+        t.user_attrs["slot"] for t, lost in zip(trials, beaten, strict=True) if not lost
+    ]
+    assert front[0].number == choose_winner(bench.study).number
+    console = Console(width=100, record=True, file=io.StringIO())
+    print_front(console, bench.study, "macro_f1")
+    text = console.export_text()
+    assert all(f"{t.user_attrs['map_spread']:.3f}" in text for t in front) and "No trial was stopped early" in text
+
+
+def test_the_front_is_logged_with_the_maps_of_its_ends(make_task: Callable[..., Task]) -> None:
+    task = make_task(searched=(0.0, 5.0))
+    study = optuna.create_study(direction="maximize")
+    space = replace(SPACE, fostering=(0.0, 5.0))
+    for slot, (beta, score, spread) in enumerate(((0.0, 0.9, 0.8), (5.0, 0.7, 0.2), (5.0, 0.6, 0.5))):
+        params = replace(PARAMS, freeze_depth=8, fostering_beta=beta)
+        study.enqueue_trial(params.searched(), user_attrs={"slot": slot, "best_epoch": 0, "map_spread": spread})
+        trial = study.ask()
+        space.suggest(trial)
+        study.tell(trial, score)
+    logged: dict[str, Any] = {}
+    tracker = SimpleNamespace(
+        log_table=lambda run, table, file: logged.__setitem__(file, table),
+        log_figure=lambda run, figure, file: logged.__setitem__(file, figure),
+    )
+    log_front(task, study, tracker, "parent")
+    assert list(logged["front.json"]["trial"]) == [0, 1]
+    assert set(logged) == {"front.json", "figures/front.png", "figures/front_maps.png"}
+    titles = [part.get_suptitle() for part in logged["figures/front_maps.png"].subfigs]
+    assert titles[0] == "validation images" and "trial 0" in titles[1] and "trial 1" in titles[2]
+    for name in ("figures/front.png", "figures/front_maps.png"):
+        logged[name].savefig(io.BytesIO())
+    logged.clear()
+    log_front(task, study, tracker, "parent")  # the same study once more, after an interruption
+    assert logged == {}
+
+
+@pytest.mark.slow
+def test_a_search_for_both_from_the_command_line(
+    run_search_warm: Callable[..., Any], make_stripes: Callable[..., Path], tmp_path: Path, tracking_root: Path
+) -> None:
+    images = make_stripes(tmp_path / "images", {"a": 12, "b": 12, "c": 12}, side=64)
+    arguments = (
+        "data=folder", f"data.path={images}", "data.size=[64,64]", "trainer.epochs=2", "search=interpretability",
+        "search.trials=4", "space.fostering=[0,1]", "search.evidence=false", "search.study=both", "executor=inline",
+        "executor.threads=1", f"tracking.root={tracking_root}",
+    )  # fmt: skip
+    outcome = run_search_warm(*arguments)
+    assert outcome.code == 0, outcome.err
+    assert "no trial is better in both" in outcome.out and "map spread" in outcome.out
+    artifacts = [path.name for path in (tracking_root / "artifacts").rglob("front*")]
+    assert {"front.json", "front.png", "front_maps.png"} <= set(artifacts)
+    refused = run_search_warm(*arguments, "search.pruner=halving")
+    assert refused.code == 2 and "needs search.pruner=none" in refused.err and refused.err.count("\n") == 1

@@ -91,7 +91,14 @@ def test_every_bound_holds(key: str, outside: float) -> None:
         parse(_nested(key, [number, number] if "tuple" in kind else number))
 
 
-BOUND_TO_OTHERS = ("data.source", "data.test", "data.groups", "data.outside", "space.default_optimizer")
+BOUND_TO_OTHERS = (
+    "data.source",
+    "data.test",
+    "data.groups",
+    "data.outside",
+    "search.objective",
+    "space.default_optimizer",
+)
 
 
 @pytest.mark.parametrize("key", [key for key, (item, _) in KEYS.items() if item.metadata["choices"]])
