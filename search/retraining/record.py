@@ -167,6 +167,9 @@ class MonthRecord:
         for name, comparison in (("newest", self.newest), ("regression", self.regression)):
             if comparison is not None:
                 found |= comparison_metrics(name, comparison)
+        if self.newest is not None:
+            for who, true, predicted, count in confused(self.newest):
+                found[f"newest_confusion_{who}/{true}/{predicted}"] = float(count)
         for kind, shown in (("picture", self.pictures), ("suspect", self.suspects)):
             found[f"{kind}s"] = float(len(shown))
             for number, one in enumerate(shown, start=1):
@@ -239,8 +242,6 @@ def comparison_metrics(prefix: str, comparison: Comparison) -> dict[str, float]:
         found[f"{prefix}_class_images/{number}"] = float(one.images)
         found[f"{prefix}_class_champion/{number}"] = float(one.champion)
         found[f"{prefix}_class_challenger/{number}"] = float(one.challenger)
-    for who, true, predicted, count in confused(comparison):
-        found[f"{prefix}_confusion_{who}/{true}/{predicted}"] = float(count)
     return found
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,8 +17,7 @@ from search.retraining.depth_decision import DepthDecision, decide
 from search.retraining.depth_figure import depth_figure, depth_title
 from search.retraining.drift import compare_drift
 from search.retraining.month_probe import beyond_chance, month_probe
-
-MadeUp = Callable[..., Baseline]
+from tests.search.retraining.made_up import made_up
 
 
 def decided(old: Baseline, new: Baseline, **options: Any) -> DepthDecision:
@@ -73,7 +71,6 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any], str, int | None, str]] = 
 
 @pytest.mark.parametrize(("what", "new", "options", "action", "depth", "words"), CASES, ids=[c[0] for c in CASES])
 def test_the_rule(
-    made_up: MadeUp,
     what: str,
     new: dict[str, Any],
     options: dict[str, Any],
@@ -89,13 +86,13 @@ def test_the_rule(
     assert list(found.by_block) == list(old.blocks)
 
 
-def test_the_reference_is_the_callers_where_given(made_up: MadeUp) -> None:
+def test_the_reference_is_the_callers_where_given() -> None:
     found = decided(made_up(240, 5), made_up(100, 6, right=0.8), reference=(150, 150))
     assert (found.reference, found.reference_images) == (1.0, 150)
     assert found.loss[1] > 0
 
 
-def test_the_loss_has_newcombes_interval(made_up: MadeUp) -> None:
+def test_the_loss_has_newcombes_interval() -> None:
     found = decided(made_up(240, 5), made_up(100, 6, right=0.6), reference=(90, 100))
 
     def wilson(p: float, n: int) -> tuple[float, float]:
@@ -109,7 +106,7 @@ def test_the_loss_has_newcombes_interval(made_up: MadeUp) -> None:
     assert found.loss == pytest.approx(expected, abs=1e-6)
 
 
-def test_the_probe_reads_what_is_there_and_no_more(made_up: MadeUp) -> None:
+def test_the_probe_reads_what_is_there_and_no_more() -> None:
     old, new = made_up(240, 5), made_up(100, 6)
     shares = [np.mean(month_probe(old, new, block) == new.labels) for block in range(4)]
     assert shares[3] > 0.85
@@ -117,13 +114,13 @@ def test_the_probe_reads_what_is_there_and_no_more(made_up: MadeUp) -> None:
     assert shares[3] > shares[2] > shares[0]
 
 
-def test_the_probe_learns_the_new_month_where_it_contradicts_the_old(made_up: MadeUp) -> None:
+def test_the_probe_learns_the_new_month_where_it_contradicts_the_old() -> None:
     old, new = made_up(400, 5), made_up(100, 6, turned=1)
     # 80 new images weigh as much as 400 old ones that say the opposite; as single images they would be outvoted.
     assert 0.3 < np.mean(month_probe(old, new, 3) == new.labels) < 0.8
 
 
-def test_no_image_is_answered_by_a_classifier_that_saw_its_plate(made_up: MadeUp) -> None:
+def test_no_image_is_answered_by_a_classifier_that_saw_its_plate() -> None:
     # Labels without any meaning, but each plate has features of its own: only a leak could read them.
     rng = np.random.default_rng(0)
     new = made_up(120, 6, a_group=4)
@@ -138,7 +135,7 @@ def test_no_image_is_answered_by_a_classifier_that_saw_its_plate(made_up: MadeUp
     assert np.mean(month_probe(old, new, 0) == new.labels) > 0.8
 
 
-def test_classes_are_matched_by_name(made_up: MadeUp) -> None:
+def test_classes_are_matched_by_name() -> None:
     old, new = made_up(240, 5), made_up(100, 6)
     turned = made_up(240, 5)
     order = np.array([2, 0, 1])
@@ -147,7 +144,7 @@ def test_classes_are_matched_by_name(made_up: MadeUp) -> None:
     assert month_probe(turned, new, 3).tolist() == month_probe(old, new, 3).tolist()  # type: ignore[union-attr]
 
 
-def test_features_that_are_not_finite_have_no_probe(made_up: MadeUp) -> None:
+def test_features_that_are_not_finite_have_no_probe() -> None:
     new = made_up(100, 6)
     new.block_features[1][0, 0] = np.nan
     found = decided(made_up(240, 5), new)
@@ -173,12 +170,12 @@ def test_unequal_classes_are_no_excuse() -> None:
         ({"champion_depth": 5}, r"champion_depth must be in 0\.\.4, got 5"),
     ],
 )
-def test_what_makes_no_sense_is_refused(made_up: MadeUp, options: dict[str, Any], message: str) -> None:
+def test_what_makes_no_sense_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         decided(made_up(20, 5), made_up(20, 6), **options)
 
 
-def test_the_picture_shows_the_cut(made_up: MadeUp) -> None:
+def test_the_picture_shows_the_cut() -> None:
     found = decided(made_up(240, 5, readable=(0.2, 0.5, 0.8, 0.5)),
                     made_up(100, 6, right=0.5, moved=2, readable=(0.2, 0.5, 0.8, 0.5)))  # fmt: skip
     assert depth_title(found) == "Retrained: blocks from three on, and the head"

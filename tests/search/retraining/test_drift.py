@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,8 @@ from lightning_modules.simulated import CLASSES, SimulatedImage, simulate
 from search.retraining.baseline import Baseline, measure_baseline
 from search.retraining.drift import Drift, compare_drift
 from search.retraining.permutation_tests import chi_square, holm, memberships, squared_mmd
+from tests.search.retraining.made_up import made_up
 
-MadeUp = Callable[..., Baseline]
 QUICK = 99
 
 
@@ -76,7 +75,7 @@ def test_another_month_under_the_same_conditions_is_quiet(months: dict[str, Base
 # Laws, on samples whose drift is known.
 
 
-def test_without_drift_p_values_are_uniform(made_up: MadeUp) -> None:
+def test_without_drift_p_values_are_uniform() -> None:
     drifts = [
         compare_drift(made_up(40, seed), made_up(30, 1000 + seed), seed=seed, permutations=QUICK) for seed in range(80)
     ]
@@ -88,7 +87,7 @@ def test_without_drift_p_values_are_uniform(made_up: MadeUp) -> None:
     assert np.mean([any(block.seen for block in drift.blocks) for drift in drifts]) <= 0.125
 
 
-def test_images_of_one_plate_count_once(made_up: MadeUp) -> None:
+def test_images_of_one_plate_count_once() -> None:
     def p_values(grouped: bool) -> list[float]:
         found = []
         for seed in range(40):
@@ -112,9 +111,7 @@ def test_images_of_one_plate_count_once(made_up: MadeUp) -> None:
         ({"shares": (0.1, 0.3, 0.6)}, "label_mix", "The mix of classes changed"),
     ],
 )
-def test_what_changed_is_named_and_nothing_else(
-    made_up: MadeUp, change: dict[str, Any], named: str, words: str
-) -> None:
+def test_what_changed_is_named_and_nothing_else(change: dict[str, Any], named: str, words: str) -> None:
     drift = compare_drift(made_up(150, 5), made_up(80, 6, **change))
     assert [shift.name for shift in drift.shifts if shift.seen] == [named]
     assert not any(block.seen for block in drift.blocks)
@@ -122,13 +119,13 @@ def test_what_changed_is_named_and_nothing_else(
     assert sum(drift[named].name.replace("_", " ").split()[0] in line for line in drift.lines()[-1:]) <= 1
 
 
-def test_blocks_whose_maps_moved_are_named(made_up: MadeUp) -> None:
+def test_blocks_whose_maps_moved_are_named() -> None:
     drift = compare_drift(made_up(150, 5), made_up(80, 6, moved=2))
     assert [block.block for block in drift.blocks if block.seen] == ["three", "four"]
     assert any("changed in 2 of 4: three (KS" in line for line in drift.lines())
 
 
-def test_maps_that_die_are_a_shift(made_up: MadeUp) -> None:
+def test_maps_that_die_are_a_shift() -> None:
     new = made_up(80, 6)
     for values in new.measures.values():
         values[3] = np.nan
@@ -137,7 +134,7 @@ def test_maps_that_die_are_a_shift(made_up: MadeUp) -> None:
     assert drift.blocks[3].statistic == 1
 
 
-def test_a_new_class_is_counted_by_its_name(made_up: MadeUp) -> None:
+def test_a_new_class_is_counted_by_its_name() -> None:
     new = made_up(80, 6, classes=("pipe", "scab", "island"))
     drift = compare_drift(made_up(150, 5), new)
     assert list(drift.counts) == ["island", "pipe", "flake", "scab"]
@@ -146,7 +143,7 @@ def test_a_new_class_is_counted_by_its_name(made_up: MadeUp) -> None:
     assert drift["label_mix"].seen
 
 
-def test_the_same_seed_gives_the_same_drift_and_it_goes_through_json(made_up: MadeUp) -> None:
+def test_the_same_seed_gives_the_same_drift_and_it_goes_through_json() -> None:
     pair = made_up(50, 1), made_up(30, 2)
     drift = compare_drift(*pair, seed=5, permutations=QUICK)
     assert compare_drift(*pair, seed=5, permutations=QUICK).to_json() == drift.to_json()
@@ -272,7 +269,7 @@ def test_labels_that_do_not_fit_are_refused(net: BlockNet, labels: list[int], me
         measure_baseline(net, [torch.rand(3, 3, 32, 32)], labels, CLASSES)
 
 
-def test_samples_that_cannot_be_compared_are_refused(made_up: MadeUp, months: dict[str, Baseline]) -> None:
+def test_samples_that_cannot_be_compared_are_refused(months: dict[str, Baseline]) -> None:
     with pytest.raises(ValueError, match="new must be of the same network"):
         compare_drift(made_up(30, 1), months["old"])
     with pytest.raises(ValueError, match="at least 2 images, got 30 and 1"):
