@@ -13,6 +13,7 @@ NAMES = {
     "driver": "driver seconds a trial as the study grows",
     "data_memory": "memory against the size of the data",
     "explain": "maps at all blocks / captum, pytorch-grad-cam, a training step",
+    "fostering_step": "a training step with CAM fostering / a plain one",
     "explain_memory": "memory of explaining 10,000 images / 100",
 }
 

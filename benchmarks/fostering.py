@@ -165,7 +165,10 @@ def measure(name: str, splits: int) -> list[dict[str, Any]]:
     torch.set_num_threads(1)
     file = TABLES / f"{name}.jsonl"
     file.parent.mkdir(parents=True, exist_ok=True)
-    rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    text = file.read_text(encoding="utf-8") if file.exists() else ""
+    rows = [json.loads(line) for line in text.split("\n")[:-1]]
+    if text and not text.endswith("\n"):  # the last line is half-written
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     known = truths(name)
     for split in range(splits):
         done = {row["beta"] for row in rows if row["split"] == split}
