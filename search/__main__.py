@@ -32,6 +32,9 @@ def main(arguments: Sequence[str]) -> int:
             del overrides[position : position + 2]
         from search.configuration import as_yaml, compose_settings
 
+        for override in overrides:
+            if override.startswith("retrain") and not show_only:
+                raise InputError(f"{override.split('=')[0]} is a setting of python -m search.retrain, got {override!r}")
         settings = compose_settings(overrides)
         if show_only:
             print(as_yaml(settings), end="")

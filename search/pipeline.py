@@ -100,6 +100,8 @@ def run_study(
     space: Space,
     name: str,
     identity: dict[str, Any],
+    *,
+    summary: bool = True,
 ) -> SearchOutcome:
     """Fill the study, crown its winner and log both; continues where an earlier call stopped.
 
@@ -111,6 +113,7 @@ def run_study(
         space: what to search.
         name: of the study, which the caller owns.
         identity: see `load_or_create`.
+        summary: whether to print trials and winner at the end.
 
     Raises:
         InputError, InterruptedSearchError, StudyStalledError: see `run_search`.
@@ -118,6 +121,7 @@ def run_study(
     root, metric = settings.tracking.root, settings.search.metric
     journal = root / "studies" / f"{name}.journal"
     study, existed = load_or_create(journal, name, identity, fresh=settings.search.fresh)
+    existed = existed and bool(study.get_trials(deepcopy=False))  # a month's study is made before it is run
     with clock("tracking"):
         tracker = Tracker(root, settings.tracking.experiment)
         parent = parent_run(settings, study, tracker, task, name)
@@ -162,14 +166,15 @@ def run_study(
         raise InterruptedSearchError(_continue_line(study, settings)) from None
     finally:
         tracker.finish(parent, status)
-    print_trials(console, study, metric)
-    print_winner(console, winner)
-    if settings.search.objective != "accuracy":
-        print_front(console, study, metric)
-    print_where(
-        console, root=root, experiment=settings.tracking.experiment, study=name, winner=winner,
-        model_name=settings.tracking.model_name, report=report,
-    )  # fmt: skip
+    if summary:
+        print_trials(console, study, metric)
+        print_winner(console, winner)
+        if settings.search.objective != "accuracy":
+            print_front(console, study, metric)
+        print_where(
+            console, root=root, experiment=settings.tracking.experiment, study=name, winner=winner,
+            model_name=settings.tracking.model_name, report=report,
+        )  # fmt: skip
     return SearchOutcome(name, parent, winner, clock.seconds)
 
 

@@ -74,9 +74,9 @@ def month_roles(
 ) -> dict[str, tuple[Role, str]]:
     """Roles of the month's images that have none yet.
 
-    Whole groups, stratified by class: a share of the new images is held out, and at least one group (or image) of
-    each class stays for training. What is tied to images that have a role gets that role; what is tied to both sides is
-    used for nothing.
+    Whole groups, stratified by class: a share of the new images is held out; of a class that has no training image
+    yet, at least one group (or image) stays for training. What is tied to images that have a role gets that role; what
+    is tied to both sides is used for nothing.
 
     Args:
         index: the images known in the month.
@@ -95,7 +95,15 @@ def month_roles(
     }
     new = [row for row, role in enumerate(known) if role is None and index.records[row].month == month]
     free = np.array([r for r in new if units.of[r] not in trained and units.of[r] not in tested], dtype=np.int64)
-    held = set(units.take(free, fraction * units.counts(free), f"held out/{month}").tolist()) if len(free) else set()
+    learnt = {index.records[row].label for row, role in enumerate(known) if role and role[0] == "training"}
+    # Of a class that nobody has trained on yet, something must stay to train on.
+    unlearnt = [r for r in free.tolist() if index.records[r].label not in learnt]
+    novel = np.isin(units.of[free], units.of[np.array(unlearnt, dtype=np.int64)])
+    held: set[int] = set()
+    for part, keep in ((free[~novel], 0), (free[novel], 1)):
+        if len(part):
+            target = fraction * units.counts(part)
+            held |= set(units.take(part, target, f"held out/{month}", keep=keep).tolist())
     found: dict[str, tuple[Role, str]] = {}
     for row in new:
         unit = int(units.of[row])

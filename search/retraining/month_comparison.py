@@ -11,14 +11,19 @@ from scipy.stats import binomtest
 from search.models import resolve_model
 from search.retraining.answers import probabilities
 from search.retraining.comparison import Comparison, Decision, compare, decide
-from search.retraining.month_probe import beyond_chance
 
 if TYPE_CHECKING:
+    from lightning_modules.blocknet import BlockNet
     from search.retraining.month_run import MonthRun
 
 __all__ = ["compare_models"]
 
-_FEWEST = 20  # images from which labels that nobody can learn are told from bad luck
+_FEWEST = 12  # held-out images from which labels that nobody can learn are told from bad luck
+_PERMUTATIONS, _LEVEL = 499, 0.05
+_NOISE = (
+    "this month's labels fit neither model better than labels dealt at random; it is not trained on by later months "
+    "either: see how it was labelled"
+)
 
 
 def compare_models(run: MonthRun, searched: dict[str, Any]) -> dict[str, Any]:
@@ -42,10 +47,11 @@ def compare_models(run: MonthRun, searched: dict[str, Any]) -> dict[str, Any]:
     winner = searched.get("winner")
     numbers: dict[str, Any] = {"newest_images": len(plan.newest), "newest_months": list(plan.newest_months)}
     numbers["regression_images"] = len(plan.regression)
+    cautions: list[str] = []
     for name, answers in old.items():
         numbers |= _accuracy(_called(name, "before"), answers, labels[name])
     if winner is None:
-        outcome, promoted = "not needed", False
+        outcome, promoted, usable = "not needed", False, True
         decision = Decision(False, f"champion kept: {searched['skipped']}{_on_newest(numbers)}")
         comparisons: dict[str, Comparison | None] = {"newest": None, "regression": None}
         new = old
@@ -59,29 +65,56 @@ def compare_models(run: MonthRun, searched: dict[str, Any]) -> dict[str, Any]:
             else None
             for name in sets
         }
+        usable = _labels_mean_something(run, net)
         decision = _decide(comparisons, settings.retrain.margin, settings.retrain.guard)
+        if not usable:
+            cautions.append(_NOISE)
+            decision = Decision(False, f"champion kept: {_NOISE}", (*decision.checks, (_NOISE, False)))
         promoted = decision.promote
         outcome = "promoted" if promoted else "kept"
     for name, answers in (new if promoted else old).items():
         numbers |= _accuracy(_called(name, "after"), answers, labels[name])
     if winner is not None and "newest" in new:
         numbers |= _accuracy("challenger_accuracy", new["newest"], labels["newest"])
-    usable, cautions = True, []
-    own = np.isin(plan.newest, plan.own)
-    if winner is not None and own.sum() >= _FEWEST:
-        rng = np.random.default_rng(settings.seed)
-        truth = labels["newest"][own]
-        usable = any(beyond_chance(a["newest"][own].argmax(1), truth, rng) for a in (old, new))
-        if not usable:
-            cautions.append(
-                f"The labels of this month's {int(own.sum())} held-out images fit neither model better than labels "
-                "dealt at random: later months are not trained on this one. Check how it was labelled."
-            )
     return {
         **{name: one and one.to_json() for name, one in comparisons.items()},
         "decision": decision.to_json(), "outcome": outcome, "reason": decision.reason, "usable": usable,
         "cautions": cautions, "numbers": numbers,
     }  # fmt: skip
+
+
+def _labels_mean_something(run: MonthRun, challenger: BlockNet) -> bool:
+    """Whether the month's own labels fit what either model answers better than labels dealt at random.
+
+    The champion is asked about all images of the month that it was not trained on, the challenger about the held-out
+    ones. Of fewer than twelve held-out images nothing is known, and they are believed.
+    """
+    own, labels = run.plan.own, run.images.index.labels
+    if len(own) < _FEWEST:
+        return True
+    rng = np.random.default_rng(run.session.settings.seed)
+    unseen = own if run.done_before else run.plan.month
+    answers = probabilities(run.champion_net, run.images, unseen).argmax(1)
+    if _associated(answers, labels[unseen], rng):
+        return True
+    return _associated(probabilities(challenger, run.images, own).argmax(1), labels[own], rng)
+
+
+def _associated(answers: NDArray[np.int64], labels: NDArray[np.int64], rng: np.random.Generator) -> bool:
+    """Whether answers and labels have anything to do with each other: chi-square of their table, labels permuted, 5 %.
+
+    Answers that are all wrong, but each class wrong in its own way, do: black and white may be exchanged.
+    """
+    size = int(max(answers.max(), labels.max())) + 1
+    expected = np.outer(np.bincount(answers, minlength=size), np.bincount(labels, minlength=size)) / len(labels)
+
+    def statistic(dealt: NDArray[np.int64]) -> float:
+        table = np.bincount(answers * size + dealt, minlength=size**2).reshape(size, size)
+        return float(((table - expected) ** 2 / np.maximum(expected, 1e-12)).sum())
+
+    found = statistic(labels)
+    drawn = [statistic(rng.permutation(labels)) for _ in range(_PERMUTATIONS)]
+    return (1 + sum(one >= found - 1e-9 for one in drawn)) / (1 + _PERMUTATIONS) < _LEVEL
 
 
 def _decide(found: dict[str, Comparison | None], margin: float, guard: float) -> Decision:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from search.retraining.comparison import Comparison, Decision
 from search.retraining.depth_decision import DepthDecision
 from search.retraining.drift import Drift
-from search.retraining.record import ModelFacts, MonthRecord, SearchFacts
+from search.retraining.pictures import SUSPECTS_RULE
+from search.retraining.record import ModelFacts, MonthRecord, PictureFacts, SearchFacts
 from search.trial_result import TrialParams
 
 if TYPE_CHECKING:
@@ -17,8 +18,16 @@ if TYPE_CHECKING:
 __all__ = ["month_record"]
 
 
-def month_record(run: MonthRun) -> MonthRecord:
-    """All that the page of the month shows but its pictures; of a refused month, what is known of it."""
+def month_record(
+    run: MonthRun, pictures: tuple[PictureFacts, ...] = (), suspects: tuple[PictureFacts, ...] = ()
+) -> MonthRecord:
+    """All that the page of the month shows; of a refused month, what is known of it.
+
+    Args:
+        run: the month, its steps up to the comparison done.
+        pictures: the images to show.
+        suspects: images whose label is suspect.
+    """
     steps = {name: result for name, (result, _) in run.session.ledger.steps(run.row).items()}
     settings, champion = run.session.settings, run.champion
     compared, look, depth = (steps.get(name, {}) for name in ("compare", "look", "depth"))
@@ -60,6 +69,9 @@ def month_record(run: MonthRun) -> MonthRecord:
         search=_search(run, steps.get("search", {})),
         newest=Comparison.from_json(compared["newest"]) if compared.get("newest") else None,
         regression=Comparison.from_json(compared["regression"]) if compared.get("regression") else None,
+        pictures=pictures,
+        suspects=suspects,
+        suspects_rule=SUSPECTS_RULE if steps.get("search", {}).get("winner") else "",
         cautions=(*compared.get("cautions", ()), *_cautions(run)),
     )
 

@@ -1,46 +1,93 @@
-"""What the MLflow run of a month holds of it."""
+"""What the MLflow run of a month holds of it: numbers, sentences, record, page, and a new champion's baseline."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch
+
+from lightning_modules.errors import printable
+from search.models import resolve_model
+from search.retraining.answers import plain_images, probabilities
 from search.retraining.champion import BASELINE
-from search.retraining.record import MonthRecord
+from search.retraining.depth_figure import depth_figure
+from search.retraining.month_record import month_record
+from search.retraining.page import write_page
+from search.retraining.pictures import PagePicture, explained, informative, picture_facts, suspect
+from search.retraining.record import PictureFacts
 
 if TYPE_CHECKING:
+    from lightning_modules.blocknet import BlockNet
     from search.retraining.month_run import MonthRun
 
-__all__ = ["report_month"]
+__all__ = ["PAGE", "RECORD", "report_month"]
+
+PAGE, RECORD = "month.html", "month.json"
+"""Artifacts of the month's run."""
 
 
-def report_month(run: MonthRun, record: MonthRecord) -> dict[str, Any]:
-    """Log the record's numbers, sentences and file; and the baseline of a challenger that will be champion."""
+def report_month(run: MonthRun) -> dict[str, Any]:
+    """Log everything; doing it twice changes nothing."""
     session = run.session
-    steps = session.ledger.steps(run.row)
+    steps = {name: result for name, (result, _) in session.ledger.steps(run.row).items()}
+    challenger = _challenger(run, steps)
+    shown = _Shown((), (), {})
+    if "look" in steps:
+        shown = _pictures(run, challenger)
+    record = month_record(run, shown.pictures, shown.suspects)
     metrics = record.metrics() | {"retrain_seconds": session.seconds(run.row)}
     tags = record.tags()
     if "compare" in steps:
-        numbers = steps["compare"][0]["numbers"]
+        numbers = steps["compare"]["numbers"]
         metrics |= {name: value for name, value in numbers.items() if isinstance(value, int | float)}
-        metrics |= {f"retrain_{n}": steps["search"][0].get(n, 0.0) for n in ("epoch_equivalents", "image_passes")}
-        tags |= {"depth_of_retraining": steps["depth"][0]["action"]}
+        metrics |= {f"retrain_{name}": steps["search"].get(name, 0.0) for name in ("epoch_equivalents", "image_passes")}
+        tags |= {"depth_of_retraining": steps["depth"]["action"]}
     session.log(run.run_id, metrics, tags)
-    session.tracker.log_text(run.run_id, json.dumps(record.to_json(), indent=1, ensure_ascii=False), "month.json")
-    if record.outcome == "promoted":
-        _keep_baseline(run, steps["search"][0]["winner"]["version"])
+    folder = session.folder(run.row)
+    folder.mkdir(parents=True, exist_ok=True)
+    session.tracker.log_text(run.run_id, json.dumps(record.to_json(), indent=1, ensure_ascii=False), RECORD)
+    write_page(record.to_json(), shown.maps, folder / PAGE)
+    session.tracker.log_file(run.run_id, folder / PAGE)
+    if record.depth is not None:
+        session.tracker.log_figure(run.run_id, depth_figure(record.depth), "figures/depth.png")
+    if record.outcome == "promoted" and challenger is not None:
+        rows = np.union1d(run.plan.newest, run.plan.regression)
+        run.baseline(challenger, rows).save(folder / BASELINE)
+        session.tracker.log_file(run.run_id, folder / BASELINE)
     return {}
 
 
-def _keep_baseline(run: MonthRun, version: str) -> None:
-    import numpy as np
+def _challenger(run: MonthRun, steps: dict[str, Any]) -> BlockNet | None:
+    if (winner := steps.get("search", {}).get("winner")) is None:
+        return None
+    name = f"models:/{run.session.model_name}/{winner['version']}"
+    return resolve_model(name, run.session.settings.tracking.root).net.to(run.session.device)
 
-    from search.models import resolve_model
 
-    session = run.session
-    net = resolve_model(f"models:/{session.model_name}/{version}", session.settings.tracking.root).net
-    rows = np.union1d(run.plan.newest, run.plan.regression)
-    folder = session.folder(run.row)
-    folder.mkdir(parents=True, exist_ok=True)
-    run.baseline(net.to(session.device), rows).save(folder / BASELINE)
-    session.tracker.log_file(run.run_id, folder / BASELINE)
+@dataclass(frozen=True)
+class _Shown:
+    pictures: tuple[PictureFacts, ...]
+    suspects: tuple[PictureFacts, ...]
+    maps: dict[str, PagePicture]
+
+
+def _pictures(run: MonthRun, challenger: BlockNet | None) -> _Shown:
+    """Of the month's images the most informative, those whose label is suspect, and what both networks look at."""
+    index, rows = run.images.index, run.plan.month
+    labels, paths = index.labels[rows], [printable(index.records[row].path) for row in rows.tolist()]
+    champion = probabilities(run.champion_net, run.images, rows)
+    other = None if challenger is None else probabilities(challenger, run.images, rows)
+    chosen = informative(champion, other, labels)
+    doubted = [] if other is None else suspect(champion, other, labels)
+    pictures, suspects = (
+        picture_facts(one, champion, other, labels, paths=paths, classes=index.classes) for one in (chosen, doubted)
+    )
+    positions = np.array(sorted({row for row, _ in (*chosen, *doubted)}), dtype=np.int64)
+    if not len(positions):
+        return _Shown(pictures, suspects, {})
+    images = torch.cat(list(plain_images(run.images, rows[positions], run.session.device)))
+    maps = explained(run.champion_net, challenger, images)
+    return _Shown(pictures, suspects, {paths[i]: one for i, one in zip(positions.tolist(), maps, strict=True)})

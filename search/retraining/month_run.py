@@ -26,8 +26,7 @@ from search.retraining.image_roles import MonthPlan, month_roles, plan_month
 from search.retraining.image_subset import image_subset
 from search.retraining.ledger import MonthRow
 from search.retraining.month_comparison import compare_models
-from search.retraining.month_record import month_record
-from search.retraining.month_report import report_month
+from search.retraining.month_report import PAGE, report_month
 from search.retraining.month_search import search_month, too_few
 from search.retraining.months import month_rows, usable_months
 from search.retraining.session import MonthOutcome, Session
@@ -50,7 +49,8 @@ class MonthRun:
         self.session, self.row, self.all, self.champion = session, row, images, champion
         latest = session.ledger.latest()
         self._usable = usable_months(latest)
-        self._done_before = any(r.month == row.month and r.state == "done" for r in session.ledger.months())
+        done = [r for r in session.ledger.months() if r.month == row.month and r.state == "done"]
+        self.done_before = any(r.outcome != "refused" for r in done)
         self.run_id = row.run_id or self._start_run()
 
     def _start_run(self) -> str:
@@ -86,6 +86,7 @@ class MonthRun:
         finally:
             session.tracker.finish(self.run_id, status)
         session.clear(row)
+        session.say(f"  Page of the month: {session.tracker.artifact(self.run_id, PAGE)}")
         return MonthOutcome.of(session.ledger.latest()[row.month])
 
     def _work(self) -> None:
@@ -166,7 +167,7 @@ class MonthRun:
     def _look(self) -> dict[str, Any]:
         """Scores of the champion, and drift; both annotate, neither gates."""
         plan, index = self.plan, self.images.index
-        rows = plan.own if self._done_before and len(plan.own) else plan.month
+        rows = plan.own if self.done_before and len(plan.own) else plan.month
         answers = torch.from_numpy(probabilities(self.champion_net, self.images, rows)).clamp_min(1e-30).log()
         scores = scores_with_intervals(answers, torch.from_numpy(index.labels[rows]), index.classes)
         lines = []
@@ -231,7 +232,7 @@ class MonthRun:
         return {"winner": asdict(found.winner), **rest}
 
     def _report(self) -> dict[str, Any]:
-        return report_month(self, month_record(self))
+        return report_month(self)
 
     # Endings
 
@@ -276,6 +277,6 @@ class MonthRun:
             promotion=promotion,
         )
         settle(session.ledger, session.tracker, session.model_name)
-        session.say(f"{row.month}: {compared['outcome']}: {compared['reason']}.")
+        session.say(f"{row.month}: {compared['reason']}.")
         if after != champion.version:
             session.say(f"Champion: version {after}; previous: version {champion.version}.")

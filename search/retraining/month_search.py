@@ -55,6 +55,8 @@ class Found:
 
 def month_settings(settings: Settings, *, full: bool) -> Settings:
     """Settings of a month's search: the budget of `retrain`, or the ordinary ones for a full search."""
+    # The page of the month tells of the search; a report of its own would repeat it.
+    settings = replace(settings, tracking=replace(settings.tracking, report=False))
     if full:
         return settings
     retrain, search = settings.retrain, settings.search
