@@ -5,6 +5,7 @@ Files load as safetensors or through `torch.load(weights_only=True)`, so no code
 
 from __future__ import annotations
 
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -92,7 +93,9 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
             return load_file(path)
         _refuse_compressed(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of pickles by other protocols, which end in an error below
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except InputError:
         raise
     except Exception as error:  # of whatever kind a damaged file brings about, in PyTorch and in safetensors

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle  # nosec B403 (for the name of its exception; nothing is loaded with it)
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -96,7 +97,9 @@ def save_checkpoint(
 def load_checkpoint(path: Path, *, reports: int) -> TrialCheckpoint | None:
     """The checkpoint at `path`; None where there is none, it is damaged, or it is of more than `reports` epochs."""
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of pickles by other protocols than PyTorch's
+            state = torch.load(path, map_location="cpu", weights_only=True)
         curve = tuple(EpochReport(**report) for report in state.pop("curve"))
         return TrialCheckpoint(curve=curve, **state) if len(curve) <= reports else None
     except _DAMAGED:

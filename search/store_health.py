@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -62,7 +63,9 @@ def explained(root: Path) -> Iterator[None]:
 
 def _advice(root: Path, problem: str) -> str:
     place = printable(root / "mlflow.db")
-    words = printable(" ".join(problem.split()))[:200]
+    # SQLAlchemy puts advice for programmers before sqlite's words, and the whole query behind them.
+    core = re.search(r"\(sqlite3\.\w+\) ([^\[\n]+)", problem)
+    words = printable(" ".join((core[1] if core else problem).split()))[:200]
     lower = problem.lower()
     if "locked" in lower:
         return (

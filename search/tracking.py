@@ -82,6 +82,7 @@ class Tracker:
         self._root.mkdir(parents=True, exist_ok=True)
         for noisy in ("alembic", "mlflow"):
             logging.getLogger(noisy).setLevel(logging.WARNING)  # migrations announce themselves line by line
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it prints tracebacks of what it raises
         with FileLock(self._root / "mlflow.lock"):
             new = not check_store(self._root, write=True)
             self._client = MlflowClient(tracking_uri(self._root), registry_uri=tracking_uri(self._root))
