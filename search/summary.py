@@ -37,7 +37,8 @@ def print_trials(console: Console, study: optuna.Study, metric: str, top: int = 
         pad_edge=False,
     )
     wide = console.width >= _WIDE
-    names = ["trial", "optimizer", "rate", "freeze", metric, *(["epochs", "seconds"] if wide else []), "outcome"]
+    beta = ["beta"] if any("fostering_beta" in trial.params for trial in trials) else []
+    names = ["trial", "optimizer", "rate", "freeze", *beta, metric, *(["epochs", "seconds"] if wide else []), "outcome"]
     for name in names:
         table.add_column(name, justify="left" if name in ("optimizer", "outcome") else "right", no_wrap=True)
     for trial in ranked[:top]:
@@ -45,7 +46,7 @@ def print_trials(console: Console, study: optuna.Study, metric: str, top: int = 
         cost = [str(attrs["epochs"]), f"{attrs['seconds']:.0f}"] if wide else []
         table.add_row(
             str(attrs["slot"]), params.optimizer, f"{params.learning_rate:.2g}", str(params.freeze_depth),
-            f"{attrs['value']:.4f}", *cost, attrs["outcome"],
+            *(f"{params.fostering_beta or 0:g}" for _ in beta), f"{attrs['value']:.4f}", *cost, attrs["outcome"],
         )  # fmt: skip
     console.print(table)
     if (evidence := recorded_evidence(study)) is not None and evidence.scorers:
@@ -59,7 +60,9 @@ def print_winner(console: Console, winner: Winner) -> None:
     trained = "training and validation images" if winner.refit else "training images"
     console.print(
         f"Winner: trial {winner.slot}, {params.optimizer}, learning rate {params.learning_rate:.3g}, "
-        f"freeze depth {params.freeze_depth}; trained for {winner.epochs} epochs on {winner.images[0]} {trained}.",
+        f"freeze depth {params.freeze_depth}"
+        + ("" if params.fostering_beta is None else f", fostering beta {params.fostering_beta:g}")
+        + f"; trained for {winner.epochs} epochs on {winner.images[0]} {trained}.",
         highlight=False,
     )
     if winner.test is None or winner.intervals is None:

@@ -35,6 +35,7 @@ from search.settings import (
 )
 from search.space import build_space, check_fostering
 from search.study_storage import finished_trials
+from search.summary import print_trials
 from search.task import Task, build_task
 from search.trial import run_trial, train_final
 from search.trial_result import EpochReport, TrialParams, TrialResult
@@ -180,6 +181,9 @@ def test_a_study_over_beta_asks_lost_trials_again_with_the_same_beta(monkeypatch
         replace(space.default, fostering_beta=beta) for beta in (0.0, 1.0, 10.0)
     ]
     assert all(params["fostering_beta"] in space.fostering for params in bench.params())
+    console = Console(width=100, record=True, file=io.StringIO())
+    print_trials(console, bench.study, "macro_f1")
+    assert "beta" in console.export_text()
     for run in bench.tracker.runs.values():
         assert run.params["fostering_beta"] in (0.0, 1.0, 10.0) and "beta=" in run.name
 
@@ -303,8 +307,10 @@ def test_the_front_is_what_no_trial_beats_in_both() -> None:
     assert front[0].number == choose_winner(bench.study).number
     console = Console(width=100, record=True, file=io.StringIO())
     print_front(console, bench.study, "macro_f1")
+    print_trials(console, bench.study, "macro_f1")
     text = console.export_text()
     assert all(f"{t.user_attrs['map_spread']:.3f}" in text for t in front) and "No trial was stopped early" in text
+    assert "beta" not in text  # it is not searched here
 
 
 def test_the_front_is_logged_with_the_maps_of_its_ends(make_task: Callable[..., Task]) -> None:
