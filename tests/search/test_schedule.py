@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +18,7 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
+import yaml
 from apscheduler.triggers.base import BaseTrigger
 from apscheduler.triggers.date import DateTrigger
 from apscheduler.triggers.interval import IntervalTrigger
@@ -241,6 +244,59 @@ class TestRunning:
         assert said[1] == "Run 1 could not be started (No such file or directory); the schedule goes on."
 
 
+@pytest.fixture(scope="module")
+def page() -> str:
+    return (Path(__file__).parents[2] / "docs" / "scheduling.md").read_text(encoding="utf-8")
+
+
+class TestPage:
+    """What docs/scheduling.md tells to copy."""
+
+    def test_units(self, page: str, tmp_path: Path) -> None:
+        if shutil.which("systemd-analyze") is None:
+            pytest.skip("no systemd-analyze here")
+        interpreter = tmp_path / ".venv" / "bin" / "python"
+        interpreter.parent.mkdir(parents=True)
+        interpreter.symlink_to(sys.executable)
+        units = re.findall(r"```ini\n# (\S+)\n(.*?)```", page, re.DOTALL)
+        assert len(units) == 3
+        for name, text in units:
+            (tmp_path / name).write_text(text.replace("PROJECT", str(tmp_path)))
+        done = subprocess.run(
+            ["systemd-analyze", "verify", *(str(tmp_path / name) for name, _ in units)], capture_output=True, text=True
+        )
+        assert done.returncode == 0 and str(tmp_path) not in done.stderr, done.stderr
+        (calendar,) = re.findall(r"OnCalendar=(.*)", page)
+        done = subprocess.run(["systemd-analyze", "calendar", calendar], capture_output=True, text=True)
+        assert "Normalized form: *-*-02 03:00:00" in done.stdout, done.stderr
+
+    def test_crontab_lines(self, page: str) -> None:
+        (block,) = re.findall(r"```crontab\n(.*?)```", page, re.DOTALL)
+        lines = block.splitlines()
+        fields, _, command = lines[0].partition("  ")
+        assert lines[1] == f"@reboot    {command}" and "%" not in command
+        assert next_times(fields, datetime(2026, 10, 31, tzinfo=BERLIN), 1) == ["2026-11-02 03:00 +0100"]
+
+    def test_manifest(self, page: str) -> None:
+        (block,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+        manifest = yaml.safe_load(block)
+        spec, pod = manifest["spec"], manifest["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+        assert (manifest["apiVersion"], manifest["kind"]) == ("batch/v1", "CronJob")
+        assert next_times(spec["schedule"], datetime(2026, 10, 31, tzinfo=BERLIN), 1) == ["2026-11-02 03:00 +0100"]
+        assert spec["concurrencyPolicy"] == "Forbid" and pod["restartPolicy"] == "Never"
+        (container,) = pod["containers"]
+        assert container["command"][:3] == ["python", "-m", "search.retrain"]
+        assert {m["name"] for m in container["volumeMounts"]} == {v["name"] for v in pod["volumes"]}
+
+    def test_commands_are_understood(self, page: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        commands = re.findall(r"search\.schedule (\"?cron=.*?)(?:\s+#.*)?$", page, re.MULTILINE)
+        assert len(commands) == 3
+        for command in commands:
+            words = [word for word in shlex.split(command) if not word.startswith("times=")]
+            assert main([*words, "times=1"]) == 0
+            assert "-02 03:00" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_a_real_process_runs_retraining_at_once_and_ends_with_the_signal(tmp_path: Path) -> None:
     words = ["cron=0 3 2 * *", "data=folder", "data.path=gone", "timezone=UTC"]
@@ -254,7 +310,7 @@ def test_a_real_process_runs_retraining_at_once_and_ends_with_the_signal(tmp_pat
     )
     assert process.stdout is not None
     seen = ""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 200
     while "Next time" not in seen.partition("ended")[2] and time.monotonic() < deadline:
         seen += process.stdout.readline()
     process.send_signal(signal.SIGTERM)

@@ -61,17 +61,18 @@ def encoded(path: Path) -> str:
     return base64.b64encode(path.read_bytes()).decode()
 
 
+@pytest.fixture(scope="module")
+def served(model: Path) -> Any:
+    from mlflow.pyfunc.model import PythonModelContext
+
+    from search.served_model import ImageClassifier
+
+    served = ImageClassifier()
+    served.load_context(PythonModelContext({"model": str(model)}, {}))
+    return served
+
+
 class TestModel:
-    @pytest.fixture(scope="class")
-    def served(self, model: Path) -> Any:
-        from mlflow.pyfunc.model import PythonModelContext
-
-        from search.served_model import ImageClassifier
-
-        served = ImageClassifier()
-        served.load_context(PythonModelContext({"model": str(model)}, {}))
-        return served
-
     def test_paths_and_bytes_give_one_answer(self, served: Any, model: Path, images: list[Path]) -> None:
         answers = [
             served.predict(None, pd.DataFrame(frame))
@@ -118,58 +119,60 @@ class TestModel:
         assert len(served.predict(None, pd.DataFrame({"image": []}))) == 0
 
 
+@pytest.fixture(scope="module")
+def root(folder: Path, model: Path) -> Path:
+    from search.tracking import Tracker
+
+    tracker = Tracker(folder / "mlruns", "thawline")
+    run = tracker.start_parent("study", {}, {})
+    tracker.register(run, model, model_name="thawline", alias="champion", tags={}, note="")
+    return folder / "mlruns"
+
+
+@pytest.fixture(scope="module")
+def server(root: Path, folder: Path) -> Iterator[str]:
+    """Address of `mlflow models serve`, started as docs/predict.md says, with no way out of this machine."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    nowhere = {f"{name}_PROXY": "http://127.0.0.1:9" for name in ("HTTP", "HTTPS", "ALL")}
+    environment = {
+        **os.environ,
+        **nowhere,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # where uvicorn is
+        "NO_PROXY": "",
+        "MLFLOW_TRACKING_URI": f"sqlite:///{root / 'mlflow.db'}",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": "",
+    }
+    words = ["models", "serve", "--env-manager", "local", "-m", "models:/thawline@champion", "-p", str(port)]
+    with (folder / "server.log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", *words, "--host", "127.0.0.1"],
+            cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+    address = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + 240
+        while not _pings(address):
+            assert process.poll() is None and time.monotonic() < deadline, (folder / "server.log").read_text()
+            time.sleep(0.3)
+        yield address
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(timeout=30)
+        for _ in range(100):
+            if not _alive(process.pid):
+                break
+            time.sleep(0.1)
+        else:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise AssertionError("the server outlived SIGTERM")
+
+
 @pytest.mark.slow
 class TestServer:
-    @pytest.fixture(scope="class")
-    def root(self, folder: Path, model: Path) -> Path:
-        from search.tracking import Tracker
-
-        tracker = Tracker(folder / "mlruns", "thawline")
-        run = tracker.start_parent("study", {}, {})
-        tracker.register(run, model, model_name="thawline", alias="champion", tags={}, note="")
-        return folder / "mlruns"
-
-    @pytest.fixture(scope="class")
-    def server(self, root: Path, folder: Path) -> Iterator[str]:
-        """Address of `mlflow models serve`, started as docs/predict.md says, with no way out of this machine."""
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        nowhere = {f"{name}_PROXY": "http://127.0.0.1:9" for name in ("HTTP", "HTTPS", "ALL")}
-        environment = {
-            **os.environ,
-            **nowhere,
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # where uvicorn is
-            "NO_PROXY": "",
-            "MLFLOW_TRACKING_URI": f"sqlite:///{root / 'mlflow.db'}",
-            "MLFLOW_DISABLE_TELEMETRY": "true",
-            "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": "",
-        }
-        words = ["models", "serve", "--env-manager", "local", "-m", "models:/thawline@champion", "-p", str(port)]
-        with (folder / "server.log").open("w") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "mlflow", *words, "--host", "127.0.0.1"],
-                cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
-            )  # fmt: skip
-        address = f"http://127.0.0.1:{port}"
-        try:
-            deadline = time.monotonic() + 240
-            while not _pings(address):
-                assert process.poll() is None and time.monotonic() < deadline, (folder / "server.log").read_text()
-                time.sleep(0.3)
-            yield address
-        finally:
-            os.killpg(process.pid, signal.SIGTERM)
-            process.wait(timeout=30)
-            for _ in range(100):
-                if not _alive(process.pid):
-                    break
-                time.sleep(0.1)
-            else:
-                os.killpg(process.pid, signal.SIGKILL)
-                raise AssertionError("the server outlived SIGTERM")
-
     def test_answers_as_predict_does(
         self, server: str, root: Path, images: list[Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
