@@ -46,10 +46,10 @@ class Figures:
         return f'<data value="{value!r}" data-metric="{text(metric)}">{_rounded(value, shown)}</data>'
 
     def interval(self, metric: str, shown: Format) -> str:
-        """The 95 % interval beneath a number: the metrics METRIC_low and METRIC_high."""
+        """The 95 % interval of a number: the metrics METRIC_low and METRIC_high; nothing where it is not known."""
         if f"{metric}_low" not in self.metrics:
             return ""
-        return f"<small>{self.number(f'{metric}_low', shown)} to {self.number(f'{metric}_high', shown)}</small>"
+        return f"{self.number(f'{metric}_low', shown)} to {self.number(f'{metric}_high', shown)}"
 
     def sentence(self, tag: str) -> str:
         """A sentence, with the tag it is."""

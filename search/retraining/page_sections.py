@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from search.retraining.depth_figure import depth_figure, depth_title
-from search.retraining.page_parts import Figures, drawn, name, table, text
+from search.retraining.page_parts import Figures, Format, drawn, name, table, text
 from search.retraining.record import MATRIX_CLASSES, MonthRecord, confused
 
 __all__ = ["champion_section", "comparison_section", "confusion_section", "data_section", "depth_section"]
@@ -46,8 +46,8 @@ def data_section(record: MonthRecord, figures: Figures) -> str:
         for shift in drift.shifts
     ]
     header = ["what", "mean before", "mean now", "distance", "p, adjusted"]
-    parts.append(table(header, rows, caption="what changed", marked=[shift.seen for shift in drift.shifts]))
-    parts.append('<p class="soft">A dot marks what is more than chance. Drift is noted; it decides nothing here.</p>')
+    changed = table(header, rows, caption="what changed", marked=[shift.seen for shift in drift.shifts])
+    note = '<p class="soft">A dot marks what is more than chance. Drift is noted; it promotes and refuses nothing.</p>'
     old, new = (max(1, sum(pair[which] for pair in drift.counts.values())) for which in (0, 1))
     largest = max((max(a / old, b / new) for a, b in drift.counts.values()), default=1.0) or 1.0
     mix = [
@@ -60,9 +60,10 @@ def data_section(record: MonthRecord, figures: Figures) -> str:
         ]
         for i, (label, (a, b)) in enumerate(drift.counts.items())
     ]
-    parts.append("<h3>Mix of classes</h3>")
-    parts.append('<p class="key"><i class="old"></i>before<i class="new"></i>this month (shares)</p>')
-    parts.append(table(["class", "before", "now", "share"], mix, caption="mix of classes"))
+    key = '<p class="key"><i class="old"></i>before<i class="new"></i>this month</p>'
+    classes = table(["class", "before", "now", "share"], mix, caption="mix of classes")
+    left = f"<div><h3>Images</h3>{changed}{note}</div>"
+    parts.append(f'<div class="pair">{left}<div><h3>Mix of classes</h3>{key}{classes}</div></div>')
     return "".join(parts)
 
 
@@ -89,7 +90,7 @@ def depth_section(record: MonthRecord, figures: Figures) -> str:
     if record.depth is None:
         parts.append("<p>The rule was not asked.</p>")
     else:
-        parts.append(f"<p><b>{name(depth_title(record.depth))}.</b> {figures.sentence('depth_reason')}.</p>")
+        parts.append(f"<p>{figures.sentence('depth_reason')}.</p>")
         alt = f"blocks in a row: how far the maps moved, what can be read from each; {depth_title(record.depth)}"
         parts.append(drawn(depth_figure(record.depth), alt))
         known = {} if record.drift is None else {block.block: block for block in record.drift.blocks}
@@ -143,8 +144,8 @@ def comparison_section(record: MonthRecord, figures: Figures) -> str:
         + "</ul>"
         + table(header, rows, caption="champion and challenger")
         + f"<p>On the newest images the champion alone is right {figures.number('newest_only_champion', 'count')} "
-        f"times, the challenger alone {figures.number('newest_only_challenger', 'count')} times (McNemar, exact: p = "
-        f"{figures.number('newest_mcnemar_p', 'p')}). A true difference of "
+        f"times, the challenger alone {figures.number('newest_only_challenger', 'count')} times (McNemar's exact test: "
+        f"p {figures.number('newest_mcnemar_p', 'p')}). A true difference of "
         f"{figures.number('newest_smallest_detectable', 'points')} points is the smallest that so many images show "
         f"four times in five. Accepted is a loss of at most {figures.number('retrain_margin', 'points')} points, and "
         f"no class that loses more than {figures.number('retrain_guard', 'points')} points of recall beyond chance.</p>"
@@ -193,9 +194,10 @@ def _confusion(record: MonthRecord, figures: Figures, who: str) -> str:
         ]
         return table(["true class", "answer", "images"], rows, caption=f"commonest confusions of the {who}", words=2)
     counts = {(true, predicted): n for true, predicted, n in cells}
-    head = "".join(f'<th scope="col">{name(label)}</th>' for label in record.classes)
+    labels = [f'<span class="label" data-name title="{text(label)}">{text(label)}</span>' for label in record.classes]
+    head = "".join(f'<th scope="col">{label}</th>' for label in labels)
     body = []
-    for t, label in enumerate(record.classes):
+    for t, label in enumerate(labels):
         total = max(1, sum(counts.get((t, p), 0) for p in range(len(record.classes))))
         row = "".join(
             f'<td class="{"right" if t == p else "wrong"}" style="--s: {100 * counts[t, p] / total:.0f}%">'
@@ -204,7 +206,7 @@ def _confusion(record: MonthRecord, figures: Figures, who: str) -> str:
             else "<td></td>"
             for p in range(len(record.classes))
         )
-        body.append(f'<tr><th scope="row">{name(label)}</th>{row}</tr>')
+        body.append(f'<tr><th scope="row">{label}</th>{row}</tr>')
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="confusion matrix of the {who}">'
         f'<table class="matrix"><thead><tr><td></td>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
@@ -215,5 +217,5 @@ def _list(figures: Figures, tags: list[str]) -> str:
     return f'<ul class="said">{"".join(f"<li>{figures.sentence(tag)}</li>" for tag in tags)}</ul>'
 
 
-def _range(figures: Figures, metric: str, shown: str = "percent") -> str:
-    return figures.interval(metric, "change" if shown == "change" else "percent") or "<span>-</span>"
+def _range(figures: Figures, metric: str, shown: Format = "percent") -> str:
+    return figures.interval(metric, shown) or "<span>-</span>"

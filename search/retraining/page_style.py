@@ -27,7 +27,8 @@ body { max-width: 1180px; }
 .checks .yes::before { content: "✓"; color: var(--good); } .checks .no::before { content: "✗"; color: var(--bad); }
 ul.said { padding-left: 1.2rem; margin: .5rem 0; max-width: 75ch; } ul.said li { margin: .2rem 0; }
 .seen td { font-weight: 650; } .seen td:first-child::before { content: "● "; color: var(--error); }
-.mix { width: 13rem; min-width: 8rem; white-space: normal; padding-block: .45rem; }
+.mix { width: 12rem; padding-block: .25rem; }
+td:has(.mix) { min-width: 0; }
 .mix i { display: block; height: .42rem; margin: .1rem 0; border-radius: 2px; min-width: 1px; }
 .mix .old, .key .old { background: var(--old); } .mix .new, .key .new { background: var(--new); }
 .key { font-size: .8rem; color: var(--soft); }
@@ -38,8 +39,12 @@ ul.said { padding-left: 1.2rem; margin: .5rem 0; max-width: 75ch; } ul.said li {
 .pair > * { min-width: 0; }
 .matrix th, .matrix td { padding: .2rem .35rem; text-align: center; }
 .matrix td { min-width: 1.9rem; border: 1px solid var(--line); font-variant-numeric: tabular-nums; }
-.matrix thead th { writing-mode: vertical-rl; transform: rotate(180deg); text-align: left; white-space: nowrap;
-  max-height: 11rem; overflow: hidden; font-weight: 400; font-size: .78rem; background: none; border: 0; }
+.matrix thead th { font-weight: 400; background: none; border: 0; vertical-align: bottom; }
+.label { display: inline-block; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; font-size: .78rem; }
+.matrix thead .label { writing-mode: vertical-rl; transform: rotate(180deg); max-height: 8.5rem; }
+.matrix tbody .label { max-width: 9rem; vertical-align: bottom; }
+h3 { margin-top: 1rem; } article h3 { margin-top: 0; }
+td.word { white-space: normal; min-width: 9.5rem; max-width: 20rem; }
 .matrix thead td { border: 0; }
 .matrix tbody th { text-align: right; white-space: nowrap; font-weight: 400; background: none; border: 0; }
 .matrix .right { background: color-mix(in srgb, var(--new) calc(var(--s) * .55), transparent); }
@@ -55,7 +60,7 @@ article .panels { grid-template-columns: repeat(auto-fill, minmax(118px, 1fr)); 
   .tile b { font-size: 1.2rem; } }
 @media print { :root { --good: #000; --bad: #000; --wait: #000; } .verdict { background: none; }
   article .panels { grid-template-columns: repeat(7, 1fr); } .pair { grid-template-columns: 1fr 1fr; gap: .5rem; }
-  .matrix thead th { font-size: 6.5pt; } .tile, .verdict { break-inside: avoid; } }
+  .label { font-size: 6.5pt; } .tile, .verdict { break-inside: avoid; } }
 """
 )
 """Style of the page of a month."""

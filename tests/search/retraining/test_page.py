@@ -62,7 +62,8 @@ def record(answers: Answers) -> MonthRecord:
     old, new = made_up(200, 5), made_up(90, 6, moved=2, brightness=1.0, right=0.6, shares=(0.1, 0.3, 0.6))
     drift = compare_drift(old, new)
     newest = compare(champion, challenger, labels, classes=CLASSES)
-    regression = compare(challenger[:60], champion[:60], labels[:60], classes=CLASSES)
+    regression = compare(champion[60:], challenger[60:], labels[60:], classes=CLASSES)
+    decision = decide(newest, regression, margin=0.05, guard=0.3)
     return MonthRecord(
         month="2020-02",
         made="2020-03-02T03:00:00+00:00",
@@ -70,12 +71,12 @@ def record(answers: Answers) -> MonthRecord:
         model_name=f"line 3 {EVIL}",
         run_id="0" * 32,
         classes=CLASSES,
-        outcome="promoted",
+        outcome="promoted" if decision.promote else "kept",
         images={"training": 60, "held out": 120},
         champion=ModelFacts("3", "momentum, learning rate 0.01, freeze depth 4", "2019-10 to 2020-01"),
         champion_scores={"accuracy": (0.7534, 0.66, 0.83), "macro_f1": (0.74, math.nan, math.nan)},
         champion_images=120,
-        decision=decide(newest, regression, margin=0.05, guard=0.3),
+        decision=decision,
         margin=0.05,
         guard=0.3,
         challenger=ModelFacts("4", "nag, freeze depth 2"),
