@@ -65,13 +65,19 @@ test-slow *arguments: setup
 browser:
     command -v chromium > /dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; }
 
-# Lint, types, import direction, no host names and no machine paths.
+# Lint, types, import direction, security lint, no host names and no machine paths.
 check: setup
     {{ bin }}/ruff check .
     {{ bin }}/ruff format --check .
     {{ bin }}/mypy
     {{ bin }}/lint-imports --no-cache
+    {{ bin }}/bandit --quiet --configfile pyproject.toml --recursive explain lightning_modules search
     {{ bin }}/python .ci/check_names.py
+
+# Known vulnerabilities of the locked packages (asks the package index), and bandit; fails where it cannot ask.
+audit: setup
+    {{ bin }}/bandit --quiet --configfile pyproject.toml --recursive explain lightning_modules search
+    {{ bin }}/pip-audit --requirement requirements.lock --require-hashes --disable-pip --strict
 
 # Resolve the dependencies anew into requirements.lock.
 lock: setup

@@ -6,6 +6,7 @@ To add a backbone, write a builder that returns a `BlockNet` and put it in `BACK
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,10 @@ from lightning_modules.errors import InputError
 from lightning_modules.pretrained import load_weights, package_weights
 
 __all__ = ["BACKBONES", "Backbone", "build", "generic_timm"]
+
+# Read by huggingface_hub when timm imports it: nothing is fetched, and nobody is told.
+for _variable in ("HF_HUB_OFFLINE", "HF_HUB_DISABLE_TELEMETRY"):
+    os.environ.setdefault(_variable, "1")
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle  # nosec B403 (for the name of its exception; nothing is loaded with it)
+import pickle
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass

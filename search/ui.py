@@ -57,7 +57,8 @@ def main(arguments: Sequence[str]) -> int:  # noqa: RET503 - execv does not retu
         print(f"search.ui: {error}", file=sys.stderr)
         return 2
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.execv(line[0], line)  # noqa: S606 # nosec B606 - our own interpreter, arguments checked above
+    # Our own interpreter, arguments checked above.
+    os.execv(line[0], line)  # noqa: S606 # nosec B606
 
 
 if __name__ == "__main__":

@@ -43,8 +43,12 @@ def key_paths(cls: type = Settings, prefix: str = "") -> dict[str, tuple[Field[A
 
 def unknown_key(key: str, known: Sequence[str]) -> InputError:
     """The line for a key that does not exist, with the nearest one that does."""
-    near = get_close_matches(key, known, n=1, cutoff=0.5) or [k for k in known if k.endswith(f".{key}")][:1]
-    hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+    if "." in key:
+        near = get_close_matches(key, known, n=1, cutoff=0.5)
+    else:
+        last = get_close_matches(key, {k.rpartition(".")[2] for k in known}, n=1, cutoff=0.6)
+        near = [k for k in known if k.rpartition(".")[2] in last] or get_close_matches(key, known, n=1, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
     return InputError(f"unknown setting {key!r}; {hint}")
 
 

@@ -22,6 +22,7 @@ from search.settings import Settings
 __all__ = ["MonthPlan", "bootstrap_roles", "month_roles", "plan_month"]
 
 Roles = Mapping[str, tuple[Role, str]]
+_NEW_SHARE = 0.3  # of a month's images that validate, at least
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,15 +153,24 @@ def plan_month(index: ImageIndex, month: str, roles: Roles, settings: Settings) 
 
 
 def _folds(units: Units, pool: Rows, of_month: NDArray[np.bool_], settings: Settings) -> Sequence[Fold]:
-    """As `make_splits` parts what is not test."""
+    """How the pool is parted to train and to validate.
+
+    Half of the validation images are of the month, so that what is chosen is what the month needs and the older ones
+    only guard: of the whole pool a fifth would be nearly all old, and a search would stop where nothing new is learnt.
+    """
     data = settings.data
     if data.validation == "newest_month":
         parts = [pool[of_month]]
     elif data.folds > 1:
         parts = [val for n in range(data.repeats) for val in units.deal(pool, data.folds, f"folds/{n}")]
     else:
-        target = data.validation_fraction * units.counts(pool)
-        parts = [units.take(pool, target, f"validation/{n}") for n in range(data.repeats)]
+        new, old = pool[of_month], pool[~of_month]
+        share = max(data.validation_fraction, _NEW_SHARE) if len(old) else data.validation_fraction
+        val = units.take(new, share * units.counts(new), "validation/new") if len(new) else new
+        if len(old):
+            share = min(data.validation_fraction, len(val) / len(old)) if len(val) else data.validation_fraction
+            val = np.union1d(val, units.take(old, share * units.counts(old), "validation/old"))
+        parts = [val]
     folds = []
     for val in parts:
         train = pool[~np.isin(units.of[pool], units.of[val])]

@@ -259,10 +259,9 @@ class Ledger:
         values |= {"numbers": json.dumps(values["numbers"]), "model": self._model, "decided": _now()}
         values |= {"state": "decided", "month": row.month if row else None, "month_id": row.id if row else None}
         names = ", ".join(values)
-        database.execute(
-            f"INSERT INTO promotions ({names}) VALUES ({', '.join('?' * len(values))})",  # noqa: S608 (our own names)
-            tuple(values.values()),
-        )
+        # Names of columns are ours; what a user wrote goes in as a parameter.
+        query = f"INSERT INTO promotions ({names}) VALUES ({', '.join('?' * len(values))})"  # noqa: S608
+        database.execute(query, tuple(values.values()))
 
     def promotions(self) -> list[PromotionRow]:
         """Every change of champion, oldest first."""

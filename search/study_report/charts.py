@@ -58,6 +58,7 @@ def chart_data(study: Study, winner: int | None, shares: Sequence[tuple[str, flo
 
     chart = plot_param_importances(comparable, evaluator=_Known(dict(shares)), params=varied)
     charts["importances"] = _plain(chart)
+    charts["importances"]["layout"] |= {"yaxis": {}, "xaxis": {"title": {"text": "share of the variance"}}}
     for name in varied:
         chart = _plain(plot_slice(comparable, params=[name], target_name=_spoken(study.metric)))
         charts[f"slice_{name}"] = chart

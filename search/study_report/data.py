@@ -88,7 +88,7 @@ class Rival:
         slot: of the trial.
         freeze_depth: its depth.
         value: its validation score.
-        behind: the winner's score minus it.
+        difference: it minus the winner's score; positive only of a trial that was stopped early.
         stopped: whether it was stopped early, so that it might have reached more.
         noise: standard error of such a score, sqrt(v (1 - v) / n) with the winner's score v and n judged images, as if
             it were an accuracy; None where n is not known.
@@ -97,7 +97,7 @@ class Rival:
     slot: int
     freeze_depth: int
     value: float
-    behind: float
+    difference: float
     stopped: bool
     noise: float | None
 

@@ -169,7 +169,7 @@ def _rival(study: Study, winner: Winner | None, findings: Findings | None) -> Ri
     noise = None
     if findings is not None and findings.judged:
         noise = math.sqrt(winner.value * (1 - winner.value) / findings.judged)
-    return Rival(best.slot, best.freeze_depth, best.value, winner.value - best.value, best.outcome != "complete", noise)
+    return Rival(best.slot, best.freeze_depth, best.value, best.value - winner.value, best.outcome != "complete", noise)
 
 
 def _cost(trials: Sequence[Trial], run: ParentRun) -> Cost:

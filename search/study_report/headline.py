@@ -132,17 +132,16 @@ def _rival(data: ReportData, numbers: Numbers) -> str:
     if rival is None:
         raise ValueError("there is no rival")
     value = numbers("/rival/value", ".3f", metric="value", run=_run(data, rival.slot))
-    behind = numbers("/rival/behind", ".3f")
+    against = numbers("/rival/difference", "+.3f")
     early = ", although it was stopped early" if rival.stopped else ""
     words = (
         f"The best trial at another freeze depth ({numbers('/rival/freeze_depth')}, trial {numbers('/rival/slot')}) "
-        f"reached {value}{early}: {behind} behind the winner. "
+        f"reached {value}{early}: {against} against the winner. "
     )
     if rival.noise is not None:
-        noise = numbers("/rival/noise", ".3f")
-        within = rival.behind < rival.noise
-        words += f"One standard error of such a score is about {noise}: " + (
-            "within noise, so this search does not tell the two depths apart." if within else "more than that."
+        within = rival.difference > -rival.noise
+        words += f"One standard error of such a score is about {numbers('/rival/noise', '.3f')}: " + (
+            "this search does not tell the two depths apart." if within else "more than noise."
         )
     return words
 

@@ -117,7 +117,7 @@ def test_weights_that_would_run_code_are_refused(tmp_path: Path) -> None:
             return print, ("executed",)
 
     torch.save({"x": Malicious()}, tmp_path / "bad.pth")
-    with pytest.raises(InputError, match=r"cannot read weights from .* safely"):
+    with pytest.raises(InputError, match="which could run code when loaded"):
         read_state_dict(tmp_path / "bad.pth")
     (tmp_path / "bad.safetensors").write_bytes(b"no header")
     with pytest.raises(InputError, match="cannot read weights"):

@@ -90,11 +90,14 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Searched]:
 
     base = tmp_path_factory.mktemp("searched")
     images = write_images(base / "images", side=32)
-    (images / "b").rename(images / SCRIPT)
     (images / "a" / "00.png").rename(images / "a" / f"{ESCAPE}[bold]x.png")
+    labels = {path.relative_to(images): path.parent.name.replace("b", SCRIPT) for path in sorted(images.rglob("*.png"))}
+    rows = "".join(f"{path},{label}\n" for path, label in labels.items())
+    (images / "manifest.csv").write_text(f"path,label\n{rows}", encoding="utf-8")
     arguments = (
-        "data=folder", f"data.path={images}", "data.size=[32,32]", "model=timm", "model.name=timm:test_resnet",
-        "model.weights=none", "space.freeze_depth=[0,0]", "search.trials=2", "trainer.epochs=1", "executor=inline",
+        "data=manifest", f"data.path={images / 'manifest.csv'}", "data.size=[32,32]",
+        "model=timm", "model.name=timm:test_resnet", "model.weights=none",
+        "space.freeze_depth=[0,0]", "search.trials=2", "trainer.epochs=1", "executor=inline",
         "executor.threads=1", "search.study=tiny", f"tracking.root={base / 'mlruns'}",
     )  # fmt: skip
     threads = torch.get_num_threads()

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 ESCAPE = "\x1b[31m"
-SCRIPT = "<img src=x onerror=alert(1)>"
+SCRIPT = "</script><img src=x onerror=alert(1)>"
 
 
 class Payload:

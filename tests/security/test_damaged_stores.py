@@ -203,12 +203,14 @@ def test_an_image_that_changed_or_vanished(searched: Any, study: tuple[Path, lis
     root, arguments = study
     images = root.parent / "images"
     shutil.copytree(searched.images, images)
-    arguments = [argument if "data.path" not in argument else f"data.path={images}" for argument in arguments]
+    arguments = [
+        argument if "data.path" not in argument else f"data.path={images / 'manifest.csv'}" for argument in arguments
+    ]
     (images / "a" / "03.png").write_bytes((images / "a" / "04.png").read_bytes())
     words = "study 'tiny' was made with other images or labels (some were added, removed or changed since)"
     refused(command("search", arguments), words, "search.fresh=true to start anew")
     (images / "a" / "03.png").unlink()
-    refused(command("search", arguments), words)
+    refused(command("search", arguments), "manifest.csv: row 5: no such file", "a/03.png")
 
 
 def test_a_second_driver_is_told_of_the_first(study: tuple[Path, list[str]], command: Any) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import html
+import json
+import os
 import re
 import sqlite3
 import urllib.request
@@ -38,8 +41,8 @@ def test_names_do_not_reach_the_terminal_as_codes(searched: Any) -> None:
 
 def test_labels_are_kept_as_they_are(searched: Any) -> None:
     """MLflow's UI shows text as text; its tables hold the label itself."""
-    tables = "".join(path.read_text() for path in searched.root.rglob("confusion.json"))
-    assert SCRIPT in tables
+    (table,) = searched.root.rglob("confusion.json")
+    assert sorted(json.loads(table.read_text())["columns"]) == sorted(["true class", "a", SCRIPT])
     with sqlite3.connect(searched.root / "mlflow.db") as database:
         statuses = [row[0] for row in database.execute("SELECT status FROM runs")]
     assert statuses == ["FINISHED"] * 3
@@ -56,6 +59,26 @@ class _Page(HTMLParser):
         self.elements.append((tag, dict(attrs)))
 
 
+def inert(text: str) -> set[str]:
+    """Assert that a page holds the label as text and nothing that acts or fetches; returns its kinds of elements."""
+    assert html.escape(SCRIPT, quote=False) in text or html.escape(SCRIPT) in text
+    assert "\x1b" not in text
+    page = _Page()
+    page.feed(text)
+    kinds = {tag for tag, _ in page.elements}
+    assert not {"iframe", "object", "embed", "form", "base"} & kinds
+    for tag, attributes in page.elements:
+        assert not [name for name in attributes if name.startswith("on")], (tag, attributes)
+        for name in ("src", "href"):
+            assert re.match(r"data:|#", attributes.get(name) or "#"), (tag, attributes)
+    return kinds
+
+
+def test_the_report_of_the_study_holds_no_code_of_others(searched: Any) -> None:
+    (report,) = searched.root.rglob("report.html")
+    inert(report.read_text(encoding="utf-8"))
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 def test_the_page_of_explain_holds_no_code(searched: Any, command: Any, tmp_path: Path) -> None:
     outcome = command(
@@ -66,14 +89,8 @@ def test_the_page_of_explain_holds_no_code(searched: Any, command: Any, tmp_path
     assert outcome.code == 0, outcome
     assert "\x1b" not in outcome.out + outcome.err
     text = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
-    assert "&lt;img src=x onerror=alert(1)&gt;" in text and r"\x1b[31m" in text and "\x1b" not in text
-    page = _Page()
-    page.feed(text)
-    assert not {"script", "iframe", "object", "embed", "form", "base"} & {tag for tag, _ in page.elements}
-    for tag, attributes in page.elements:
-        assert not [name for name in attributes if name.startswith("on")], (tag, attributes)
-        for name in ("src", "href"):
-            assert re.match(r"data:|#", attributes.get(name) or "#"), (tag, attributes)
+    assert r"\x1b[31m" in text
+    assert "script" not in inert(text)
     names = [path.name for path in (tmp_path / "out").rglob("*")]
     assert not [name for name in names if not name.isprintable() or "<" in name], names
 
@@ -84,6 +101,7 @@ def test_telemetry_is_off(searched: Any) -> None:
 
     assert mlflow.telemetry.utils.is_telemetry_disabled()
     assert MLFLOW_ALLOW_PICKLE_DESERIALIZATION.get() is False
+    assert os.environ["HF_HUB_OFFLINE"] == os.environ["HF_HUB_DISABLE_TELEMETRY"] == "1"
 
 
 def test_the_user_interface_listens_on_this_machine_only(searched: Any) -> None:

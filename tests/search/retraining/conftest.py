@@ -1,82 +1,97 @@
-"""Baselines without a network, whose drift is what the test says."""
+"""Months of tiny images, and `python -m search.retrain` as a function in this process."""
 
 from __future__ import annotations
 
+import contextlib
+import io
+import shutil
 from collections.abc import Callable
-from types import MappingProxyType
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from search.retraining.baseline import MEASURES, Baseline
-
-CLASSES = ("island", "pipe", "flake")
-BLOCKS = ("one", "two", "three", "four")
+CLASSES = ("left", "middle", "top")
 
 
-def _made_up(
-    n: int,
-    seed: int,
+@dataclass(frozen=True)
+class Told:
+    """What a command left."""
+
+    code: int
+    out: str
+    err: str
+
+
+def write_month(
+    root: Path,
+    month: str,
     *,
-    brightness: float = 0.0,
-    features: float = 0.0,
-    moved: int | None = None,
-    shares: tuple[float, ...] = (0.4, 0.3, 0.3),
-    right: float = 0.9,
-    readable: tuple[float, ...] = (0.2, 0.5, 0.8, 3.0),
-    turned: int = 0,
-    a_group: int = 1,
-    alike: float = 0.0,
+    images: int = 10,
     classes: tuple[str, ...] = CLASSES,
-) -> Baseline:
-    """A sample of n images.
+    drift: bool = False,
+    labels: str = "true",
+    seed: int = 0,
+    side: int = 24,
+) -> Path:
+    """Grey PNG files root/month/class/*.png, each class bright elsewhere; with drift, striped another way.
 
-    Args:
-        n: images.
-        seed: of everything.
-        brightness: added to the mean pixel, in standard deviations.
-        features: added to the first penultimate feature, in standard deviations.
-        moved: first block whose maps moved, and all behind it.
-        shares: of the classes.
-        right: share that the champion has right.
-        readable: by block, how far apart the classes lie in its output, in standard deviations.
-        turned: classes change places by so many in the blocks' output: what the champion's head learned is wrong.
-        a_group: images a group.
-        alike: standard deviation of what the images of one group share.
-        classes: names.
+    labels: "noise" deals classes at random, "black" shows nothing.
     """
-    rng = np.random.default_rng([seed, n])
-    groups = np.arange(n) // a_group
-    common = rng.normal(0, 1, groups.max() + 1)[groups] * alike
-    labels = rng.choice(len(classes), n, p=np.array(shares) / sum(shares))
-    predicted = np.where(rng.random(n) < right, labels, (labels + 1) % len(classes))
-    place = (labels + turned) % len(classes)
-    by_block = tuple((np.eye(8)[place] * apart + rng.normal(0, 1, (n, 8))).astype(np.float32) for apart in readable)
-
-    def measure(block: int) -> Any:
-        return rng.uniform(0, 1, n) + 0.2 * common + (0.8 if moved is not None and block >= moved else 0)
-
-    penultimate = rng.normal(0, 1, (n, 6)) + common[:, None] + np.eye(6)[0] * features
-    return Baseline(
-        classes=classes,
-        counts=MappingProxyType({name: int((labels == i).sum()) for i, name in enumerate(classes)}),
-        blocks=BLOCKS,
-        features=penultimate.astype(np.float32),
-        block_features=by_block,
-        brightness=(0.4 + 0.05 * (rng.normal(0, 1, n) + common + brightness)).astype(np.float32),
-        contrast=rng.uniform(0.1, 0.2, n).astype(np.float32),
-        confidence=rng.uniform(0.5, 1, n).astype(np.float32),
-        labels=labels.astype(np.int64),
-        predicted=predicted.astype(np.int64),
-        groups=groups.astype(np.int64),
-        measures=MappingProxyType(
-            {name: np.stack([measure(b) for b in range(4)]).astype(np.float32) for name in MEASURES}
-        ),
-    )
+    rng = np.random.default_rng([seed, int(month[:4]), int(month[5:])])
+    y, x = np.mgrid[:side, :side] / side - 0.5
+    shapes = (x < 0, np.hypot(x, y) < 0.3, y < 0, (np.abs(x) > 0.25) & (np.abs(y) > 0.25))
+    if drift:
+        shapes = (np.sin(40 * x) > 0, np.sin(40 * y) > 0, np.sin(40 * x) * np.sin(40 * y) > 0, np.sin(20 * y) > 0)
+    for kind, name in enumerate(classes):
+        for number in range(images):
+            grey = 128 + 60 * np.where(shapes[kind], 1, -1) + rng.normal(0, 25, (side, side))
+            if labels == "black":
+                grey = np.zeros((side, side))
+                grey[0] = rng.integers(0, 2, side)  # no two alike: they would be copies under other labels
+            folder = root / month / (str(rng.choice(classes)) if labels == "noise" else name)
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.clip(grey, 0, 255).astype(np.uint8)).save(folder / f"{kind}-{number:03d}-{seed}.png")
+    return root
 
 
 @pytest.fixture(scope="session")
-def made_up() -> Callable[..., Baseline]:
-    """A sample of n images as `made_up(n, seed, ...)`, without a network."""
-    return _made_up
+def retrain() -> Callable[..., Told]:
+    """`python -m search.retrain ARGUMENTS` in this process."""
+    from search.retrain import main
+
+    def run(*arguments: str) -> Told:
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = main(arguments)
+        return Told(code, out.getvalue(), err.getvalue())
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def tiny_months(tracking_root: Path) -> Callable[[Path, str], tuple[str, ...]]:
+    """`tiny_months(images, model)`: arguments of a retraining that takes seconds, with a model of its own."""
+
+    def arguments(images: Path, model: str) -> tuple[str, ...]:
+        return (
+            "data=folder", f"data.path={images}", "data.size=[24,24]", "model=lenet5", "data.views=0",
+            "space.optimizers=[adam]", "space.default_optimizer=adam", "trainer.epochs=6", "trainer.batch_size=8",
+            "search.trials=1", "search.pruner=none", "search.evidence=false", "tracking.report=false",
+            "retrain.trials=1", "retrain.epochs=2", "executor=inline", "executor.threads=1",
+            f"tracking.root={tracking_root}", f"tracking.model_name={model}",
+        )  # fmt: skip
+
+    return arguments
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Callable[[Path], Path]:
+    """A copy of a folder of months that a test may change."""
+
+    def copy(source: Path) -> Path:
+        return Path(shutil.copytree(source, tmp_path / "months"))
+
+    return copy
