@@ -41,6 +41,10 @@ search *settings: setup
 predict *arguments: setup
     {{ bin }}/python -m search.predict {{ arguments }}
 
+# Retrain with the months that have arrived: `just retrain data=folder data.path=IMAGES`.
+retrain *arguments: setup
+    {{ bin }}/python -m search.retrain {{ arguments }}
+
 # Retrain by a schedule: `just schedule "cron='0 3 2 * *'" data=folder data.path=IMAGES`.
 schedule *arguments: setup
     {{ bin }}/python -m search.schedule {{ arguments }}
@@ -55,11 +59,11 @@ report *arguments: setup
 
 # Fast tests (up to 5 minutes; no data, browser or server needed).
 test *arguments: setup
-    {{ bin }}/python -m pytest -m "not slow" -q {{ arguments }}
+    {{ bin }}/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not slow" -q {{ arguments }}
 
 # Slow tests (up to 12 minutes; real images from ../shared/data where they are).
 test-slow *arguments: setup
-    {{ bin }}/python -m pytest -m slow -q {{ arguments }}
+    {{ bin }}/python -m pytest -n 2 --dist loadfile -m slow -q {{ arguments }}
 
 # Install Chromium for the tests that open pages in a real browser (Debian and Ubuntu, as root).
 browser:
