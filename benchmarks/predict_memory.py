@@ -1,28 +1,22 @@
 """Peak memory of `python -m search.predict` on 5,000 images, as a ratio to that on 500.
 
-`python -m benchmarks.predict_memory`. Both runs are processes of their own on simulated images with one model (random
-weights: memory does not depend on what they have learnt); the peak is the largest resident set the kernel saw. A
-third measurement lists 1,000,000 names that lie in one table.
+`python -m benchmarks.predict_memory`; how it is measured: `benchmarks.peak_memory`. A third measurement lists 1,000,000
+names that lie in one table.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
-from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.peak_memory import measure
 from benchmarks.results_file import write_rows
-from lightning_modules import backbones
-from lightning_modules.model_file import ModelCard, TrainedModel, save_model
-from lightning_modules.simulated import CLASSES, simulate
 
 GOAL = 1.05
 _LIST = """
@@ -34,18 +28,6 @@ with listed_images(sys.argv[1]) as images:
 status = pathlib.Path("/proc/self/status").read_text()
 print(count, int(status.split("VmHWM:")[1].split()[0]) / 1024)
 """
-
-
-def peak(images: Path, model: Path, to: Path) -> tuple[float, float]:
-    """Largest resident set in MiB, and seconds, of one run of the command."""
-    started = time.monotonic()
-    words = [sys.executable, "-m", "search.predict", f"images={images}", f"model={model}", f"to={to}", "device=cpu"]
-    silent = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
-    process = os.posix_spawn(sys.executable, words, os.environ, file_actions=silent)
-    _, status, usage = os.wait4(process, 0)
-    if status != 0:
-        raise SystemExit(f"{' '.join(words)} ended with status {os.waitstatus_to_exitcode(status)}")
-    return usage.ru_maxrss / 1024, time.monotonic() - started
 
 
 def listing_peak(folder: Path, count: int) -> float:
@@ -69,24 +51,21 @@ def main() -> int:
     parser.add_argument("--listed", type=int, default=1_000_000, help="names of the long list")
     parser.add_argument("--size", type=int, default=64, help="height and width of the images in pixels")
     options = parser.parse_args()
-    size = (options.size, options.size)
     table = Table(title=f"python -m search.predict, EfficientNet-Lite0, {options.size} px")
     for column in ("images", "peak MiB", "seconds"):
         table.add_column(column, justify="right")
-    measured = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        net = backbones.build("efficientnet_lite0", classes=len(CLASSES), size=size, weights="none")
-        card = ModelCard("efficientnet_lite0", tuple(CLASSES), size, "stretch", 65_535, 50_000_000, 0, {})
-        save_model(folder / "model", TrainedModel(net, card))
-        for count in (options.few, options.many):
-            images = folder / str(count)
-            images.mkdir()
-            for number, one in enumerate(simulate(count, size, seed=0)):
-                Image.fromarray(one.pixels).save(images / f"{number:05d}.png")
-            mebibytes, seconds = peak(images, folder / "model", folder / f"{count}.csv")
-            measured.append(mebibytes)
-            table.add_row(f"{count:,}", f"{mebibytes:.0f}", f"{seconds:.0f}")
+        measured = measure(
+            folder,
+            lambda images, model, count: (
+                "-m", "search.predict", f"images={images}", f"model={model}", f"to={folder / f'{count}.csv'}",
+                "device=cpu",
+            ),
+            (options.few, options.many),
+            options.size,
+            table,
+        )  # fmt: skip
         lists = [listing_peak(folder, count) for count in (1_000, options.listed)]
         for count, mebibytes in zip((1_000, options.listed), lists, strict=True):
             table.add_row(f"{count:,}, listed only", f"{mebibytes:.0f}", "")

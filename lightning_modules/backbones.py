@@ -6,10 +6,12 @@ To add a backbone, write a builder that returns a `BlockNet` and put it in `BACK
 
 from __future__ import annotations
 
+import math
 import os
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -41,19 +43,22 @@ class Backbone:
         blocks: names of the blocks, first to last; empty where they depend on the architecture chosen.
         minimum_size: smallest image side in pixels.
         weights: kinds of weights it accepts, of imagenet, none and path.
+        scalable: whether the builder takes a width as its fourth argument.
     """
 
-    builder: Callable[[int, tuple[int, int], str], BlockNet]
+    builder: Callable[..., BlockNet]
     blocks: tuple[str, ...]
     minimum_size: int
     weights: tuple[str, ...] = ("imagenet", "none", "path")
+    scalable: bool = False
 
 
 def build(name: str, *, classes: int, size: tuple[int, int], weights: str = "imagenet", seed: int = 0) -> BlockNet:
     """Build a network with a fresh head for `classes` classes.
 
     Args:
-        name: a name of `BACKBONES`, or `timm:ARCHITECTURE` for any sequential timm family.
+        name: a name of `BACKBONES`, or `timm:ARCHITECTURE` for any sequential timm family. `NAME@WIDTH`, as in
+            `vgg16@0.25`, has that share of the channels and hidden units of NAME; from random weights only.
         classes: number of classes, >= 2.
         size: (H, W) of the images in pixels.
         weights: `imagenet`, `none` (random), or the path of a safetensors or PyTorch state dict.
@@ -62,6 +67,7 @@ def build(name: str, *, classes: int, size: tuple[int, int], weights: str = "ima
     Raises:
         InputError: unknown name, images too small, weights that cannot be had or do not fit.
     """
+    name, _, scale = name.partition("@")
     if name.startswith("timm:"):
         backbone = generic_timm(name.removeprefix("timm:"))
     elif name in BACKBONES:
@@ -76,11 +82,33 @@ def build(name: str, *, classes: int, size: tuple[int, int], weights: str = "ima
             f"{name} needs images of at least {backbone.minimum_size} x {backbone.minimum_size} pixels, "
             f"got {size[0]} x {size[1]}"
         )
+    width = _width(name, scale, backbone, kind)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = backbone.builder(classes, size, weights)
+        net = backbone.builder(classes, size, weights, *([width] if width != 1 else []))
     net.minimum_size = backbone.minimum_size
     return net.to(memory_format=torch.channels_last)
+
+
+def _width(name: str, scale: str, backbone: Backbone, kind: str) -> float:
+    if not scale:
+        return 1.0
+    try:
+        width = float(scale)
+    except ValueError:
+        width = math.nan
+    if not 0 < width <= 1:
+        raise InputError(f"model.width must be above 0 and at most 1, got {scale!r}")
+    if width != 1 and not backbone.scalable:
+        able = ", ".join(other for other, entry in BACKBONES.items() if entry.scalable)
+        raise InputError(f"model.width is for {able} alone, got {scale} with {name}")
+    if width != 1 and kind == "imagenet":
+        raise InputError(f"model.width={scale} needs model.weights=none or a path: {name} has ImageNet weights in full")
+    return width
+
+
+def _scaled(channels: int, width: float) -> int:
+    return max(1, round(channels * width))
 
 
 def _efficientnet_lite0(classes: int, size: tuple[int, int], weights: str) -> BlockNet:
@@ -110,8 +138,13 @@ def _torchvision(architecture: str, classes: int, weights: str) -> tuple[Any, bo
     return net, weights != "none"
 
 
-def _vgg16(classes: int, size: tuple[int, int], weights: str) -> BlockNet:
-    net, pretrained = _torchvision("vgg16", classes, weights)
+def _vgg16(classes: int, size: tuple[int, int], weights: str, width: float = 1.0) -> BlockNet:
+    if width == 1:
+        net, pretrained = _torchvision("vgg16", classes, weights)
+    else:
+        net, pretrained = _narrow_vgg16(classes, width), weights != "none"
+        if pretrained:
+            load_weights(net, weights, head="classifier.6.")
     blocks: OrderedDict[str, nn.Module] = OrderedDict()
     layers: list[nn.Module] = []
     for layer in net.features:
@@ -120,7 +153,28 @@ def _vgg16(classes: int, size: tuple[int, int], weights: str) -> BlockNet:
             blocks[f"block{len(blocks) + 1}"] = nn.Sequential(*layers)
             layers = []
     head = nn.Sequential(net.avgpool, nn.Flatten(), net.classifier)
-    return BlockNet(blocks, head, mean=_IMAGENET_MEAN, std=_IMAGENET_STD, architecture="vgg16", pretrained=pretrained)
+    name = "vgg16" if width == 1 else f"vgg16@{width:g}"
+    return BlockNet(blocks, head, mean=_IMAGENET_MEAN, std=_IMAGENET_STD, architecture=name, pretrained=pretrained)
+
+
+def _narrow_vgg16(classes: int, width: float) -> Any:
+    """torchvision's VGG-16 with fewer channels and hidden units; its own initialisation."""
+    from torchvision.models.vgg import VGG, cfgs, make_layers
+
+    plan = [layer if layer == "M" else _scaled(layer, width) for layer in cfgs["D"]]
+    net: Any = VGG(make_layers(plan), num_classes=classes, init_weights=False)
+    hidden = _scaled(4096, width)
+    net.classifier[0] = nn.Linear(plan[-2] * 49, hidden)
+    net.classifier[3] = nn.Linear(hidden, hidden)
+    net.classifier[6] = nn.Linear(hidden, classes)
+    for layer in net.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight, 0, 0.01)
+        if isinstance(layer, (nn.Conv2d, nn.Linear)) and layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+    return net
 
 
 def _resnet50(classes: int, size: tuple[int, int], weights: str) -> BlockNet:
@@ -131,20 +185,31 @@ def _resnet50(classes: int, size: tuple[int, int], weights: str) -> BlockNet:
     )
 
 
-def _lenet5(classes: int, size: tuple[int, int], weights: str) -> BlockNet:
-    """LeNet-5 as in the thesis, Table 4: valid padding, kernels of 5, tanh; 200,432,331 parameters at 224 x 403."""
-    height, width = ((side - 4 - 1 - 4) // 2 - 4 for side in size)
-    if (count := 120 * height * width * 84) > _MOST_WEIGHTS:
+def _lenet5(
+    classes: int, size: tuple[int, int], weights: str, width: float = 1.0, *, rectified: bool = False
+) -> BlockNet:
+    """LeNet-5 as in the thesis, Table 4: valid padding, kernels of 5; 200,432,331 parameters at 224 x 403.
+
+    Its activations are tanh, or ReLU as in the thesis's second variant.
+    """
+    c1, c3, c5, hidden = (_scaled(channels, width) for channels in (6, 16, 120, 84))
+    activation: type[nn.Module] = nn.ReLU if rectified else nn.Tanh
+    height, across = ((side - 4 - 1 - 4) // 2 - 4 for side in size)
+    if (count := c5 * height * across * hidden) > _MOST_WEIGHTS:
         raise InputError(
             f"lenet5 at {size[0]} x {size[1]} pixels has {count} weights in one layer; take a smaller data.size"
         )
     blocks: dict[str, nn.Module] = {
-        "c1": nn.Sequential(nn.Conv2d(3, 6, 5), nn.Tanh(), nn.AvgPool2d(2, stride=1)),
-        "c3": nn.Sequential(nn.Conv2d(6, 16, 5), nn.Tanh(), nn.AvgPool2d(2, stride=2)),
-        "c5": nn.Sequential(nn.Conv2d(16, 120, 5), nn.Tanh()),
+        "c1": nn.Sequential(nn.Conv2d(3, c1, 5), activation(), nn.AvgPool2d(2, stride=1)),
+        "c3": nn.Sequential(nn.Conv2d(c1, c3, 5), activation(), nn.AvgPool2d(2, stride=2)),
+        "c5": nn.Sequential(nn.Conv2d(c3, c5, 5), activation()),
     }
-    head = nn.Sequential(nn.Flatten(), nn.Linear(120 * height * width, 84), nn.Tanh(), nn.Linear(84, classes))
-    return BlockNet(blocks, head, mean=(0.0,) * 3, std=(1.0,) * 3, architecture="lenet5", pretrained=False)
+    head = nn.Sequential(
+        nn.Flatten(), nn.Linear(c5 * height * across, hidden), activation(), nn.Linear(hidden, classes)
+    )
+    name = "lenet5_relu" if rectified else "lenet5"
+    name += "" if width == 1 else f"@{width:g}"
+    return BlockNet(blocks, head, mean=(0.0,) * 3, std=(1.0,) * 3, architecture=name, pretrained=False)
 
 
 def generic_timm(architecture: str) -> Backbone:
@@ -191,7 +256,8 @@ def generic_timm(architecture: str) -> Backbone:
 
 BACKBONES: dict[str, Backbone] = {
     "efficientnet_lite0": Backbone(_efficientnet_lite0, (*(f"stage{i}" for i in range(1, 8)), "top"), 32),
-    "vgg16": Backbone(_vgg16, tuple(f"block{i}" for i in range(1, 6)), 32),
+    "vgg16": Backbone(_vgg16, tuple(f"block{i}" for i in range(1, 6)), 32, scalable=True),
     "resnet50": Backbone(_resnet50, ("layer1", "layer2", "layer3", "layer4"), 32),
-    "lenet5": Backbone(_lenet5, ("c1", "c3", "c5"), 19, weights=("none",)),
+    "lenet5": Backbone(_lenet5, ("c1", "c3", "c5"), 19, weights=("none",), scalable=True),
+    "lenet5_relu": Backbone(partial(_lenet5, rectified=True), ("c1", "c3", "c5"), 19, weights=("none",), scalable=True),
 }

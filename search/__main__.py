@@ -41,6 +41,11 @@ def main(arguments: Sequence[str]) -> int:
             return 0
         from rich.console import Console
 
+        if settings.protocol == "thesis":
+            from search.thesis import run_thesis
+
+            run_thesis(settings, Console())
+            return 0
         from search.pipeline import InterruptedSearchError, run_search
         from search.slots import StudyStalledError
 

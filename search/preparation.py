@@ -140,7 +140,9 @@ def space_of(settings: Settings) -> Space:
     Raises:
         InputError: one of these.
     """
-    build = partial(backbones.build, settings.model.name, size=settings.data.size, weights=settings.model.weights)
+    build = partial(
+        backbones.build, settings.model.architecture, size=settings.data.size, weights=settings.model.weights
+    )
     first = build(classes=2, seed=settings.seed)
     space = build_space(settings.space, first, beta=settings.trainer.fostering.beta)
     check_fostering(settings, space, first)

@@ -59,6 +59,8 @@ def main(arguments: Sequence[str]) -> int:
         from search.configuration import compose_settings
 
         settings = compose_settings(given)
+        if settings.protocol != "search":
+            raise InputError(f"protocol must be search for retraining, got {settings.protocol}")
         from rich.console import Console
 
         from search.retraining import commands

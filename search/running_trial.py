@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from optuna.trial import FrozenTrial
 
+from search.run_notes import run_name
 from search.trial_result import TrialParams
 
 if TYPE_CHECKING:
@@ -39,21 +40,25 @@ class RunningTrial:
 
     @classmethod
     def started(
-        cls, trial: optuna.Trial, params: TrialParams, slot: int, attempt: int, seed: int, tracker: Tracker, parent: str
+        cls,
+        trial: optuna.Trial,
+        params: TrialParams,
+        slot: int,
+        attempt: int,
+        seed: int,
+        tracker: Tracker,
+        parent: str,
+        tags: Mapping[str, Any],
     ) -> RunningTrial:
-        """A new one, with a run of its own."""
+        """A new one, with a run of its own that has these tags and its place in the study."""
         trial.set_user_attr("slot", slot)
         trial.set_user_attr("attempt", attempt)
         run_id = tracker.start_trial(
             parent,
-            f"t{slot:02d} {params.optimizer} lr={params.learning_rate:.2g} freeze={params.freeze_depth}"
-            + ("" if params.fostering_beta is None else f" beta={params.fostering_beta:g}"),
+            run_name(slot, params),
             {**params.searched(), "learning_rate": params.learning_rate, "seed": seed},
-            {
-                "slot": slot, "attempt": attempt, "optuna_trial": trial.number, "optimizer": params.optimizer,
-                "freeze_depth": params.freeze_depth, "status": "running",
-            },
-        )  # fmt: skip
+            {**tags, "slot": slot, "attempt": attempt, "optuna_trial": trial.number},
+        )
         trial.set_user_attr("run_id", run_id)
         return cls(trial, run_id, attempt, params)
 

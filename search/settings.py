@@ -9,8 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from search.model_settings import ModelSettings
 from search.retrain_settings import RetrainSettings
 from search.setting import setting
+from search.thesis_settings import ThesisSettings
 
 __all__ = [
     "OPTIMIZER_NAMES",
@@ -23,6 +25,7 @@ __all__ = [
     "SearchSettings",
     "Settings",
     "SpaceSettings",
+    "ThesisSettings",
     "TrackingSettings",
     "TrainerSettings",
     "setting",
@@ -98,14 +101,6 @@ class DataSettings:
     shift: float = setting(0.05, "largest shift of a view, as a share of the side", low=0, high=0.5)
     gain: float = setting(0.1, "largest relative change of a view's brightness scale", low=0, high=0.9)
     offset: float = setting(0.05, "largest change of a view's brightness, as a share of white", low=0, high=0.9)
-
-
-@dataclass(frozen=True)
-class ModelSettings:
-    """The network."""
-
-    name: str = setting("efficientnet_lite0", "efficientnet_lite0, vgg16, resnet50, lenet5, or timm:ARCHITECTURE")
-    weights: str = setting("imagenet", "imagenet, none (random), or the path of a state dict (safetensors or PyTorch)")
 
 
 @dataclass(frozen=True)
@@ -286,6 +281,13 @@ class Settings:
     """All settings of `python -m search` and `python -m search.retrain`."""
 
     seed: int = setting(0, "seed of splits, views, sampler and training", low=0, high=2**31 - 1)
+    protocol: str = setting(
+        "search",
+        "search: the test images are read once, by the winner; thesis: every configuration is scored on them, as in "
+        "the thesis, and everything logged says so (experiment=thesis_* alone)",
+        choices=("search", "thesis"),
+        identity=False,
+    )
     data: DataSettings = field(default_factory=DataSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
     space: SpaceSettings = field(default_factory=SpaceSettings)
@@ -294,3 +296,4 @@ class Settings:
     tracking: TrackingSettings = field(default_factory=TrackingSettings)
     executor: ExecutorSettings = field(default_factory=ExecutorSettings)
     retrain: RetrainSettings = field(default_factory=RetrainSettings)
+    thesis: ThesisSettings = field(default_factory=ThesisSettings)

@@ -20,6 +20,7 @@ from search.executor.protocol import Executor, Failed, Finished, Job, Reported
 from search.listener import StudyListener
 from search.promotion import FEWEST_STEPS, Standing
 from search.pruner import build_promotion, build_pruner
+from search.run_notes import outcome_tags, start_tags
 from search.running_trial import RunningTrial
 from search.sampler import build_sampler, slot_seed
 from search.sampler_view import SamplerView
@@ -170,7 +171,8 @@ class SearchStudy:
         trial = self.study.ask()
         self.space.suggest(trial)  # what was enqueued
         seed = slot_seed(self.settings.seed, slot)
-        self._active[slot] = RunningTrial.started(trial, params, slot, attempt, seed, self._tracker, self._parent)
+        tags = start_tags(params, self.settings, self.study.study_name)
+        self._active[slot] = RunningTrial.started(trial, params, slot, attempt, seed, self._tracker, self._parent, tags)
         self._listener.trial_started(slot, params, attempt)
         return Job(slot, params, seed, self._file(slot))
 
@@ -243,7 +245,7 @@ class SearchStudy:
             active.run_id,
             {**summary, **{f"final_{n}": v for n, v in result.metrics.items()}},
             step=len(result.curve),
-            tags={"status": outcome, "reason": reason},
+            tags=outcome_tags(active.params, self.settings.search.metric, outcome, reason, summary),
         )
         if outcome == "waiting":
             active.keep({"waiting": True})
@@ -276,7 +278,9 @@ class SearchStudy:
         for slot in slots:
             active = self._waiting.pop(slot)
             active.keep({"outcome": "pruned", "reason": reason})
-            self._tracker.log(active.run_id, {}, tags={"status": "pruned", "reason": reason})
+            told = active.trial.user_attrs
+            tags = outcome_tags(active.params, self.settings.search.metric, "pruned", reason, told)
+            self._tracker.log(active.run_id, {}, tags=tags)
             self._close(slot, active, "pruned", float(active.trial.user_attrs["value"]))
         if self._room is not None and self._room.is_dir() and not self._active and not self._waiting:
             shutil.rmtree(self._room)
@@ -286,7 +290,8 @@ class SearchStudy:
         error = traceback.strip().splitlines()[-1]
         active.trial.set_user_attr("error", error)
         self._tracker.log_text(active.run_id, traceback, "traceback.txt")
-        self._tracker.log(active.run_id, {}, tags={"status": "failed", "reason": error})
+        tags = outcome_tags(active.params, self.settings.search.metric, "failed", error, {})
+        self._tracker.log(active.run_id, {}, tags=tags)
         self._tracker.finish(active.run_id, "FAILED")
         self.study.tell(active.trial, state=TrialState.FAIL)
         self._listener.trial_ended(slot, "failed", None)

@@ -13,6 +13,7 @@ from search.evidence import Evidence, recorded_evidence
 from search.evidence_figure import evidence_figure
 from search.figures import curves_figure, histogram_figure
 from search.progress import describe_params
+from search.run_notes import NOTE, begun_note, study_note
 from search.scorecard import scorecard, scorecard_metrics, scorecard_table, seen_depths
 from search.settings import Settings
 from search.study_storage import finished_trials
@@ -46,7 +47,11 @@ def parent_run(settings: Settings, study: optuna.Study, tracker: Tracker, task: 
         {
             "study": name,
             "data_digest": task.index.digest,
-            "commit": _git_commit() or "unknown",
+            "commit": (commit := _git_commit() or "unknown"),
+            "mlflow.source.name": "python -m search",
+            "mlflow.source.type": "LOCAL",
+            "mlflow.source.git.commit": commit,
+            NOTE: begun_note(task, settings, name),
             **{f"version.{package}": found for package, found in package_versions().items()},
         },
     )
@@ -89,10 +94,20 @@ def log_outcome(task: Task, study: optuna.Study, tracker: Tracker, parent: str, 
     tracker.log(
         parent,
         {"best_value": winner.value, "trials": len(trials), "winner_slot": winner.slot},
-        tags={"winner": f"trial {winner.slot}: {describe_params(TrialParams(**winner.params))}"},
+        tags={
+            "winner": f"trial {winner.slot}: {describe_params(TrialParams(**winner.params))}",
+            NOTE: study_note(
+                task,
+                study.study_name,
+                winner,
+                trials,
+                prior="" if (evidence := recorded_evidence(study)) is None else evidence.describe(),
+                test_reads=int(study.user_attrs.get("test_reads", 0)),
+            ),
+        },
     )
     tracker.log_text(parent, task.cache.describe(), "activation_cache.json")
-    if (evidence := recorded_evidence(study)) is not None:
+    if evidence is not None:
         _log_evidence(task, study, tracker, parent, winner, evidence)
 
 

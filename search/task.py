@@ -206,7 +206,7 @@ def _first_net(settings: Settings, classes: int, start: Path | None) -> BlockNet
     if start is not None:
         return load_model(start).net.to(memory_format=torch.channels_last)
     return backbones.build(
-        settings.model.name,
+        settings.model.architecture,
         classes=classes,
         size=settings.data.size,
         weights=settings.model.weights,

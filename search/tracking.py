@@ -12,7 +12,7 @@ import os
 import sqlite3
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
@@ -32,11 +32,14 @@ from mlflow.data.pandas_dataset import from_pandas
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 
+from search.run_notes import MODEL_NOTE_BEGINS, model_note
 from search.served_model import CODE_FOLDERS, requirements, signature
 from search.store_health import check_store, explained
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
 __all__ = ["Tracker", "tracking_uri"]
 
@@ -186,8 +189,21 @@ class Tracker:
 
     @_guarded
     def log_table(self, run_id: str, table: pd.DataFrame, file: str) -> None:
-        """Log a table that the UI can show and compare."""
+        """Log a table that the UI can show and compare, instead of one of that name that is there."""
+        self.artifact(run_id, file).unlink(missing_ok=True)  # MLflow would append to it
         self._client.log_table(run_id, table, file)
+
+    @_guarded
+    def log_images(self, run_id: str, images: Sequence[tuple[int, NDArray[np.uint8]]], key: str) -> None:
+        """Log pictures that the UI shows one at a time, with a slider over their steps.
+
+        Args:
+            run_id: of the run.
+            images: (step, picture (H, W, 3)) of each.
+            key: their name together: ASCII letters, digits, spaces, dots, slashes, - and _.
+        """
+        for step, pixels in images:
+            self._client.log_image(run_id, pixels, key=key, step=step, synchronous=True)
 
     @_guarded
     def log_dataset(self, run_id: str, counts: pd.DataFrame, *, name: str, source: str, digest: str) -> None:
@@ -201,9 +217,20 @@ class Tracker:
 
     @_guarded
     def register(
-        self, run_id: str, folder: Path, *, model_name: str, alias: str, tags: Mapping[str, Any], note: str
+        self,
+        run_id: str,
+        folder: Path,
+        *,
+        model_name: str,
+        alias: str,
+        tags: Mapping[str, Any],
+        note: str,
+        scores: Mapping[str, float] | None = None,
     ) -> str:
-        """Log a model folder as a serving model and register it under `alias`; returns the version."""
+        """Log a model folder as a serving model and register it under `alias`; returns the version.
+
+        `note` describes the version, and the model too unless its user did. `scores` are logged as those of this model.
+        """
         mlflow.set_tracking_uri(tracking_uri(self._root))
         mlflow.set_registry_uri(tracking_uri(self._root))
         packages = Path(__file__).resolve().parent.parent
@@ -221,13 +248,20 @@ class Tracker:
             )
         # start_run closes the run on leaving; the study is not over yet.
         self._client.update_run(run_id, status="RUNNING")
-        if not self._client.search_registered_models(f"name = '{model_name}'"):
+        now = int(time.time() * 1000)
+        finite = {k: float(v) for k, v in (scores or {}).items() if abs(float(v)) < float("inf")}
+        rows = [Metric(k, v, now, 0, model_id=logged.model_id) for k, v in finite.items()]
+        self._client.log_batch(run_id, metrics=rows)
+        found = self._client.search_registered_models(f"name = '{model_name}'")
+        if not found:
             self._client.create_registered_model(model_name)
         version = self._client.create_model_version(
             model_name, logged.model_uri, run_id, tags={k: str(v) for k, v in tags.items()}, description=note,
             model_id=logged.model_id,
         )  # fmt: skip
         self._client.set_registered_model_alias(model_name, alias, version.version)
+        if not found or (found[0].description or MODEL_NOTE_BEGINS).startswith(MODEL_NOTE_BEGINS):
+            self._client.update_registered_model(model_name, model_note(model_name, version.version, note))
         return str(version.version)
 
     def aliases(self, model_name: str) -> dict[str, str]:

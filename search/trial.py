@@ -27,7 +27,7 @@ from search.space import fosters
 from search.task import Task, statistics_rows
 from search.trial_result import EpochReport, TrialParams, TrialResult, Verdict
 
-__all__ = ["run_trial", "train_final"]
+__all__ = ["run_trial", "train_final", "train_in_full"]
 
 # Lightning announces the devices it does not use and products of its makers, once for every trial.
 logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
@@ -120,6 +120,21 @@ def train_final(
     """Train once on `rows` for `epochs` epochs; the network comes back in eval mode, batch-norm re-estimated."""
     recorder = Recorder(task.settings.search.metric, 0, [], lambda _: "train", cancelled)
     return _fit(task, params, seed, rows, rows[:0], epochs, recorder).model.net.eval()
+
+
+def train_in_full(
+    task: Task, params: TrialParams, seed: int, *, cancelled: Callable[[], bool] = lambda: False
+) -> tuple[list[EpochReport], str | None, BlockNet]:
+    """Train once on the first fold to the last epoch.
+
+    Returns:
+        Its curve, "diverged" or None, and the network of the last epoch, in eval mode.
+    """
+    curve: list[EpochReport] = []
+    recorder = Recorder(task.settings.search.metric, 0, curve, lambda _: "train", cancelled)
+    fold = task.splits.folds[0]
+    fitted = _fit(task, params, seed, fold.train, fold.val, task.settings.trainer.epochs, recorder)
+    return curve, recorder.stopped, fitted.model.net.eval()
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from lightning_modules.errors import InputError
-from search.settings import RetrainSettings, Settings
+from search.settings import RetrainSettings, Settings, ThesisSettings
 
 __all__ = ["accepted", "flatten", "key_paths", "parse", "to_plain", "unknown_key"]
 
@@ -193,6 +193,7 @@ def _check_rules(settings: Settings) -> None:
     if (settings.executor.workers or 1) > 1 and settings.executor.name == "inline":
         raise InputError(f"executor.workers={settings.executor.workers} needs executor=local, got executor=inline")
     _check_retrain(settings)
+    _check_thesis(settings)
     if space.default_optimizer not in space.optimizers:
         raise InputError(
             f"space.default_optimizer must be one of space.optimizers ({', '.join(space.optimizers)}), "
@@ -252,6 +253,22 @@ def _check_retrain(settings: Settings) -> None:
             f"retrain.replay={retrain.replay} has no effect with retrain.window=all, which trains on every month; "
             "leave it at its default, or give retrain.window=last-N"
         )
+
+
+def _check_thesis(settings: Settings) -> None:
+    thesis, protocol = settings.thesis, settings.protocol
+    if (protocol == "thesis") != (thesis.part is not None):
+        raise InputError(
+            "protocol=thesis, which scores the test set for every configuration, is for experiment=thesis_lenet, "
+            f"thesis_random, thesis_transfer, thesis_finetune and thesis_rates alone, got protocol={protocol} with "
+            f"thesis.part={thesis.part or 'null'}"
+        )
+    for name, part in (("rates", "rates"), ("maps", "finetune")):
+        if getattr(thesis, name) != getattr(ThesisSettings(), name) and thesis.part != part:
+            value = getattr(thesis, name)
+            raise InputError(f"thesis.{name} is for thesis.part={part} alone, got {value} with {thesis.part or 'null'}")
+    if thesis.part is not None and settings.data.folds > 1:
+        raise InputError(f"thesis.part needs data.folds=1, got {settings.data.folds}")
 
 
 def _shortened(text: str) -> str:

@@ -20,6 +20,7 @@ from lightning_modules.blocknet import BlockNet
 from lightning_modules.model_file import ModelCard, TrainedModel, save_model
 from lightning_modules.scores import TestScores, scores_with_intervals
 from search.figures import confusion_figure
+from search.run_notes import version_note
 from search.sampler import slot_seed
 from search.settings import Settings
 from search.study_storage import finished_trials
@@ -72,7 +73,7 @@ def crown_winner(
         study.set_user_attr("test_reads", int(study.user_attrs.get("test_reads", 0)) + 1)
         scores = _test(task, net, task.splits.test)
         _log_test(task, scores, tracker, parent)
-    winner_version = _register(task, net, params, scores, tracker, parent, study.study_name)
+    winner_version = _register(task, net, params, scores, tracker, parent, study.study_name, len(rows))
     winner = Winner(
         slot=int(trial.user_attrs["slot"]),
         params=dict(trial.params),
@@ -105,7 +106,7 @@ def _test(task: Task, net: BlockNet, rows: NDArray[np.int64]) -> TestScores:
 
 def _log_test(task: Task, scores: TestScores, tracker: Tracker, parent: str) -> None:
     intervals = {f"test_{n}_{end}": i[k] for n, i in scores.intervals.items() for k, end in ((0, "low"), (1, "high"))}
-    tracker.log(parent, {**{f"test_{n}": v for n, v in scores.values.items()}, **intervals})
+    tracker.log(parent, intervals)
     table = pd.DataFrame([{"class": name, **row} for name, row in scores.per_class.items()])
     tracker.log_table(parent, table, "test/per_class.json")
     confusion = pd.DataFrame(scores.confusion, columns=list(task.classes))
@@ -122,6 +123,7 @@ def _register(
     tracker: Tracker,
     parent: str,
     study_name: str,
+    trained: int,
 ) -> str:
     settings: Settings = task.settings
     card = ModelCard(
@@ -135,10 +137,7 @@ def _register(
         versions=package_versions(),
     )
     tags = {"study": study_name, **params.searched(), "data_digest": task.index.digest}
-    note = f"{params.optimizer}, learning rate {params.learning_rate:.3g}, freeze depth {params.freeze_depth}."
-    if scores:
-        low, high = scores.intervals["accuracy"]
-        note += f" Test accuracy {scores.values['accuracy']:.3f} (95 % interval {low:.3f} to {high:.3f})."
+    note = version_note(params, scores, network=net.architecture, trained=trained, study=study_name)
     folder = Path(tempfile.mkdtemp(prefix="thawline-"))
     try:
         save_model(folder / "model", TrainedModel(net, card))
@@ -149,6 +148,7 @@ def _register(
             alias="challenger",
             tags={k: json.dumps(v) if isinstance(v, dict) else v for k, v in tags.items()},
             note=note,
+            scores={f"test_{name}": value for name, value in scores.values.items()} if scores else None,
         )
     finally:
         shutil.rmtree(folder, ignore_errors=True)

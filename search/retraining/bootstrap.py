@@ -22,7 +22,7 @@ from search.retraining.champion import BASELINE, settle
 from search.retraining.drift import measure_baseline
 from search.retraining.image_roles import bootstrap_roles
 from search.retraining.image_subset import image_subset, month_digest
-from search.retraining.ledger import MonthRow
+from search.retraining.ledger_rows import MonthRow
 from search.retraining.months import month_rows, settings_digest
 from search.retraining.session import MonthOutcome, Session
 from search.settings import Settings

@@ -103,7 +103,7 @@ def load_champion(settings: Settings, ledger: Ledger, tracker: Tracker, version:
     name = settings.tracking.model_name
     model = resolve_model(f"models:/{name}/{version}", settings.tracking.root)
     for key, wanted, found in (
-        ("model.name", settings.model.name, model.card.architecture),
+        ("model.name", settings.model.architecture, model.card.architecture),
         ("data.size", list(settings.data.size), list(model.card.size)),
         ("data.fit", settings.data.fit, model.card.fit),
     ):

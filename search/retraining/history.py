@@ -8,7 +8,8 @@ from rich.table import Table
 
 from lightning_modules.errors import InputError
 from search.retraining.champion import settle
-from search.retraining.ledger import Ledger, PromotionRow
+from search.retraining.ledger import Ledger
+from search.retraining.ledger_rows import PromotionRow
 from search.settings import Settings
 from search.tracking import Tracker
 

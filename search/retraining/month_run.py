@@ -24,7 +24,7 @@ from search.retraining.depth_decision import decide
 from search.retraining.drift import Drift, compare_drift
 from search.retraining.image_roles import MonthPlan, month_roles, plan_month
 from search.retraining.image_subset import image_subset
-from search.retraining.ledger import MonthRow
+from search.retraining.ledger_rows import MonthRow
 from search.retraining.month_comparison import compare_models
 from search.retraining.month_report import PAGE, report_month
 from search.retraining.month_search import search_month, too_few

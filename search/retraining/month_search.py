@@ -19,7 +19,7 @@ from search.clock import Clock
 from search.pipeline import run_study
 from search.preparation import identity
 from search.retraining.champion import Champion, widened
-from search.retraining.ledger import MonthRow
+from search.retraining.ledger_rows import MonthRow
 from search.retraining.session import Session
 from search.settings import Settings
 from search.space import Space, build_space

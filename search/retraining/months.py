@@ -13,7 +13,7 @@ from lightning_modules.image_index import ImageIndex
 from lightning_modules.image_listing import is_month
 from lightning_modules.split_units import Rows
 from search.retraining.image_subset import month_digest
-from search.retraining.ledger import MonthRow
+from search.retraining.ledger_rows import MonthRow
 from search.settings import Settings
 from search.validation import flatten, key_paths
 

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from search.retraining.ledger import Ledger, MonthRow
+from search.retraining.ledger import Ledger
+from search.retraining.ledger_rows import MonthRow
 from search.settings import Settings
 from search.tracking import Tracker
 

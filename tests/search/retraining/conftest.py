@@ -1,17 +1,29 @@
-"""Months of tiny images, and `python -m search.retrain` as a function in this process."""
+"""Months of tiny images, `python -m search.retrain` as a function in this process, and a store that can be put back.
+
+A first champion takes seconds, so a worker has one, and each test begins where that one was just made: the databases
+are copied back page by page, what was written beside them since is removed.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import shutil
-from collections.abc import Callable
+import sqlite3
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from PIL import Image
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+    from search.retraining.ledger import Ledger
 
 CLASSES = ("left", "middle", "top")
 
@@ -57,41 +69,108 @@ def write_month(
     return root
 
 
-@pytest.fixture(scope="session")
-def retrain() -> Callable[..., Told]:
-    """`python -m search.retrain ARGUMENTS` in this process."""
-    from search.retrain import main
+class Months:
+    """A folder of months and the model that is kept current with it.
 
-    def run(*arguments: str) -> Told:
-        out, err = io.StringIO(), io.StringIO()
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            code = main(arguments)
-        return Told(code, out.getvalue(), err.getvalue())
+    Attributes:
+        images: folder of the months.
+        model: name of the registered model.
+        root: of the tracking store.
+        arguments: of every command.
+    """
 
-    return run
-
-
-@pytest.fixture(scope="session")
-def tiny_months(tracking_root: Path) -> Callable[[Path, str], tuple[str, ...]]:
-    """`tiny_months(images, model)`: arguments of a retraining that takes seconds, with a model of its own."""
-
-    def arguments(images: Path, model: str) -> tuple[str, ...]:
-        return (
+    def __init__(self, images: Path, model: str, root: Path) -> None:
+        self.images, self.model, self.root = images, model, root
+        self.arguments = (
             "data=folder", f"data.path={images}", "data.size=[24,24]", "model=lenet5", "data.views=0",
             "space.optimizers=[adam]", "space.default_optimizer=adam", "trainer.epochs=6", "trainer.batch_size=8",
             "search.trials=1", "search.pruner=none", "search.evidence=false", "tracking.report=false",
             "retrain.trials=1", "retrain.epochs=2", "executor=inline", "executor.threads=1",
-            f"tracking.root={tracking_root}", f"tracking.model_name={model}",
+            f"tracking.root={root}", f"tracking.model_name={model}",
         )  # fmt: skip
 
-    return arguments
+    def retrain(self, *arguments: str) -> Told:
+        """`python -m search.retrain ARGUMENTS` in this process, a verb first where there is one."""
+        from search.retrain import main
+
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = main([*arguments, *self.arguments])
+        return Told(code, out.getvalue(), err.getvalue())
+
+    def arrives(self, month: str, **how: Any) -> None:
+        """A month's images arrive; see `write_month`."""
+        write_month(self.images, month, **how)
+
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger as it is now."""
+        from search.retraining.ledger import Ledger
+
+        return Ledger(self.root, self.model)
+
+    @property
+    def client(self) -> MlflowClient:
+        """Reads the store."""
+        from mlflow import MlflowClient
+
+        from search.tracking import tracking_uri
+
+        return MlflowClient(tracking_uri(self.root), registry_uri=tracking_uri(self.root))
+
+    @property
+    def aliases(self) -> dict[str, str]:
+        """Alias -> version of the model, but for that of the last challenger."""
+        found = self.client.search_registered_models(f"name = '{self.model}'")
+        every = dict(found[0].aliases.items()) if found else {}
+        return {str(alias): str(version) for alias, version in every.items() if alias != "challenger"}
+
+    def runs(self, condition: str = "") -> list[Run]:
+        """The store's runs that meet a condition."""
+        ids = [one.experiment_id for one in self.client.search_experiments()]
+        return list(self.client.search_runs(ids, condition, max_results=1000))
+
+
+class _Saved:
+    """Databases and passing files of a store as they were."""
+
+    def __init__(self, root: Path, to: Path) -> None:
+        self._root, self._to = root, to
+        for name in ("mlflow.db", "retraining.db"):
+            _copy(root / name, to / name)
+        self._files = self._beside()
+
+    def put_back(self) -> None:
+        for name in ("mlflow.db", "retraining.db"):
+            _copy(self._to / name, self._root / name)
+        for path in self._beside() - self._files:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def _beside(self) -> set[Path]:
+        return {path for folder in ("studies", "retraining") for path in (self._root / folder).glob("*")}
+
+
+def _copy(source: Path, to: Path) -> None:
+    with contextlib.closing(sqlite3.connect(source)) as one, contextlib.closing(sqlite3.connect(to)) as other:
+        one.backup(other)
+
+
+@pytest.fixture(scope="session")
+def first(tracking_root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Months, Told]:
+    """A first champion, version 1, of thirty images of 2020-01, and what the command that made it said."""
+    images = write_month(tmp_path_factory.mktemp("first") / "months", "2020-01")
+    months = Months(images, "sheets", tracking_root)
+    return months, months.retrain()
+
+
+@pytest.fixture(scope="module")
+def _saved(first: tuple[Months, Told], tmp_path_factory: pytest.TempPathFactory) -> _Saved:
+    return _Saved(first[0].root, tmp_path_factory.mktemp("saved"))
 
 
 @pytest.fixture
-def copied(tmp_path: Path) -> Callable[[Path], Path]:
-    """A copy of a folder of months that a test may change."""
-
-    def copy(source: Path) -> Path:
-        return Path(shutil.copytree(source, tmp_path / "months"))
-
-    return copy
+def months(first: tuple[Months, Told], _saved: _Saved, tmp_path: Path) -> Iterator[Months]:
+    """The first champion's months, a copy that may be changed, where nothing has come after them."""
+    made = first[0]
+    yield Months(Path(shutil.copytree(made.images, tmp_path / "months")), made.model, made.root)
+    _saved.put_back()
