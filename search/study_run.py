@@ -7,9 +7,13 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from lightning_modules.errors import InputError, printable
-from search.evidence import Evidence, recorded_evidence
+from search.block_slides import BEFORE, block_slides
+from search.evidence import Evidence, TypicalMaps, recorded_evidence
 from search.evidence_figure import evidence_figure
 from search.figures import curves_figure, histogram_figure
 from search.progress import describe_params
@@ -126,9 +130,23 @@ def _log_evidence(
     if evidence.maps is not None:
         image = task.inputs(np.array([evidence.maps.row]), np.zeros(1, dtype=np.int64))[0].float().cpu()
         label = task.classes[evidence.maps.label]
+        if not study.user_attrs.get("maps_logged"):
+            tracker.log_images(parent, _slides(evidence, evidence.maps, image, label), BEFORE)
+            study.set_user_attr("maps_logged", True)
     chosen, metric = TrialParams(**winner.params).freeze_depth, task.settings.search.metric
     figure = evidence_figure(evidence, seen, chosen, metric=metric, image=image, label=label)
     tracker.log_figure(parent, figure, EVIDENCE_FIGURE)
+
+
+def _slides(evidence: Evidence, maps: TypicalMaps, image: Tensor, label: str) -> list[tuple[int, NDArray[np.uint8]]]:
+    """One image and the mean over its class, block by block."""
+    blocks = [
+        (number, name, [torch.from_numpy(part.astype(np.float32)) for part in parts])
+        for number, (name, *parts) in enumerate(zip(evidence.blocks, maps.example, maps.mean, strict=True), start=1)
+    ]
+    grey = torch.full_like(image, 0.5)
+    captions = (label, f"mean of {label}")
+    return block_slides(torch.stack([image, grey]), captions, [(n, name, torch.stack(m)) for n, name, m in blocks])
 
 
 def _git_commit() -> str | None:

@@ -7,6 +7,7 @@ import json
 import time
 from dataclasses import replace
 from functools import partial
+from glob import escape
 from typing import Any
 
 import numpy as np
@@ -130,6 +131,10 @@ def _begin(session: Session, images: ImageSet, months: tuple[str, ...]) -> list[
     latest = ledger.latest()
     fits = {m: (digests[m], wanted) for m in months}
     if {m: (row.data_digest, row.settings_digest) for m, row in latest.items()} != fits:
+        for journal in (session.settings.tracking.root / "studies").glob(
+            f"{escape(session.model_name)}-first-*.journal"
+        ):
+            session.tracker.kill_open_study(journal.stem)
         for row in latest.values():
             ledger.abandon(row, "the first champion is searched anew: data or settings changed")
             session.clear(row)

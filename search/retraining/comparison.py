@@ -280,4 +280,4 @@ def _collapsed(newest: Comparison, regression: Comparison | None, guard: float) 
 
 
 def _points(difference: float) -> str:
-    return f"{100 * difference:+.1f}"
+    return f"{round(100 * difference, 1) + 0.0:+.1f}"  # no -0.0

@@ -80,7 +80,7 @@ def check_month(
         example = index.records[int(flat[0])].path.name
         refusals.append(
             f"{len(flat)} of {len(rows)} images show nothing (one grey value, as {example}): a broken camera or empty "
-            f"files; retrain.constant_share={constant_share:g} is accepted"
+            f"files; less than retrain.constant_share={constant_share:g} of them is accepted"
         )
     elif len(flat):
         notes.append(f"{len(flat)} of {len(rows)} images show nothing (one grey value).")

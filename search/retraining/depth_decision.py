@@ -182,7 +182,7 @@ def decide(
         for shift in drift.blocks
     }
     informed = any(
-        beyond_chance(answer, new.labels, rng)
+        beyond_chance([answer], new.labels, rng)
         for answer in (new.predicted, *(one for one in answers.values() if one is not None))
     )
     last = probes[old.blocks[-1]]
@@ -274,5 +274,5 @@ def _newcombe(right: int, images: int, new_right: int, new_images: int) -> tuple
 
 
 def _points(loss: tuple[float, float, float]) -> str:
-    value, low, high = (100 * -x for x in (loss[0], loss[2], loss[1]))
+    value, low, high = (round(100 * -x, 1) + 0.0 for x in (loss[0], loss[2], loss[1]))  # no -0.0
     return f"{value:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f}"

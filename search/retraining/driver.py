@@ -10,6 +10,7 @@ from rich.console import Console
 from lightning_modules import backbones
 from lightning_modules.errors import InputError
 from lightning_modules.image_index import ImageIndex
+from lightning_modules.image_listing import is_month
 from lightning_modules.image_store import ImageSet
 from search.ownership import owned
 from search.preparation import load, prepare_process, space_of
@@ -87,6 +88,8 @@ def run_months(
 def _run(session: Session, images: ImageSet, asked: str | None) -> list[MonthOutcome]:
     outcomes: list[MonthOutcome] = []
     ledger, settings = session.ledger, session.settings
+    for line in _unused(images.index, settings):
+        session.say(line)
     last = settle(ledger, session.tracker, session.model_name)
     if last is None:
         outcomes.append(bootstrap(session, images))
@@ -106,10 +109,11 @@ def _run(session: Session, images: ImageSet, asked: str | None) -> list[MonthOut
 def _month(session: Session, images: ImageSet, due: Due, version: str) -> MonthOutcome:
     ledger = session.ledger
     if due.stale is not None:
-        ledger.abandon(due.stale, due.why)
+        if (run_id := due.stale.run_id) is not None:
+            session.tracker.kill_open_runs(run_id)
+            session.tracker.kill(run_id)
         session.clear(due.stale)
-        if due.stale.run_id is not None:
-            session.tracker.kill(due.stale.run_id)
+        ledger.abandon(due.stale, due.why)
     champion = load_champion(session.settings, ledger, session.tracker, version)
     row = due.row
     if row is None:
@@ -120,6 +124,16 @@ def _month(session: Session, images: ImageSet, due: Due, version: str) -> MonthO
         done = ", ".join(ledger.steps(row)) or "nothing"
         session.say(f"{due.month}: {due.images} images, continued after an interruption (done: {done}).")
     return MonthRun(session, row, images, champion).run()
+
+
+def _unused(index: ImageIndex, settings: Settings) -> list[str]:
+    """What is there and not used, of which no month would tell."""
+    aside, path = index.set_aside, settings.data.path
+    lines = [f"{len(aside)} images set aside, the first: {aside[0].path}: {aside[0].reason}."] if aside else []
+    if settings.data.source == "folder" and path is not None:
+        found = sorted(folder.name for folder in path.iterdir() if is_month(folder.name) and folder.is_dir())
+        lines += [f"{month}: no image that can be used; not done." for month in found if month not in index.months]
+    return lines
 
 
 def _summary(notes: list[str]) -> str:

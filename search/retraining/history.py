@@ -17,7 +17,9 @@ __all__ = ["print_history", "roll_back"]
 
 
 def roll_back(settings: Settings, ledger: Ledger, tracker: Tracker, *, reason: str) -> PromotionRow:
-    """Make the previous champion champion again; the other becomes `previous`, so that doing it twice changes nothing.
+    """Make the previous champion champion again; the other becomes `previous`.
+
+    A rollback that was killed before the aliases moved is finished by the next call, which then does no other.
 
     Args:
         settings: all settings.
@@ -29,18 +31,24 @@ def roll_back(settings: Settings, ledger: Ledger, tracker: Tracker, *, reason: s
         InputError: there is no champion, or no previous one.
     """
     name = settings.tracking.model_name
+    interrupted = [row for row in ledger.promotions()[-1:] if row.kind == "rollback" and row.state != "done"]
     last = settle(ledger, tracker, name)
+    if interrupted:
+        return ledger.promotions()[-1]
     if last is None:
         raise InputError(
             f"model {name} has no champion yet, so there is nothing to roll back; run python -m search.retrain"
         )
     if last.previous_version is None:
         raise InputError(f"model {name} has had one champion only, version {last.to_version}: there is no previous one")
+    key = f"rollback of {name}"
+    tracker.kill_open_study(key)  # of a call that was killed before it decided
     run_id = tracker.start_parent(
         f"{name} rollback",
         {"from_version": last.to_version, "to_version": last.previous_version},
-        {"kind": "rollback", "model_name": name, "decision": reason},
+        {"study": key, "kind": "rollback", "model_name": name, "decision": reason},
     )
+    tracker.finish(run_id, "FINISHED")
     ledger.decide(
         kind="rollback",
         from_version=last.to_version,
@@ -50,7 +58,6 @@ def roll_back(settings: Settings, ledger: Ledger, tracker: Tracker, *, reason: s
         run_id=run_id,
     )
     settle(ledger, tracker, name)
-    tracker.finish(run_id, "FINISHED")
     return ledger.promotions()[-1]
 
 
@@ -73,7 +80,8 @@ def print_history(console: Console, ledger: Ledger, model_name: str) -> None:
     console.print(table)
     done = [one for one in ledger.latest().values() if one.outcome in ("kept", "not needed", "refused")]
     for one in sorted(done, key=lambda one: one.month):
-        console.print(f"{one.month}: {one.outcome}: {one.reason}", highlight=False, markup=False)
+        said = f"refused: {one.reason}" if one.outcome == "refused" else one.reason
+        console.print(f"{one.month}: {said}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _accuracies(row: PromotionRow) -> str:

@@ -10,7 +10,10 @@ from scipy.stats import binomtest
 
 from search.models import resolve_model
 from search.retraining.answers import probabilities
+from search.retraining.baseline import Baseline
 from search.retraining.comparison import Comparison, Decision, compare, decide
+from search.retraining.drift import Drift
+from search.retraining.month_probe import beyond_chance, month_probe
 
 if TYPE_CHECKING:
     from lightning_modules.blocknet import BlockNet
@@ -87,7 +90,9 @@ def _labels_mean_something(run: MonthRun, challenger: BlockNet) -> bool:
     """Whether the month's own labels fit what either model answers better than labels dealt at random.
 
     The champion is asked about all images of the month that it was not trained on, the challenger about the held-out
-    ones. Of fewer than twelve held-out images nothing is known, and they are believed.
+    ones. Where both fail and the images are not what they were, they may fail for that: then linear classifiers on the
+    champion's blocks are asked, the best of them against the best under labels dealt at random. Of fewer than twelve
+    held-out images nothing is known, and they are believed.
     """
     own, labels = run.plan.own, run.images.index.labels
     if len(own) < _FEWEST:
@@ -97,7 +102,24 @@ def _labels_mean_something(run: MonthRun, challenger: BlockNet) -> bool:
     answers = probabilities(run.champion_net, run.images, unseen).argmax(1)
     if _associated(answers, labels[unseen], rng):
         return True
-    return _associated(probabilities(challenger, run.images, own).argmax(1), labels[own], rng)
+    if _associated(probabilities(challenger, run.images, own).argmax(1), labels[own], rng):
+        return True
+    return _learnable(run, rng)
+
+
+def _learnable(run: MonthRun, rng: np.random.Generator) -> bool:
+    """Whether the month's images moved and some block of the champion still tells their labels (`month_probe`)."""
+    look = run.session.ledger.steps(run.row)["look"][0]
+    if not look["drift"]:
+        return False
+    drift = Drift.from_json(look["drift"])
+    if not (drift["features"].seen or any(block.seen for block in drift.blocks)):
+        return False
+    old, new = run.old_baseline(), Baseline.load(run.month_baseline)
+    seed = run.session.settings.seed
+    answers = [month_probe(old, new, block, seed=seed) for block in range(len(old.blocks))]
+    known = [one for one in answers if one is not None]
+    return bool(known) and beyond_chance(known, new.labels, rng)
 
 
 def _associated(answers: NDArray[np.int64], labels: NDArray[np.int64], rng: np.random.Generator) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -70,14 +72,14 @@ def _grouped_folds(new: Baseline, seed: int) -> Labels:
     return np.asarray(by_group[of], dtype=np.int64)
 
 
-def beyond_chance(answers: Labels, labels: Labels, rng: np.random.Generator) -> bool:
-    """Whether answers fit the labels better than permuted labels do, 5 %, however unequal the classes are.
+def beyond_chance(answers: Sequence[Labels], labels: Labels, rng: np.random.Generator) -> bool:
+    """Whether the best of some answers fits the labels better than permuted labels do, 5 %, whatever the class sizes.
 
     Args:
-        answers: predicted classes, (n,).
+        answers: predicted classes, (n,) each, at least one.
         labels: true ones, (n,).
         rng: draws the permutations.
     """
-    drawn = rng.permuted(np.tile(labels, (_PERMUTATIONS, 1)), axis=1)
-    right = (answers == np.vstack([labels, drawn])).sum(axis=1)
+    dealt = np.vstack([labels, rng.permuted(np.tile(labels, (_PERMUTATIONS, 1)), axis=1)])
+    right = np.max([(one == dealt).sum(axis=1) for one in answers], axis=0)
     return bool(np.mean(right >= right[0]) < _LEVEL)

@@ -1,13 +1,15 @@
 """One month, step by step: check, look, depth, search, compare, report; then the promotion, last and at once.
 
 Each step's result is in the ledger before the next one begins, so a call that was killed anywhere is continued by the
-next one. Until the last write of all, nothing that others read has changed: the champion is what it was.
+next one. Until the last write of all, nothing that others read has changed: the champion is what it was. The month's
+MLflow run is closed before that, so that no run is left open by whatever kills the program after it.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -73,7 +75,6 @@ class MonthRun:
         """
         session, row = self.session, self.row
         session.tracker.resume(self.run_id)
-        status = "KILLED"
         try:
             found = DataCheck.from_json(session.step(row, "check", self._check))
             for note in found.notes:
@@ -82,9 +83,9 @@ class MonthRun:
                 self._refuse(found)
             else:
                 self._work()
-            status = "FINISHED"
-        finally:
-            session.tracker.finish(self.run_id, status)
+        except BaseException:
+            session.tracker.finish(self.run_id, "KILLED")
+            raise
         session.clear(row)
         session.say(f"  Page of the month: {session.tracker.artifact(self.run_id, PAGE)}")
         return MonthOutcome.of(session.ledger.latest()[row.month])
@@ -130,6 +131,11 @@ class MonthRun:
         """The champion with an output, never the largest, for each class it does not know."""
         return widened(self.champion.model, self.classes).net.to(self.session.device)
 
+    @property
+    def month_baseline(self) -> Path:
+        """File of what the champion shows of the month's images that may be trained on, from step 2 on."""
+        return self.session.folder(self.row) / "month.npz"
+
     def baseline(self, net: Any, rows: Rows) -> Baseline:
         """What a network shows of the images at `rows`."""
         index = self.images.index
@@ -173,11 +179,11 @@ class MonthRun:
         lines = []
         drift: Drift | None = None
         trainable = np.setdiff1d(plan.month, np.union1d(plan.newest, plan.regression))
-        old = self._old_baseline()
+        old = self.old_baseline()
         if len(trainable) >= 2:
             new = self.baseline(self.champion_net, trainable)
-            self.session.folder(self.row).mkdir(parents=True, exist_ok=True)
-            new.save(self.session.folder(self.row) / "month.npz")
+            self.month_baseline.parent.mkdir(parents=True, exist_ok=True)
+            new.save(self.month_baseline)
             drift = compare_drift(old, new, seed=self.session.settings.seed)
             lines += drift.lines()
         low, high = scores.intervals["accuracy"]
@@ -187,7 +193,8 @@ class MonthRun:
         shown = {n: (scores.values[n], *scores.intervals[n]) for n in scores.intervals}
         return {"scores": shown, "images": len(rows), "drift": drift and drift.to_json(), "lines": lines}
 
-    def _old_baseline(self) -> Baseline:
+    def old_baseline(self) -> Baseline:
+        """What the champion showed of the images it was tested on when it was promoted."""
         path = self.session.tracker.artifact(self.champion.run_id, BASELINE)
         if path.is_file():
             return Baseline.load(path)
@@ -203,11 +210,11 @@ class MonthRun:
         if look["drift"] is None:
             reason = "fewer than two images of the month may be trained on"
             return {"action": "none", "depth": None, "reason": reason, "decision": None}
-        new = Baseline.load(self.session.folder(self.row) / "month.npz")
+        new = Baseline.load(self.month_baseline)
         months = [self.images.index.records[r].month or "" for r in self.plan.pool.tolist()]
         growth = sum(month > self.champion.month for month in months) / max(1, self.champion.trained)
         decision = decide(
-            self._old_baseline(),
+            self.old_baseline(),
             new,
             Drift.from_json(look["drift"]),
             growth=growth,
@@ -241,9 +248,8 @@ class MonthRun:
         session.step(row, "report", self._report)
         numbers = {"seconds": session.seconds(row), "epoch_equivalents": 0.0, "image_passes": 0.0}
         reason = str(found.refusal)
-        session.ledger.finish(
-            [row], "refused", reason, numbers, usable=False, champion=self.champion.version
-        )  # fmt: skip
+        session.tracker.finish(self.run_id, "FINISHED")
+        session.ledger.finish([row], "refused", reason, numbers, usable=False, champion=self.champion.version)
         session.say(f"{row.month}: refused, champion version {self.champion.version} stays: {reason}.")
 
     def _close(self, decided: dict[str, Any], searched: dict[str, Any], compared: dict[str, Any]) -> None:
@@ -266,6 +272,7 @@ class MonthRun:
                 "previous_version": champion.version, "reason": compared["reason"], "numbers": {**numbers, **made},
                 "run_id": self.run_id,
             }  # fmt: skip
+        session.tracker.finish(self.run_id, "FINISHED")
         session.ledger.finish(
             [row],
             compared["outcome"],

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from explain.attribution import METHODS
 from explain.subject import measure
 from lightning_modules.scores import scores
+from search.block_slides import block_slides
 from search.sampler import slot_seed
 from search.study_report.confused_pairs import confused_pairs
 from search.study_report.findings import BlockMeasures, Findings, Suspect
@@ -35,6 +36,7 @@ __all__ = ["Examination", "examine"]
 
 _MAPPED = 128  # images whose maps are measured
 _SUSPECTS = 24  # shown
+_SLIDE_CLASSES = 6
 _BATCH = 32
 
 
@@ -46,11 +48,13 @@ class Examination:
         findings: for the report.
         rows: judged rows of the index.
         probabilities: of them, (N, K).
+        slides: maps of an image of each class, one picture a block, as `block_slides` gives them; empty without maps.
     """
 
     findings: Findings
     rows: NDArray[np.int64]
     probabilities: NDArray[np.float64]
+    slides: list[tuple[int, NDArray[np.uint8]]]
 
 
 def examine(task: Task, winner: Winner, *, cancelled: Callable[[], bool] = lambda: False) -> Examination:
@@ -95,7 +99,27 @@ def examine(task: Task, winner: Winner, *, cancelled: Callable[[], bool] = lambd
         notes=tuple(notes),
         pictures=judged.store.pictures,
     )
-    return Examination(findings, fold.val, judged.probabilities)
+    return Examination(findings, fold.val, judged.probabilities, _slides(judged))
+
+
+def _slides(judged: JudgedImages) -> list[tuple[int, NDArray[np.uint8]]]:
+    """Maps of the predicted class of one image of each class, block by block."""
+    if not judged.blocks:
+        return []
+    labels = [label for label in range(len(judged.task.classes)) if (judged.labels == label).any()][:_SLIDE_CLASSES]
+    places = np.array([judged.some(np.flatnonzero(judged.labels == label), 1)[0] for label in labels])
+    captured = judged.signals(places, judged.predicted[places], judged.blocks)
+    numbers = {name: number for number, name in enumerate(judged.task.net.block_names, start=1)}
+    maps = [
+        (numbers[name], name, finite(METHODS[METHOD](signals)).cpu())
+        for name, signals in zip(judged.blocks, captured, strict=True)
+    ]
+    classes = judged.task.classes
+    captions = [
+        classes[label] if label == found else f"{classes[label]}, taken for {classes[found]}"
+        for label, found in zip(labels, judged.predicted[places], strict=True)
+    ]
+    return block_slides(torch.stack([judged.image(place) for place in places]), captions, maps)
 
 
 def _measures(judged: JudgedImages, places: NDArray[np.int64]) -> tuple[BlockMeasures, ...]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pandas as pd
 from rich.console import Console
 
 from lightning_modules.errors import InputError
@@ -110,6 +111,7 @@ def examined(
     kept = _kept(run)
     if kept is not None and kept.slot == study.winner.slot:
         return kept
+    from search.block_slides import WINNER
     from search.study_report.examination import examine
     from search.study_report.judged_images import image_name
 
@@ -121,8 +123,8 @@ def examined(
         for row, probabilities in zip(found.rows, found.probabilities, strict=True)
     ]
     columns = ["path", "label", *(f"p({label})" for label in classes)]
-    table = json.dumps({"columns": columns, "data": rows}, ensure_ascii=False, allow_nan=False)
-    tracker.log_text(run.run_id, table, PREDICTIONS)
+    tracker.log_table(run.run_id, pd.DataFrame(rows, columns=columns), PREDICTIONS)
+    tracker.log_images(run.run_id, found.slides, WINNER)
     tracker.log_text(run.run_id, findings.to_json(), ARTIFACT)
     tracker.log(run.run_id, _metrics(findings))
     return findings

@@ -90,12 +90,14 @@ class Months:
         )  # fmt: skip
 
     def retrain(self, *arguments: str) -> Told:
-        """`python -m search.retrain ARGUMENTS` in this process, a verb first where there is one."""
+        """`python -m search.retrain ARGUMENTS` in this process, a verb first; what is given takes the place of ours."""
         from search.retrain import main
 
+        given = {one.split("=")[0] for one in arguments}
+        rest = [one for one in self.arguments if one.split("=")[0] not in given]
         out, err = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            code = main([*arguments, *self.arguments])
+            code = main([*arguments, *rest])
         return Told(code, out.getvalue(), err.getvalue())
 
     def arrives(self, month: str, **how: Any) -> None:

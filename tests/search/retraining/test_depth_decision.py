@@ -157,8 +157,8 @@ def test_features_that_are_not_finite_have_no_probe() -> None:
 def test_unequal_classes_are_no_excuse() -> None:
     labels = np.array([0] * 95 + [1] * 5)
     rng = np.random.default_rng(0)
-    assert not beyond_chance(np.zeros(100, int), labels, rng)
-    assert beyond_chance(np.array([0] * 96 + [1] * 4), labels, rng)
+    assert not beyond_chance([np.zeros(100, int)], labels, rng)
+    assert beyond_chance([np.array([0] * 96 + [1] * 4)], labels, rng)
 
 
 @pytest.mark.parametrize(
