@@ -166,7 +166,7 @@ def show(
         "policy", "accuracy", "seconds", "image passes", "cost / always", "promoted", "kept", "not needed", "right"
     )
     for t in totals:
-        cost = "" if t["image_passes_of_always"] is None else f"{t['cost_of_always']:.2f}"
+        cost = "" if t["image_passes_of_always"] is None else f"{t['image_passes_of_always']:.2f}"
         table.add_row(
             t["policy"], f"{t['accuracy']:.3f}", f"{t['seconds']:.0f}", f"{t['image_passes']:.0f}", cost,
             str(t["promoted"]), str(t["kept"]), str(t["not_needed"]), f"{t['right']} of {t['judged']}",
