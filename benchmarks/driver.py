@@ -23,6 +23,7 @@ from rich.table import Table
 
 from benchmarks.results_file import write_rows
 from search.executor.protocol import Event, Finished, Job, Reported
+from search.listener import StudyListener
 from search.settings import Settings
 from search.space import Space
 from search.study import SearchStudy
@@ -106,9 +107,8 @@ class Stopwatch:
         """See `StudyListener`."""
 
 
-def measure(trials: int) -> list[float]:
-    """Seconds of each trial of a study of that many."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+def made_up_study(tracker: Tracker, root: Path, trials: int, listener: StudyListener | None = None) -> str:
+    """A study of trials that cost nothing, in a store of MLflow; returns the id of its parent run."""
     settings = Settings()
     settings = replace(
         settings,
@@ -116,13 +116,19 @@ def measure(trials: int) -> list[float]:
         trainer=replace(settings.trainer, epochs=EPOCHS),
     )
     space = Space(settings.space.optimizers, settings.space.lr_factor, (0, 8), TrialParams("momentum", 1.0, 4))
+    parent = tracker.start_parent("driver", {}, {})
+    study, _ = load_or_create(root / "studies" / "driver.journal", "driver", {}, fresh=False)
+    SearchStudy(settings, space, study, tracker, parent, listener or Stopwatch()).run(NoWork())
+    tracker.finish(parent, "FINISHED")
+    return parent
+
+
+def measure(trials: int) -> list[float]:
+    """Seconds of each trial of a study of that many."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    watch = Stopwatch()
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        tracker = Tracker(root, "driver")
-        parent = tracker.start_parent("driver", {}, {})
-        study, _ = load_or_create(root / "studies" / "driver.journal", "driver", {}, fresh=False)
-        watch = Stopwatch()
-        SearchStudy(settings, space, study, tracker, parent, watch).run(NoWork())
+        made_up_study(Tracker(Path(folder), "driver"), Path(folder), trials, watch)
     return [after - before for before, after in zip(watch.started, watch.started[1:], strict=False)]
 
 

@@ -217,19 +217,11 @@ class Tracker:
 
     @_guarded
     def register(
-        self,
-        run_id: str,
-        folder: Path,
-        *,
-        model_name: str,
-        alias: str,
-        tags: Mapping[str, Any],
-        note: str,
-        scores: Mapping[str, float] | None = None,
+        self, run_id: str, folder: Path, *, model_name: str, alias: str, tags: Mapping[str, Any], note: str
     ) -> str:
         """Log a model folder as a serving model and register it under `alias`; returns the version.
 
-        `note` describes the version, and the model too unless its user did. `scores` are logged as those of this model.
+        `note` describes the version, and the model too unless its user did. The run's metrics become the model's.
         """
         mlflow.set_tracking_uri(tracking_uri(self._root))
         mlflow.set_registry_uri(tracking_uri(self._root))
@@ -248,10 +240,6 @@ class Tracker:
             )
         # start_run closes the run on leaving; the study is not over yet.
         self._client.update_run(run_id, status="RUNNING")
-        now = int(time.time() * 1000)
-        finite = {k: float(v) for k, v in (scores or {}).items() if abs(float(v)) < float("inf")}
-        rows = [Metric(k, v, now, 0, model_id=logged.model_id) for k, v in finite.items()]
-        self._client.log_batch(run_id, metrics=rows)
         found = self._client.search_registered_models(f"name = '{model_name}'")
         if not found:
             self._client.create_registered_model(model_name)

@@ -106,7 +106,7 @@ def _test(task: Task, net: BlockNet, rows: NDArray[np.int64]) -> TestScores:
 
 def _log_test(task: Task, scores: TestScores, tracker: Tracker, parent: str) -> None:
     intervals = {f"test_{n}_{end}": i[k] for n, i in scores.intervals.items() for k, end in ((0, "low"), (1, "high"))}
-    tracker.log(parent, intervals)
+    tracker.log(parent, {**{f"test_{n}": v for n, v in scores.values.items()}, **intervals})
     table = pd.DataFrame([{"class": name, **row} for name, row in scores.per_class.items()])
     tracker.log_table(parent, table, "test/per_class.json")
     confusion = pd.DataFrame(scores.confusion, columns=list(task.classes))
@@ -148,7 +148,6 @@ def _register(
             alias="challenger",
             tags={k: json.dumps(v) if isinstance(v, dict) else v for k, v in tags.items()},
             note=note,
-            scores={f"test_{name}": value for name, value in scores.values.items()} if scores else None,
         )
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,199 @@
+"""What the runs and models of a search are called and say of themselves in MLflow's UI: names, Markdown notes, tags."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from search.progress import duration
+from search.trial_result import TrialParams
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+    from lightning_modules.scores import TestScores
+    from search.settings import Settings
+    from search.task import Task
+    from search.winner_record import Winner
+
+__all__ = [
+    "MODEL_NOTE_BEGINS",
+    "NOTE",
+    "begun_note",
+    "model_note",
+    "outcome_tags",
+    "run_name",
+    "start_tags",
+    "study_note",
+    "version_note",
+]
+
+NOTE = "mlflow.note.content"
+"""Tag that MLflow's UI shows as the description of a run, as Markdown."""
+
+MODEL_NOTE_BEGINS = "Image classifiers that a search of Thawline chose."
+"""How the description of a registered model begins; one that begins otherwise is the user's and stays."""
+
+
+def run_name(slot: int, params: TrialParams) -> str:
+    """Name of a trial's run, such as `t07 nag lr=2.1e-3 freeze=3`."""
+    beta = "" if params.fostering_beta is None else f" beta={params.fostering_beta:g}"
+    return f"t{slot:02d} {params.optimizer} lr={_rate(params)} freeze={params.freeze_depth}{beta}"
+
+
+def start_tags(params: TrialParams, settings: Settings, study: str) -> dict[str, Any]:
+    """Tags that a trial's run starts with: what to filter by, and its description."""
+    return {
+        "study": study,
+        "optimizer": params.optimizer,
+        "freeze_depth": params.freeze_depth,
+        "prior": settings.search.prior,
+        "status": "running",
+        NOTE: _phrase(params),
+    }
+
+
+def outcome_tags(
+    params: TrialParams, metric: str, outcome: str, reason: str, numbers: Mapping[str, Any]
+) -> dict[str, str]:
+    """Tags of a trial that ended, failed or waits: what became of it, why, and a description with its key figures.
+
+    Args:
+        params: of the trial.
+        metric: name of the validation score.
+        outcome: complete, pruned, diverged, waiting or failed.
+        reason: why, or empty.
+        numbers: of `TrialResult.summary`; empty of a trial that failed.
+    """
+    rows = [("outcome", f"**{outcome}**" + (f": {_cell(reason)}" if reason else ""))]
+    if numbers:
+        epochs = int(numbers["epochs"])
+        rows += [
+            (f"best validation {metric}", f"{numbers['value']:.4f} (epoch {int(numbers['best_epoch']) + 1})"),
+            ("trained", f"{epochs} epoch{'' if epochs == 1 else 's'} in {duration(float(numbers['seconds']))}"),
+            ("cost", f"{numbers['epoch_equivalents']:.2f} epochs of training everything"),
+        ]
+    return {"status": outcome, "reason": reason, NOTE: f"{_phrase(params)}\n\n{_table(('', ''), rows)}"}
+
+
+def begun_note(task: Task, settings: Settings, name: str) -> str:
+    """Description of a study's run until there is a winner."""
+    return (
+        f"**Search {_code(name)}**: {settings.search.trials} trials of {_network(task)} on {_images(task)}. "
+        "No winner yet.\n\n"
+        "Each child run is a trial; its tag `status` says what became of it and `reason` why."
+    )
+
+
+def study_note(
+    task: Task, name: str, winner: Winner, trials: Sequence[FrozenTrial], *, prior: str, test_reads: int
+) -> str:
+    """Description of a study's run that has a winner: what won, how it tested, what it cost, where to look.
+
+    Args:
+        task: of the study.
+        name: of the study.
+        winner: tested.
+        trials: finished ones.
+        prior: of the freeze depth, in one line; empty without evidence.
+        test_reads: how often the test images were read.
+    """
+    params, metric = TrialParams(**winner.params), task.settings.search.metric
+    outcomes = [str(t.user_attrs["outcome"]) for t in trials]
+    kinds = ", ".join(f"{outcomes.count(kind)} {kind}" for kind in dict.fromkeys(sorted(outcomes)))
+    seconds = sum(float(t.user_attrs["seconds"]) for t in trials)
+    equivalents = sum(float(t.user_attrs["epoch_equivalents"]) for t in trials)
+    reads = f"read {test_reads} time{'' if test_reads == 1 else 's'}"
+    rows = [
+        (f"best validation {metric}", f"{winner.value:.4f} (the best of many: too high; the test score counts)"),
+        ("trials", f"{len(trials)}: {kinds}"),
+        ("cost of the trials", f"{duration(seconds)}, {equivalents:.1f} epochs of training everything"),
+        ("network", _network(task)),
+        ("images", _images(task)),
+        ("model", f"{_code(task.settings.tracking.model_name)}, version {winner.version}"),
+    ]
+    if prior:
+        rows.append(("evidence", _cell(prior)))
+    return "\n\n".join(
+        [
+            f"**Search {_code(name)}. Winner: trial {winner.slot}**, {_phrase(params)} Refitted for {winner.epochs} "
+            f"epoch{'' if winner.epochs == 1 else 's'} on {winner.images[0]} images.",
+            _test_table(winner.test, winner.intervals, f"{winner.images[1]} test images, {reads}"),
+            _table(("", ""), rows),
+            "Look at: the artifacts `report/report.html` (all on one page) and `figures/evidence.png` (why this "
+            "depth); among the charts the images `maps/...` (what each block looks at: the step is the block, 0 the images "
+            "themselves). Each child run is a trial; its tag `status` says what became of it and `reason` why.",
+        ]
+    )
+
+
+def version_note(params: TrialParams, scores: TestScores | None, *, network: str, trained: int, study: str) -> str:
+    """Description of a version of the registered model."""
+    return "\n\n".join(
+        [
+            f"{network}: {_phrase(params)} Trained on {trained} images by the search {_code(study)}.",
+            _test_table(scores.values if scores else None, scores.intervals if scores else None, "test"),
+        ]
+    )
+
+
+def model_note(model_name: str, version: str, newest: str) -> str:
+    """Description of a registered model, from that of its newest version."""
+    return (
+        f"{MODEL_NOTE_BEGINS} `models:/{model_name}@challenger` is the newest, "
+        f"`models:/{model_name}@champion` the one in use where months are retrained; they take image files or bytes."
+        "\n\n"
+        f"Newest, version {version}: {newest}"
+    )
+
+
+def _phrase(params: TrialParams) -> str:
+    beta = "" if params.fostering_beta is None else f", fostering beta {params.fostering_beta:g}"
+    return (
+        f"{params.optimizer}, learning rate {_rate(params)} ({params.lr_factor:.2g} x its reference), "
+        f"freeze depth {params.freeze_depth}{beta}."
+    )
+
+
+def _rate(params: TrialParams) -> str:
+    mantissa, exponent = f"{params.learning_rate:.1e}".split("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
+def _network(task: Task) -> str:
+    weights = "pre-trained" if task.net.pretrained else "random"
+    return f"{task.net.architecture} ({task.net.depth} blocks, {weights} weights)"
+
+
+def _images(task: Task) -> str:
+    fold, height, width = task.splits.folds[0], *task.settings.data.size
+    counts = f"{len(fold.train)} training, {len(fold.val)} validation and {len(task.splits.test)} test images"
+    return f"{counts} of {len(task.classes)} classes, {height} x {width} pixels"
+
+
+def _test_table(
+    values: Mapping[str, float] | None, intervals: Mapping[str, tuple[float, float]] | None, what: str
+) -> str:
+    if values is None or intervals is None:
+        return "There are no test images, so nothing is known of it beyond validation."
+    rows = []
+    for name, (low, high) in intervals.items():
+        # A bootstrap of nothing but hits is no interval.
+        known = name == "accuracy" or not math.isclose(low, high, abs_tol=1e-9)
+        interval = f"{low:.3f} to {high:.3f}" if known else "unknown: no error to resample"
+        rows.append((name.replace("_", " "), f"{values[name]:.4f}", interval))
+    return _table((what, "", "95 % interval"), rows)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def _code(name: str) -> str:
+    return f"`{_cell(name).replace('`', chr(39))}`"
