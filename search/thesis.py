@@ -1,0 +1,304 @@
+"""The thesis's experiments: every configuration is trained to its end and *scored on the test images*, as there.
+
+That is the thesis's own protocol and only here: comparing configurations on the test set makes the best of them look
+better than it is. Everything logged says `protocol=thesis`. `python -m search experiment=thesis_lenet` and so on;
+docs/experiments.md. The same command again continues where it stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from lightning_modules import backbones
+from lightning_modules.blocknet import BlockNet
+from lightning_modules.errors import InputError
+from lightning_modules.image_store import ImageSet
+from lightning_modules.model_file import ModelCard, TrainedModel, save_model
+from lightning_modules.scores import scores
+from lightning_modules.splits import Splits
+from search.figures import histogram_figure
+from search.model_settings import ModelSettings
+from search.ownership import owned
+from search.preparation import default_name, describe_data, identity, load, prepare_process, split
+from search.settings import Settings
+from search.task import Task, build_task
+from search.thesis_arms import Arm, arms, available_model
+from search.thesis_runs import ArmRun, PartRun, find_part, read_parts
+from search.tracking import Tracker
+from search.trial import train_in_full
+from search.trial_result import TrialParams
+from search.validation import flatten
+from search.winner import package_versions, predict
+
+__all__ = ["WARNING", "run_thesis"]
+
+WARNING = (
+    "protocol=thesis: every configuration is scored on the test images, so the best of them looks better than it is"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class _Session:
+    """What all configurations of one call share."""
+
+    settings: Settings
+    images: ImageSet
+    splits: Splits
+    tracker: Tracker
+    parent: str
+    key: str
+
+    @property
+    def root(self) -> Path:
+        return self.settings.tracking.root
+
+
+def run_thesis(settings: Settings, console: Console) -> PartRun:
+    """Run one experiment (`thesis.part`) on the images that the settings name; returns its runs.
+
+    Raises:
+        InputError: bad input, found before anything is trained; no test images; nothing to fine-tune from.
+    """
+    prepare_process(settings)
+    model, missing = settings.model, None
+    if settings.thesis.part in ("transfer", "finetune", "rates"):
+        model, missing = available_model(settings.model)
+    backbones.build(model.architecture, classes=2, size=settings.data.size, weights=model.weights)  # refuses early
+    images = load(settings, console)
+    splits = split(settings, images.index)
+    describe_data(console, images.index, splits)
+    if not len(splits.test):
+        raise InputError("protocol=thesis scores every configuration on test images, and these splits leave none")
+    if missing is not None:
+        console.print(
+            f"No ImageNet weights of VGG-16 here ({missing}); {model.name} takes its place.",
+            highlight=False, markup=False, style="yellow",
+        )  # fmt: skip
+    console.print(WARNING, style="yellow", highlight=False)
+    with_model = replace(settings, model=model)
+    first = build_task(with_model, images, splits, cache=settings.tracking.root / "cache")
+    base = _base(with_model, first)
+    key = _digest({**base, "part": settings.thesis.part, "epochs": settings.trainer.epochs})
+    name = f"thesis-{settings.thesis.part}-{default_name(settings, base)}"
+    with owned(settings.tracking.root / "studies", name):
+        tracker = Tracker(settings.tracking.root, settings.tracking.experiment)
+        parent = _parent(
+            with_model, tracker, name, key, base, images, splits, asked=settings.model.name,
+            blocks=first.net.block_names,
+        )  # fmt: skip
+        session = _Session(with_model, images, splits, tracker, parent, key)
+        status = "KILLED"
+        try:
+            if settings.thesis.part == "finetune":
+                _finetune(session, first, _digest(base), console)
+            else:
+                _run_arms(session, first, console)
+            status = "FINISHED"
+        finally:
+            tracker.kill_open_runs(parent)
+            tracker.finish(parent, status)
+    found = find_part(settings.tracking.root, settings.tracking.experiment, key)
+    if found is None:
+        raise InputError(f"the runs of {name} are no longer in {settings.tracking.root}")
+    _print(found, console)
+    return found
+
+
+def _base(settings: Settings, task: Task) -> dict[str, Any]:
+    """What two experiments on the same images and the same network have in common."""
+    ignored = ("search.", "space.", "trainer.epochs", "thesis.")
+    return {k: v for k, v in identity(settings, task).items() if not k.startswith(ignored)}
+
+
+def _digest(made_of: dict[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(made_of, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
+def _parent(
+    settings: Settings,
+    tracker: Tracker,
+    name: str,
+    key: str,
+    base: dict[str, Any],
+    images: ImageSet,
+    splits: Splits,
+    *,
+    asked: str,
+    blocks: tuple[str, ...],
+) -> str:
+    """The parent run of an earlier call, taken up, or a new one."""
+    earlier = find_part(settings.tracking.root, settings.tracking.experiment, key)
+    if earlier is not None:
+        tracker.resume(earlier.run_id)
+        tracker.kill_open_runs(earlier.run_id)
+        return earlier.run_id
+    index = images.index
+    parts = {"train": splits.folds[0].train, "validation": splits.folds[0].val, "test": splits.test}
+    counts = {s: {c: int((index.labels[rows] == i).sum()) for i, c in enumerate(index.classes)}
+              for s, rows in parts.items()}  # fmt: skip
+    path = settings.data.path
+    tags = {
+        "protocol": "thesis",
+        "protocol.warning": WARNING,
+        "thesis_part": settings.thesis.part,
+        "thesis_key": key,
+        "thesis_task": _digest(base),
+        "data": "simulated" if path is None else (path.parent if path.suffix else path).resolve().name,
+        "data_digest": index.digest,
+        "blocks": json.dumps(blocks),
+        **({"instead_of": asked} if asked != settings.model.name else {}),
+        **{f"{s}_images": len(rows) for s, rows in parts.items()},
+        **{f"version.{package}": found for package, found in package_versions().items()},
+    }
+    parent = tracker.start_parent(name, flatten(settings), tags)
+    tracker.log_text(parent, json.dumps(counts, indent=1, ensure_ascii=False), "classes.json")
+    tracker.log_figure(parent, histogram_figure(counts), "figures/classes.png")
+    return parent
+
+
+def _run_arms(session: _Session, first: Task, console: Console) -> None:
+    settings = session.settings
+    planned = list(arms(settings, settings.model, first.net.block_names))
+    done = _done(session)
+    tasks = {settings.model: first}
+    for number, arm in enumerate(planned):
+        if arm.name in done:
+            continue
+        if arm.model not in tasks:
+            tasks = {arm.model: _task(session, arm.model)}  # one network at a time in memory
+        with console.status(f"{number + 1} of {len(planned)}: {arm.name}"):
+            _train_and_test(session, tasks[arm.model], arm)
+
+
+def _done(session: _Session) -> dict[str, ArmRun]:
+    found = find_part(session.root, session.settings.tracking.experiment, session.key)
+    return {run.arm: run for run in found.arms} if found else {}
+
+
+def _task(session: _Session, model: ModelSettings, start: Path | None = None) -> Task:
+    settings = replace(session.settings, model=model)
+    return build_task(settings, session.images, session.splits, cache=session.root / "cache", start=start)
+
+
+def _train_and_test(session: _Session, task: Task, arm: Arm) -> BlockNet:
+    """Train one configuration, score it on the test images and log both as a child run."""
+    settings, tracker, params = task.settings, session.tracker, arm.params
+    run = tracker.start_trial(
+        session.parent,
+        f"thesis: {arm.name}",
+        {
+            "network": arm.model.architecture,
+            "weights": arm.model.weights,
+            "optimizer": params.optimizer,
+            "learning_rate": params.learning_rate,
+            "lr_factor": params.lr_factor,
+            "freeze_depth": params.freeze_depth,
+            "epochs": settings.trainer.epochs,
+        },
+        {"protocol": "thesis", "thesis_part": settings.thesis.part, "arm": arm.name},
+    )
+    started = time.perf_counter()
+    before = task.start_net(task.splits.folds[0].train, params.freeze_depth)
+    curve, stopped, net = train_in_full(task, params, settings.seed)
+    for report in curve:
+        tracker.log(run, {**report.metrics, "epoch_seconds": report.seconds}, step=report.epoch + 1)
+    last = curve[-1].metrics
+    found = {f"final_{name}": value for name, value in last.items()}
+    if (change := _weight_change(before, net, params.freeze_depth)) is not None:
+        found["weight_change"] = change
+    if stopped is None:
+        rows = task.splits.test
+        logits = predict(task, net, rows).cpu()
+        found |= {f"test_{n}": v for n, v in scores(logits, torch.from_numpy(task.index.labels[rows])).items()}
+        found["test_images"] = len(rows)
+    found["seconds"] = time.perf_counter() - started
+    tracker.log(run, found, step=len(curve), tags={"status": stopped or "complete"})
+    tracker.finish(run, "FINISHED")
+    return net
+
+
+@torch.no_grad()
+def _weight_change(before: BlockNet, after: BlockNet, depth: int) -> float | None:
+    """|after - before| / |before| over the thawed blocks' weights (not the head's); None where all are frozen."""
+    pairs = [
+        (old.double(), new.double())
+        for old, new in zip(before.blocks[depth:].parameters(), after.blocks[depth:].parameters(), strict=True)
+    ]
+    if not pairs:
+        return None
+    moved = sum(float((new - old).square().sum()) for old, new in pairs)
+    size = sum(float(old.square().sum()) for old, _ in pairs)
+    return float(np.sqrt(moved / size)) if size > 0 and np.isfinite(moved) else None
+
+
+def _finetune(session: _Session, task: Task, key: str, console: Console) -> None:
+    """Train the best partly frozen model of thesis_transfer again, save it, and all of it on from there."""
+    best, epochs = _best_transfer(session, key, task.net.depth)
+    settings = session.settings
+    optimizer = settings.space.optimizers[0]
+    params = TrialParams(optimizer, settings.space.default_lr_factor, 0)
+    arm = Arm(f"from {best.arm}: {optimizer} at {params.learning_rate:g}", settings.model, params)
+    if arm.name in _done(session):
+        return
+    chosen = TrialParams(best.params["optimizer"], float(best.params["lr_factor"]), best.freeze_depth)
+    folder = Path(tempfile.mkdtemp(prefix="thawline-"))
+    try:
+        with console.status(f"Training {best.arm} again"):
+            longer = replace(settings, trainer=replace(settings.trainer, epochs=epochs))
+            _, _, net = train_in_full(replace(task, settings=longer), chosen, settings.seed)
+        save_model(folder / "model", TrainedModel(net, _card(session, net, chosen.freeze_depth)))
+        start = _task(session, settings.model, folder / "model")
+        with console.status(arm.name):
+            final = _train_and_test(session, start, arm)
+        if settings.thesis.maps:
+            from search.thesis_maps import maps_figures
+
+            with console.status("LIME, CAM and Grad-CAM"):
+                for name, figure in maps_figures(start, final, settings.thesis.maps).items():
+                    session.tracker.log_figure(session.parent, figure, f"figures/{name}.png")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _best_transfer(session: _Session, key: str, depth: int) -> tuple[ArmRun, int]:
+    """The transfer run with the best validation accuracy among those with some blocks frozen and some trained."""
+    tracking = session.settings.tracking
+    parts = [p for p in read_parts(tracking.root, tracking.experiment)
+             if p.part == "transfer" and p.tags.get("thesis_task") == key]  # fmt: skip
+    runs = [run for run in parts[-1].arms if 0 < run.freeze_depth < depth and not run.diverged] if parts else []
+    if not runs:
+        raise InputError("there is nothing to fine-tune: run experiment=thesis_transfer on the same images first")
+    best = max(runs, key=lambda run: (run.metrics["final_val_accuracy"], run.freeze_depth))
+    return best, int(best.params["epochs"])
+
+
+def _card(session: _Session, net: BlockNet, depth: int) -> ModelCard:
+    data, index = session.settings.data, session.images.index
+    return ModelCard(net.architecture, index.classes, data.size, data.fit, index.white_level, data.max_pixels, depth,
+                     package_versions())  # fmt: skip
+
+
+def _print(found: PartRun, console: Console) -> None:
+    table = Table(title=f"protocol=thesis, {found.part}, {found.data}: last epoch", title_style="")
+    for column in ("configuration", "network", "train", "validation", "test", "weighted F1"):
+        table.add_column(column, justify="left" if column in ("configuration", "network") else "right")
+    for run in found.arms:
+        cells = ["diverged" if run.diverged else "-", "-", "-", "-"]
+        if not run.diverged:
+            names = ("final_train_accuracy", "final_val_accuracy", "test_accuracy", "test_weighted_f1")
+            cells = [f"{run.metrics[name]:.3f}" for name in names]
+        table.add_row(run.arm, f"{run.params['network']}, {run.params['weights']}", *cells)
+    console.print(table)
+    console.print(f"{len(found.arms)} configurations; run {found.run_id}.", highlight=False)

@@ -1,0 +1,110 @@
+"""The runs of the thesis's experiments, read back from MLflow: tables and figures are made of nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+__all__ = ["ArmRun", "PartRun", "find_part", "read_parts"]
+
+
+@dataclass(frozen=True)
+class ArmRun:
+    """One configuration, trained and tested.
+
+    Attributes:
+        run_id: its run.
+        arm: its name.
+        params: network, weights, optimizer, learning_rate, lr_factor, freeze_depth, epochs, as text.
+        metrics: last value by name; test_accuracy and test_weighted_f1 in [0, 1].
+        curves: metric -> value by epoch, of val_accuracy and train_accuracy.
+        diverged: whether its loss was no longer finite; it has no test scores then.
+    """
+
+    run_id: str
+    arm: str
+    params: Mapping[str, str]
+    metrics: Mapping[str, float]
+    curves: Mapping[str, Sequence[float]]
+    diverged: bool
+
+    @property
+    def freeze_depth(self) -> int:
+        """Leading frozen blocks."""
+        return int(self.params["freeze_depth"])
+
+
+@dataclass(frozen=True)
+class PartRun:
+    """One experiment on one data set.
+
+    Attributes:
+        run_id: its parent run.
+        part: lenet, random, transfer, finetune or rates.
+        data: name of the data set.
+        tags: of the parent run.
+        params: of the parent run, as text.
+        arms: its finished configurations, in the order in which they were run.
+    """
+
+    run_id: str
+    part: str
+    data: str
+    tags: Mapping[str, str]
+    params: Mapping[str, str]
+    arms: tuple[ArmRun, ...]
+
+
+def find_part(root: Path, experiment: str, key: str) -> PartRun | None:
+    """The experiment that was started under this key, the latest of several; None where there is none."""
+    found = _parents(root, experiment, f"tags.thesis_key = '{key}'")
+    return _part(found[0], found[1][0]) if found and found[1] else None
+
+
+def read_parts(root: Path, experiment: str) -> list[PartRun]:
+    """Every finished thesis experiment of an MLflow experiment, oldest first."""
+    found = _parents(root, experiment, "tags.protocol = 'thesis' and attributes.status = 'FINISHED'")
+    if not found:
+        return []
+    client, runs = found
+    parents = [run for run in runs if "thesis_key" in run.data.tags]
+    return [_part(client, run) for run in reversed(parents)]
+
+
+def _parents(root: Path, experiment: str, query: str) -> tuple[Any, list[Any]] | None:
+    if not (root / "mlflow.db").is_file():
+        return None
+    from search.tracking import tracking_uri  # sets what MLflow reads when it is imported
+
+    from mlflow import MlflowClient  # isort: skip
+
+    client = MlflowClient(tracking_uri(root), registry_uri=tracking_uri(root))
+    found = client.get_experiment_by_name(experiment)
+    if found is None:
+        return None
+    runs = client.search_runs([found.experiment_id], query, order_by=["attributes.start_time DESC"], max_results=1000)
+    return client, list(runs)
+
+
+def _part(client: Any, parent: Any) -> PartRun:
+    runs = client.search_runs(
+        [parent.info.experiment_id],
+        f"tags.`mlflow.parentRunId` = '{parent.info.run_id}' and attributes.status = 'FINISHED'",
+        order_by=["attributes.start_time ASC"],
+        max_results=1000,
+    )
+    latest = {run.data.tags["arm"]: run for run in runs}
+    tags = parent.data.tags
+    arms = tuple(_arm(client, name, run) for name, run in latest.items())
+    return PartRun(parent.info.run_id, tags["thesis_part"], tags["data"], tags, parent.data.params, arms)
+
+
+def _arm(client: Any, name: str, run: Any) -> ArmRun:
+    curves = {}
+    for metric in ("val_accuracy", "train_accuracy"):
+        history = client.get_metric_history(run.info.run_id, metric)
+        curves[metric] = [m.value for m in sorted(history, key=lambda m: m.step)]
+    diverged = run.data.tags.get("status") == "diverged"
+    return ArmRun(run.info.run_id, name, run.data.params, run.data.metrics, curves, diverged)
