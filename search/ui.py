@@ -57,6 +57,8 @@ def main(arguments: Sequence[str]) -> int:  # noqa: RET503 - execv does not retu
         print(f"search.ui: {error}", file=sys.stderr)
         return 2
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    # Else eight processes wait for jobs of language models, and take a fifth of a core while they do.
+    os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
     # Our own interpreter, arguments checked above.
     os.execv(line[0], line)  # noqa: S606 # nosec B606
 
