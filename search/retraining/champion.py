@@ -14,7 +14,8 @@ from lightning_modules.blocknet import BlockNet
 from lightning_modules.errors import InputError
 from lightning_modules.model_file import TrainedModel
 from search.models import resolve_model
-from search.retraining.ledger import Ledger, PromotionRow
+from search.retraining.ledger import Ledger
+from search.retraining.ledger_rows import PromotionRow
 from search.settings import Settings
 from search.tracking import Tracker
 from search.trial_result import TrialParams

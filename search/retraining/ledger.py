@@ -24,7 +24,7 @@ from typing import Any
 from lightning_modules.errors import InputError, printable
 from search.retraining.ledger_rows import MonthRow, PromotionRow, Role
 
-__all__ = ["Ledger", "PromotionRow", "ledger_path"]
+__all__ = ["Ledger", "ledger_path"]
 
 _VERSION = 1
 _SCHEMA = """
