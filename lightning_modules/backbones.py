@@ -20,7 +20,7 @@ from torch import nn
 from lightning_modules.block_split import split_sequence
 from lightning_modules.blocknet import BlockNet
 from lightning_modules.errors import InputError
-from lightning_modules.pretrained import load_weights, package_weights
+from lightning_modules.pretrained import load_weights, package_weights, weights_path
 
 __all__ = ["BACKBONES", "Backbone", "build", "generic_timm"]
 
@@ -129,10 +129,11 @@ def _efficientnet_lite0(classes: int, size: tuple[int, int], weights: str) -> Bl
 def _torchvision(architecture: str, classes: int, weights: str) -> tuple[Any, bool]:
     from torchvision import models
 
+    file = models.get_model_weights(architecture).IMAGENET1K_V1.url.rsplit("/", 1)[-1]
+    if weights != "none":
+        weights_path(weights, downloadable=file)  # before seconds are spent on the network
     net: Any = models.get_model(architecture, weights=None, num_classes=classes)
     if weights != "none":
-        enum = models.get_model_weights(architecture)
-        file = enum.IMAGENET1K_V1.url.rsplit("/", 1)[-1]
         head = "classifier.6." if architecture.startswith("vgg") else "fc."
         load_weights(net, weights, head=head, downloadable=file)
     return net, weights != "none"

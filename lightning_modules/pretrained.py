@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lightning_modules.errors import InputError, printable
 
-__all__ = ["load_weights", "package_weights", "read_state_dict"]
+__all__ = ["load_weights", "package_weights", "read_state_dict", "weights_path"]
 
 
 def package_weights(net: nn.Module) -> None:
@@ -51,18 +51,7 @@ def load_weights(
     Raises:
         InputError: no such file (names it and where to put it), unsafe or damaged, or tensors that do not fit.
     """
-    if weights == "imagenet":
-        folder = Path(torch.hub.get_dir()) / "checkpoints"
-        path = folder / str(downloadable)
-        if not path.is_file():
-            raise InputError(
-                f"model.weights=imagenet needs the file {downloadable} ({origin or 'torchvision, IMAGENET1K_V1'}) "
-                f"in {folder}: put it there, or give model.weights=PATH or none"
-            )
-    else:
-        path = Path(weights)
-        if not path.is_file():
-            raise InputError(f"model.weights must be imagenet, none or a file, got {weights!r}: no such file")
+    path = weights_path(weights, downloadable=downloadable, origin=origin)
     source = read_state_dict(path)
     target = net.state_dict()
     # A classifier for other classes is no use here; every other tensor must fit.
@@ -79,6 +68,27 @@ def load_weights(
             f"{len(wrong)} unknown or of another shape, for example {example}"
         )
     net.load_state_dict({n: t for n, t in source.items() if n in target}, strict=False)
+
+
+def weights_path(weights: str, *, downloadable: str | None = None, origin: str | None = None) -> Path:
+    """The file of `weights`; args as for `load_weights`.
+
+    Raises:
+        InputError: no such file (names it and where to put it).
+    """
+    if weights == "imagenet":
+        folder = Path(torch.hub.get_dir()) / "checkpoints"
+        path = folder / str(downloadable)
+        if not path.is_file():
+            raise InputError(
+                f"model.weights=imagenet needs the file {downloadable} ({origin or 'torchvision, IMAGENET1K_V1'}) "
+                f"in {folder}: put it there, or give model.weights=PATH or none"
+            )
+    else:
+        path = Path(weights)
+        if not path.is_file():
+            raise InputError(f"model.weights must be imagenet, none or a file, got {weights!r}: no such file")
+    return path
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:

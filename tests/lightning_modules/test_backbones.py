@@ -16,13 +16,42 @@ from lightning_modules.freezing import freeze
 from lightning_modules.pretrained import read_state_dict
 
 
-def test_lenet5_has_the_parameters_of_table_4() -> None:
-    net = build("lenet5", classes=11, size=(224, 403), weights="none")
+@pytest.mark.parametrize("name", ["lenet5", "lenet5_relu"])
+def test_lenet5_has_the_parameters_of_table_4(name: str) -> None:
+    net = build(name, classes=11, size=(224, 403), weights="none")
     by_block = [sum(p.numel() for p in block.parameters()) for block in net.blocks]
     by_layer = [sum(p.numel() for p in layer.parameters()) for layer in net.head if isinstance(layer, nn.Linear)]
     assert by_block == [456, 2416, 48_120]
     assert by_layer == [200_380_404, 935]
     assert sum(p.numel() for p in net.parameters()) == 200_432_331
+
+
+def test_a_narrow_network_has_its_share_of_the_channels_and_its_name_builds_it_again() -> None:
+    net = build("vgg16@0.25", classes=3, size=(32, 32), weights="none", seed=1)
+    layers = [m for m in net.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+    assert [layer.weight.shape[0] for layer in layers] == [
+        16, 16, 32, 32, 64, 64, 64, 128, 128, 128, 128, 128, 128, 1024, 1024, 3
+    ]  # fmt: skip
+    assert net.block_names == ("block1", "block2", "block3", "block4", "block5")
+    again = build(net.architecture, classes=3, size=(32, 32), weights="none", seed=1)
+    assert all(torch.equal(a, b) for a, b in zip(net.parameters(), again.parameters(), strict=True))
+    lenet = build("lenet5_relu@0.5", classes=3, size=(32, 32), weights="none")
+    assert [block[0].weight.shape[0] for block in lenet.blocks] == [3, 8, 60]
+    assert lenet.architecture == "lenet5_relu@0.5" and isinstance(lenet.blocks[0][1], nn.ReLU)
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "words"),
+    [
+        ("vgg16@0.5", "imagenet", "model.width=0.5 needs model.weights=none or a path"),
+        ("efficientnet_lite0@0.5", "none", "model.width is for vgg16, lenet5, lenet5_relu alone"),
+        ("vgg16@2", "none", "model.width must be above 0 and at most 1, got '2'"),
+        ("vgg16@x", "none", "model.width must be above 0 and at most 1, got 'x'"),
+    ],
+)
+def test_a_width_that_cannot_be_is_refused(name: str, weights: str, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        build(name, classes=3, size=(32, 32), weights=weights)
 
 
 @pytest.mark.parametrize(
