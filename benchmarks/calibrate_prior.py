@@ -24,6 +24,8 @@ from benchmarks.evidence_tables import read_evidence
 from benchmarks.finished_tables import TABLES, DepthTable, Floats, read_table
 from benchmarks.planted_tasks import PLANTED
 from benchmarks.results_file import write_rows
+from benchmarks.similarity_tables import read_similarity
+from explain.evidence.advisor import advise
 from explain.evidence.prior import LEAST_FLOOR
 from search.evidence import prior_mode
 from search.prior_calibration import BLIND, Calibration, Row, fit
@@ -65,13 +67,27 @@ def evidence_rows(task: str, null: str = "none") -> dict[int, Row]:
     except SystemExit:
         return {}
     found = {}
+    advisor = {row["split"]: _advised(row, table.depths) for row in read_similarity(task)}
     for raw in read_evidence(task):
         if raw["null"] == null and raw["split"] in table.splits:
             scores = {name: _numbers(one["depth_scores"]) for name, one in raw["scorers"].items()}
             trivial = {"deepest": np.eye(table.depths)[-1], "monotone": np.linspace(0, 1, table.depths)}
+            if raw["split"] in advisor and null == "none":
+                scores["advisor"] = advisor[raw["split"]]
             gains = depth_gains(table, table.splits.index(raw["split"]))
             found[raw["split"]] = Row(task, scores | trivial | {"static": np.zeros(table.depths)}, gains)
     return dict(sorted(found.items()))
+
+
+def _advised(row: Mapping[str, Any], depths: int) -> Floats:
+    """s(k) of the scorer `advisor` on one split."""
+    advice = advise(
+        depths - 1,
+        images_per_class=row["images_per_class"],
+        gain=float("nan") if row["gain"] is None else row["gain"],
+        distance=row["distance"],
+    )
+    return np.asarray(-np.abs(np.arange(depths) - advice.depth) / (depths - 1), dtype=np.float64)
 
 
 def calibration_without(name: str, rows: Iterable[Row]) -> Calibration | None:

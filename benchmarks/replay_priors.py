@@ -17,6 +17,7 @@ from benchmarks.calibrate_prior import calibration_without, data_set, evidence_r
 from benchmarks.evidence_tables import read_evidence
 from benchmarks.finished_tables import TABLES, DepthTable
 from benchmarks.replay_engine import Hint, Strategy
+from benchmarks.similarity_tables import read_similarity
 from search.prior_calibration import BLIND, PARTS, Calibration, Row
 
 __all__ = ["prior_strategies"]
@@ -38,7 +39,11 @@ def prior_strategies(table: DepthTable) -> tuple[list[Strategy], tuple[str, ...]
 
 def _strategies(table: DepthTable, rows: dict[int, Row], calibration: Calibration) -> Iterator[Strategy]:
     costs = {raw["split"]: _costs(raw, table) for raw in read_evidence(table.name) if raw["null"] == "none"}
-    names = [name for name in next(iter(rows.values())).scores if name not in BLIND]
+    for row in read_similarity(table.name):
+        if row["split"] in costs:
+            costs[row["split"]]["advisor"] = row["forward_passes"] / 3 / table.train
+    everywhere = set.intersection(*(set(row.scores) for row in rows.values()))
+    names = [name for name in next(iter(rows.values())).scores if name not in BLIND and name in everywhere]
 
     def strategy(label: str, hint: Callable[[DepthTable, int], Hint]) -> Strategy:
         return Strategy(f"prior: {label}", hint=hint)

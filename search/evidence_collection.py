@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import optuna
@@ -18,6 +19,7 @@ from explain.evidence.scores import Numbers
 from search.evidence import Evidence, ScorerEvidence, TypicalMaps, prior_mode, recorded_evidence
 from search.prior_calibration import BLIND, PARTS, Calibration, load
 from search.probe_fine_tuning import collect_material, probe_rows
+from search.similarity import Similarity, measure_similarity
 from search.space import build_space
 from search.task import Task
 
@@ -84,8 +86,16 @@ def collect_evidence(
             "No evidence: fewer than two classes have training and validation images; depths are left to the sampler."
         )
         return None
+    similarity = None
+    if search.prior == "advisor":
+        similarity = measure_similarity(task, np.concatenate([training, validation]))
+        if not search.evidence:
+            none = np.zeros(0, np.int64)
+            return evidence_from_material(
+                task, _nothing_gathered(task.net.block_names), none, none, similarity=similarity
+            )
     material = collect_material(task, training, validation, again=again, cancelled=cancelled)
-    return evidence_from_material(task, material, training, validation)
+    return evidence_from_material(task, material, training, validation, similarity=similarity)
 
 
 def evidence_from_material(
@@ -94,6 +104,8 @@ def evidence_from_material(
     training: NDArray[np.int64],
     validation: NDArray[np.int64],
     calibration: Calibration | None = None,
+    *,
+    similarity: Similarity | None = None,
 ) -> Evidence:
     """Every scorer that has its material, and the prior that `search.prior` asks for.
 
@@ -103,6 +115,7 @@ def evidence_from_material(
         training: probe rows in training.
         validation: probe rows in validation, in the material's order after those in training.
         calibration: weights of the scorers; None loads those of this version.
+        similarity: what the advisor goes by; None leaves it out.
     """
     calibration = calibration or load()
     settings = task.settings
@@ -112,9 +125,11 @@ def evidence_from_material(
     s: dict[str, Numbers] = {}
     notes: dict[str, tuple[str, ...]] = {}
     for scorer in SCORERS.values():
-        if scorer.can_read(material):
-            table = {"table": calibration.static(len(blocks))} if scorer.name == "static" else {}
-            scores[scorer.name] = scorer(material, **table)
+        if scorer.can_read(material) and not (scorer.name == "advisor" and similarity is None):
+            options: dict[str, Any] = {"table": calibration.static(len(blocks))} if scorer.name == "static" else {}
+            if scorer.name == "advisor" and similarity is not None:
+                options = similarity.options()
+            scores[scorer.name] = scorer(material, **options)
             by_depth = scorer.depth_scores(scores[scorer.name])
             s[scorer.name], notes[scorer.name] = by_depth.values, by_depth.notes
     own = {
@@ -137,7 +152,7 @@ def evidence_from_material(
             depth_scores=s[name],
             probabilities=prior.probabilities,
             preferred=prior_mode(prior.probabilities, *depths),
-            cost=found.cost,
+            cost=found.cost + similarity.cost if name == "advisor" and similarity is not None else found.cost,
             notes=(*found.notes, *notes.get(name, ()), *prior.notes),
         )
     chosen = _ALIASES.get(settings.search.prior, settings.search.prior)
@@ -150,7 +165,7 @@ def evidence_from_material(
         prior=chosen,
         probabilities=probabilities,
         preferred=prior_mode(probabilities, *depths),
-        cost=material.cost + Cost(sum(own.values())),
+        cost=material.cost + Cost(sum(own.values())) + (similarity.cost if similarity is not None else Cost()),
         training_rows=training,
         validation_rows=validation,
         maps=_typical_maps(material, validation) if len(validation) else None,

@@ -93,7 +93,7 @@ class Calibration:
             s = self.combined(scores)
             return depth_prior(s, eps=floor, pi0=self.static(len(s) - 1))
         s = scores[name]
-        if name in ("deepest", "monotone"):  # trivial by definition: neither calibrated nor helped by the table
+        if name in ("deepest", "monotone", "advisor"):  # by definition: neither calibrated nor helped by the table
             return depth_prior(standardised(s), eps=floor)
         tau = 0.0 if name == "static" else self.taus.get(name, 0.0)
         return depth_prior(self._scaled(name, s), tau=tau, eps=floor, pi0=self.static(len(s) - 1))

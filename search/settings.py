@@ -38,6 +38,7 @@ PRIOR_NAMES = (
     "static",
     "deepest",
     "monotone",
+    "advisor",
     "linear_probe",
     "probe",
     "logme",
@@ -148,8 +149,9 @@ class SearchSettings:
     prior: str = setting(
         "uniform",
         "where early trials draw their freeze depth from: uniform leaves it to the sampler; static is a table from "
-        "other data sets; deepest and monotone look at nothing; probe is short for linear_probe; evidence adds up what "
-        "faithful_localisation, cam_stability and train_validation_disagreement say; see docs/evidence.md",
+        "other data sets; deepest and monotone look at nothing; advisor goes by the number of images and their "
+        "likeness to the source; probe is short for linear_probe; evidence adds up what faithful_localisation, "
+        "cam_stability and train_validation_disagreement say; see docs/evidence.md",
         choices=PRIOR_NAMES,
     )
     prior_trials: int = setting(
@@ -283,8 +285,7 @@ class Settings:
     seed: int = setting(0, "seed of splits, views, sampler and training", low=0, high=2**31 - 1)
     protocol: str = setting(
         "search",
-        "search: the test images are read once, by the winner; thesis: every configuration is scored on them, as in "
-        "the thesis, and everything logged says so (experiment=thesis_* alone)",
+        "search: only the winner reads the test images; thesis (experiment=thesis_*): every configuration, and it says so",
         choices=("search", "thesis"),
         identity=False,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from explain.evidence.advisor import ADVISOR
 from explain.evidence.agreement_of_change import AGREEMENT_OF_CHANGE
 from explain.evidence.auto_rgn import AUTO_RGN
 from explain.evidence.cam_stability import CAM_STABILITY
@@ -36,6 +37,7 @@ SCORERS: Mapping[str, Scorer] = MappingProxyType(
             STATIC,
             DEEPEST,
             MONOTONE,
+            ADVISOR,
         )
     }
 )

@@ -37,7 +37,7 @@ def test_evidence_is_collected_logged_and_steers(tiny, tracking_root, run_search
     assert outcome.code == 0, outcome.err
     assert " scorers." in outcome.out and "Prior over freeze depths 0..8: evidence" in outcome.out
     evidence = kept(tracking_root, "ev")
-    expected = {name for name in SCORERS if name != "agreement_of_change"} | {"evidence"}
+    expected = {name for name in SCORERS if name not in ("agreement_of_change", "advisor")} | {"evidence"}
     assert set(evidence.scorers) == expected
     for scorer in evidence.scorers.values():
         assert scorer.probabilities.sum() == pytest.approx(1)

@@ -10,14 +10,18 @@ import pytest
 
 from explain.evidence import SCORERS, Material, Reading, Scorer, depth_prior
 
-OPTIONS: dict[str, dict[str, Any]] = {"static": {"table": [0.1, 0.2, 0.3, 0.4]}}
-TRIVIAL = {"static", "deepest", "monotone"}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "static": {"table": [0.1, 0.2, 0.3, 0.4]},
+    "advisor": {"images_per_class": 10.0, "gain": 0.7, "distance": 0.4},
+}
+TRIVIAL = {"static", "deepest", "monotone", "advisor"}
 
 
 def test_the_registry_is_complete_and_fixed() -> None:
     assert set(SCORERS) == {
         "faithful_localisation", "faithful_localisation_control", "cam_stability", "train_validation_disagreement",
         "agreement_of_change", "linear_probe", "logme", "auto_rgn", "cka", "static", "deepest", "monotone",
+        "advisor",
     }  # fmt: skip
     with pytest.raises(TypeError):
         SCORERS["mine"] = SCORERS["cka"]  # type: ignore[index]

@@ -51,7 +51,7 @@ def test_the_method_is_the_one_asked_for(planted: Planted, networks: tuple[nn.Mo
     assert found.gradients is None
     assert set(found.costs) == {"before"}
     assert {name for name, scorer in SCORERS.items() if scorer.can_read(found)} == {
-        "linear_probe", "logme", "static", "deepest", "monotone",
+        "linear_probe", "logme", "static", "deepest", "monotone", "advisor",
     }  # fmt: skip
 
 
@@ -65,7 +65,7 @@ def test_batches_are_the_same_as_all_at_once(
     for which in ("cam", "control"):
         torch.testing.assert_close(other.drops[which], material.drops[which], rtol=1e-3, atol=1e-5)
     for name, scorer in SCORERS.items():
-        if name != "static":
+        if name not in ("static", "advisor"):
             np.testing.assert_allclose(scorer(other).values, scorer(material).values, rtol=1e-3, atol=1e-3)
 
 
@@ -147,7 +147,7 @@ def test_one_image_a_class_is_enough_for_all_but_the_probe(planted: Planted, net
     training = torch.tensor([True, False, True, False])
     found = gather(networks[0], BLOCKS, images, labels, training, after=networks[1], again=networks[2])
     for name, scorer in SCORERS.items():
-        if name != "static":
+        if name not in ("static", "advisor"):
             scores = scorer(found)
             assert np.isfinite(scores.values).any() == (name != "linear_probe"), name
     assert "cannot be cross-validated" not in SCORERS["logme"](found).notes
