@@ -140,6 +140,7 @@ def run_study(
     driver = SearchStudy(
         settings, space, study, tracker, parent, progress,
         waiting_room=waiting_room(journal), batches=batches,
+        epoch_cost=task.epoch_cost,
     )  # fmt: skip
     repaired = driver.repair()
     _describe_study(console, task, name, len(before), settings.search.trials, existed, repaired)
@@ -150,6 +151,9 @@ def run_study(
             run_trials(settings, clock, task, driver, progress, stopping, len(before), evidence)
             if stopping.requested:
                 raise InterruptedSearchError(_continue_line(study, settings))
+            if line := _spent_line(driver, study, settings):
+                console.print(line, highlight=False)
+                tracker.log(parent, {}, tags={"budget": line})
             with clock("winner"), console.status("Refitting and testing the winner"), stopping.held():
                 winner = _winner(task, study, tracker, parent, stopping)
             with clock("figures"), stopping.held():
@@ -200,7 +204,7 @@ def run_trials(
         finished: trials that are finished already.
         evidence: collects what the first trials are drawn by.
     """
-    if finished >= settings.search.trials:
+    if finished >= settings.search.trials or not driver.unfinished():
         return
     executor = _executor(task, progress)  # its workers start while the head is warmed up
     try:
@@ -247,7 +251,9 @@ def _executor(task: Task, progress: StudyProgress) -> Executor:
 def _winner(task: Task, study: optuna.Study, tracker: Tracker, parent: str, stopping: InterruptFlag) -> Winner:
     trial = choose_winner(study)
     if trial is None:
-        raise InputError("no trial ran its full length, so there is no winner; raise search.trials")
+        limits = {key: getattr(task.settings.search, key) for key in ("trials", "budget", "trial_seconds")}
+        larger = " or ".join(f"search.{key}" for key, value in limits.items() if value is not None)
+        raise InputError(f"no trial ran its full length, so there is no winner; raise {larger}")
     recorded = recorded_winner(study)
     if recorded is not None and recorded.slot == int(trial.user_attrs["slot"]):
         return recorded
@@ -270,6 +276,12 @@ def _describe_study(
         state = f"continued with {finished} of {trials} trials finished"
     lost = f"; {repaired} lost to an interruption, asked again" if repaired else ""
     console.print(f"Study: {name}, {state}{lost}.", highlight=False, markup=False)
+
+
+def _spent_line(driver: SearchStudy, study: optuna.Study, settings: Settings) -> str:
+    count = len(finished_trials(study))
+    why = driver.exhausted() if count < settings.search.trials else ""
+    return why and f"{why}: {count} of {settings.search.trials} trials finished; a larger one continues the study."
 
 
 def _continue_line(study: optuna.Study, settings: Settings) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,7 @@ import pytorch_lightning as pl
 
 from lightning_modules.classifier import Classifier
 from search.checkpoint import TrialCheckpoint
-from search.trial_result import EpochReport, TrialCancelledError, Verdict
+from search.trial_result import EpochReport, TrialCancelledError, TrialOvertimeError, Verdict
 
 __all__ = ["Recorder"]
 
@@ -27,9 +28,11 @@ class Recorder(pl.Callback):
         cancelled: asked before every batch; True raises.
         told: reports that the driver has had already.
         resumed: where this fold goes on from, None for its start.
+        deadline: when the trial has taken its time, as `time.perf_counter` tells it.
 
     Raises:
         TrialCancelledError: out of the training, when `cancelled` says so.
+        TrialOvertimeError: out of the training, at the first batch after the deadline.
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class Recorder(pl.Callback):
         *,
         told: int = 0,
         resumed: TrialCheckpoint | None = None,
+        deadline: float = math.inf,
     ) -> None:
         self._metric = f"val_{metric}"
         self._fold = fold
@@ -51,6 +55,7 @@ class Recorder(pl.Callback):
         self._started = 0.0
         self._first = sum(r.fold < fold for r in curve)
         self._told = max(told, len(curve))
+        self._deadline = deadline
         self.resumed = resumed
         self.stopped: str | None = None
 
@@ -72,9 +77,11 @@ class Recorder(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Leave at once if the driver says so."""
+        """Leave at once if the driver or the clock says so."""
         if self._cancelled():
             raise TrialCancelledError
+        if time.perf_counter() >= self._deadline:
+            raise TrialOvertimeError
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Report the epoch and obey."""

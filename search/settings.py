@@ -186,6 +186,22 @@ class SearchSettings:
         "that goes on from a rung by a number in [1/2, 2] for each freeze depth; see docs/evidence.md",
         choices=("none", "evidence"),
     )
+    budget: str | None = setting(
+        None,
+        "after how much no more trials are asked for, over all calls of the study: a number with its unit, as in 600s, "
+        "90min or 8h of wall time, 40epochs (of training everything) or 100trials (attempts, failed ones too); those "
+        "that run or wait are brought to an end",
+        identity=False,
+    )
+    trial_seconds: float | None = setting(
+        None,
+        "longest time of a trial; one over it is stopped with what it has (outcome overtime), and fails if it has no "
+        "epoch",
+        unit="s",
+        above=0,
+        high=1e9,
+        identity=False,
+    )
     max_attempts: int = setting(3, "how often a trial lost to a crash is tried in all", low=1, high=10, identity=False)
     fresh: bool = setting(False, "forget an earlier study of the same name and start anew", identity=False)
     refit: bool = setting(True, "whether the winner is trained again on training and validation images together")

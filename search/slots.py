@@ -35,6 +35,12 @@ class Slots:
         self._read = 0
         self._open: list[FrozenTrial] = []
 
+    @property
+    def filled(self) -> frozenset[int]:
+        """Slots with a finished trial."""
+        self._update()
+        return frozenset(self._filled)
+
     def attempts(self, slot: int) -> list[FrozenTrial]:
         """The attempts at a slot, in order."""
         self._update()

@@ -15,6 +15,7 @@ from pathlib import Path
 import optuna
 from optuna.trial import TrialState
 
+from search.budget import Spending, parse_budget
 from search.evidence import Evidence, recorded_evidence
 from search.executor.protocol import Executor, Failed, Finished, Job, Reported
 from search.listener import StudyListener
@@ -47,6 +48,7 @@ class SearchStudy:
         listener: told of everything that happens.
         batches: training steps in an epoch.
         waiting_room: folder of the trials that wait at a rung; None trains those that go on from their start.
+        epoch_cost: freeze depth -> what an epoch costs, in epochs of training everything; for `search.budget`.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class SearchStudy:
         *,
         waiting_room: Path | None = None,
         batches: int = FEWEST_STEPS,
+        epoch_cost: Callable[[int], float] = lambda _: 1.0,
     ) -> None:
         self.settings = settings
         self.space = space
@@ -75,6 +78,8 @@ class SearchStudy:
         study.pruner = build_pruner(settings.search)
         study.sampler = optuna.samplers.RandomSampler(0)  # everything it is asked for was drawn before
         self._slots = Slots(study)
+        budget = settings.search.budget
+        self._spending = Spending(study, parse_budget(budget) if budget is not None else None, epoch_cost)
         self._view = SamplerView(study, both=settings.search.objective != "accuracy")
         self._batches = batches
         self._promotion = build_promotion(settings.search, self._steps, batches=batches)
@@ -103,6 +108,14 @@ class SearchStudy:
             self._waiting[int(frozen.user_attrs["slot"])] = RunningTrial.taken_up(self.study, frozen)
         return len(lost)
 
+    def exhausted(self) -> str:
+        """Why no more trials are asked for though there are fewer than asked for; empty where that is not so."""
+        return f"search.budget={self.settings.search.budget} is spent" if self._spending.exhausted else ""
+
+    def unfinished(self) -> bool:
+        """Whether there is anything to run: trials to ask for, or some that wait."""
+        return bool(self._waiting) or self._next_slot() is not None
+
     def run(self, executor: Executor, stopping: Callable[[], bool] = lambda: False) -> None:
         """Fill every slot.
 
@@ -115,6 +128,7 @@ class SearchStudy:
         """
         self._evidence = recorded_evidence(self.study)
         self._promotion = build_promotion(self.settings.search, self._steps, self._evidence, batches=self._batches)
+        self._spending.begin()
         try:
             for active in self._waiting.values():
                 self._tracker.resume(active.run_id, {"status": "waiting", "reason": ""})
@@ -133,6 +147,7 @@ class SearchStudy:
                 elif isinstance(event, Failed):
                     self._fail(event.slot, event.traceback)
                 self._listener.waiting()
+                self._spending.note()
         finally:
             self._abandon(executor)
 
@@ -147,7 +162,17 @@ class SearchStudy:
                 return
 
     def _next_slot(self) -> int | None:
+        """The slot to ask for next; a slot whose trial failed is not asked again once the budget is spent."""
+        if self._spending.exhausted:
+            return None
         return self._slots.next(self.settings.search, {*self._active, *self._waiting})
+
+    @property
+    def _most(self) -> int:
+        """How many trials the study will have."""
+        if self._spending.exhausted:
+            return len(self._slots.filled.union(self._active, self._waiting))
+        return self.settings.search.trials
 
     def _promoted(self, *, closing: bool) -> int | None:
         if self._promotion is None or not self._waiting:
@@ -216,7 +241,7 @@ class SearchStudy:
             if self._promotion.passes(own, all_, closing=closing):
                 self._note_trust(slot, active, all_, closing=closing)
                 return "train"
-            if not self._promotion.may_pass(own, all_, self.settings.search.trials):
+            if not self._promotion.may_pass(own, all_, self._most):
                 active.reason = self._promotion.reason(own, all_)
                 return "stop"
             return "wait"
@@ -239,6 +264,9 @@ class SearchStudy:
         reason = active.reason
         if result.stopped == "diverged":
             reason = f"training loss was not finite in epoch {len(result.curve)}"
+        elif result.stopped == "overtime":
+            limit = self.settings.search.trial_seconds or 0
+            reason = f"over search.trial_seconds={limit:g} in epoch {len(result.curve) + 1}"
         outcome = result.stopped or "complete"
         active.keep({**summary, "outcome": outcome, "reason": reason})
         self._tracker.log(
@@ -271,7 +299,7 @@ class SearchStudy:
         if self._promotion is None:
             return
         all_ = self._slots.standings(self._waiting)
-        for own in self._promotion.hopeless(all_, self.settings.search.trials):
+        for own in self._promotion.hopeless(all_, self._most):
             self._drop([own.slot], self._promotion.reason(own, all_))
 
     def _drop(self, slots: list[int], reason: str) -> None:
@@ -298,6 +326,7 @@ class SearchStudy:
 
     def _abandon(self, executor: Executor) -> None:
         """Close the books when the driver leaves, whatever made it leave. Trials that waited go on another time."""
+        self._spending.note(now=True)
         for slot, active in self._active.items():
             executor.cancel(slot)
             if not active.waited:

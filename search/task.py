@@ -17,7 +17,7 @@ from torch import Tensor
 from lightning_modules import backbones
 from lightning_modules.activation_cache import ActivationCache
 from lightning_modules.blocknet import BlockNet
-from lightning_modules.cost import block_flops
+from lightning_modules.cost import block_flops, epoch_equivalents
 from lightning_modules.datamodule import ActivationBatches, view_order
 from lightning_modules.errors import InputError
 from lightning_modules.image_index import ImageIndex
@@ -97,6 +97,10 @@ class Task:
     def classes(self) -> tuple[str, ...]:
         """Class names, by label."""
         return self.images.index.classes
+
+    def epoch_cost(self, freeze_depth: int) -> float:
+        """What an epoch at this freeze depth costs, in epochs of training everything."""
+        return epoch_equivalents(self.flops, freeze_depth, 1)
 
     def class_weights(self, rows: NDArray[np.int64]) -> Tensor | None:
         """(classes,) weights N / (classes * N_c) of the loss if they are asked for, else None."""

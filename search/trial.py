@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 import warnings
 from collections.abc import Callable
@@ -25,7 +26,7 @@ from search.checkpoint import load_checkpoint, save_checkpoint
 from search.recorder import Recorder
 from search.space import fosters
 from search.task import Task, statistics_rows
-from search.trial_result import EpochReport, TrialParams, TrialResult, Verdict
+from search.trial_result import EpochReport, TrialOvertimeError, TrialParams, TrialResult, Verdict
 
 __all__ = ["run_trial", "train_final", "train_in_full"]
 
@@ -69,8 +70,10 @@ def run_trial(
 
     Raises:
         TrialCancelledError: `cancelled` said so.
+        TrialOvertimeError: `search.trial_seconds` were over before the first epoch was.
     """
     started = time.perf_counter()
+    limit = task.settings.search.trial_seconds
     kept = load_checkpoint(checkpoint, reports=told) if checkpoint is not None and told else None
     curve = list(kept.curve) if kept else []
     before = kept.seconds if kept else 0.0
@@ -80,8 +83,17 @@ def run_trial(
         if kept and fold < kept.fold:
             continue
         resumed = kept if kept and fold == kept.fold else None
-        recorder = Recorder(task.settings.search.metric, fold, curve, report, cancelled, told=told, resumed=resumed)
-        fitted = _fit(task, params, seed, split.train, split.val, task.settings.trainer.epochs, recorder)
+        recorder = Recorder(
+            task.settings.search.metric, fold, curve, report, cancelled, told=told, resumed=resumed,
+            deadline=math.inf if limit is None else started + limit - before,
+        )  # fmt: skip
+        try:
+            fitted = _fit(task, params, seed, split.train, split.val, task.settings.trainer.epochs, recorder)
+        except TrialOvertimeError:
+            if not curve:
+                raise TrialOvertimeError(f"no epoch ended within search.trial_seconds={limit or 0:g}") from None
+            stopped = "overtime"
+            break
         micro_batch = min(micro_batch, fitted.micro_batch)
         stopped = recorder.stopped
         if stopped == "waiting" and checkpoint is not None:

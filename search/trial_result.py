@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from lightning_modules.optimizers import OPTIMIZERS
 
-__all__ = ["EpochReport", "TrialCancelledError", "TrialParams", "TrialResult", "Verdict"]
+__all__ = ["EpochReport", "TrialCancelledError", "TrialOvertimeError", "TrialParams", "TrialResult", "Verdict"]
 
 Verdict = Literal["train", "stop", "wait"]
 """What becomes of a trial after an epoch: it trains on, is stopped for good, or waits at a rung."""
@@ -73,7 +73,8 @@ class TrialResult:
         curve: every epoch of every fold.
         seconds: wall time.
         epoch_equivalents: cost in epochs of training everything (see `cost.epoch_equivalents`).
-        stopped: `pruned`, `diverged`, `waiting` for one that may go on later, or None for one that ran its full length.
+        stopped: `pruned`, `diverged`, `overtime`, `waiting` for one that may go on later, or None for one that ran its
+            full length.
         micro_batch: images that went through the network at once; less than the batch size where memory ran out.
             Batch-norm then saw these smaller batches.
         threads: it was computed with; another number may sum in another order.
@@ -118,3 +119,7 @@ class TrialResult:
 
 class TrialCancelledError(Exception):
     """The driver asked the trial to stop at once; it has no result."""
+
+
+class TrialOvertimeError(Exception):
+    """The trial took longer than `search.trial_seconds`."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from lightning_modules.errors import InputError
+from search.budget import parse_budget
 from search.settings import RetrainSettings, Settings, ThesisSettings
 
 __all__ = ["accepted", "flatten", "key_paths", "parse", "to_plain", "unknown_key"]
@@ -190,6 +191,8 @@ def _check_rules(settings: Settings) -> None:
             "search.trust=evidence needs search.pruner=halving and search.evidence=true, "
             f"got search.pruner={search.pruner} and search.evidence={evidence}"
         )
+    if search.budget is not None:
+        parse_budget(search.budget)
     if (settings.executor.workers or 1) > 1 and settings.executor.name == "inline":
         raise InputError(f"executor.workers={settings.executor.workers} needs executor=local, got executor=inline")
     _check_retrain(settings)

@@ -2,11 +2,13 @@
 
 Workers are spawned, not forked (a fork of a process that has used threads or a GPU is unsound), and import torch and
 Lightning once, not once a trial. Whatever a worker dies of (a signal, a segmentation fault, the system's
-out-of-memory killer) costs the trial it was training; another takes its place.
+out-of-memory killer) costs the trial it was training; another takes its place. A worker whose trial hangs
+(`search.trial_seconds`) is killed.
 """
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import signal
@@ -24,13 +26,14 @@ import numpy as np
 import torch
 
 from search.executor.protocol import Event, Failed, Finished, Job, Reported
-from search.executor.worker import Answer, Cancel, Idle, Note, WorkerPlan, serve
+from search.executor.worker import Answer, Began, Cancel, Idle, Note, WorkerPlan, serve
 from search.task import Task
 from search.trial_result import Verdict
 
 __all__ = ["LocalExecutor"]
 
 _CLOSING_SECONDS = 5.0
+_LEAST_GRACE_SECONDS = 10.0
 _MOST_STILLBORN = 3
 _MOST_WORKERS = 4  # more trials at a time are asked for with less known of those before
 
@@ -41,6 +44,8 @@ class _Worker:
     pipe: Connection
     slot: int | None = None
     cancelled: bool = False
+    began: float | None = None
+    overdue: bool = False
 
     @property
     def idle(self) -> bool:
@@ -70,6 +75,9 @@ class LocalExecutor:
         self._on_note = on_note
         self._noted: set[str] = set()
         self._events: deque[Event] = deque()
+        limit = task.settings.search.trial_seconds
+        # A trial that is over its time stops itself at its next batch. One that hangs comes to none.
+        self._longest = math.inf if limit is None else limit + max(limit, _LEAST_GRACE_SECONDS)
         pixels = task.images.pixels
         self._plan = WorkerPlan(
             settings=task.settings,
@@ -88,7 +96,7 @@ class LocalExecutor:
         """See `Executor.submit`."""
         while (worker := next((w for w in self._workers if w.idle), None)) is None:
             self._receive(None)  # one that was cancelled is in its last batch
-        worker.slot = job.slot
+        worker.slot, worker.began = job.slot, None
         with suppress(OSError):  # it died just now: `poll` finds that out and reports the job as failed
             worker.pipe.send(job)
 
@@ -149,6 +157,7 @@ class LocalExecutor:
 
     def _receive(self, timeout: float | None) -> None:
         """Wait for something to happen; every pipe that has a message is read once."""
+        self._end_overdue()
         ready = wait([w.pipe for w in self._workers], timeout)
         for position, worker in enumerate(self._workers):
             if worker.pipe in ready:
@@ -160,11 +169,20 @@ class LocalExecutor:
                 self._stillborn = 0
                 self._take(worker, message)
 
+    def _end_overdue(self) -> None:
+        now = time.monotonic()
+        for worker in self._workers:
+            if worker.slot is not None and worker.began is not None and now - worker.began > self._longest:
+                worker.overdue = True
+                worker.process.kill()  # its pipe closes, which `_receive` finds
+
     def _take(self, worker: _Worker, message: object) -> None:
         if isinstance(message, Note):
             if message.line not in self._noted:
                 self._noted.add(message.line)
                 self._on_note(message.line)
+        elif isinstance(message, Began):
+            worker.began = time.monotonic()
         elif worker.cancelled:  # the job may have ended before it heard of the cancelling; a report gets no answer
             worker.cancelled = isinstance(message, Reported)
         elif isinstance(message, Reported | Finished | Failed):
@@ -174,11 +192,16 @@ class LocalExecutor:
         elif not isinstance(message, Idle):
             raise TypeError(f"a worker sent {message!r}")
 
+    def _epitaph(self, worker: _Worker) -> str:
+        if worker.overdue:
+            return f"TrialOvertimeError: hung for {self._longest:g} s, over search.trial_seconds; its worker was ended"
+        return _epitaph(worker.process)
+
     def _replace(self, position: int, worker: _Worker) -> None:
         worker.pipe.close()
         worker.process.join()
         if worker.slot is not None:
-            self._events.append(Failed(worker.slot, _epitaph(worker.process)))
+            self._events.append(Failed(worker.slot, self._epitaph(worker)))
         else:
             self._stillborn += 1
             if self._stillborn > _MOST_STILLBORN:

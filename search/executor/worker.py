@@ -17,7 +17,7 @@ from search.executor.protocol import Failed, Finished, Job, Reported
 from search.settings import Settings
 from search.trial_result import Verdict
 
-__all__ = ["Answer", "Cancel", "Idle", "Note", "WorkerPlan", "serve"]
+__all__ = ["Answer", "Began", "Cancel", "Idle", "Note", "WorkerPlan", "serve"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,11 @@ class Answer:
     """Driver to worker: train on, stop as pruned, or wait."""
 
     verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Began:
+    """Worker to driver: the job's training begins; the worker has started and has its task."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +129,7 @@ def _serve(pipe: Connection, plan: WorkerPlan) -> None:
             continue
         try:
             task = task or build()
+            pipe.send(Began())
             result = run_trial(
                 task,
                 job.params,
