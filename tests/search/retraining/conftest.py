@@ -133,7 +133,7 @@ class Months:
         return list(self.client.search_runs(ids, condition, max_results=1000))
 
 
-class _Saved:
+class Saved:
     """Databases and passing files of a store as they were."""
 
     def __init__(self, root: Path, to: Path) -> None:
@@ -143,6 +143,7 @@ class _Saved:
         self._files = self._beside()
 
     def put_back(self) -> None:
+        """Let the store be that again."""
         for name in ("mlflow.db", "retraining.db"):
             _copy(self._to / name, self._root / name)
         for path in self._beside() - self._files:
@@ -166,13 +167,15 @@ def first(tracking_root: Path, tmp_path_factory: pytest.TempPathFactory) -> tupl
 
 
 @pytest.fixture(scope="module")
-def _saved(first: tuple[Months, Told], tmp_path_factory: pytest.TempPathFactory) -> _Saved:
-    return _Saved(first[0].root, tmp_path_factory.mktemp("saved"))
+def saved(first: tuple[Months, Told], tmp_path_factory: pytest.TempPathFactory) -> Saved:
+    """The store as it was when the first champion had just been made."""
+    return Saved(first[0].root, tmp_path_factory.mktemp("saved"))
 
 
 @pytest.fixture
-def months(first: tuple[Months, Told], _saved: _Saved, tmp_path: Path) -> Iterator[Months]:
+def months(first: tuple[Months, Told], saved: Saved, tmp_path: Path) -> Iterator[Months]:
     """The first champion's months, a copy that may be changed, where nothing has come after them."""
     made = first[0]
+    saved.put_back()
     yield Months(Path(shutil.copytree(made.images, tmp_path / "months")), made.model, made.root)
-    _saved.put_back()
+    saved.put_back()

@@ -130,6 +130,7 @@ def test_a_vanished_class_and_another_mix_are_named(months: Months) -> None:
     assert months.aliases == {"champion": "1"}
 
 
+@pytest.mark.slow
 def test_a_class_that_vanished_is_not_forgotten(months: Months) -> None:
     """Trained on two classes of other stripes alone, the challenger loses the third on the regression set."""
     months.arrives("2020-02", classes=("left", "top"), drift=True)
