@@ -103,6 +103,10 @@ bench *names: setup
 verify: setup
     {{ bin }}/python -m benchmarks.accuracy
 
+# The source documents' experiments at small sizes, into docs/results/sources.md: `just experiments`, or `just experiments neu`.
+experiments *data: setup
+    {{ bin }}/python -m benchmarks.experiments {{ data }}
+
 # Remove what the recipes made, but not mlruns/.
 clean:
     rm -rf .venv wheelhouse wheelhouse.new build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,4 +1,4 @@
-"""A training step with CAM fostering against a plain one: `python -m benchmarks.fostering_step [NETWORK ...]`.
+"""A training step with CAM fostering against a plain one: `python -m benchmarks.fostering_step [NETWORK ...] [batch=N]`
 
 Forward, loss, backward and optimizer step of a whole network (nothing frozen, random weights, Adam) on a batch at
 192 x 192 pixels, with beta 1 and without, through the same `Classifier.training_step` that trials use. The two are
@@ -37,7 +37,9 @@ CASES: dict[str, tuple[str | None, ...]] = {
 Step = Callable[[], None]
 
 
-def stepper(name: str, block: str | None, beta: float, device: torch.device) -> tuple[Step, tuple[int, ...]]:
+def stepper(
+    name: str, block: str | None, beta: float, device: torch.device, batch: int
+) -> tuple[Step, tuple[int, ...]]:
     """A training step, and the forward operations by block."""
     net = build(name, classes=CLASSES, size=SIZE, weights="none", seed=0).to(device)
     flops = block_flops(net, SIZE)
@@ -45,8 +47,8 @@ def stepper(name: str, block: str | None, beta: float, device: torch.device) -> 
     model = Classifier(net, 0, "adam", 1.0, fostering=fostering).to(device).train()
     optimizer = model.configure_optimizers()
     torch.manual_seed(0)
-    images = torch.rand(BATCH, 3, *SIZE, device=device).contiguous(memory_format=torch.channels_last)
-    labels = torch.arange(BATCH, device=device) % CLASSES
+    images = torch.rand(batch, 3, *SIZE, device=device).contiguous(memory_format=torch.channels_last)
+    labels = torch.arange(batch, device=device) % CLASSES
 
     def step() -> None:
         optimizer.zero_grad()
@@ -68,10 +70,10 @@ def seconds(step: Step, device: torch.device) -> float:
     return clock() - started
 
 
-def measure(name: str, block: str | None, device: torch.device) -> dict[str, Any]:
+def measure(name: str, block: str | None, device: torch.device, batch: int) -> dict[str, Any]:
     """One row of the results."""
-    plain, flops = stepper(name, block, 0.0, device)
-    fostered, _ = stepper(name, block, 1.0, device)
+    plain, flops = stepper(name, block, 0.0, device, batch)
+    fostered, _ = stepper(name, block, 1.0, device, batch)
     for step in (plain, fostered, plain, fostered):
         step()
     pairs = []
@@ -93,13 +95,20 @@ def measure(name: str, block: str | None, device: torch.device) -> dict[str, Any
         "plain_s": round(statistics.median(other for _, other in pairs), 3),
         "tail_share": round(tail, 5),
         "device": device.type,
-        "batch": BATCH,
+        "batch": batch,
         "size": list(SIZE),
     }
 
 
 def main(names: list[str]) -> int:
     """Measure the networks named, or all; exit status 1 if a goal is missed."""
+    batch = BATCH
+    for argument in [name for name in names if name.startswith("batch=")]:
+        if not argument.removeprefix("batch=").isdecimal() or int(argument.removeprefix("batch=")) < 2:
+            print(f"fostering_step: batch must be a whole number >= 2, got {argument!r}", file=sys.stderr)
+            return 2
+        batch = int(argument.removeprefix("batch="))
+        names = [name for name in names if name != argument]
     if unknown := [name for name in names if name not in CASES]:
         print(f"fostering_step: unknown network {unknown[0]!r}; accepted: {', '.join(CASES)}", file=sys.stderr)
         return 2
@@ -111,7 +120,7 @@ def main(names: list[str]) -> int:
     missed = False
     for name in names or list(CASES):
         for block in CASES[name]:
-            row = measure(name, block, device)
+            row = measure(name, block, device, batch)
             rows[row["what"]] = row
             missed |= row["goal"] is not None and row["value"] > row["goal"]
             table.add_row(

@@ -301,7 +301,7 @@ class Settings:
     seed: int = setting(0, "seed of splits, views, sampler and training", low=0, high=2**31 - 1)
     protocol: str = setting(
         "search",
-        "search: only the winner reads the test images; thesis (experiment=thesis_*): every configuration, and it says so",
+        "search: only the winner reads the test images; thesis (experiment=thesis_*): every configuration, and says so",
         choices=("search", "thesis"),
         identity=False,
     )
