@@ -24,7 +24,13 @@ from benchmarks.results_file import read_rows, write_rows
 from search.promotion import PromotionRule
 
 REPEATS, WITHIN = 10, 0.01
+ALONE = 30  # replays of a table with a single split
 Spent = list[tuple[float, bool]]
+
+
+def repeats(table: DepthTable) -> int:
+    """Replays of each split."""
+    return ALONE if len(table.val) == 1 else REPEATS
 
 
 def best_quality(table: DepthTable, split: int) -> float:
@@ -160,7 +166,7 @@ def main(names: list[str]) -> int:
             ]
             shown.add_row(row["strategy"], cells[0], f"{row['reached']:.0%}", *cells[1:])
         Console().print(
-            f"{name}: {len(table.val)} splits x {REPEATS} replays; the grid costs {table.grid_cost:.0f} epochs; "
+            f"{name}: {len(table.val)} splits x {repeats(table)} replays; the grid costs {table.grid_cost:.0f} epochs; "
             f"priors {'fitted on ' + ', '.join(fitted_on) if fitted_on else 'uncalibrated'}",
             shown,
             sep="\n",
@@ -173,7 +179,7 @@ def _judge(table: DepthTable, compared: Sequence[Strategy]) -> Iterator[dict[str
     places = range(len(table.val))
     best = [best_quality(table, place) for place in places]
     for strategy in compared:
-        runs = [[replay(table, strategy, place, seed) for seed in range(REPEATS)] for place in places]
+        runs = [[replay(table, strategy, place, seed) for seed in range(repeats(table))] for place in places]
         spent, reached = cost_to_reach(runs, [b - WITHIN for b in best], table.grid_cost)
         regret = [[100 * (b - r.winner) for r in of] for of, b in zip(runs, best, strict=True)]
         yield {
