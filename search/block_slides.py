@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from explain.arguments import printable
@@ -52,7 +53,6 @@ def _picture(title: str, captions: Sequence[str], pictures: Sequence[NDArray[np.
     rows = -(-len(pictures) // columns)
     tall = _SIDE * pictures[0].shape[0] / pictures[0].shape[1]
     figure = Figure(figsize=(_SIDE * columns + 0.1, (tall + 0.28) * rows + 0.35), dpi=100)
-    canvas = FigureCanvasAgg(figure)
     height = figure.get_figheight()
     figure.text(0.02, 1 - 0.08 / height, title, fontsize=10, weight="bold", va="top", parse_math=False)
     for place, (caption, pixels) in enumerate(zip(captions, pictures, strict=True)):
@@ -63,8 +63,9 @@ def _picture(title: str, captions: Sequence[str], pictures: Sequence[NDArray[np.
         axes.imshow(pixels)
         axes.set_axis_off()
         axes.set_title(_shortened(caption), fontsize=8, pad=3, parse_math=False)
-    canvas.draw()
-    return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
+    memory = io.BytesIO()
+    figure.savefig(memory, format="png")
+    return np.asarray(Image.open(memory).convert("RGB"))
 
 
 def _shortened(caption: str, most: int = 30) -> str:

@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from shlex import quote
 from typing import Any
 
 import optuna
 from rich.console import Console
 
-from lightning_modules.errors import InputError
+from lightning_modules.errors import InputError, printable
 from search.clock import Clock
 from search.evidence import recorded_evidence
 from search.evidence_collection import study_evidence
@@ -144,6 +145,9 @@ def run_study(
     )  # fmt: skip
     repaired = driver.repair()
     _describe_study(console, task, name, len(before), settings.search.trials, existed, repaired)
+    if len(before) < settings.search.trials:
+        line = f"Watch it live: optuna-dashboard {quote(printable(journal))}"
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     status, report = "KILLED", None
     try:
         with graceful_interrupts(partial(console.print, style="bold")) as stopping:

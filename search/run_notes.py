@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from search.winner_record import Winner
 
 __all__ = [
+    "EXPERIMENT_NOTE",
     "MODEL_NOTE_BEGINS",
     "NOTE",
     "begun_note",
@@ -31,6 +32,13 @@ __all__ = [
 
 NOTE = "mlflow.note.content"
 """Tag that MLflow's UI shows as the description of a run, as Markdown."""
+
+EXPERIMENT_NOTE = (
+    "Searches of Thawline. A run is a search, with a note on what won; its child runs are the trials: expand them with "
+    "the + beside its name, filter them with `tags.study = 'NAME'` and `tags.status`, `tags.optimizer`, "
+    "`tags.freeze_depth`. The artifact `report/report.html` of a search is all of it on one page."
+)
+"""Description of an experiment."""
 
 MODEL_NOTE_BEGINS = "Image classifiers that a search of Thawline chose."
 """How the description of a registered model begins; one that begins otherwise is the user's and stays."""
@@ -66,7 +74,7 @@ def outcome_tags(
         reason: why, or empty.
         numbers: of `TrialResult.summary`; empty of a trial that failed.
     """
-    rows = [("outcome", f"**{outcome}**" + (f": {_cell(reason)}" if reason else ""))]
+    rows = [("outcome", f"**{outcome}**" + (f": {_line(reason)}" if reason else ""))]
     if numbers:
         epochs = int(numbers["epochs"])
         rows += [
@@ -74,7 +82,7 @@ def outcome_tags(
             ("trained", f"{epochs} epoch{'' if epochs == 1 else 's'} in {duration(float(numbers['seconds']))}"),
             ("cost", f"{numbers['epoch_equivalents']:.2f} epochs of training everything"),
         ]
-    return {"status": outcome, "reason": reason, NOTE: f"{_phrase(params)}\n\n{_table(('', ''), rows)}"}
+    return {"status": outcome, "reason": reason, NOTE: f"{_phrase(params)}\n\n{_list(rows)}"}
 
 
 def begun_note(task: Task, settings: Settings, name: str) -> str:
@@ -114,16 +122,17 @@ def study_note(
         ("model", f"{_code(task.settings.tracking.model_name)}, version {winner.version}"),
     ]
     if prior:
-        rows.append(("evidence", _cell(prior)))
+        rows.append(("evidence", _line(prior)))
     return "\n\n".join(
         [
             f"**Search {_code(name)}. Winner: trial {winner.slot}**, {_phrase(params)} Refitted for {winner.epochs} "
             f"epoch{'' if winner.epochs == 1 else 's'} on {winner.images[0]} images.",
-            _test_table(winner.test, winner.intervals, f"{winner.images[1]} test images, {reads}"),
-            _table(("", ""), rows),
+            _tested(winner.test, winner.intervals, f" on {winner.images[1]} images, {reads}"),
+            _list(rows),
             "Look at: the artifacts `report/report.html` (all on one page) and `figures/evidence.png` (why this "
-            "depth); among the charts the images `maps/...` (what each block looks at: the step is the block, 0 the images "
-            "themselves). Each child run is a trial; its tag `status` says what became of it and `reason` why.",
+            "depth); among the model metrics the images `maps/...` (what each block looks at: the step is the block, "
+            "0 the images), which the winning trial's run has too. Each child run is a trial; its tag `status` says "
+            "what became of it and `reason` why.",
         ]
     )
 
@@ -133,7 +142,7 @@ def version_note(params: TrialParams, scores: TestScores | None, *, network: str
     return "\n\n".join(
         [
             f"{network}: {_phrase(params)} Trained on {trained} images by the search {_code(study)}.",
-            _test_table(scores.values if scores else None, scores.intervals if scores else None, "test"),
+            _tested(scores.values if scores else None, scores.intervals if scores else None),
         ]
     )
 
@@ -172,8 +181,8 @@ def _images(task: Task) -> str:
     return f"{counts} of {len(task.classes)} classes, {height} x {width} pixels"
 
 
-def _test_table(
-    values: Mapping[str, float] | None, intervals: Mapping[str, tuple[float, float]] | None, what: str
+def _tested(
+    values: Mapping[str, float] | None, intervals: Mapping[str, tuple[float, float]] | None, where: str = ""
 ) -> str:
     if values is None or intervals is None:
         return "There are no test images, so nothing is known of it beyond validation."
@@ -181,19 +190,19 @@ def _test_table(
     for name, (low, high) in intervals.items():
         # A bootstrap of nothing but hits is no interval.
         known = name == "accuracy" or not math.isclose(low, high, abs_tol=1e-9)
-        interval = f"{low:.3f} to {high:.3f}" if known else "unknown: no error to resample"
-        rows.append((name.replace("_", " "), f"{values[name]:.4f}", interval))
-    return _table((what, "", "95 % interval"), rows)
+        interval = f"{low:.3f} to {high:.3f}" if known else "interval unknown: no error to resample"
+        rows.append((name.replace("_", " "), f"**{values[name]:.4f}** ({interval})"))
+    return f"Test scores{where} (95 % intervals):\n\n{_list(rows)}"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+def _list(rows: Sequence[tuple[str, str]]) -> str:
+    # MLflow shows tables without any space between their cells.
+    return "\n".join(f"- {name}: {value}" for name, value in rows)
 
 
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+def _line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _code(name: str) -> str:
-    return f"`{_cell(name).replace('`', chr(39))}`"
+    return f"`{_line(name).replace('`', chr(39))}`"

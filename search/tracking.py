@@ -32,7 +32,7 @@ from mlflow.data.pandas_dataset import from_pandas
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 
-from search.run_notes import MODEL_NOTE_BEGINS, model_note
+from search.run_notes import EXPERIMENT_NOTE, MODEL_NOTE_BEGINS, NOTE, model_note
 from search.served_model import CODE_FOLDERS, requirements, signature
 from search.store_health import check_store, explained
 
@@ -92,7 +92,8 @@ class Tracker:
             found = self._client.get_experiment_by_name(experiment)
             if found is None:
                 location = (self._root / "artifacts").resolve().as_uri()
-                self.experiment_id = self._client.create_experiment(experiment, artifact_location=location)
+                tags = {"mlflow.experimentKind": "custom_model_development", NOTE: EXPERIMENT_NOTE}
+                self.experiment_id = self._client.create_experiment(experiment, location, tags)
             else:
                 self.experiment_id = found.experiment_id
             if new:

@@ -124,7 +124,8 @@ def examined(
     ]
     columns = ["path", "label", *(f"p({label})" for label in classes)]
     tracker.log_table(run.run_id, pd.DataFrame(rows, columns=columns), PREDICTIONS)
-    tracker.log_images(run.run_id, found.slides, WINNER)
+    for run_id in (run.run_id, *(trial.run_id for trial in study.trials if trial.slot == findings.slot)):
+        tracker.log_images(run_id, found.slides, WINNER)
     tracker.log_text(run.run_id, findings.to_json(), ARTIFACT)
     tracker.log(run.run_id, _metrics(findings))
     return findings

@@ -126,6 +126,16 @@ def test_what_is_examined_is_the_winning_trial_again_and_never_a_test_image(repo
     assert reported.run.data.metrics["out_of_sample_accuracy"] == found["accuracy"]
 
 
+def test_maps_of_the_winner_are_pictures_block_by_block(reported: SimpleNamespace) -> None:
+    winner = reported.study.winner
+    trial = next(trial.run_id for trial in reported.study.trials if trial.slot == winner.slot)
+    mapped = [one["block"] for one in reported.data["findings"]["measures"]]
+    steps = {0, *(list(reported.study.evidence.blocks).index(block) + 1 for block in mapped)}
+    for run_id in (reported.study.run_id, trial):
+        files = [file.path for file in reported.client.list_artifacts(run_id, "images") if file.path.endswith(".png")]
+        assert {int(f.split("+step+")[1].split("+")[0]) for f in files if f.startswith("images/maps~winner+")} == steps
+
+
 def test_a_second_report_trains_nothing(reported: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("search.study_report.writing.restored", lambda *_: pytest.fail("the findings are there"))
     assert main([f"study={reported.study.name}", f"root={reported.root}"]) == 0
