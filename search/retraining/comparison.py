@@ -211,7 +211,7 @@ def decide(newest: Comparison, regression: Comparison | None, *, margin: float, 
     1. *better in expectation*: it has more of the newest images right than the champion;
     2. *non-inferior*: the 95 % interval of that difference lies above -margin;
     3. *remembers*: on the regression set its accuracy is not below the champion's by more than the margin (observed:
-       an interval as in 2 would ask for proof twice, and refuse two of three challengers that are just as good there);
+       an interval as in 2 would ask for proof twice, and refuse half of the challengers that are just as good there);
     4. *no class collapses*: for no class has recall fallen by more than `guard` and by more than chance (Fisher's
        exact test, one-sided, 5 %, `paired_tests.fall_p_value`), neither on the newest images, nor on the regression
        set, nor on both together. 2 of 3 images instead of 3 is no collapse; 0 of 3 is one.
