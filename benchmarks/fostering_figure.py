@@ -48,7 +48,7 @@ def draw(rows: Sequence[dict[str, Any]]) -> Path:
     figure.supxlabel("beta", fontsize=9.5)
     figure.supylabel("change against beta 0, same split", fontsize=9.5)
     handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    figure.legend(handles, labels, loc="outside upper center", ncols=2, frameon=False, fontsize=9)
     FIGURE.parent.mkdir(exist_ok=True)
     figure.savefig(FIGURE)
     return FIGURE
