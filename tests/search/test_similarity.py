@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
 from lightning_modules.backbones import build
+from search.evidence import recorded_evidence
 from search.similarity import feature_distance, probe_gain
+from search.study_storage import open_storage
 
 
 def test_a_probe_that_errs_half_as_often_gains_a_half() -> None:
@@ -49,3 +55,22 @@ def test_the_distance_is_the_shift_in_source_deviations_and_leaves_the_network_a
     first.running_mean.copy_(before[next(n for n in before if n.endswith("running_mean"))])
     assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
     assert feature_distance(build("lenet5", classes=2, size=(32, 32), weights="none"), images) is None
+
+
+@pytest.mark.slow
+def test_a_search_asks_the_advisor_without_any_fine_tuning(
+    tiny: tuple[str, ...], tracking_root: Path, run_search_warm: Callable[..., Any]
+) -> None:
+    import optuna
+
+    arguments = (*tiny, "search.study=advised", "search.trials=1", "search.prior=advisor", "search.evidence=false")
+    outcome = run_search_warm(*arguments)
+    assert outcome.code == 0, outcome.err
+    storage = open_storage(tracking_root / "studies" / "advised.journal")
+    found = recorded_evidence(optuna.load_study(study_name="advised", storage=storage))
+    assert found is not None and found.prior == "advisor"
+    assert set(found.scorers) == {"static", "deepest", "monotone", "advisor"}
+    advisor = found.scorers["advisor"]
+    assert found.preferred == advisor.preferred in (5, 8)  # few images
+    assert advisor.cost.forward_passes == found.cost.forward_passes > 0
+    assert advisor.notes[0].split(":")[0] in ("features only", "freeze the early blocks, train the rest")
