@@ -1,0 +1,84 @@
+"""Roles of images: nobody trains on what is held out, whatever arrives later, and groups stay together."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lightning_modules.image_index import ImageIndex, ImageRecord
+from search.retraining.image_roles import month_roles, plan_month
+from search.retraining.ledger_rows import Role
+from search.settings import Settings
+
+MONTHS = ("2020-01", "2020-02", "2020-03")
+
+
+def index_of(months: tuple[str, ...], *, seed: int, new_class: str | None = None) -> ImageIndex:
+    """Thirty images a month in groups of one to four, some groups going on into the next month."""
+    rng = np.random.default_rng(seed)
+    records = []
+    for number, month in enumerate(MONTHS):
+        for image in range(30):
+            label = new_class if new_class and number == 2 and image < 6 else ("a", "b", "c")[image % 3]
+            group = f"plate {number * 9 + int(rng.integers(0, 11))}" if image % 5 else None
+            digest = f"{seed}-{number}-{image:02d}"
+            records.append(ImageRecord(Path(f"{digest}.png"), label, month, group, None, None, digest))
+    kept = tuple(sorted((r for r in records if r.month in months), key=lambda r: r.digest))
+    return ImageIndex(kept, tuple(sorted({r.label for r in kept})))
+
+
+def through(seed: int, *, new_class: str | None = None) -> tuple[ImageIndex, dict[str, tuple[Role, str]]]:
+    """Roles given month by month."""
+    roles: dict[str, tuple[Role, str]] = {}
+    for number in range(1, len(MONTHS) + 1):
+        index = index_of(MONTHS[:number], seed=seed, new_class=new_class)
+        given = month_roles(index, MONTHS[number - 1], roles, fraction=0.4, seed=0)
+        assert not given.keys() & roles.keys()
+        roles |= given
+    return index, roles
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_every_image_gets_one_role_and_groups_are_not_torn(seed: int) -> None:
+    index, roles = through(seed)
+    assert set(roles) == {record.digest for record in index.records}
+    of_group = defaultdict(set)
+    for record in index.records:
+        if record.group is not None and roles[record.digest][0] != "out":
+            of_group[record.group].add(roles[record.digest][0])
+    assert all(len(found) == 1 for found in of_group.values())
+    share = np.mean([role == "held_out" for role, _ in roles.values()])
+    assert 0.25 < share < 0.55
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_plan_never_trains_on_what_is_held_out(seed: int) -> None:
+    index, roles = through(seed)
+    plan = plan_month(index, "2020-03", roles, Settings())
+    role = np.array([roles[record.digest][0] for record in index.records])
+    assert set(role[plan.pool]) == {"training"}
+    assert set(role[plan.newest]) == set(role[plan.own]) == {"held_out"}
+    assert not set(plan.pool.tolist()) & {*plan.newest.tolist(), *plan.regression.tolist()}
+    assert not set(plan.newest.tolist()) & set(plan.regression.tolist())
+    for fold in plan.folds:
+        assert not set(fold.train.tolist()) & set(fold.val.tolist())
+        assert {*fold.train.tolist(), *fold.val.tolist()} <= set(plan.pool.tolist())
+        groups = [{index.records[row].group for row in part.tolist()} - {None} for part in (fold.train, fold.val)]
+        assert not groups[0] & groups[1]
+
+
+def test_of_a_new_class_something_is_left_to_train_on() -> None:
+    for seed in range(8):
+        index, roles = through(seed, new_class="crack")
+        found = [roles[record.digest][0] for record in index.records if record.label == "crack"]
+        assert "training" in found
+
+
+def test_a_small_month_is_pooled_with_those_before() -> None:
+    index, roles = through(0)
+    plan = plan_month(index, "2020-03", roles, Settings())
+    assert len(plan.own) < 100 and plan.newest_months == ("2020-03", "2020-02", "2020-01")
+    assert set(plan.own.tolist()) < set(plan.newest.tolist())
