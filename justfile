@@ -102,6 +102,7 @@ bench *names: setup
 # Long measurements, by hand; results are committed with command and seed.
 verify: setup
     {{ bin }}/python -m benchmarks.accuracy
+    {{ bin }}/python -m tests.faults seed=0 faults=50 write=benchmarks/results/faults.json
 
 # The source documents' experiments at small sizes, into docs/results/sources.md: `just experiments`, or `just experiments neu`.
 experiments *data: setup

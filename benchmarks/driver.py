@@ -1,4 +1,4 @@
-"""What the driver itself takes for a trial, as the study grows: `python -m benchmarks.driver [TRIALS]`.
+"""What the driver itself takes for a trial as the study grows, and its memory: `python -m benchmarks.driver [TRIALS]`.
 
 The real study (journal, TPE, halving rule) and the real MLflow store, with an executor whose trials take no time: each
 reports three epochs of made-up scores. Rows go to benchmarks/results/driver.json.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import resource
 import statistics
 import sys
 import tempfile
@@ -82,14 +83,21 @@ def _made_up(job: Job) -> Generator[Event, Verdict, None]:
 
 
 class Stopwatch:
-    """Listener that notes when each trial begins: between two of them lies all that the driver does for one."""
+    """Listener that notes when each trial begins: between two of them lies all that the driver does for one.
+
+    Attributes:
+        started: seconds.
+        peaks: MiB, the largest resident set of this process until then.
+    """
 
     def __init__(self) -> None:
         self.started: list[float] = []
+        self.peaks: list[float] = []
 
     def trial_started(self, slot: int, params: TrialParams, attempt: int) -> None:  # noqa: ARG002
         """See `StudyListener`."""
         self.started.append(time.perf_counter())
+        self.peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
     def trial_waits(self, slot: int, value: float) -> None:
         """See `StudyListener`."""
@@ -123,19 +131,19 @@ def made_up_study(tracker: Tracker, root: Path, trials: int, listener: StudyList
     return parent
 
 
-def measure(trials: int) -> list[float]:
-    """Seconds of each trial of a study of that many."""
+def measure(trials: int) -> tuple[list[float], list[float]]:
+    """Seconds of each trial of a study of that many, and the peak memory in MiB when each began."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     watch = Stopwatch()
     with tempfile.TemporaryDirectory() as folder:
         made_up_study(Tracker(Path(folder), "driver"), Path(folder), trials, watch)
-    return [after - before for before, after in zip(watch.started, watch.started[1:], strict=False)]
+    return [after - before for before, after in zip(watch.started, watch.started[1:], strict=False)], watch.peaks
 
 
 def main(arguments: list[str]) -> int:
     """Measure, print, write; exit status 1 if a goal is missed."""
     trials = int(arguments[0]) if arguments else 1000
-    seconds = measure(trials)
+    seconds, peaks = measure(trials)
     edges = [0, *[n for n in (10, 30, 100, 300, 1000) if n <= trials]]
     rows = []
     table = Table("trials of the study", "driver seconds a trial, median")
@@ -149,9 +157,18 @@ def main(arguments: list[str]) -> int:
     what = f"driver seconds a trial: trials {edges[-2] + 1} to {edges[-1]} / trials {edges[1] + 1} to {edges[2]}"
     rows.append({"what": what, "value": round(growth, 2), "unit": "ratio", "goal": 1.5, "better": "lower"})
     table.add_row("last / second", f"{growth:.2f} (goal <= 1.5)")
+    early = min(100, trials)
+    memory = peaks[-1] / peaks[early - 1]
+    for at in sorted({early, trials}):
+        what = f"peak memory of the driver at trial {at}"
+        rows.append({"what": what, "value": round(peaks[at - 1], 1), "unit": "MiB", "goal": None, "better": "lower"})
+        table.add_row(what, f"{peaks[at - 1]:.0f} MiB")
+    what = f"peak memory of the driver: trial {trials} / trial {early}"
+    rows.append({"what": what, "value": round(memory, 3), "unit": "ratio", "goal": 1.1, "better": "lower"})
+    table.add_row("the same, as a ratio", f"{memory:.3f} (goal <= 1.1)")
     Console().print(table)
     write_rows("driver", rows)
-    return int(growth > 1.5)
+    return int(growth > 1.5 or memory > 1.1)
 
 
 if __name__ == "__main__":

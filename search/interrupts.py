@@ -36,6 +36,10 @@ class InterruptFlag:
             self._held = False
         self()
 
+    def close(self) -> None:
+        """Raise nothing any more: what is left to do is to close the books, which is quick."""
+        self._held = True
+
     def stop(self, how: BaseException) -> None:
         """Raise `how`, now or where the flag is asked next."""
         if not self._held:

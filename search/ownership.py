@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from socket import gethostname
@@ -53,7 +53,8 @@ def owned(folder: Path, name: str, *, what: str = "", advice: str = "") -> Itera
             raise _not_writable(folder, error) from None
         yield
     finally:
-        owner.unlink(missing_ok=True)
+        with suppress(OSError):  # in a folder that became read-only; the lock decides, not this file
+            owner.unlink(missing_ok=True)
         lock.release()
 
 

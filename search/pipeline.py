@@ -123,34 +123,35 @@ def run_study(
     journal = root / "studies" / f"{name}.journal"
     study, existed = load_or_create(journal, name, identity, fresh=settings.search.fresh)
     existed = existed and bool(study.get_trials(deepcopy=False))  # a month's study is made before it is run
-    with clock("tracking"):
-        tracker = Tracker(root, settings.tracking.experiment)
-        parent = parent_run(settings, study, tracker, task, name)
-    before = finished_trials(study)
-    best = choose_winner(study)
-    batches = -(-len(task.splits.folds[0].train) // settings.trainer.batch_size)
-    progress = StudyProgress(
-        console,
-        trials=settings.search.trials,
-        finished=len(before),
-        epochs=(steps := settings.trainer.epochs * len(task.splits.folds)),
-        expected_epochs=expected_epochs(settings.search, steps, settings.search.trials - len(before), batches=batches),
-        metric=metric,
-        best=(int(best.user_attrs["slot"]), best.values[0]) if best else None,
-    )
-    driver = SearchStudy(
-        settings, space, study, tracker, parent, progress,
-        waiting_room=waiting_room(journal), batches=batches,
-        epoch_cost=task.epoch_cost,
-    )  # fmt: skip
-    repaired = driver.repair()
-    _describe_study(console, task, name, len(before), settings.search.trials, existed, repaired)
-    if len(before) < settings.search.trials:
-        line = f"Watch it live: optuna-dashboard {quote(printable(journal))}"
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-    status, report = "KILLED", None
-    try:
-        with graceful_interrupts(partial(console.print, style="bold")) as stopping:
+    status, parent, report = "KILLED", None, None
+    with graceful_interrupts(partial(console.print, style="bold")) as stopping:
+        try:
+            with clock("tracking"), stopping.held():
+                tracker = Tracker(root, settings.tracking.experiment)
+                parent = parent_run(settings, study, tracker, task, name)
+            before = finished_trials(study)
+            best = choose_winner(study)
+            batches = -(-len(task.splits.folds[0].train) // settings.trainer.batch_size)
+            steps, trials = settings.trainer.epochs * len(task.splits.folds), settings.search.trials
+            progress = StudyProgress(
+                console,
+                trials=trials,
+                finished=len(before),
+                epochs=steps,
+                expected_epochs=expected_epochs(settings.search, steps, trials - len(before), batches=batches),
+                metric=metric,
+                best=(int(best.user_attrs["slot"]), best.values[0]) if best else None,
+            )
+            driver = SearchStudy(
+                settings, space, study, tracker, parent, progress,
+                waiting_room=waiting_room(journal), batches=batches, epoch_cost=task.epoch_cost,
+            )  # fmt: skip
+            with stopping.held():
+                repaired = driver.repair()
+            _describe_study(console, task, name, len(before), trials, existed, repaired)
+            if len(before) < trials:
+                line = f"Watch it live: optuna-dashboard {quote(printable(journal))}"
+                console.print(line, highlight=False, markup=False, soft_wrap=True)
             evidence = partial(_evidence, task, study, console, tracker, parent, stopping)
             run_trials(settings, clock, task, driver, progress, stopping, len(before), evidence)
             if stopping.requested:
@@ -169,11 +170,13 @@ def run_study(
                 with clock("report"), console.status("Writing the report"), stopping.held():
                     report = report_finished_search(task, name, tracker, console, cancelled=stopping)
                 tracker.log(parent, {"seconds_report": clock.seconds["report"]})
-        status = "FINISHED"
-    except (KeyboardInterrupt, TrialCancelledError):  # the latter: Ctrl-C while the winner is refitted
-        raise InterruptedSearchError(_continue_line(study, settings)) from None
-    finally:
-        tracker.finish(parent, status)
+            status = "FINISHED"
+        except (KeyboardInterrupt, TrialCancelledError):  # the latter: Ctrl-C while the winner is refitted
+            raise InterruptedSearchError(_continue_line(study, settings)) from None
+        finally:
+            stopping.close()
+            if parent is not None:
+                tracker.finish(parent, status)
     if summary:
         print_trials(console, study, metric)
         print_winner(console, winner)

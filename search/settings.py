@@ -190,7 +190,7 @@ class SearchSettings:
         None,
         "after how much no more trials are asked for, over all calls of the study: a number with its unit, as in 600s, "
         "90min or 8h of wall time, 40epochs (of training everything) or 100trials (attempts, failed ones too); those "
-        "that run or wait are brought to an end",
+        "that run or wait are brought to an end (docs/interruptions.md)",
         identity=False,
     )
     trial_seconds: float | None = setting(

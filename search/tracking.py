@@ -253,6 +253,24 @@ class Tracker:
             self._client.update_registered_model(model_name, model_note(model_name, version.version, note))
         return str(version.version)
 
+    @_guarded
+    def forget_versions(self, run_id: str, model_name: str, alias: str, *, after: int) -> None:
+        """Remove what a killed driver registered of a run and nobody was told of.
+
+        Args:
+            run_id: of the run.
+            model_name: of the registered model.
+            alias: that such a version may have; one with another alias is somebody's and stays.
+            after: the last version of the run that is known, 0 for none.
+        """
+        found = self._client.search_model_versions(f"name = '{model_name}'")
+        for lost in (v for v in found if v.run_id == run_id and int(v.version) > after):
+            named = [name for name, version in self.aliases(model_name).items() if version == str(lost.version)]
+            if not set(named) - {alias}:
+                for name in named:
+                    self._client.delete_registered_model_alias(model_name, name)
+                self._client.delete_model_version(model_name, lost.version)
+
     def aliases(self, model_name: str) -> dict[str, str]:
         """Alias -> version of a registered model; empty where there is none of that name."""
         found = self._client.search_registered_models(f"name = '{model_name}'")

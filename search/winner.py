@@ -73,6 +73,10 @@ def crown_winner(
         study.set_user_attr("test_reads", int(study.user_attrs.get("test_reads", 0)) + 1)
         scores = _test(task, net, task.splits.test)
         _log_test(task, scores, tracker, parent)
+    known = recorded_winner(study)
+    tracker.forget_versions(
+        parent, settings.tracking.model_name, "challenger", after=int(known.version) if known is not None else 0
+    )
     winner_version = _register(task, net, params, scores, tracker, parent, study.study_name, len(rows))
     winner = Winner(
         slot=int(trial.user_attrs["slot"]),

@@ -54,6 +54,15 @@ def test_a_held_stop_is_raised_at_the_end_of_the_block() -> None:
     assert written == ["everything"]
 
 
+def test_once_closed_nothing_is_raised() -> None:
+    written = []
+    with graceful_interrupts(print) as flag:
+        flag.close()
+        signal.raise_signal(signal.SIGTERM)
+        written.append("everything")
+    assert written == ["everything"]
+
+
 def test_an_error_in_a_held_block_is_not_replaced() -> None:
     with graceful_interrupts(print) as flag, pytest.raises(OSError, match="disk full"), flag.held():
         signal.raise_signal(signal.SIGTERM)

@@ -1,0 +1,170 @@
+"""`python -m tests.faults [seed=0] [faults=50] [only=NAME,NAME] [write=FILE]`: faults at random times, real processes.
+
+Each fault is injected into a search of six small trials at a random moment, the same command is given again, and what
+it comes to is compared with a search to which nothing happened: the same trials, one closed run each, nothing left
+lying about. What happens is drawn from the seed; when, as a share of the time that an undisturbed search takes on this
+machine. Exit status 1 if any fault was not survived. Linux; full disks need the right to mount one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from tests.faults.damage import DAMAGE
+from tests.faults.kills import KILLS, TooLateError
+from tests.faults.processes import prepare
+from tests.faults.scene import ARGUMENTS, BrokenPromiseError, Scene, Undisturbed, examine, make_scene, observe
+
+FAULTS: dict[str, Callable[[Scene], None]] = {**KILLS, **DAMAGE}
+_INLINE = ("executor=inline",)
+_ONE_WORKER = ("executor=local", "executor.workers=1")
+_TWO_WORKERS = ("executor=local", "executor.workers=2")
+_WORKERS = {name: _ONE_WORKER for name in FAULTS if "worker" in name} | {"driver and workers killed": _TWO_WORKERS}
+_NETWORK = ("model=timm", "model.name=timm:test_resnet", "model.weights=weights.safetensors")
+# Without batch-norm, at a thousand times the usual rate: trial 0 has no finite loss after a step or two.
+_ABSURD = ("model=lenet5", "space.lr_factor=[0.1,1000]", "space.default_lr_factor=1000", "trainer.warmup=false")
+_SETTINGS = {"loss not finite": _ABSURD}
+_OFTEN = {
+    "driver killed": 9,
+    "driver killed three times": 3,
+    "SIGTERM": 4,
+    "Ctrl-C once": 2,
+    "Ctrl-C twice": 2,
+    "disk full": 4,
+    "file size limited": 3,
+    "store read-only": 2,
+    "store locked": 2,
+    "journal cut": 2,
+}
+_TRIES = 5
+
+
+def schedule(seed: int, faults: int) -> list[tuple[str, int]]:
+    """(fault, its own seed), of every kind at least one where there is room, in an order that the seed decides."""
+    random = Random(seed)
+    kinds = [name for name in FAULTS for _ in range(_OFTEN.get(name, 1))]
+    rare = [name for name in kinds if name in _WORKERS]
+    quick = [name for name in kinds if name not in _WORKERS]
+    if faults < len(kinds):  # a sample: one of six with workers, which take seconds to start
+        random.shuffle(rare)
+        random.shuffle(quick)
+        few = max(1, faults // 6)
+        kinds = [*rare[:few], *list(dict.fromkeys(quick))[: faults - few]]
+    kinds = [kinds[i % len(kinds)] for i in range(faults)]
+    random.shuffle(kinds)
+    return [(name, random.randrange(2**32)) for name in kinds]
+
+
+def inject(scene: Scene, name: str, seed: int, undisturbed: dict[tuple[str, ...], Undisturbed]) -> dict[str, Any]:
+    """One fault, from an empty store to what is left; a fault that came too late is tried again, earlier."""
+    workers = _WORKERS.get(name, _INLINE)
+    settings = _SETTINGS.get(name, _NETWORK)
+    if settings not in undisturbed:
+        undisturbed[settings] = _undisturbed(scene, settings)
+    started = time.monotonic()
+    problems, notes, tries = ["it always came too late"], [""], 0
+    while tries < _TRIES:
+        scene.fresh()
+        one = replace(
+            scene, arguments=(*ARGUMENTS, *settings, *workers), random=Random(seed + tries), commands=[], notes=[],
+            undisturbed=undisturbed[settings], exact=workers != _TWO_WORKERS, killed=False,
+        )  # fmt: skip
+        tries += 1
+        try:
+            FAULTS[name](one)
+            problems = examine(one)
+        except TooLateError:
+            continue
+        except BrokenPromiseError as error:
+            problems = [str(error)]
+        except Exception:  # whatever is wrong with one fault, the others are still to come
+            problems = [traceback.format_exc()]
+        finally:
+            notes = one.notes
+            for command in one.commands:
+                command.signal_all(signal.SIGKILL)
+                command.left(10)
+        break
+    return {
+        "fault": name, "seed": seed, "survived": not problems, "happened": "; ".join(notes), "problems": problems,
+        "tries": tries, "seconds": round(time.monotonic() - started, 1),
+    }  # fmt: skip
+
+
+def _undisturbed(scene: Scene, settings: tuple[str, ...]) -> Undisturbed:
+    scene.fresh()
+    quiet = replace(scene, arguments=(*ARGUMENTS, *settings, *_INLINE), commands=[], notes=[])
+    quiet.finish()
+    return observe(quiet)
+
+
+def _arguments(given: Sequence[str]) -> dict[str, str]:
+    accepted = {"seed": "0", "faults": "50", "only": "", "write": ""}
+    for argument in given:
+        key, equals, value = argument.partition("=")
+        number = key in ("seed", "faults")
+        if key not in accepted or not equals or (number and not value.isdecimal()):
+            raise SystemExit(f"faults: accepted are seed=N faults=N only=NAME,NAME write=FILE, got {argument!r}")
+        accepted[key] = value
+    if unknown := [name for name in accepted["only"].split(",") if name and name not in FAULTS]:
+        raise SystemExit(f"faults: only= must name some of {', '.join(FAULTS)}, got {unknown[0]!r}")
+    return accepted
+
+
+def main(given: Sequence[str]) -> int:
+    """Inject, print a line each, write; 1 if any was not survived."""
+    asked = _arguments(given)
+    seed, number = int(asked["seed"]), int(asked["faults"])
+    plan = schedule(seed, number)
+    if asked["only"]:
+        names = asked["only"].split(",")
+        plan = [(names[i % len(names)], Random(seed + i).randrange(2**32)) for i in range(number)]
+    os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "COLUMNS": "160"}
+    prepare()
+    folder = Path(tempfile.mkdtemp(prefix="thawline-faults-"))
+    rows = []
+    try:
+        scene = make_scene(folder, Random(seed))
+        undisturbed: dict[tuple[str, ...], Undisturbed] = {}
+        for position, (name, own) in enumerate(plan, 1):
+            row = inject(scene, name, own, undisturbed)
+            rows.append(row)
+            verdict = "survived" if row["survived"] else "NOT SURVIVED"
+            print(f"{position}/{number} {name}: {row['happened']}: {verdict} ({row['seconds']} s)", flush=True)
+            for problem in row["problems"]:
+                print(f"    {problem}", flush=True)
+            if not row["survived"] and os.environ.get("KEEP"):
+                return 1
+    finally:
+        if not os.environ.get("KEEP"):
+            shutil.rmtree(folder, ignore_errors=True)
+        else:
+            print(folder)
+    survived = sum(row["survived"] for row in rows)
+    print(f"{survived} of {len(rows)} survived")
+    if asked["write"]:
+        result = {
+            "command": f"python -m tests.faults seed={seed} faults={number}", "date": f"{datetime.now(UTC):%Y-%m-%d}",
+            "machine": f"{platform.system()}, {len(os.sched_getaffinity(0))} cores", "survived": survived,
+            "injected": len(rows), "faults": rows,
+        }  # fmt: skip
+        Path(asked["write"]).write_text(json.dumps(result, indent=1) + "\n")
+    return int(survived < len(rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

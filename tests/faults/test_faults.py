@@ -1,0 +1,57 @@
+"""The schedule of faults, its command line, and a sample of it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.faults.__main__ import FAULTS, main, schedule
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def test_fifty_faults_are_of_every_kind_and_the_seed_decides() -> None:
+    plan = schedule(0, 50)
+    assert len(plan) == 50 and {name for name, _ in plan} == set(FAULTS)
+    assert schedule(0, 50) == plan != schedule(1, 50)
+    assert len({seed for _, seed in plan}) == 50
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_sample_has_different_kinds_one_of_them_with_workers(seed: int) -> None:
+    names = [name for name, _ in schedule(seed, 6)]
+    assert len(set(names)) == 6 and set(names) <= set(FAULTS)
+    assert sum("worker" in name for name in names) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["seeds=1"], "accepted are seed=N faults=N only=NAME,NAME write=FILE, got 'seeds=1'"),
+        (["seed=-1"], "got 'seed=-1'"),
+        (["faults=all"], "got 'faults=all'"),
+        (["only=earthquake"], "only= must name some of driver killed"),
+    ],
+    ids=["unknown", "negative", "no number", "no such fault"],
+)
+def test_bad_arguments(arguments: list[str], words: str) -> None:
+    with pytest.raises(SystemExit, match=words.replace("=", "=").replace("(", r"\(")):
+        main(arguments)
+
+
+@pytest.mark.slow
+def test_a_sample_is_survived() -> None:
+    """The whole schedule is `just verify`; a fault is a search and a half, or more, so six stand for it here."""
+    if not sys.platform.startswith("linux"):
+        pytest.skip("reads /proc")
+    seed = os.environ.get("THAWLINE_FAULT_SEED", "3")
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.faults", f"seed={seed}", "faults=6"],
+        cwd=REPOSITORY, capture_output=True, text=True, timeout=290, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "6 of 6 survived" in done.stdout
