@@ -94,12 +94,12 @@ def read_table(name: str) -> DepthTable:
     factors: tuple[float, ...] = ()
     for file in sorted((TABLES / name).glob("[0-9]*.jsonl"), key=lambda f: int(f.stem)):
         found, *rows = [json.loads(line) for line in file.read_text().split("\n")[:-1]]  # the last may be half-written
-        optimizers = tuple(dict.fromkeys(row["optimizer"] for row in rows))
-        factors = tuple(sorted({row["factor"] for row in rows}))
+        tried = tuple(dict.fromkeys(row["optimizer"] for row in rows)), tuple(sorted({row["factor"] for row in rows}))
         depths, epochs = len(found["flops"]), found["epochs"]
-        if len(rows) < depths * len(optimizers) * len(factors) or len(optimizers) * len(factors) < 2:
+        each = len(tried[0]) * len(tried[1])
+        if len(rows) < depths * each or each < 2:
             continue
-        head = found
+        head, (optimizers, factors) = found, tried
         curves = np.zeros((2, depths, len(optimizers), len(factors), epochs))
         for row in rows:
             place = (row["k"], optimizers.index(row["optimizer"]), factors.index(row["factor"]))

@@ -116,6 +116,7 @@ def test_a_table_is_read_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "t").mkdir()
     (tmp_path / "t" / "0.jsonl").write_text("\n".join(json.dumps(r) for r in [head, *rows]) + "\n")
     (tmp_path / "t" / "1.jsonl").write_text("\n".join(json.dumps(r) for r in [head, *rows[:-1]]) + "\n")
+    (tmp_path / "t" / "2.jsonl").write_text(json.dumps(head) + "\n")  # only begun
     table = read_table("t")
     assert table.val.shape == (1, 3, 2, 2, 2)
     assert table.val[0, 2, 0, 0].tolist() == [0.2, 0.2]
