@@ -234,7 +234,7 @@ def decide(newest: Comparison, regression: Comparison | None, *, margin: float, 
     accuracy = newest.accuracy
     gained = newest.only_challenger > newest.only_champion
     checks = [
-        (f"it has {'more' if gained else 'no more'} of the newest images right", gained),
+        (f"the challenger has {'more' if gained else 'no more'} of the newest images right", gained),
         (
             f"the interval reaches down to {_points(accuracy.low)}, {_points(-margin)} accepted",
             accuracy.low > -margin,
@@ -249,8 +249,9 @@ def decide(newest: Comparison, regression: Comparison | None, *, margin: float, 
     checks.append((words, not fallen))
     promote = all(held for _, held in checks)
     numbers = (
-        f"{accuracy.challenger:.1%} of {newest.n} newest images right against {accuracy.champion:.1%}, "
-        f"{_points(accuracy.difference)} points (95 % interval {_points(accuracy.low)} to {_points(accuracy.high)})"
+        f"the challenger has {accuracy.challenger:.1%} of {newest.n} newest images right, the champion "
+        f"{accuracy.champion:.1%}, {_points(accuracy.difference)} points "
+        f"(95 % interval {_points(accuracy.low)} to {_points(accuracy.high)})"
     )
     said = "; ".join(words for words, held in checks if held is promote)
     return Decision(promote, f"{'promoted' if promote else 'champion kept'}: {numbers}; {said}", tuple(checks))

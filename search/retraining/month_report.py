@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -74,10 +75,17 @@ class _Shown:
     maps: dict[str, PagePicture]
 
 
+def _shown_path(run: MonthRun, path: Path) -> str:
+    """Relative to the folder, or to that of the manifest, where the image is below it."""
+    given = run.session.settings.data.path
+    root = given if given is None or given.is_dir() else given.parent
+    return printable(path.relative_to(root) if root is not None and path.is_relative_to(root) else path)
+
+
 def _pictures(run: MonthRun, challenger: BlockNet | None) -> _Shown:
     """Of the month's images the most informative, those whose label is suspect, and what both networks look at."""
     index, rows = run.images.index, run.plan.month
-    labels, paths = index.labels[rows], [printable(index.records[row].path) for row in rows.tolist()]
+    labels, paths = index.labels[rows], [_shown_path(run, index.records[row].path) for row in rows.tolist()]
     champion = probabilities(run.champion_net, run.images, rows)
     other = None if challenger is None else probabilities(challenger, run.images, rows)
     chosen = informative(champion, other, labels)

@@ -88,13 +88,16 @@ def table(
 
 
 def drawn(figure: Figure, alt: str) -> str:
-    """A figure as a picture within the page."""
+    """A figure as a picture within the page; on a small screen it keeps a size that can be read, and is scrolled."""
     memory = io.BytesIO()
     figure.savefig(memory, format="png", dpi=120)
-    with Image.open(memory) as image:
-        width, height = image.size
+    with Image.open(memory) as drawing:
+        width, height = drawing.size
     data = base64.b64encode(memory.getvalue()).decode()
-    return f'<img class="drawn" src="data:image/png;base64,{data}" width="{width}" height="{height}" alt="{text(alt)}">'
+    image = (
+        f'<img class="drawn" src="data:image/png;base64,{data}" width="{width}" height="{height}" alt="{text(alt)}">'
+    )
+    return f'<div class="scroll" tabindex="0" role="region" aria-label="figure">{image}</div>'
 
 
 def panel(pixels: NDArray[np.uint8], alt: str, caption: str) -> str:

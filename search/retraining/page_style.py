@@ -50,6 +50,7 @@ td.word { white-space: normal; min-width: 9.5rem; max-width: 20rem; }
 .matrix .right { background: color-mix(in srgb, var(--new) calc(var(--s) * .55), transparent); }
 .matrix .wrong { background: color-mix(in srgb, var(--error) calc(18% + var(--s) * .6), transparent); }
 .down data { color: var(--bad); font-weight: 650; } .up data { color: var(--good); font-weight: 650; }
+data { white-space: nowrap; }
 .drawn { display: block; max-width: 100%; height: auto; background: #fff; border: 1px solid var(--line);
   border-radius: 6px; margin: .6rem 0; }
 article .answers { font-size: .9rem; } article .answers b { font-weight: 650; }
@@ -57,7 +58,7 @@ article .panels { grid-template-columns: repeat(auto-fill, minmax(118px, 1fr)); 
 .why { display: inline-block; font-size: .78rem; color: var(--soft); border: 1px solid var(--line); border-radius: 1rem;
   padding: .05rem .6rem; margin-bottom: .3rem; }
 @media (max-width: 480px) { .tiles { grid-template-columns: repeat(2, minmax(0, 1fr)); }
-  .tile b { font-size: 1.2rem; } }
+  .tile b { font-size: 1.2rem; } .drawn { max-width: none; width: 38rem; } }
 @media print { :root { --good: #000; --bad: #000; --wait: #000; } .verdict { background: none; }
   article .panels { grid-template-columns: repeat(7, 1fr); } .pair { grid-template-columns: 1fr 1fr; gap: .5rem; }
   .label { font-size: 6.5pt; } .tile, .verdict { break-inside: avoid; } }
