@@ -34,6 +34,7 @@ __all__ = ["LocalExecutor"]
 
 _CLOSING_SECONDS = 5.0
 _LEAST_GRACE_SECONDS = 10.0
+_STARTING_SECONDS = 120.0  # of a worker that imports torch and builds its task on a busy machine
 _MOST_STILLBORN = 3
 _MOST_WORKERS = 4  # more trials at a time are asked for with less known of those before
 
@@ -44,7 +45,7 @@ class _Worker:
     pipe: Connection
     slot: int | None = None
     cancelled: bool = False
-    began: float | None = None
+    began: float = math.inf
     overdue: bool = False
 
     @property
@@ -96,7 +97,7 @@ class LocalExecutor:
         """See `Executor.submit`."""
         while (worker := next((w for w in self._workers if w.idle), None)) is None:
             self._receive(None)  # one that was cancelled is in its last batch
-        worker.slot, worker.began = job.slot, None
+        worker.slot, worker.began = job.slot, time.monotonic() + _STARTING_SECONDS
         with suppress(OSError):  # it died just now: `poll` finds that out and reports the job as failed
             worker.pipe.send(job)
 
@@ -172,7 +173,7 @@ class LocalExecutor:
     def _end_overdue(self) -> None:
         now = time.monotonic()
         for worker in self._workers:
-            if worker.slot is not None and worker.began is not None and now - worker.began > self._longest:
+            if worker.slot is not None and now - worker.began > self._longest:
                 worker.overdue = True
                 worker.process.kill()  # its pipe closes, which `_receive` finds
 

@@ -1,9 +1,10 @@
-"""`python -m tests.faults [seed=0] [faults=50] [only=NAME,NAME] [write=FILE]`: faults at random times, real processes.
+"""`python -m tests.faults [seed=0] [faults=50] [lanes=1] [only=NAME,NAME] [write=FILE]`: faults in real processes.
 
 Each fault is injected into a search of six small trials at a random moment, the same command is given again, and what
 it comes to is compared with a search to which nothing happened: the same trials, one closed run each, nothing left
 lying about. What happens is drawn from the seed; when, as a share of the time that an undisturbed search takes on this
-machine. Exit status 1 if any fault was not survived. Linux; full disks need the right to mount one.
+machine. `lanes` are so many at a time. Exit status 1 if any fault was not survived. For Linux; to fill a disk needs the
+right to mount one.
 """
 
 from __future__ import annotations
@@ -35,8 +36,14 @@ _ONE_WORKER = ("executor=local", "executor.workers=1")
 _TWO_WORKERS = ("executor=local", "executor.workers=2")
 _WORKERS = {name: _ONE_WORKER for name in FAULTS if "worker" in name} | {"driver and workers killed": _TWO_WORKERS}
 _NETWORK = ("model=timm", "model.name=timm:test_resnet", "model.weights=weights.safetensors")
-# Without batch-norm, at a thousand times the usual rate: trial 0 has no finite loss after a step or two.
-_ABSURD = ("model=lenet5", "space.lr_factor=[0.1,1000]", "space.default_lr_factor=1000", "trainer.warmup=false")
+# Without batch-norm, at a thousand times the usual rate, with a decay that overshoots: weights grow ninefold a step.
+_ABSURD = (
+    "model=lenet5",
+    "model.name=lenet5_relu",
+    "space.lr_factor=[0.1,1000]",
+    "space.default_lr_factor=1000",
+    "trainer.weight_decay=1",
+)
 _SETTINGS = {"loss not finite": _ABSURD}
 _OFTEN = {
     "driver killed": 9,
@@ -113,12 +120,14 @@ def _undisturbed(scene: Scene, settings: tuple[str, ...]) -> Undisturbed:
 
 
 def _arguments(given: Sequence[str]) -> dict[str, str]:
-    accepted = {"seed": "0", "faults": "50", "only": "", "write": ""}
+    accepted = {"seed": "0", "faults": "50", "lanes": "1", "only": "", "write": ""}
     for argument in given:
         key, equals, value = argument.partition("=")
-        number = key in ("seed", "faults")
+        number = key in ("seed", "faults", "lanes")
         if key not in accepted or not equals or (number and not value.isdecimal()):
-            raise SystemExit(f"faults: accepted are seed=N faults=N only=NAME,NAME write=FILE, got {argument!r}")
+            raise SystemExit(
+                f"faults: accepted are seed=N faults=N lanes=N only=NAME,NAME write=FILE, got {argument!r}"
+            )
         accepted[key] = value
     if unknown := [name for name in accepted["only"].split(",") if name and name not in FAULTS]:
         raise SystemExit(f"faults: only= must name some of {', '.join(FAULTS)}, got {unknown[0]!r}")
@@ -128,7 +137,7 @@ def _arguments(given: Sequence[str]) -> dict[str, str]:
 def main(given: Sequence[str]) -> int:
     """Inject, print a line each, write; 1 if any was not survived."""
     asked = _arguments(given)
-    seed, number = int(asked["seed"]), int(asked["faults"])
+    seed, number, lanes = int(asked["seed"]), int(asked["faults"]), max(1, int(asked["lanes"]))
     plan = schedule(seed, number)
     if asked["only"]:
         names = asked["only"].split(",")
@@ -136,34 +145,51 @@ def main(given: Sequence[str]) -> int:
     os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "COLUMNS": "160"}
     prepare()
     folder = Path(tempfile.mkdtemp(prefix="thawline-faults-"))
-    rows = []
     try:
-        scene = make_scene(folder, Random(seed))
-        undisturbed: dict[tuple[str, ...], Undisturbed] = {}
-        for position, (name, own) in enumerate(plan, 1):
-            row = inject(scene, name, own, undisturbed)
-            rows.append(row)
-            verdict = "survived" if row["survived"] else "NOT SURVIVED"
-            print(f"{position}/{number} {name}: {row['happened']}: {verdict} ({row['seconds']} s)", flush=True)
-            for problem in row["problems"]:
-                print(f"    {problem}", flush=True)
-            if not row["survived"] and os.environ.get("KEEP"):
-                return 1
+        children = [_lane(folder / str(lane), plan, lane, lanes) for lane in range(lanes)]
+        for child in children:
+            os.waitpid(child, 0)
+        found = [line for lane in range(lanes) for line in (folder / f"{lane}.jsonl").read_text().splitlines()]
     finally:
-        if not os.environ.get("KEEP"):
-            shutil.rmtree(folder, ignore_errors=True)
-        else:
-            print(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+    rows = sorted(map(json.loads, found), key=lambda row: int(row["number"]))
     survived = sum(row["survived"] for row in rows)
-    print(f"{survived} of {len(rows)} survived")
+    print(f"{survived} of {len(plan)} survived")
     if asked["write"]:
         result = {
-            "command": f"python -m tests.faults seed={seed} faults={number}", "date": f"{datetime.now(UTC):%Y-%m-%d}",
-            "machine": f"{platform.system()}, {len(os.sched_getaffinity(0))} cores", "survived": survived,
-            "injected": len(rows), "faults": rows,
+            "command": f"python -m tests.faults {' '.join(a for a in given if not a.startswith('write='))}",
+            "date": f"{datetime.now(UTC):%Y-%m-%d}",
+            "machine": f"{platform.system()}, {len(os.sched_getaffinity(0))} cores",
+            "survived": survived, "injected": len(rows), "faults": rows,
         }  # fmt: skip
-        Path(asked["write"]).write_text(json.dumps(result, indent=1) + "\n")
-    return int(survived < len(rows))
+        Path(asked["write"]).write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    return int(survived < len(plan))
+
+
+def _lane(folder: Path, plan: Sequence[tuple[str, int]], lane: int, lanes: int) -> int:
+    """Every so many-th fault of the plan, in a process of its own; rows go to a file. Returns the process."""
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        prepare()  # orphans of this lane are its own
+        folder.mkdir()
+        scene = make_scene(folder, Random(lane))
+        undisturbed: dict[tuple[str, ...], Undisturbed] = {}
+        with folder.with_suffix(".jsonl").open("w") as rows:
+            for number in range(lane, len(plan), lanes):
+                row = {"number": number + 1, **inject(scene, *plan[number], undisturbed)}
+                rows.write(json.dumps(row) + "\n")
+                rows.flush()
+                verdict = "survived" if row["survived"] else "NOT SURVIVED"
+                line = f"{number + 1}/{len(plan)} {row['fault']}: {row['happened']}: {verdict} ({row['seconds']} s)"
+                print("\n    ".join([line, *row["problems"]]), flush=True)
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
 
 
 if __name__ == "__main__":

@@ -150,7 +150,7 @@ def _kill_worker(scene: Scene) -> None:
 
 def _hang_worker(scene: Scene) -> None:
     """A worker that stands still: its trial's time runs out, another takes its place."""
-    limited = Scene(scene.folder, (*scene.arguments, "search.trial_seconds=5"), scene.random, scene.undisturbed)
+    limited = Scene(scene.folder, (*scene.arguments, "search.trial_seconds=20"), scene.random, scene.undisturbed)
     command = limited.start()
     scene.commands.append(command)
     _wait_for_trial(command)

@@ -60,6 +60,8 @@ class Command:
     def start(self) -> Command:
         """Fork and run."""
         (self.folder / "tmp").mkdir(exist_ok=True)
+        for name in ("out", "err"):
+            (self.folder / name).write_bytes(b"")  # what an earlier one said is not this one's
         self.pid = os.fork()
         if not self.pid:
             self._become()
