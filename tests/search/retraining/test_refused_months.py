@@ -143,6 +143,7 @@ def test_a_month_of_noise_promotes_nobody_and_is_not_trained_on(months: Months) 
     assert months.aliases["champion"] in ("1", after.challenger)
 
 
+@pytest.mark.slow
 def test_a_month_that_looks_other_is_no_noise_where_its_labels_can_be_read(months: Months) -> None:
     """The champion answers one class for all, and so does a challenger after one epoch of the head."""
     months.arrives("2020-02", drift=True)
