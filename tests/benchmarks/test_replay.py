@@ -97,6 +97,9 @@ def test_the_best_quality_is_found_on_splits_that_do_not_score_it() -> None:
     assert best_quality(_table(), 0) == pytest.approx(0.9, abs=1e-3)
     flattered = _table(noise=0.1, splits=8)
     assert best_quality(flattered, 0) < flattered.test[1:].mean(0).max()  # the maximum of noise is too high
+    alone = _table(noise=0.1, splits=1)
+    place = np.unravel_index(alone.val[0].argmax(), alone.val[0].shape)
+    assert best_quality(alone, 0) == alone.test[0][place] < alone.test.max()
 
 
 def test_an_interval_holds_its_mean_and_is_a_point_without_spread() -> None:
