@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import signal
@@ -152,6 +153,21 @@ def test_a_worker_that_is_killed_costs_its_trial_and_is_replaced(pool: LocalExec
     again = _run(pool, JOBS[:2])
     assert all(isinstance(event, Finished) for event in again.values())
     assert dead not in [w.process.pid for w in pool._workers]
+
+
+def test_a_worker_that_hangs_is_ended_and_its_trial_fails(pool: LocalExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool.submit(JOBS[0])
+    assert isinstance(_next(pool), Reported)
+    hung = next(w.process.pid for w in pool._workers if w.slot == 0)
+    assert hung is not None
+    os.kill(hung, signal.SIGSTOP)
+    monkeypatch.setattr(pool, "_longest", 0.5)  # what search.trial_seconds decides
+    lost = _next(pool)
+    monkeypatch.setattr(pool, "_longest", math.inf)
+    assert isinstance(lost, Failed) and lost.slot == 0
+    assert lost.traceback == "TrialOvertimeError: hung for 0.5 s, over search.trial_seconds; its worker was ended"
+    assert not Path(f"/proc/{hung}").exists()
+    assert isinstance(_run(pool, JOBS[:1])[0], Finished)
 
 
 def test_close_leaves_no_process_and_a_dead_driver_ends_its_workers(task: Task) -> None:

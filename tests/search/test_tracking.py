@@ -146,3 +146,19 @@ def test_the_data_set_is_an_input_with_its_digest(tracker: Tracker, client: Mlfl
     (found,) = client.get_run(parent).inputs.dataset_inputs
     assert found.dataset.name == "강판" and found.dataset.digest == "0123456789abcdef" * 2
     assert json.loads(found.dataset.profile) == {"num_rows": 2, "num_elements": 6}
+
+
+def test_what_a_killed_driver_registered_is_forgotten(tracker: Tracker, client: MlflowClient, parent: str) -> None:
+    """Versions beyond the last that the study knows; those of other runs, and those that somebody named, stay."""
+    name, other = "lost versions", tracker.start_parent("other", {}, {})
+    client.create_registered_model(name)
+    for run, alias in ((parent, None), (parent, "challenger"), (other, None), (parent, "champion")):
+        version = client.create_model_version(name, f"runs:/{run}/model", run)
+        if alias is not None:
+            client.set_registered_model_alias(name, alias, version.version)
+    tracker.forget_versions(parent, name, "challenger", after=1)
+    assert sorted(int(v.version) for v in client.search_model_versions(f"name = '{name}'")) == [1, 3, 4]
+    assert tracker.aliases(name) == {"champion": "4"}
+    tracker.forget_versions(parent, name, "challenger", after=0)
+    assert sorted(int(v.version) for v in client.search_model_versions(f"name = '{name}'")) == [3, 4]
+    client.delete_registered_model(name)

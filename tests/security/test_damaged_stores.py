@@ -199,6 +199,16 @@ def test_a_read_only_store(places: tuple[str, ...], study: tuple[Path, list[str]
     refused(outcome, "cannot be written", "take another tracking.root")
 
 
+def test_a_folder_that_becomes_read_only_hides_no_other_error(tmp_path: Path) -> None:
+    with _without_power(), pytest.raises(RuntimeError, match="of the search itself"), owned(tmp_path, "study"):
+        tmp_path.chmod(0o555)
+        raise RuntimeError("of the search itself")
+    tmp_path.chmod(0o755)
+    with owned(tmp_path, "study"):
+        pass
+    assert not (tmp_path / "study.owner.json").exists()
+
+
 def test_an_image_that_changed_or_vanished(searched: Any, study: tuple[Path, list[str]], command: Any) -> None:
     root, arguments = study
     images = root.parent / "images"
