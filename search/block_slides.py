@@ -52,22 +52,22 @@ def _picture(title: str, captions: Sequence[str], pictures: Sequence[NDArray[np.
     columns = min(_COLUMNS, len(pictures))
     rows = -(-len(pictures) // columns)
     tall = _SIDE * pictures[0].shape[0] / pictures[0].shape[1]
-    figure = Figure(figsize=(_SIDE * columns + 0.1, (tall + 0.28) * rows + 0.35), dpi=100)
+    figure = Figure(figsize=(_SIDE * columns + 0.1, (tall + 0.3) * rows + 0.4), dpi=100)
     height = figure.get_figheight()
-    figure.text(0.02, 1 - 0.08 / height, title, fontsize=10, weight="bold", va="top", parse_math=False)
+    figure.text(0.02, 1 - 0.08 / height, title, fontsize=13, weight="bold", va="top", parse_math=False)
     for place, (caption, pixels) in enumerate(zip(captions, pictures, strict=True)):
         row, column = divmod(place, columns)
-        left, top = 0.1 + column * _SIDE, 0.35 + row * (tall + 0.28) + 0.22
+        left, top = 0.1 + column * _SIDE, 0.4 + row * (tall + 0.3) + 0.23
         width = figure.get_figwidth()
         axes = figure.add_axes((left / width, 1 - (top + tall) / height, (_SIDE - 0.1) / width, tall / height))
         axes.imshow(pixels)
         axes.set_axis_off()
-        axes.set_title(_shortened(caption), fontsize=8, pad=3, parse_math=False)
+        axes.set_title(_shortened(caption), fontsize=11, pad=3, parse_math=False)
     memory = io.BytesIO()
     figure.savefig(memory, format="png")
     return np.asarray(Image.open(memory).convert("RGB"))
 
 
-def _shortened(caption: str, most: int = 30) -> str:
+def _shortened(caption: str, most: int = 22) -> str:
     caption = printable(caption)
     return caption if len(caption) <= most else f"{caption[: most - 1]}…"

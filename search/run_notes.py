@@ -128,7 +128,7 @@ def study_note(
             f"**Search {_code(name)}. Winner: trial {winner.slot}**, {_phrase(params)} Refitted for {winner.epochs} "
             f"epoch{'' if winner.epochs == 1 else 's'} on {winner.images[0]} images.",
             _tested(winner.test, winner.intervals, f" on {winner.images[1]} images, {reads}"),
-            _list(rows),
+            f"How it got there:\n\n{_list(rows)}",
             "Look at: the artifacts `report/report.html` (all on one page) and `figures/evidence.png` (why this "
             "depth); among the model metrics the images `maps/...` (what each block looks at: the step is the block, "
             "0 the images), which the winning trial's run has too. Each child run is a trial; its tag `status` says "

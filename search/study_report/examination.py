@@ -103,7 +103,7 @@ def examine(task: Task, winner: Winner, *, cancelled: Callable[[], bool] = lambd
 
 
 def _slides(judged: JudgedImages) -> list[tuple[int, NDArray[np.uint8]]]:
-    """Maps of the predicted class of one image of each class, block by block."""
+    """Maps of the predicted class of one image of each class, block by block; A → B is an A taken for a B."""
     if not judged.blocks:
         return []
     labels = [label for label in range(len(judged.task.classes)) if (judged.labels == label).any()][:_SLIDE_CLASSES]
@@ -116,7 +116,7 @@ def _slides(judged: JudgedImages) -> list[tuple[int, NDArray[np.uint8]]]:
     ]
     classes = judged.task.classes
     captions = [
-        classes[label] if label == found else f"{classes[label]}, taken for {classes[found]}"
+        classes[label] if label == found else f"{classes[label]} → {classes[found]}"
         for label, found in zip(labels, judged.predicted[places], strict=True)
     ]
     return block_slides(torch.stack([judged.image(place) for place in places]), captions, maps)

@@ -132,7 +132,7 @@ def _rival(data: ReportData, numbers: Numbers) -> str:
     if rival is None:
         raise ValueError("there is no rival")
     value = numbers("/rival/value", ".3f", metric="value", run=_run(data, rival.slot))
-    against = numbers("/rival/difference", "+.3f")
+    against = numbers("/rival/difference", "+.4f")
     early = ", although it was stopped early" if rival.stopped else ""
     words = (
         f"The best trial at another freeze depth ({numbers('/rival/freeze_depth')}, trial {numbers('/rival/slot')}) "
