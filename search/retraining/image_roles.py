@@ -32,26 +32,22 @@ class MonthPlan:
     Attributes:
         month: all images of the month.
         pool: images to train and validate on.
-        folds: the same, parted.
+        folds: the same, parted, for a search from the champion's weights: validated on what it has not been trained on.
+        folds_anew: the same, parted, for a search from the pre-trained network.
         newest: held-out images on which champion and challenger are compared.
         newest_months: the months they are of.
         own: held-out images of this month among `newest`.
         regression: older images that nobody trains on, for the second comparison.
-        before: images of older months that may be trained on, which the champion may know.
     """
 
     month: Rows
     pool: Rows
     folds: tuple[Fold, ...]
+    folds_anew: tuple[Fold, ...]
     newest: Rows
     newest_months: tuple[str, ...]
     own: Rows
     regression: Rows
-    before: Rows
-
-    def splits(self, index: ImageIndex) -> Splits:
-        """As a search takes them; the test images are those of the comparison."""
-        return Splits(self.folds, np.union1d(self.newest, self.regression), index.digest)
 
 
 def bootstrap_roles(index: ImageIndex, splits: Splits) -> dict[str, tuple[Role, str]]:
@@ -118,7 +114,7 @@ def month_roles(
     return found
 
 
-def plan_month(index: ImageIndex, month: str, roles: Roles, settings: Settings) -> MonthPlan:
+def plan_month(index: ImageIndex, month: str, roles: Roles, settings: Settings, *, champion_month: str) -> MonthPlan:
     """The images of a month's search and comparison.
 
     Args:
@@ -126,6 +122,7 @@ def plan_month(index: ImageIndex, month: str, roles: Roles, settings: Settings) 
         month: YYYY-MM.
         roles: by digest, of all images.
         settings: window, replay, pool and validation.
+        champion_month: newest month that the champion was trained on.
     """
     retrain = settings.retrain
     of = np.array([record.month for record in index.records])
@@ -147,25 +144,40 @@ def plan_month(index: ImageIndex, month: str, roles: Roles, settings: Settings) 
     inside, older_rows = training[np.isin(of[training], window)], training[~np.isin(of[training], window)]
     replayed = units.cap(older_rows, retrain.replay, "replay") if len(older_rows) and retrain.replay else older_rows[:0]
     pool = np.union1d(inside, replayed)
-    folds = tuple(_folds(units, pool, of[pool] == month, settings))
-    before = training[of[training] != month]
-    return MonthPlan(np.flatnonzero(of == month), pool, folds, newest, tuple(newest_months), own, regression, before)
+    unseen = of[pool] > champion_month
+    folds, folds_anew = (
+        tuple(_folds(units, pool, of[pool] == month, honest, settings))
+        for honest in (unseen if unseen.any() else np.ones_like(unseen), np.ones_like(unseen))
+    )
+    return MonthPlan(
+        np.flatnonzero(of == month), pool, folds, folds_anew, newest, tuple(newest_months), own, regression
+    )  # fmt: skip
 
 
-def _folds(units: Units, pool: Rows, of_month: NDArray[np.bool_], settings: Settings) -> Sequence[Fold]:
+def _folds(
+    units: Units, pool: Rows, of_month: NDArray[np.bool_], honest: NDArray[np.bool_], settings: Settings
+) -> Sequence[Fold]:
     """How the pool is parted to train and to validate.
 
-    Half of the validation images are of the month, so that what is chosen is what the month needs and the older ones
-    only guard: of the whole pool a fifth would be nearly all old, and a search would stop where nothing new is learnt.
+    Images that the champion was trained on do not validate a search from its weights: it has most of them right before
+    anything is learnt, and every step away from it would look like a loss. At least half of the validation images are
+    of the month, so that what is chosen is what the month needs and the older ones only guard.
+
+    Args:
+        units: of the index.
+        pool: images to part.
+        of_month: which of them are of the month.
+        honest: which of them may validate.
+        settings: how to validate.
     """
     data = settings.data
     if data.validation == "newest_month":
         parts = [pool[of_month]]
     elif data.folds > 1:
-        parts = [val for n in range(data.repeats) for val in units.deal(pool, data.folds, f"folds/{n}")]
+        parts = [val for n in range(data.repeats) for val in units.deal(pool[honest], data.folds, f"folds/{n}")]
     else:
-        new, old = pool[of_month], pool[~of_month]
-        share = max(data.validation_fraction, _NEW_SHARE) if len(old) else data.validation_fraction
+        new, old = pool[of_month & honest], pool[~of_month & honest]
+        share = max(data.validation_fraction, _NEW_SHARE) if len(pool) > len(new) else data.validation_fraction
         val = units.take(new, share * units.counts(new), "validation/new") if len(new) else new
         if len(old):
             share = min(data.validation_fraction, len(val) / len(old)) if len(val) else data.validation_fraction

@@ -124,7 +124,10 @@ class MonthRun:
     @cached_property
     def plan(self) -> MonthPlan:
         """How they are used; the roles were given at the end of step 1."""
-        return plan_month(self.images.index, self.row.month, self.session.ledger.roles(), self.session.settings)
+        return plan_month(
+            self.images.index, self.row.month, self.session.ledger.roles(), self.session.settings,
+            champion_month=self.champion.month,
+        )  # fmt: skip
 
     @cached_property
     def champion_net(self) -> Any:
@@ -230,11 +233,11 @@ class MonthRun:
     def _search(self, decided: dict[str, Any]) -> dict[str, Any]:
         if decided["action"] == "none":
             return {"skipped": "no retraining asked for"}
-        if short := too_few(self.plan.folds):
+        depth = decided["depth"]
+        folds = self.plan.folds_anew if depth is None else self.plan.folds
+        if short := too_few(folds):
             return {"skipped": short}
-        found = search_month(
-            self.session, self.row, self.run_id, self.champion, self.images, self.plan.folds, decided["depth"]
-        )
+        found = search_month(self.session, self.row, self.run_id, self.champion, self.images, folds, depth)
         rest = {name: getattr(found, name) for name in ("trials", "epoch_equivalents", "image_passes")}
         return {"winner": asdict(found.winner), **rest}
 

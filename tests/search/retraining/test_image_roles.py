@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from lightning_modules.image_index import ImageIndex, ImageRecord
 from search.retraining.image_roles import month_roles, plan_month
 from search.retraining.ledger_rows import Role
-from search.settings import Settings
+from search.settings import DataSettings, Settings
 
 MONTHS = ("2020-01", "2020-02", "2020-03")
 
@@ -57,13 +58,13 @@ def test_every_image_gets_one_role_and_groups_are_not_torn(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(4))
 def test_a_plan_never_trains_on_what_is_held_out(seed: int) -> None:
     index, roles = through(seed)
-    plan = plan_month(index, "2020-03", roles, Settings())
+    plan = plan_month(index, "2020-03", roles, Settings(), champion_month="2020-01")
     role = np.array([roles[record.digest][0] for record in index.records])
     assert set(role[plan.pool]) == {"training"}
     assert set(role[plan.newest]) == set(role[plan.own]) == {"held_out"}
     assert not set(plan.pool.tolist()) & {*plan.newest.tolist(), *plan.regression.tolist()}
     assert not set(plan.newest.tolist()) & set(plan.regression.tolist())
-    for fold in plan.folds:
+    for fold in (*plan.folds, *plan.folds_anew):
         assert not set(fold.train.tolist()) & set(fold.val.tolist())
         assert {*fold.train.tolist(), *fold.val.tolist()} <= set(plan.pool.tolist())
         groups = [{index.records[row].group for row in part.tolist()} - {None} for part in (fold.train, fold.val)]
@@ -79,6 +80,28 @@ def test_of_a_new_class_something_is_left_to_train_on() -> None:
 
 def test_a_small_month_is_pooled_with_those_before() -> None:
     index, roles = through(0)
-    plan = plan_month(index, "2020-03", roles, Settings())
+    plan = plan_month(index, "2020-03", roles, Settings(), champion_month="2020-02")
     assert len(plan.own) < 100 and plan.newest_months == ("2020-03", "2020-02", "2020-01")
     assert set(plan.own.tolist()) < set(plan.newest.tolist())
+
+
+@pytest.mark.parametrize(
+    ("champion_month", "validated"),
+    [
+        ("2020-02", {"2020-03"}),
+        ("2020-01", {"2020-02", "2020-03"}),  # a month whose challenger was refused
+        ("2020-03", {"2020-01", "2020-02", "2020-03"}),  # a month done again: there is nothing it has not seen
+    ],
+)
+def test_what_the_champion_was_trained_on_does_not_validate_a_search_from_it(
+    champion_month: str, validated: set[str]
+) -> None:
+    index, roles = through(1)
+    for data in (DataSettings(), DataSettings(folds=2)):
+        settings = replace(Settings(), data=data)
+        plan = plan_month(index, "2020-03", roles, settings, champion_month=champion_month)
+        months = [{index.records[row].month for fold in folds for row in fold.val.tolist()}
+                  for folds in (plan.folds, plan.folds_anew)]  # fmt: skip
+        assert months == [validated, {"2020-01", "2020-02", "2020-03"}]
+        val = [index.records[row].month for row in plan.folds[0].val.tolist()]
+        assert data.folds > 1 or val.count("2020-03") >= len(val) / 2
