@@ -216,7 +216,7 @@ def test_killed_in(
 def test_killed_anywhere_and_again(asked: Months, server: Server, undisturbed: Undisturbed, saved: Saved) -> None:
     """At any time of the whole command, loading and promoting too, several times in a row."""
     chance = random.Random(7)
-    for _ in range(4):
+    for _ in range(3):
         pid = server.start(asked, *LEARNS)
         time.sleep(chance.uniform(0, 0.6) * undisturbed.command)
         kill(server, pid)
@@ -249,7 +249,7 @@ def test_killed_and_the_month_changes_before_it_is_continued(
 def test_killed_while_the_first_champion_is_made(asked: Months, server: Server, undisturbed: Undisturbed) -> None:
     months = Months(asked.images, "plates", asked.root)
     chance = random.Random(3)
-    for share in (0.3, 0.6, 0.9):
+    for share in (0.4, 0.8):
         pid = server.start(months, "retrain.start_months=1", "retrain.depth=none")
         time.sleep((share + chance.uniform(-0.2, 0.2)) * undisturbed.command)
         kill(server, pid)
