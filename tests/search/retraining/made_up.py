@@ -1,4 +1,4 @@
-"""Baselines without a network, whose drift is what the test says."""
+"""Baselines without a network, whose drift is what the test says, and answers of two models that differ."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from search.retraining.baseline import MEASURES, Baseline
 
-__all__ = ["BLOCKS", "CLASSES", "made_up"]
+__all__ = ["BLOCKS", "CLASSES", "Answers", "made_up", "two_models"]
 
 CLASSES = ("island", "pipe", "flake")
 BLOCKS = ("one", "two", "three", "four")
@@ -74,3 +74,23 @@ def made_up(
             {name: np.stack([measure(b) for b in range(4)]).astype(np.float32) for name in MEASURES}
         ),
     )
+
+
+Answers = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def two_models() -> Answers:
+    """Champion, challenger (120, 11), labels (120,): eleven classes, the challenger somewhat better; on the first three
+    images both are sure of the same wrong class."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 11, 120)
+
+    def model(share: float) -> np.ndarray:
+        said = np.where(rng.random(120) < share, labels, rng.integers(0, 11, 120))
+        sure = rng.uniform(0.4, 0.99, 120)[:, None]
+        return np.asarray(np.eye(11)[said] * sure + (1 - sure) / 11)
+
+    champion, challenger = model(0.75), model(0.88)
+    wrong = (labels[:3] + 1) % 11
+    champion[:3] = challenger[:3] = np.eye(11)[wrong] * 0.9 + 0.1 / 11
+    return champion, challenger, labels

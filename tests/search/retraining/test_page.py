@@ -5,60 +5,35 @@ from __future__ import annotations
 import base64
 import json
 import math
-import os
 import re
-import select
-import shutil
-import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from lightning_modules import backbones
 from search.retraining.comparison import compare, decide
 from search.retraining.depth_decision import decide as decide_depth
 from search.retraining.drift import compare_drift
 from search.retraining.page import month_page, write_page
-from search.retraining.pictures import SUSPECTS_RULE, PagePicture, explained, informative, picture_facts, suspect
+from search.retraining.pictures import SUSPECTS_RULE, PagePicture, informative, picture_facts, suspect
 from search.retraining.record import ModelFacts, MonthRecord, SearchFacts
-from tests.search.retraining.made_up import made_up
+from tests.headless_browser import OVERFLOWING, Browser, opened_browser
+from tests.search.retraining.made_up import made_up, two_models
 
 EVIL = '<script>alert("x")</script> & 섬 2'
 CLASSES = (EVIL, "pipe", "a-name-without-any-space-" * 4, *(f"class {k}" for k in range(8)))
 PATHS = [f"2020-02/{'deep/' * 12}{EVIL}_{k}.png" for k in range(120)]
 VOID = {"meta", "link", "img", "br"}
 
-Answers = tuple[np.ndarray, np.ndarray, np.ndarray]
-
 
 @pytest.fixture(scope="module")
-def answers() -> Answers:
-    """Champion, challenger, labels: 120 images of eleven classes, the challenger somewhat better."""
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, 11, 120)
-
-    def model(share: float) -> np.ndarray:
-        said = np.where(rng.random(120) < share, labels, rng.integers(0, 11, 120))
-        sure = rng.uniform(0.4, 0.99, 120)[:, None]
-        return np.asarray(np.eye(11)[said] * sure + (1 - sure) / 11)
-
-    champion, challenger = model(0.75), model(0.88)
-    wrong = (labels[:3] + 1) % 11
-    champion[:3] = challenger[:3] = np.eye(11)[wrong] * 0.9 + 0.1 / 11
-    return champion, challenger, labels
-
-
-@pytest.fixture(scope="module")
-def record(answers: Answers) -> MonthRecord:
+def record() -> MonthRecord:
     """A record with everything in it."""
-    champion, challenger, labels = answers
+    champion, challenger, labels = two_models()
     old, new = made_up(200, 5), made_up(90, 6, moved=2, brightness=1.0, right=0.6, shares=(0.1, 0.3, 0.6))
     drift = compare_drift(old, new)
     newest = compare(champion, challenger, labels, classes=CLASSES)
@@ -265,129 +240,13 @@ def test_a_page_that_cannot_be_written_leaves_nothing(record: MonthRecord, tmp_p
     assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
 
 
-# Which images.
-
-
-def test_disagreements_come_first_then_shared_errors_then_small_margins(answers: Answers) -> None:
-    champion, challenger, labels = answers
-    chosen = informative(champion, challenger, labels)
-    assert len(chosen) == len({row for row, _ in chosen}) == 10
-    right = [one.argmax(1) == labels for one in (champion, challenger)]
-    reasons = [why for _, why in chosen]
-    assert reasons[:2] == ["only the champion is right", "only the challenger is right"]
-    for row, why in chosen:
-        if why.startswith("only"):
-            assert right[0][row] != right[1][row] and right[0][row] == why.startswith("only the champion")
-        elif why == "both are wrong":
-            assert not right[0][row] and not right[1][row]
-    assert reasons.count("both are wrong") == 2 and "the challenger hesitates" in reasons
-    alone = informative(champion, None, labels, most=4)
-    assert [why for _, why in alone] == ["the champion is wrong"] * 4
-    assert len(informative(champion[:2], challenger[:2], labels[:2])) == 2
-
-
-def test_suspects_are_those_both_models_are_sure_of(answers: Answers) -> None:
-    champion, challenger, labels = answers
-    found = suspect(champion, challenger, labels)
-    assert {row for row, _ in found} >= {0, 1, 2}
-    for row, _ in found:
-        assert champion[row].argmax() == challenger[row].argmax() != labels[row]
-        assert min(champion[row].max(), challenger[row].max()) >= 0.8
-
-
-def test_maps_are_of_both_models_at_blocks_over_the_whole_depth() -> None:
-    nets = [backbones.build("lenet5", classes=11, size=(32, 32), weights="none", seed=s).eval() for s in (1, 2)]
-    images = torch.rand(3, 3, 32, 32)
-    found = explained(nets[0], nets[1], images, most=2)
-    assert len(found) == 3
-    assert list(found[0].champion)[-1] == nets[0].block_names[-1] and len(found[0].champion) <= 2
-    assert not torch.equal(*(next(iter(one.values())) for one in (found[0].champion, found[0].challenger)))
-    assert explained(nets[0], None, images)[0].challenger == {}
-    assert explained(nets[0], None, images[:0]) == []
-
-
 # In a browser.
-
-
-class Browser:
-    """Headless Chromium, spoken to through its pipe: no port is opened."""
-
-    def __init__(self, chromium: str, profile: Path) -> None:
-        child_reads, self._write = os.pipe()
-        self._read, child_writes = os.pipe()
-        options = "--headless --no-sandbox --disable-gpu --disable-dev-shm-usage --remote-debugging-pipe --no-first-run"
-        script = f'exec "$0" {options} --user-data-dir="$1" 3<&{child_reads} 4>&{child_writes}'
-        self.process = subprocess.Popen(
-            ["bash", "-c", script, chromium, str(profile)],
-            pass_fds=(child_reads, child_writes),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        os.close(child_reads)
-        os.close(child_writes)
-        self._left, self._number, self._session = b"", 0, ""
-        self.events: list[dict[str, Any]] = []
-        target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Log", "Network"):
-            self.call(f"{domain}.enable")
-
-    def call(self, method: str, **parameters: Any) -> dict[str, Any]:
-        self._number += 1
-        message = {"id": self._number, "method": method, "params": parameters}
-        message |= {"sessionId": self._session} if self._session else {}
-        os.write(self._write, json.dumps(message).encode() + b"\0")
-        while True:
-            answer = self._receive()
-            if answer.get("id") == self._number:
-                assert "error" not in answer, answer
-                return dict(answer["result"])
-            self.events.append(answer)
-
-    def open(self, url: str) -> None:
-        self.events.clear()
-        self.call("Page.navigate", url=url)
-        while not any(event["method"] == "Page.loadEventFired" for event in self.events):
-            self.events.append(self._receive())
-
-    def evaluate(self, expression: str) -> Any:
-        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
-        assert "exceptionDetails" not in answer, answer
-        return answer["result"].get("value")
-
-    def close(self) -> None:
-        self.process.terminate()
-        self.process.wait(timeout=30)
-        os.close(self._write)
-        os.close(self._read)
-
-    def _receive(self, patience: float = 60) -> dict[str, Any]:
-        end = time.monotonic() + patience
-        while b"\0" not in self._left:
-            ready, _, _ = select.select([self._read], [], [], max(0, end - time.monotonic()))
-            assert ready, "the browser does not answer"
-            data = os.read(self._read, 1 << 20)
-            assert data, "the browser closed"
-            self._left += data
-        message, self._left = self._left.split(b"\0", 1)
-        return dict(json.loads(message))
 
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no chromium on PATH: install it (Debian: apt-get install chromium) to test the page in a browser")
-    opened = Browser(chromium, tmp_path_factory.mktemp("profile"))
-    yield opened
-    opened.close()
-
-
-OVERFLOWING = """
-[...document.body.querySelectorAll('*')].filter(e => !e.closest('.scroll') || e.matches('.scroll'))
-  .filter(e => e.getBoundingClientRect().right > document.documentElement.clientWidth + 0.5)
-  .map(e => e.tagName + '.' + e.className + ': ' + e.textContent.slice(0, 40))
-"""
+    with opened_browser(tmp_path_factory.mktemp("profile")) as opened:
+        yield opened
 
 
 @pytest.mark.slow
