@@ -90,7 +90,10 @@ def run_thesis(settings: Settings, console: Console) -> PartRun:
     with_model = replace(settings, model=model)
     first = build_task(with_model, images, splits, cache=settings.tracking.root / "cache")
     base = _base(with_model, first)
-    key = _digest({**base, "part": settings.thesis.part, "epochs": settings.trainer.epochs})
+    made_of = {**base, "part": settings.thesis.part, "epochs": settings.trainer.epochs}
+    if settings.space.default_lr_factor != 1:
+        made_of["factor"] = settings.space.default_lr_factor
+    key = _digest(made_of)
     name = f"thesis-{settings.thesis.part}-{default_name(settings, base)}"
     with owned(settings.tracking.root / "studies", name):
         tracker = Tracker(settings.tracking.root, settings.tracking.experiment)
