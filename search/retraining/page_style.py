@@ -58,7 +58,8 @@ article .panels { grid-template-columns: repeat(auto-fill, minmax(118px, 1fr)); 
 .why { display: inline-block; font-size: .78rem; color: var(--soft); border: 1px solid var(--line); border-radius: 1rem;
   padding: .05rem .6rem; margin-bottom: .3rem; }
 @media (max-width: 480px) { .tiles { grid-template-columns: repeat(2, minmax(0, 1fr)); }
-  .tile b { font-size: 1.2rem; } .drawn { max-width: none; width: 38rem; } }
+  .tile b { font-size: 1.2rem; } .drawn { max-width: none; width: 38rem; } .mix { width: 5.5rem; }
+  .scroll th, .scroll td { padding-inline: .3rem; font-size: .8rem; } td.word { min-width: 6.6rem; } }
 @media print { :root { --good: #000; --bad: #000; --wait: #000; } .verdict { background: none; }
   article .panels { grid-template-columns: repeat(7, 1fr); } .pair { grid-template-columns: 1fr 1fr; gap: .5rem; }
   .label { font-size: 6.5pt; } .tile, .verdict { break-inside: avoid; } }
