@@ -38,11 +38,11 @@ EPOCHS = {"lenet": 30, "random": 10, "transfer": 8, "finetune": 10, "rates": 8}
 _OWN = {"random": ("model.width=0.25",)}
 # Everything on NEU; fewer optimizers and epochs, and no random weights, elsewhere, for time.
 _FEWER = {
-    "transfer": ("space.optimizers=[nag,adam]", "trainer.epochs=5"),
+    "transfer": ("space.optimizers=[nag,adam]", "trainer.epochs=4"),
     "lenet": ("trainer.epochs=12",),
 }
 PARTS = {
-    "neu": ("transfer", "rates", "lenet", "random", "finetune"),
+    "neu": ("transfer", "finetune", "rates", "lenet", "random"),
     "simulated": ("transfer", "finetune", "lenet"),
     "magnetic_tile": ("transfer", "finetune", "lenet"),
 }
@@ -56,8 +56,8 @@ def overrides(data: str, part: str) -> list[str]:
     ]  # fmt: skip
 
 
-def run(data: str) -> None:
-    """Run, or go on with, every experiment of a data set."""
+def run(data: str, part: str) -> None:
+    """Run, or go on with, one experiment of a data set."""
     from rich.console import Console
 
     from search.configuration import compose_settings
@@ -65,9 +65,8 @@ def run(data: str) -> None:
 
     if data == "magnetic_tile":
         grouped_by_tile(TILES)
-    for part in PARTS[data]:
-        print(f"{data}: {part}", flush=True)
-        run_thesis(compose_settings(overrides(data, part)), Console(width=120))
+    print(f"{data}: {part}", flush=True)
+    run_thesis(compose_settings(overrides(data, part)), Console(width=120))
 
 
 def main(arguments: list[str]) -> int:
@@ -75,8 +74,10 @@ def main(arguments: list[str]) -> int:
     if why := refusal(arguments, DATA_SETS):
         print(f"experiments: {why}", file=sys.stderr)
         return 2
-    for data in arguments or list(DATA_SETS):
-        run(data)
+    for part in PARTS["neu"]:
+        for data in arguments or list(DATA_SETS):
+            if part in PARTS[data]:
+                run(data, part)
     from benchmarks.experiments_page import write_page
 
     print(f"written: {write_page(ROOT, EXPERIMENT)}")
