@@ -178,11 +178,12 @@ def test_the_model_is_traced_to_its_run_and_its_scores(study: Study, parent: Run
     assert winner is not None and winner.test is not None
     version = client.get_model_version("thawline", winner.version)
     assert version.run_id == parent.info.run_id and version.tags["study"] == "tiny"
-    assert f"{winner.test['accuracy']:.4f}" in version.description
+    assert version.description and f"{winner.test['accuracy']:.4f}" in version.description
+    assert version.source and parent.outputs
     model_id = version.source.removeprefix("models:/")
     logged = client.get_logged_model(model_id)
     assert logged.source_run_id == parent.info.run_id
-    scores = {metric.key: metric.value for metric in logged.metrics}
+    scores = {metric.key: metric.value for metric in logged.metrics or ()}
     assert {name: scores[f"test_{name}"] for name in winner.test} == winner.test
     (output,) = parent.outputs.model_outputs
     assert output.model_id == model_id

@@ -40,8 +40,9 @@ def test_what_is_printed(finished: SimpleNamespace) -> None:
     assert lines[0] == "Images: 36 in 3 classes; 24 train, 6 validation, 6 test."
     assert lines[1] == "Network: efficientnet_lite0, pre-trained weights, 8 blocks on cpu."
     assert lines[2] == "Study: tiny, 4 trials."
-    assert lines[3].startswith("Evidence: ") and lines[4].startswith("Prior over freeze depths 0..8: ")
-    trials = [line for line in lines[5:] if line.startswith("trial ")]
+    assert lines[3] == f"Watch it live: optuna-dashboard {finished.root / 'studies' / 'tiny.journal'}"
+    assert lines[4].startswith("Evidence: ") and lines[5].startswith("Prior over freeze depths 0..8: ")
+    trials = [line for line in lines[6:] if line.startswith("trial ")]
     assert {line.split()[1] for line in trials} == {"0", "1", "2", "3"}
     assert trials[0].split()[1:5] == ["0", "momentum", "lr=0.01", "freeze=4"]  # the default
     text = finished.outcome.out
