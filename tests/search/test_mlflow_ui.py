@@ -53,7 +53,7 @@ def server(browser: Browser, finished: SimpleNamespace, tmp_path_factory: pytest
         )
     address = f"http://127.0.0.1:{port}"
     try:
-        end = time.monotonic() + 90
+        end = time.monotonic() + 180
         while not _answers(port):
             assert process.poll() is None and time.monotonic() < end, log.read_text(encoding="utf-8")
             time.sleep(0.3)
