@@ -38,7 +38,7 @@ EPOCHS = {"lenet": 30, "random": 10, "transfer": 8, "finetune": 10, "rates": 8}
 _OWN = {"random": ("model.width=0.25",)}
 # Everything on NEU; fewer optimizers and epochs, and no random weights, elsewhere, for time.
 _FEWER = {
-    "transfer": ("space.optimizers=[nag,adam]", "trainer.epochs=4"),
+    "transfer": ("space.optimizers=[momentum,adam]", "trainer.epochs=4"),
     "lenet": ("trainer.epochs=12",),
 }
 PARTS = {

@@ -90,7 +90,7 @@ def _colour(run: ArmRun, runs: Sequence[ArmRun]) -> str:
 
 def _row(count: int, width: float, height: float) -> tuple[Figure, Any]:
     use_fonts()
-    figure = Figure(figsize=(width * count, height), layout="constrained", dpi=90)
+    figure = Figure(figsize=(max(width * count, 5.6), height), layout="constrained", dpi=90)
     axes = figure.subplots(1, count, squeeze=False)[0]
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
