@@ -75,6 +75,11 @@ def _advice(root: Path, problem: str) -> str:
         return f"{place} cannot be written ({words}); make {printable(root)} writable, or take another tracking.root"
     if "full" in lower or "no space" in lower:
         return f"{place} cannot be written ({words}); make room on the disk, then run the same command again"
+    if "disk i/o" in lower:  # what sqlite says of its shared memory on a full disk, and of a disk that fails
+        return (
+            f"{place} cannot be read or written ({words}); make room on the disk if it is full, see to it if it is "
+            "not, then run the same command again"
+        )
     if "not a database" in lower or "malformed" in lower or "corrupt" in lower or "page" in lower or "tree" in lower:
         return (
             f"{place} is damaged ({words}); put back a copy of it, or move it away and start studies anew "

@@ -1,9 +1,10 @@
-"""`python -m tests.faults [seed=0] [faults=50] [lanes=1] [only=NAME,NAME] [write=FILE]`: faults in real processes.
+"""`python -m tests.faults [seed=0] [faults=50] [lanes=1] [write=FILE]`: faults in real processes.
 
 Each fault is injected into a search of six small trials at a random moment, the same command is given again, and what
 it comes to is compared with a search to which nothing happened: the same trials, one closed run each, nothing left
 lying about. What happens is drawn from the seed; when, as a share of the time that an undisturbed search takes on this
-machine. `lanes` are so many at a time. Exit status 1 if any fault was not survived. For Linux; to fill a disk needs the
+machine. `lanes` are so many at a time; `only=NAME,NAME` injects these kinds; `again=N,N` repeats these numbers of the
+schedule in the results of `write`. Exit status 1 if any fault was not survived. For Linux; to fill a disk needs the
 right to mount one.
 """
 
@@ -120,15 +121,19 @@ def _undisturbed(scene: Scene, settings: tuple[str, ...]) -> Undisturbed:
 
 
 def _arguments(given: Sequence[str]) -> dict[str, str]:
-    accepted = {"seed": "0", "faults": "50", "lanes": "1", "only": "", "write": ""}
+    accepted = {"seed": "0", "faults": "50", "lanes": "1", "again": "", "only": "", "write": ""}
     for argument in given:
         key, equals, value = argument.partition("=")
         number = key in ("seed", "faults", "lanes")
         if key not in accepted or not equals or (number and not value.isdecimal()):
             raise SystemExit(
-                f"faults: accepted are seed=N faults=N lanes=N only=NAME,NAME write=FILE, got {argument!r}"
+                f"faults: accepted are seed=N faults=N lanes=N again=N,N only=NAME,NAME write=FILE, got {argument!r}"
             )
         accepted[key] = value
+    if accepted["again"] and not (accepted["write"] and all(n.isdecimal() for n in accepted["again"].split(","))):
+        raise SystemExit(
+            f"faults: again= must be numbers, with write=FILE of an earlier run, got {accepted['again']!r}"
+        )
     if unknown := [name for name in accepted["only"].split(",") if name and name not in FAULTS]:
         raise SystemExit(f"faults: only= must name some of {', '.join(FAULTS)}, got {unknown[0]!r}")
     return accepted
@@ -145,29 +150,44 @@ def main(given: Sequence[str]) -> int:
     os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "COLUMNS": "160"}
     prepare()
     folder = Path(tempfile.mkdtemp(prefix="thawline-faults-"))
+    again = [int(n) - 1 for n in asked["again"].split(",") if n]
+    numbers = again or list(range(len(plan)))
     try:
-        children = [_lane(folder / str(lane), plan, lane, lanes) for lane in range(lanes)]
+        children = [_lane(folder / str(lane), plan, numbers[lane::lanes]) for lane in range(lanes)]
         for child in children:
             os.waitpid(child, 0)
         found = [line for lane in range(lanes) for line in (folder / f"{lane}.jsonl").read_text().splitlines()]
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     rows = sorted(map(json.loads, found), key=lambda row: int(row["number"]))
+    if again:
+        rows = _merged(Path(asked["write"]), rows)
     survived = sum(row["survived"] for row in rows)
-    print(f"{survived} of {len(plan)} survived")
+    print(f"{survived} of {len(rows)} survived")
     if asked["write"]:
         result = {
-            "command": f"python -m tests.faults {' '.join(a for a in given if not a.startswith('write='))}",
+            "command": f"python -m tests.faults seed={seed} faults={number}",
             "date": f"{datetime.now(UTC):%Y-%m-%d}",
             "machine": f"{platform.system()}, {len(os.sched_getaffinity(0))} cores",
             "survived": survived, "injected": len(rows), "faults": rows,
         }  # fmt: skip
         Path(asked["write"]).write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
-    return int(survived < len(plan))
+    return int(survived < len(rows) or len(found) < len(numbers))
 
 
-def _lane(folder: Path, plan: Sequence[tuple[str, int]], lane: int, lanes: int) -> int:
-    """Every so many-th fault of the plan, in a process of its own; rows go to a file. Returns the process."""
+def _merged(file: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of an earlier run with these in their place; what they were before stays in them."""
+    earlier = {row["number"]: row for row in json.loads(file.read_text())["faults"]}
+    for row in rows:
+        before = earlier.get(row["number"])
+        if before is not None:
+            row["before"] = [*before.pop("before", []), {key: before[key] for key in ("happened", "problems")}]
+        earlier[row["number"]] = row
+    return [earlier[number] for number in sorted(earlier)]
+
+
+def _lane(folder: Path, plan: Sequence[tuple[str, int]], numbers: Sequence[int]) -> int:
+    """Some faults of the plan in a process of their own; rows go to a file. Returns the process."""
     child = os.fork()
     if child:
         return child
@@ -175,10 +195,10 @@ def _lane(folder: Path, plan: Sequence[tuple[str, int]], lane: int, lanes: int) 
     try:
         prepare()  # orphans of this lane are its own
         folder.mkdir()
-        scene = make_scene(folder, Random(lane))
+        scene = make_scene(folder, Random(0))
         undisturbed: dict[tuple[str, ...], Undisturbed] = {}
         with folder.with_suffix(".jsonl").open("w") as rows:
-            for number in range(lane, len(plan), lanes):
+            for number in numbers:
                 row = {"number": number + 1, **inject(scene, *plan[number], undisturbed)}
                 rows.write(json.dumps(row) + "\n")
                 rows.flush()

@@ -32,6 +32,7 @@ def _stopped_or_done(command: Command, *words: str) -> bool:
 def _small_disk(root: Path) -> Iterator[None]:
     """The store on a disk of its own, of 48 MB."""
     kept = root.with_name("kept")
+    shutil.rmtree(kept, ignore_errors=True)
     shutil.copytree(root, kept)
     done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48m", "faults", str(root)], check=False)
     if done.returncode:

@@ -72,6 +72,7 @@ class Command:
         code = 1
         try:
             os.setsid()
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell starts with &
             os.chdir(self.folder)
             for number, name in ((1, "out"), (2, "err")):
                 os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)

@@ -31,12 +31,13 @@ def test_a_sample_has_different_kinds_one_of_them_with_workers(seed: int) -> Non
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["seeds=1"], "accepted are seed=N faults=N lanes=N only=NAME,NAME write=FILE, got 'seeds=1'"),
+        (["seeds=1"], "accepted are seed=N faults=N lanes=N again=N,N only=NAME,NAME write=FILE, got 'seeds=1'"),
         (["seed=-1"], "got 'seed=-1'"),
         (["faults=all"], "got 'faults=all'"),
+        (["again=3"], "again= must be numbers, with write=FILE of an earlier run, got '3'"),
         (["only=earthquake"], "only= must name some of driver killed"),
     ],
-    ids=["unknown", "negative", "no number", "no such fault"],
+    ids=["unknown", "negative", "no number", "again of nothing", "no such fault"],
 )
 def test_bad_arguments(arguments: list[str], words: str) -> None:
     with pytest.raises(SystemExit, match=words):

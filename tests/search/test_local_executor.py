@@ -157,7 +157,7 @@ def test_a_worker_that_is_killed_costs_its_trial_and_is_replaced(pool: LocalExec
 
 def test_a_worker_that_hangs_is_ended_and_its_trial_fails(pool: LocalExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
     pool.submit(JOBS[0])
-    assert isinstance(_next(pool), Reported)
+    assert isinstance(_next(pool, 240), Reported)
     hung = next(w.process.pid for w in pool._workers if w.slot == 0)
     assert hung is not None
     os.kill(hung, signal.SIGSTOP)

@@ -240,3 +240,21 @@ def test_a_second_driver_is_told_of_the_first(study: tuple[Path, list[str]], com
         with FileLock(root / "studies" / "tiny.lock"):
             refused(command("search", arguments), f"is being run by {words};")
     owner.unlink()
+
+
+@pytest.mark.parametrize(
+    ("problem", "words"),
+    [
+        ("(sqlite3.OperationalError) database or disk is full\n[SQL: INSERT]", "make room on the disk, then run"),
+        ("(sqlite3.OperationalError) disk I/O error\n[SQL: INSERT]", "make room on the disk if it is full"),
+        ("(sqlite3.OperationalError) database is locked\n[SQL: INSERT]", "locked by another program"),
+        ("(sqlite3.OperationalError) attempt to write a readonly database", "make mlruns writable"),
+        ("(sqlite3.DatabaseError) database disk image is malformed", "put back a copy of it"),
+        ("[Errno 28] No space left on device", "make room on the disk, then run"),
+        ("something else", "the same command goes on where this one stopped"),
+    ],
+)
+def test_what_the_store_says_becomes_a_line_with_the_way_out(problem: str, words: str) -> None:
+    with pytest.raises(StoreError) as caught, search.store_health.explained(Path("mlruns")):
+        raise OSError(problem)
+    assert words in str(caught.value) and "\n" not in str(caught.value) and "SQL" not in str(caught.value)
