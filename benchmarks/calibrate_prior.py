@@ -111,7 +111,7 @@ def judge(calibration: Calibration, name: str, rows: Sequence[Row]) -> dict[str,
         pi = prior_of(calibration, name, row)
         expected.append(100 * float(pi @ row.gains - row.gains.mean()))
         regret.append(100 * float(row.gains.max() - row.gains[prior_mode(pi, 0, len(pi) - 1)]))
-    return {"gain": float(np.mean(expected)), "regret": float(np.mean(regret))}
+    return {"gain": round(float(np.mean(expected)), 3) + 0.0, "regret": round(float(np.mean(regret)), 3) + 0.0}
 
 
 def _numbers(values: Sequence[float | None]) -> Floats:
