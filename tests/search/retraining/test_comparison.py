@@ -178,7 +178,7 @@ def test_the_rule(what: str, newest: dict[str, int], regression: dict[str, int],
     assert decision.promote is promoted, decision.reason
     assert decision.promote is all(held for _, held in decision.checks)
     assert decision.reason.startswith("promoted: " if promoted else "champion kept: ")
-    assert "of 90 newest images right" in decision.reason
+    assert "of 90 newest images right, the champion " in decision.reason and "-0.0" not in decision.reason
 
 
 def test_without_a_regression_set_it_is_not_asked_for() -> None:
