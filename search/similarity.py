@@ -58,7 +58,8 @@ def measure_similarity(task: Task, rows: NDArray[np.int64]) -> Similarity:
         task.settings.model.architecture, classes=2, size=task.settings.data.size, weights="none",
         seed=task.settings.seed,
     ).to(task.device)  # fmt: skip
-    parts = list(images.split(64)) if len(images) % 64 != 1 else [images]
+    count = max(1, len(images) // 64)
+    parts = [images[chosen] for chosen in np.array_split(np.arange(len(images)), count)]
     reestimate_batch_norm(random, [random.prefix(x, 0) for x in parts], 0)
     gain = probe_gain(_features(task.net, images), _features(random, images), labels, seed=task.settings.seed)
     distance = feature_distance(task.net, images)
