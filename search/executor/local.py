@@ -46,6 +46,7 @@ class _Worker:
     slot: int | None = None
     cancelled: bool = False
     began: float = math.inf
+    started: bool = False
     overdue: bool = False
 
     @property
@@ -97,7 +98,8 @@ class LocalExecutor:
         """See `Executor.submit`."""
         while (worker := next((w for w in self._workers if w.idle), None)) is None:
             self._receive(None)  # one that was cancelled is in its last batch
-        worker.slot, worker.began = job.slot, time.monotonic() + _STARTING_SECONDS
+        worker.slot = job.slot
+        worker.began = time.monotonic() + (0.0 if worker.started else _STARTING_SECONDS)
         with suppress(OSError):  # it died just now: `poll` finds that out and reports the job as failed
             worker.pipe.send(job)
 
@@ -183,7 +185,7 @@ class LocalExecutor:
                 self._noted.add(message.line)
                 self._on_note(message.line)
         elif isinstance(message, Began):
-            worker.began = time.monotonic()
+            worker.began, worker.started = time.monotonic(), True
         elif worker.cancelled:  # the job may have ended before it heard of the cancelling; a report gets no answer
             worker.cancelled = isinstance(message, Reported)
         elif isinstance(message, Reported | Finished | Failed):

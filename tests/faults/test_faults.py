@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +46,21 @@ def test_bad_arguments(arguments: list[str], words: str) -> None:
         main(arguments)
 
 
+def test_the_table_of_the_documentation_is_the_result() -> None:
+    result = json.loads((REPOSITORY / "benchmarks" / "results" / "faults.json").read_text(encoding="utf-8"))
+    counts = {name: [0, 0] for name in FAULTS}
+    for row in result["faults"]:
+        counts[row["fault"]][0] += row["survived"]
+        counts[row["fault"]][1] += 1
+    text = (REPOSITORY / "docs" / "interruptions.md").read_text(encoding="utf-8")
+    assert f"`{result['command']}`" in text
+    listed = re.findall(r"^\| ([^|]+) \| ([0-9]+) / ([0-9]+) \|", text, re.MULTILINE)
+    assert {name: [int(n), int(m)] for name, n, m in listed} == {
+        **counts, "all": [result["survived"], result["injected"]]
+    }  # fmt: skip
+    assert result["injected"] >= 50 and all(m for _, m in counts.values())
+
+
 @pytest.mark.slow
 def test_a_sample_is_survived() -> None:
     """The whole schedule is `just verify`; a fault is a search and a half, or more, so six stand for it here."""
@@ -51,7 +68,7 @@ def test_a_sample_is_survived() -> None:
         pytest.skip("reads /proc")
     seed = os.environ.get("THAWLINE_FAULT_SEED", "3")
     done = subprocess.run(
-        [sys.executable, "-m", "tests.faults", f"seed={seed}", "faults=6"],
+        [sys.executable, "-m", "tests.faults", f"seed={seed}", "faults=6", "lanes=2"],
         cwd=REPOSITORY, capture_output=True, text=True, timeout=290, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
