@@ -94,7 +94,7 @@ def run_thesis(settings: Settings, console: Console) -> PartRun:
     if settings.space.default_lr_factor != 1:
         made_of["factor"] = settings.space.default_lr_factor
     key = _digest(made_of)
-    name = f"thesis-{settings.thesis.part}-{default_name(settings, base)}"
+    name = f"thesis-{settings.thesis.part}-{default_name(with_model, base)}"
     with owned(settings.tracking.root / "studies", name):
         tracker = Tracker(settings.tracking.root, settings.tracking.experiment)
         parent = _parent(
