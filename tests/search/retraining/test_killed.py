@@ -22,7 +22,7 @@ from search.retraining.ledger import ledger_path
 from search.retraining.ledger_rows import MonthRow
 from tests.search.retraining.conftest import Months, Saved, Told
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # on a machine that others use as well
 
 STEPS = ("check", "look", "depth", "search", "compare", "report")
 LEARNS = ("retrain.epochs=10",)
