@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -11,7 +13,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["Month", "Right", "paired", "rows_of", "scores", "show", "summary", "wanted"]
+from lightning_modules.image_store import ImageSet
+
+__all__ = ["Month", "Right", "paired", "rows_of", "scores", "show", "summary", "trained", "wanted"]
 
 Right = dict[tuple[str, str, str], list[bool]]
 """(policy, version, month) -> whether each image of the month is classified rightly."""
@@ -53,16 +57,26 @@ def scores(settings: list[str], root: Path, chosen: dict[str, list[tuple[str, st
     composed = compose_settings([*settings, f"tracking.root={root / 'images'}"])
     images = load(composed, Console(quiet=True), accept=lambda _: None)
     months = np.array([record.month for record in images.index.records])
+    groups = np.array([record.group or record.digest for record in images.index.records])
     found: Right = {}
     for policy, pairs in chosen.items():
         for version in sorted({version for version, _ in pairs}, key=int):
             model = resolve_model(f"models:/thawline/{version}", root / policy)
             for month in (month for v, month in pairs if v == version):
-                rows = np.flatnonzero(months == month)
+                rows = np.flatnonzero((months == month) & ~np.isin(groups, trained(root / policy, images, month)))
                 classes = [model.card.classes[a] for a in probabilities(model.net, images, rows).argmax(1)]
                 truth = [images.index.classes[label] for label in images.index.labels[rows]]
                 found[policy, version, month] = [c == t for c, t in zip(classes, truth, strict=True)]
     return found
+
+
+def trained(root: Path, images: ImageSet, month: str) -> list[str]:
+    """Groups (plates, tiles) that were trained on before a month: its images of them are not new to the models."""
+    with closing(sqlite3.connect(root / "retraining.db")) as ledger:
+        used = dict(ledger.execute("SELECT digest, role FROM images"))
+    records = images.index.records
+    before = (r for r in records if (r.month or "") < month and used.get(r.digest) not in ("held_out", "regression"))
+    return sorted({r.group for r in before if r.group})
 
 
 def versions(policy: str, month: Month) -> list[str]:

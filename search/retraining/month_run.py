@@ -190,11 +190,19 @@ class MonthRun:
             drift = compare_drift(old, new, seed=self.session.settings.seed)
             lines += drift.lines()
         low, high = scores.intervals["accuracy"]
-        accuracy = scores.values["accuracy"]
-        head = f"Champion, version {self.champion.version}: accuracy {accuracy:.1%}"
+        head = f"Champion, version {self.champion.version}: accuracy {scores.values['accuracy']:.1%}"
         lines.insert(0, f"{head} (95 % interval {low:.1%} to {high:.1%}) on {len(rows)} images of the month.")
+        if known := self._of_known_groups(rows):
+            lines.insert(1, f"{known} of these show a group that the champion was trained on: that flatters it.")
         shown = {n: (scores.values[n], *scores.intervals[n]) for n in scores.intervals}
         return {"scores": shown, "images": len(rows), "drift": drift and drift.to_json(), "lines": lines}
+
+    def _of_known_groups(self, rows: Rows) -> int:
+        """How many of the images at `rows` are of a coil, plate or tile whose older images trained the champion."""
+        records, champion = self.images.index.records, self.champion.month
+        pool = (records[r] for r in self.plan.pool.tolist())
+        known = {record.group for record in pool if record.group and (record.month or "") <= champion}
+        return sum(records[r].group in known for r in rows.tolist())
 
     def old_baseline(self) -> Baseline:
         """What the champion showed of the images it was tested on when it was promoted."""
