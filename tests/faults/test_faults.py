@@ -62,6 +62,7 @@ def test_the_table_of_the_documentation_is_the_result() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # a minute where nothing else computes
 def test_a_sample_is_survived() -> None:
     """The whole schedule is `just verify`; a fault is a search and a half, or more, so six stand for it here."""
     if not sys.platform.startswith("linux"):
@@ -69,7 +70,7 @@ def test_a_sample_is_survived() -> None:
     seed = os.environ.get("THAWLINE_FAULT_SEED", "3")
     done = subprocess.run(
         [sys.executable, "-m", "tests.faults", f"seed={seed}", "faults=6", "lanes=2"],
-        cwd=REPOSITORY, capture_output=True, text=True, timeout=290, check=False,
+        cwd=REPOSITORY, capture_output=True, text=True, timeout=590, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "6 of 6 survived" in done.stdout
