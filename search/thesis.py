@@ -95,6 +95,8 @@ def run_thesis(settings: Settings, console: Console) -> PartRun:
         made_of["factor"] = settings.space.default_lr_factor
     key = _digest(made_of)
     name = f"thesis-{settings.thesis.part}-{default_name(with_model, base)}"
+    if settings.thesis.part == "finetune":
+        _best_transfer(with_model, _digest(base), first.net.depth)  # refuses before anything is written
     with owned(settings.tracking.root / "studies", name):
         tracker = Tracker(settings.tracking.root, settings.tracking.experiment)
         parent = _parent(
@@ -248,7 +250,7 @@ def _weight_change(before: BlockNet, after: BlockNet, depth: int) -> float | Non
 
 def _finetune(session: _Session, task: Task, key: str, console: Console) -> None:
     """Train the best partly frozen model of thesis_transfer again, save it, and all of it on from there."""
-    best, epochs = _best_transfer(session, key, task.net.depth)
+    best, epochs = _best_transfer(session.settings, key, task.net.depth)
     settings = session.settings
     optimizer = settings.space.optimizers[0]
     params = TrialParams(optimizer, settings.space.default_lr_factor, 0)
@@ -275,9 +277,9 @@ def _finetune(session: _Session, task: Task, key: str, console: Console) -> None
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _best_transfer(session: _Session, key: str, depth: int) -> tuple[ArmRun, int]:
+def _best_transfer(settings: Settings, key: str, depth: int) -> tuple[ArmRun, int]:
     """The transfer run with the best validation accuracy among those with some blocks frozen and some trained."""
-    tracking = session.settings.tracking
+    tracking = settings.tracking
     parts = [p for p in read_parts(tracking.root, tracking.experiment)
              if p.part == "transfer" and p.tags.get("thesis_task") == key]  # fmt: skip
     runs = [run for run in parts[-1].arms if 0 < run.freeze_depth < depth and not run.diverged] if parts else []

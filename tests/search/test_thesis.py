@@ -180,7 +180,7 @@ def test_fine_tuning_goes_on_from_the_best_partly_frozen_model(
     assert transfer.code == 0, transfer.err
     tuned = run_search_warm("experiment=thesis_finetune", *common)
     assert tuned.code == 0, tuned.err
-    part = read_parts(tracking_root, "thesis tests")[-1]
+    (part,) = [p for p in read_parts(tracking_root, "thesis tests") if p.part == "finetune"]
     (run,) = part.arms
     assert run.arm.startswith("from frozen to stage7, ") and run.freeze_depth == 0
     assert run.metrics["weight_change"] < 0.01  # a very low rate
