@@ -96,8 +96,10 @@ BOUND_TO_OTHERS = (
     "data.test",
     "data.groups",
     "data.outside",
+    "protocol",
     "search.objective",
     "space.default_optimizer",
+    "thesis.part",
 )
 
 
