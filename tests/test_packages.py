@@ -93,7 +93,8 @@ def test_a_wheel_finds_its_configuration_elsewhere(tmp_path: Path) -> None:
     for name in listed:
         if name.startswith(("search/", "lightning_modules/", "explain/")):
             assert (site / name).exists(), f"{name} is not in the wheel"
-    for arguments, expected in ((["--help"], "experiment=few_images|quick"), (["--cfg", "job"], "source: simulated")):
+    presets = "experiment=few_images|fostering_resnet50|quick"
+    for arguments, expected in ((["--help"], presets), (["--cfg", "job"], "source: simulated")):
         done = subprocess.run(
             [sys.executable, "-P", "-c", _RUN.format(site=str(site)), *arguments],
             cwd=tmp_path,

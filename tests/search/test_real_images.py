@@ -195,6 +195,8 @@ def test_the_served_model_takes_files_and_bytes(searched: str, root: Path, tmp_p
     (tmp_path / "files.csv").write_text("path\n" + "\n".join(map(str, files)) + "\n")
     content = [[base64.b64encode(file.read_bytes()).decode()] for file in files]
     (tmp_path / "bytes.json").write_text(json.dumps({"dataframe_split": {"columns": ["image"], "data": content}}))
+    # Other tests of this process may have set a registry.
+    store = dict.fromkeys(("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"), tracking_uri(root))
     for request, kind in (("files.csv", "csv"), ("bytes.json", "json")):
         answer = tmp_path / f"{kind}.out"
         done = subprocess.run(
@@ -202,7 +204,7 @@ def test_the_served_model_takes_files_and_bytes(searched: str, root: Path, tmp_p
                 *(sys.executable, "-m", "mlflow", "models", "predict", "-m", "models:/thawline@challenger"),
                 *("-i", str(tmp_path / request), "-t", kind, "-o", str(answer), "--env-manager", "local"),
             ],
-            env={**os.environ, "MLFLOW_TRACKING_URI": tracking_uri(root), "MLFLOW_DISABLE_TELEMETRY": "true"},
+            env={**os.environ, **store, "MLFLOW_DISABLE_TELEMETRY": "true"},
             capture_output=True,
             text=True,
         )
