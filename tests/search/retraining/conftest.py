@@ -159,10 +159,13 @@ def _copy(source: Path, to: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def first(tracking_root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Months, Told]:
-    """A first champion, version 1, of thirty images of 2020-01, and what the command that made it said."""
-    images = write_month(tmp_path_factory.mktemp("first") / "months", "2020-01")
-    months = Months(images, "sheets", tracking_root)
+def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Months, Told]:
+    """A first champion, version 1, of thirty images of 2020-01, and what the command that made it said.
+
+    In a store of its own: what tests of other things leave open in theirs is nothing that a month must close.
+    """
+    folder = tmp_path_factory.mktemp("first")
+    months = Months(write_month(folder / "months", "2020-01"), "sheets", folder / "mlruns")
     return months, months.retrain()
 
 
