@@ -21,6 +21,8 @@ from search.settings import DataSettings, ExecutorSettings, Settings, TrainerSet
 from search.task import Task, build_task
 from search.trial_result import EpochReport, TrialParams, Verdict
 
+pytestmark = pytest.mark.slow  # real worker processes
+
 JOBS = [Job(slot, TrialParams(name, 1.0, depth), 7 + slot) for slot, (name, depth) in enumerate(
     [("momentum", 5), ("adam", 8), ("sgd", 0), ("rmsprop", 7)]
 )]  # fmt: skip
