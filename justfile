@@ -57,11 +57,11 @@ ui *arguments: setup
 report *arguments: setup
     {{ bin }}/python -m search.report {{ arguments }}
 
-# Fast tests (up to 5 minutes; no data, browser or server needed).
+# Fast tests (5 to 6 minutes on two cores; no data, browser or server needed).
 test *arguments: setup
     {{ bin }}/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not slow" -q {{ arguments }}
 
-# Slow tests (up to 12 minutes; real images from ../shared/data where they are).
+# Slow tests (about 12 minutes on two cores; real images from ../shared/data where they are).
 test-slow *arguments: setup
     {{ bin }}/python -m pytest -n 2 --dist loadfile -m slow -q {{ arguments }}
 
