@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lightning_modules.errors import InputError, printable
 
-__all__ = ["StoreError", "check_store", "explained"]
+__all__ = ["StoreError", "check_store", "explained", "make_store"]
 
 _WAIT_SECONDS = 5.0
 
@@ -47,6 +47,23 @@ def check_store(root: Path, *, write: bool) -> bool:
     except sqlite3.Error as error:
         raise StoreError(_advice(root, str(error))) from None
     return bool(found[0])
+
+
+def make_store(root: Path) -> None:
+    """Let MLflow make its tables in a file that gets its name when it is whole.
+
+    Its migrations are many and no transaction: a process killed between them would leave a store that no later one can
+    mend.
+    """
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    file = root / "mlflow.db.new"
+    for rest in root.glob("mlflow.db.new*"):
+        rest.unlink()
+    uri, artifacts = f"sqlite:///{file.resolve()}", (root / "artifacts").resolve().as_uri()
+    store = SqlAlchemyStore(uri, artifacts)  # type: ignore[no-untyped-call]
+    store.engine.dispose()
+    file.replace(root / "mlflow.db")
 
 
 @contextmanager

@@ -34,7 +34,7 @@ from mlflow.exceptions import MlflowException
 
 from search.run_notes import EXPERIMENT_NOTE, MODEL_NOTE_BEGINS, NOTE, model_note
 from search.served_model import CODE_FOLDERS, requirements, signature
-from search.store_health import check_store, explained
+from search.store_health import check_store, explained, make_store
 
 if TYPE_CHECKING:
     import numpy as np
@@ -88,6 +88,8 @@ class Tracker:
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it prints tracebacks of what it raises
         with FileLock(self._root / "mlflow.lock"):
             new = not check_store(self._root, write=True)
+            if not (self._root / "mlflow.db").exists():
+                make_store(self._root)
             self._client = MlflowClient(tracking_uri(self._root), registry_uri=tracking_uri(self._root))
             found = self._client.get_experiment_by_name(experiment)
             if found is None:
