@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from lightning_modules.errors import BadImages, InputError
+from lightning_modules.errors import InputError
+from search.command_line import let_threads_sleep, refuse, until_interrupted
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from search.settings import Settings
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run a search; returns the exit code: 0, 1 (trials kept failing), 2 (bad input), 130 (stopped by the user)."""
-    # Read when torch is loaded. Threads that spin while they wait made training seven times slower on a machine that
-    # something else was using too (docs/architecture.md).
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    let_threads_sleep()
     try:
         if "--help" in arguments or "-h" in arguments:
             from search.reference import help_text
@@ -46,25 +50,17 @@ def main(arguments: Sequence[str]) -> int:
 
             run_thesis(settings, Console())
             return 0
-        from search.pipeline import InterruptedSearchError, run_search
-        from search.slots import StudyStalledError
-
-        try:
-            run_search(settings, Console())
-        except InterruptedSearchError as stop:
-            print(stop, file=sys.stderr)
-            return 130
-        except StudyStalledError as error:
-            print(f"search: {error}", file=sys.stderr)
-            return 1
+        return until_interrupted("search", lambda: _search(settings, Console()))
     except InputError as error:
-        print(f"search: {error}", file=sys.stderr)
-        if isinstance(error, BadImages) and len(error.problems) > 1:
-            for problem in error.problems:
-                print(f"  {problem.path}: {problem.reason}", file=sys.stderr)
-        return 2
+        return refuse("search", error)
     except KeyboardInterrupt:
         return 130
+
+
+def _search(settings: Settings, console: Console) -> int:
+    from search.pipeline import run_search
+
+    run_search(settings, console)
     return 0
 
 

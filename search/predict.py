@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 from explain.named_values import ArgumentError
 from lightning_modules.allocator import keep_freed_memory
-from lightning_modules.errors import BadImages, InputError
+from lightning_modules.errors import InputError
+from search.command_line import let_threads_sleep, refuse
 from search.prediction.arguments import DEFAULT_MODEL, Arguments, help_text, parse
 
 __all__ = ["main"]
@@ -21,15 +22,11 @@ def main(arguments: Sequence[str]) -> int:
     if "--help" in arguments or "-h" in arguments:
         print(help_text())
         return 0
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in `python -m search`
+    let_threads_sleep()
     try:
         return _predict(parse(arguments))
     except (ArgumentError, InputError) as error:
-        print(f"predict: {error}", file=sys.stderr)
-        if isinstance(error, BadImages) and len(error.problems) > 1:
-            for problem in error.problems:
-                print(f"  {problem.path}: {problem.reason}", file=sys.stderr)
-        return 2
+        return refuse("predict", error)
     except BrokenPipeError:  # `to=- | head`: the reader has what it wanted
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at exit
         return 0

@@ -11,6 +11,7 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 from lightning_modules.errors import InputError, printable
+from search.command_line import let_threads_sleep, refuse
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -111,6 +112,7 @@ def main(arguments: Sequence[str]) -> int:
     if "--help" in arguments or "-h" in arguments:
         print(_USAGE, end="")
         return 0
+    let_threads_sleep()  # the winner's configuration is trained once more
     try:
         name, root, to = _parsed(arguments)
         import optuna
@@ -119,8 +121,7 @@ def main(arguments: Sequence[str]) -> int:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         report = write(name, root, Console(stderr=True), to)
     except InputError as error:
-        print(f"search.report: {error}", file=sys.stderr)
-        return 2
+        return refuse("search.report", error)
     for note in report.notes:
         print(f"search.report: {note}", file=sys.stderr)
     print(f"Report: {to if to is not None else report.path}")

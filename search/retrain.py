@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from shlex import join
 
-from lightning_modules.errors import BadImages, InputError
+from lightning_modules.errors import InputError
+from search.command_line import let_threads_sleep, refuse
 
 __all__ = ["main"]
 
@@ -39,7 +39,7 @@ def help_text() -> str:
 
 def main(arguments: Sequence[str]) -> int:
     """Do the months that are due, roll back, or print the history; returns the exit code."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # see search/__main__.py
+    let_threads_sleep()
     given = list(arguments)
     try:
         if "--help" in given or "-h" in given:
@@ -72,11 +72,7 @@ def main(arguments: Sequence[str]) -> int:
             return commands.rollback(settings, Console(), reason=reason)
         return commands.retrain(settings, Console(), month=month, command=command)
     except InputError as error:
-        print(f"retrain: {error}", file=sys.stderr)
-        if isinstance(error, BadImages) and len(error.problems) > 1:
-            for problem in error.problems:
-                print(f"  {problem.path}: {problem.reason}", file=sys.stderr)
-        return 2
+        return refuse("retrain", error)
     except KeyboardInterrupt:
         return 130
 

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from explain.named_values import ArgumentError, choice, meanings_table, named_values, whole_number
 from lightning_modules.errors import InputError
+from search.command_line import refuse
 
 if TYPE_CHECKING:
     from apscheduler.triggers.base import BaseTrigger
@@ -262,8 +263,7 @@ def main(arguments: Sequence[str]) -> int:
 
         trigger = cron_trigger(checked.cron, checked.zone)
     except (ArgumentError, InputError) as error:
-        print(f"schedule: {error}", file=sys.stderr)
-        return 2
+        return refuse("schedule", error)
     except KeyboardInterrupt:
         return 130
     zone = checked.zone

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lightning_modules.errors import InputError, printable
+from search.command_line import refuse
 from search.store_health import check_store
 
 __all__ = ["command", "main"]
@@ -54,8 +55,7 @@ def main(arguments: Sequence[str]) -> int:  # noqa: RET503 - execv does not retu
     try:
         line = command(arguments)
     except InputError as error:
-        print(f"search.ui: {error}", file=sys.stderr)
-        return 2
+        return refuse("search.ui", error)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     # Else eight processes wait for jobs of language models, and take a fifth of a core while they do.
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")

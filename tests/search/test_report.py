@@ -28,7 +28,7 @@ def reported(finished: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory
     """The report of the session's finished study: `code`, `html`, `data`, `client`, `run`, `children`."""
     to = tmp_path_factory.mktemp("report") / "page.html"
     code = main([f"study={finished.study}", f"root={finished.root}", f"to={to}"])
-    client = MlflowClient(tracking_uri(finished.root))
+    client = MlflowClient(tracking_uri(finished.root), registry_uri=tracking_uri(finished.root))
     study = load_study(finished.study, finished.root)
     assert study.run_id is not None
     artifacts = finished.root / "artifacts" / study.run_id / "artifacts"

@@ -23,7 +23,7 @@ def tracker(tracking_root: Path) -> Tracker:
 
 @pytest.fixture(scope="module")
 def client(tracking_root: Path) -> MlflowClient:
-    return MlflowClient(tracking_uri(tracking_root))
+    return MlflowClient(tracking_uri(tracking_root), registry_uri=tracking_uri(tracking_root))
 
 
 @pytest.fixture

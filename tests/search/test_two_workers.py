@@ -42,7 +42,8 @@ def test_two_hundred_trials_with_two_workers(run_search: Callable[..., object], 
     trials = finished_trials(study)
     assert [t.user_attrs["slot"] for t in trials] == list(range(TRIALS))
     assert len(study.trials) == TRIALS  # none was lost
-    client = MlflowClient(tracking_uri=tracking_uri(tmp_path / "mlruns"))
+    uri = tracking_uri(tmp_path / "mlruns")
+    client = MlflowClient(uri, registry_uri=uri)
     parent = study.user_attrs["parent"]
     runs = client.search_runs(
         [client.get_run(parent).info.experiment_id], f"tags.`mlflow.parentRunId` = '{parent}'", max_results=1000

@@ -27,15 +27,17 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # on a machine that o
 STEPS = ("check", "look", "depth", "search", "compare", "report")
 LEARNS = ("retrain.epochs=10",)
 PATIENCE = 60
+SERVER = Path(__file__).parents[1] / "command_server.py"
 
 
 class Server:
-    """Starts commands as processes of their own; see `retraining_server.py`."""
+    """Starts commands as processes of their own; see `../command_server.py`."""
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._streams = {"out": folder / "out", "err": folder / "err"}
         self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("retraining_server.py"))],
+            [sys.executable, str(SERVER), "search.retrain", "search.retraining.driver"],
             cwd=folder,
             env={**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "COLUMNS": "120"},
             stdin=subprocess.PIPE,
@@ -47,10 +49,9 @@ class Server:
     def start(self, months: Months, *arguments: str) -> int:
         """Begin a command; its process id."""
         streams = {name: str(path) for name, path in self._streams.items()}
+        request = {"arguments": [*arguments, *months.arguments], "cwd": str(self._folder), **streams}
         assert self._process.stdin is not None
-        print(
-            json.dumps({"arguments": [*arguments, *months.arguments], **streams}), file=self._process.stdin, flush=True
-        )
+        print(json.dumps(request), file=self._process.stdin, flush=True)
         return self._answer()
 
     def end(self) -> Told:

@@ -1,0 +1,48 @@
+"""What the commands of this package have in common: how they end, and how their threads wait."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+from lightning_modules.errors import BadImages
+
+__all__ = ["let_threads_sleep", "refuse", "until_interrupted"]
+
+
+def let_threads_sleep() -> None:
+    """Let OpenMP's threads sleep while they wait, unless the user has set it; call before torch is loaded.
+
+    Threads that spin made training seven times slower on a machine that something else was using too
+    (docs/architecture.md).
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def refuse(program: str, error: ValueError) -> int:
+    """Say in one line what is wrong with the input, and below it every bad image where there are several.
+
+    Returns:
+        The exit code of bad input, 2.
+    """
+    print(f"{program}: {error}", file=sys.stderr)
+    if isinstance(error, BadImages) and len(error.problems) > 1:
+        for problem in error.problems:
+            print(f"  {problem}", file=sys.stderr)
+    return 2
+
+
+def until_interrupted(program: str, work: Callable[[], int]) -> int:
+    """Do work that searches; returns its exit code, 130 (the user stopped it) or 1 (trials kept failing)."""
+    from search.pipeline import InterruptedSearchError
+    from search.slots import StudyStalledError
+
+    try:
+        return work()
+    except InterruptedSearchError as stop:
+        print(stop, file=sys.stderr)
+        return 130
+    except StudyStalledError as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return 1
