@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 
-import numpy as np
 from matplotlib import colormaps
-from numpy.typing import NDArray
 from PIL import Image
 
 from explain.arguments import printable
 from explain.figures import shares_line, three_digits
 from explain.localisation import CONTROL, LocalisationRow
+from explain.markup import definitions, jpeg, picture, table, text
 from explain.measures import MAP_MEASURES
 from explain.overlay import COLOURS, SIGNED_COLOURS, as_pixels, map_overlay, superpixel_overlay, truth_overlay
 from explain.page_style import FRAGMENT_STYLE, STYLE
@@ -77,18 +73,20 @@ def page(content: PageContent, articles: Iterable[str], sheets: Iterable[str]) -
         "classes": "Predictions", "blocks": "Blocks", "localisation": "Localisation", "images": "Images",
         "sheets": "Contact sheets", "reading": "How to read it",
     }  # fmt: skip
+    facts = definitions((label, text(words)) for label, words in content.facts.items())
     yield (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<link rel="icon" href="data:,">\n<title>{_text(content.title)}</title>\n<style>{STYLE}</style>\n</head>\n'
-        f"<body>\n<header>\n<h1>{_text(content.title)}</h1>\n{_definitions(content.facts)}\n"
+        f'<link rel="icon" href="data:,">\n<title>{text(content.title)}</title>\n<style>{STYLE}</style>\n</head>\n'
+        f"<body>\n<header>\n<h1>{text(content.title)}</h1>\n{facts}\n"
         '<nav aria-label="Contents"><ul>'
         + "".join(f'<li><a href="#{link}">{titles[link]}</a></li>' for link in links)
         + "</ul></nav>\n</header>\n<main>\n"
     )
     if content.problems:
-        rows = [[_text(path), _text(reason)] for path, reason in content.problems]
-        yield f"<details><summary>{len(rows)} left out</summary>{_table(['file', 'reason'], rows, words=2)}</details>\n"
+        rows = [[text(path), text(reason)] for path, reason in content.problems]
+        left_out = table(["file", "reason"], rows, words=2, caption="files left out")
+        yield f"<details><summary>{len(rows)} left out</summary>{left_out}</details>\n"
     yield f'<section id="classes"><h2>{titles["classes"]}</h2>{_classes(content)}</section>\n'
     yield f'<section id="blocks"><h2>{titles["blocks"]}</h2>{_blocks(content)}</section>\n'
     if content.localisation:
@@ -99,7 +97,7 @@ def page(content: PageContent, articles: Iterable[str], sheets: Iterable[str]) -
     yield from _or_none(sheets)
     yield (
         f'</section>\n<section id="reading"><h2>{titles["reading"]}</h2>{_reading()}</section>\n</main>\n'
-        f'<footer class="soft"><p>Made by <code>{_text(content.command)}</code></p></footer>\n</body>\n</html>\n'
+        f'<footer class="soft"><p>Made by <code>{text(content.command)}</code></p></footer>\n</body>\n</html>\n'
     )
 
 
@@ -107,37 +105,37 @@ def image_article(explained: ImageExplanation, methods: Sequence[str], classes: 
     """One image with its maps, method by method, as HTML."""
     name = printable(explained.path)
     predicted, second, chosen = explained.predicted, explained.second, explained.explained
-    words = f"predicted <b>{_text(predicted[0])}</b> {predicted[1]:.3f}, then {_text(second[0])} {second[1]:.3f}"
+    words = f"predicted <b>{text(predicted[0])}</b> {predicted[1]:.3f}, then {text(second[0])} {second[1]:.3f}"
     if explained.truth is not None:
-        words += f"; is {_text(explained.truth)}"
+        words += f"; is {text(explained.truth)}"
     if chosen[0] != predicted[0]:
-        words += f"; maps explain {_text(chosen[0])} {chosen[1]:.3f}"
+        words += f"; maps explain {text(chosen[0])} {chosen[1]:.3f}"
     scale = max(1, math.ceil(_PANEL_PIXELS / max(explained.image.shape[1:])))
     blocks = list(dict.fromkeys(block for _, block in explained.maps))
-    parts = [f"<article>\n<h3>{_text(name)}</h3>\n<p>{words}</p>\n"]
+    parts = [f"<article>\n<h3>{text(name)}</h3>\n<p>{words}</p>\n"]
     for place, method in enumerate(methods):
         panels = []
         if place == 0:
-            panels.append(_image_panel(explained, name, scale))
+            panels.append(_imagepicture(explained, name, scale))
         for block in blocks:
             if (method, block) not in explained.maps:
                 continue
             values = explained.maps[method, block]
             found = explained.measures[method, block]
             numbers = "<br>".join(f"{c.replace('_', ' ')} {three_digits(found[c])}" for c in MEASURED if c != "dead")
-            caption = f"<b>{_text(block)}</b> {values.shape[0]} x {values.shape[1]}<br>"
+            caption = f"<b>{text(block)}</b> {values.shape[0]} x {values.shape[1]}<br>"
             caption += "dead map" if found["dead"] else numbers
             alt = f"{method} map of {chosen[0]} at block {block} over {name}"
-            panels.append(_panel(map_overlay(explained.image, values, scale), alt, caption))
+            panels.append(picture(map_overlay(explained.image, values, scale), alt, caption))
         parts.append(f'<h4>{method}</h4>\n<div class="panels">{"".join(panels)}</div>\n')
     if explained.lime is not None:
         lime = explained.lime
         caption = f"R² {float(lime.r2[lime.target]):.2f}, stability {explained.stability:.2f}"
         alt = f"super-pixels for and against {chosen[0]} over {name}"
-        panel = _panel(superpixel_overlay(explained.image, lime, scale), alt, caption)
+        panel = picture(superpixel_overlay(explained.image, lime, scale), alt, caption)
         parts.append(
             f'<h4>lime</h4>\n<div class="panels">{panel}</div>\n'
-            f"<p>Evidence for each class: {_text(shares_line(explained, classes))}</p>\n"
+            f"<p>Evidence for each class: {text(shares_line(explained, classes))}</p>\n"
             f"{_scale(SIGNED_COLOURS, 'against', 'for')}\n"
         )
     return "".join([*parts, "</article>\n"])
@@ -154,40 +152,20 @@ def sheet_figure(name: str, path: Path) -> str:
     """A contact sheet (PNG file) as HTML."""
     with Image.open(path) as image:
         width, height = image.size
-        data = _jpeg(image.convert("RGB"))
-    alt = escape(f"images predicted as {printable(name)}, each above its map", quote=True)
+        data = jpeg(image.convert("RGB"))
+    alt = text(f"images predicted as {name}, each above its map")
     return (
         f'<figure class="sheet"><img src="data:image/jpeg;base64,{data}" width="{width}" height="{height}" alt="{alt}">'
-        f"<figcaption>{_text(name)}</figcaption></figure>\n"
+        f"<figcaption>{text(name)}</figcaption></figure>\n"
     )
 
 
-def _image_panel(explained: ImageExplanation, name: str, scale: int) -> str:
+def _imagepicture(explained: ImageExplanation, name: str, scale: int) -> str:
     alt = f"{name} as the network sees it"
     if explained.defect is None:
-        return _panel(as_pixels(explained.image, scale), alt, "<b>image</b>")
+        return picture(as_pixels(explained.image, scale), alt, "<b>image</b>")
     pixels = truth_overlay(explained.image, explained.defect, scale)
-    return _panel(pixels, f"{alt}, its defects outlined", "<b>image</b><br>line: defect")
-
-
-def _panel(pixels: NDArray[np.uint8], alt: str, caption: str) -> str:
-    data = _jpeg(Image.fromarray(pixels))
-    height, width = pixels.shape[:2]
-    return (
-        f'<figure><img src="data:image/jpeg;base64,{data}" width="{width}" height="{height}" '
-        f'alt="{escape(alt, quote=True)}"><figcaption>{caption}</figcaption></figure>'
-    )
-
-
-def _jpeg(image: Image.Image) -> str:
-    """The picture compressed, in base64: a page of many megabytes is slow to open and to send."""
-    memory = io.BytesIO()
-    image.save(memory, "JPEG", quality=82)
-    return base64.b64encode(memory.getvalue()).decode()
-
-
-def _text(text: str) -> str:
-    return escape(printable(text), quote=True)
+    return picture(pixels, f"{alt}, its defects outlined", "<b>image</b><br>line: defect")
 
 
 def _or_none(parts: Iterable[str]) -> Iterator[str]:
@@ -199,48 +177,28 @@ def _or_none(parts: Iterable[str]) -> Iterator[str]:
         yield "<p>None were asked for.</p>"
 
 
-def _definitions(facts: Mapping[str, str]) -> str:
-    return "<dl>" + "".join(f"<dt>{_text(k)}</dt><dd>{_text(v)}</dd>" for k, v in facts.items()) + "</dl>"
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]], *, words: int = 1, caption: str = "") -> str:
-    """A table whose first `words` columns are text; cells are HTML."""
-
-    def cells(tag: str, values: Sequence[str]) -> str:
-        scope = ' scope="col"' if tag == "th" else ""
-        kinds = [' class="word"' if number < words else "" for number in range(len(values))]
-        return "".join(f"<{tag}{scope}{kind}>{value}</{tag}>" for value, kind in zip(values, kinds, strict=True))
-
-    body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
-    named = escape(caption or "table", quote=True)
-    return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{named}"><table>'
-        f"<thead><tr>{cells('th', header)}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
-
-
 def _classes(content: PageContent) -> str:
     rows = [
-        [_text(name), str(count), "-" if math.isnan(mean) else f"{mean:.3f}"]
+        [text(name), str(count), "-" if math.isnan(mean) else f"{mean:.3f}"]
         for name, (count, mean) in content.by_class.items()
     ]
     words = ""
     if content.accuracy is not None:
         right, judged = content.accuracy
         words = f"<p>{right} of {judged} images with a known class are predicted right ({right / judged:.1%}).</p>"
-    return words + _table(["predicted class", "images", "mean probability"], rows, caption="predictions by class")
+    return words + table(["predicted class", "images", "mean probability"], rows, caption="predictions by class")
 
 
 def _blocks(content: PageContent) -> str:
     rows = [
-        [_text(block), *(three_digits(values[column]) for column in MEASURED)]
+        [text(block), *(three_digits(values[column]) for column in MEASURED)]
         for block, values in content.measures.items()
     ]
     header = ["block", *(column.replace("_", " ") for column in MEASURED)]
     return (
         f"<p>Means of the measures of {content.method} over all images. They depend on the map's resolution: "
         "compare a block with itself, on other images or another model, not with other blocks.</p>"
-        + _table(header, rows, caption="measures by block")
+        + table(header, rows, caption="measures by block")
     )
 
 
@@ -252,8 +210,8 @@ def _localisation(content: PageContent) -> str:
         energy = _interval(row.energy)
         rows.append(
             [
-                _text(row.block),
-                _text(row.method),
+                text(row.block),
+                text(row.method),
                 f'<span class="best">{energy}</span>' if row.energy[0] == best else energy,
                 _interval(row.over_chance, sign=True),
                 _interval(row.over_random, sign=True),
@@ -269,7 +227,7 @@ def _localisation(content: PageContent) -> str:
         f"<p>{images} images; the defects cover {chance:.1%} of an image, which is what a uniform map scores. Means "
         f"with 95 % bootstrap intervals over images. {CONTROL} uses no gradients and knows nothing of the class; "
         "random weights know nothing at all. A block looks at the defects only as far as it beats all three.</p>"
-        + _table(header, rows, words=2, caption="localisation by block and method")
+        + table(header, rows, words=2, caption="localisation by block and method")
     )
 
 
@@ -298,5 +256,6 @@ def _reading() -> str:
         "<p>A map shows where a block's activations raise the score of the explained class. Each is scaled to its own "
         "maximum; brightness carries it, so that it reads the same in grey, and the white line marks half of the "
         "maximum. In early blocks Grad-CAM averages gradients of both signs and degenerates to an edge map: prefer "
-        "LayerCAM there. A map that looks right is not yet faithful.</p>" + _definitions(terms)
+        "LayerCAM there. A map that looks right is not yet faithful.</p>"
+        + definitions((term, text(words)) for term, words in terms.items())
     )

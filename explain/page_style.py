@@ -27,9 +27,10 @@ table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tab
 th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--line); text-align: right; vertical-align: top; }
 td { white-space: nowrap; }
 th { font-weight: 600; background: var(--band); vertical-align: bottom; overflow-wrap: normal; }
+tbody th { text-align: left; font-weight: 500; background: none; vertical-align: top; }
 td small { display: block; }
 th:first-child, td:first-child, .word { text-align: left; }
-details td { white-space: normal; min-width: 7rem; }
+details td, details th { white-space: normal; min-width: 7rem; }
 .best { font-weight: 700; }
 article { border: 1px solid var(--line); border-radius: 6px; padding: .75rem; margin: 1rem 0; break-inside: avoid; }
 .panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(132px, 1fr)); gap: .6rem; }

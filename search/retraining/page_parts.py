@@ -1,15 +1,14 @@
-"""Parts of a month's page as HTML: numbers that name their metric, sentences that name their tag, tables, pictures.
+"""Parts of a month's page as HTML: numbers that name their metric, sentences that name their tag, pictures.
 
-Whatever comes from data (class names, paths, reasons) is escaped here, once.
+Whatever comes from data (class names, paths, reasons) is escaped here or in `explain.markup`, once.
 """
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from html import escape
 from typing import Literal
 
 import numpy as np
@@ -17,9 +16,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from explain.arguments import printable
+from explain.markup import picture, text
 
-__all__ = ["Figures", "Format", "drawn", "name", "panel", "table", "text"]
+__all__ = ["Figures", "Format", "drawn", "name", "panel"]
 
 Format = Literal["count", "percent", "points", "change", "three", "p", "seconds"]
 
@@ -56,35 +55,9 @@ class Figures:
         return f'<span data-tag="{text(tag)}">{text(self.tags[tag])}</span>'
 
 
-def text(words: str) -> str:
-    """Any text as inert HTML on one line."""
-    return escape(printable(words), quote=True)
-
-
 def name(words: str) -> str:
     """The name of a class, file, month or model, marked as such: digits in it are no result."""
     return f"<span data-name>{text(words)}</span>"
-
-
-def table(
-    header: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str, words: int = 1, marked: Sequence[bool] = ()
-) -> str:
-    """A table whose first `words` columns are text; cells are HTML; `marked` rows stand out."""
-
-    def cells(tag: str, values: Sequence[str]) -> str:
-        scope = ' scope="col"' if tag == "th" else ""
-        kinds = [' class="word"' if number < words else "" for number in range(len(values))]
-        return "".join(f"<{tag}{scope}{kind}>{value}</{tag}>" for value, kind in zip(values, kinds, strict=True))
-
-    marks = [*marked, *[False] * (len(rows) - len(marked))]
-    body = "".join(
-        f"<tr{kind}>{cells('td', row)}</tr>"
-        for row, kind in zip(rows, (' class="seen"' if mark else "" for mark in marks), strict=True)
-    )
-    return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{text(caption)}"><table>'
-        f"<thead><tr>{cells('th', header)}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
 
 
 def drawn(figure: Figure, alt: str) -> str:
@@ -102,15 +75,7 @@ def drawn(figure: Figure, alt: str) -> str:
 
 def panel(pixels: NDArray[np.uint8], alt: str, caption: str) -> str:
     """A small picture with a caption (HTML); large ones are reduced, so that a page of many stays light."""
-    image = Image.fromarray(pixels)
-    image.thumbnail((_PANEL_SIDE, _PANEL_SIDE))
-    memory = io.BytesIO()
-    image.save(memory, "JPEG", quality=80)
-    data = base64.b64encode(memory.getvalue()).decode()
-    return (
-        f'<figure><img src="data:image/jpeg;base64,{data}" width="{image.width}" height="{image.height}" '
-        f'alt="{text(alt)}"><figcaption>{caption}</figcaption></figure>'
-    )
+    return picture(pixels, alt, caption, _PANEL_SIDE)
 
 
 def _rounded(value: float, shown: Format) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from explain.markup import table, text
 from search.retraining.depth_figure import depth_figure, depth_title
-from search.retraining.page_parts import Figures, Format, drawn, name, table, text
+from search.retraining.page_parts import Figures, Format, drawn, name
 from search.retraining.record import MATRIX_CLASSES, MonthRecord, confused
 
 __all__ = ["champion_section", "comparison_section", "confusion_section", "data_section", "depth_section"]

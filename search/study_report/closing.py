@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from explain.markup import definitions, table, text
 from explain.measures import MAP_MEASURES
 from search.study_report.data import ReportData
-from search.study_report.markup import Numbers, bar, definitions, details, name, section, table, text
+from search.study_report.markup import Numbers, bar, details, name, section
 
 __all__ = ["cost", "measures", "reproduction"]
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from explain.markup import definitions, text
 from search.study_report.data import ReportData
-from search.study_report.markup import Numbers, definitions, name, section, text
+from search.study_report.markup import Numbers, name, section
 
 __all__ = ["headline", "trust"]
 

@@ -8,21 +8,15 @@ the tests look up every one. Constants of the method ("95 %") stand in `<span da
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from html import escape
+from collections.abc import Mapping
 from typing import Any
 
-from explain.arguments import printable
+from explain.markup import text
 from search.progress import duration
 
-__all__ = ["Numbers", "bar", "definitions", "details", "name", "section", "table", "text", "written"]
+__all__ = ["Numbers", "bar", "details", "name", "section", "written"]
 
 _UNKNOWN = '<span class="soft" title="not known">-</span>'
-
-
-def text(words: object) -> str:
-    """Words as HTML text or attribute value."""
-    return escape(printable(str(words)), quote=True)
 
 
 def name(words: object) -> str:
@@ -74,49 +68,6 @@ def section(anchor: str, title: str, body: str) -> str:
     """A section with its heading."""
     heading = f'<h2 id="{anchor}-title">{title}</h2>'
     return f'<section id="{anchor}" aria-labelledby="{anchor}-title">{heading}\n{body}</section>\n'
-
-
-def table(
-    header: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    *,
-    caption: str,
-    words: int = 1,
-    kind: str = "",
-    heads: int = 1,
-) -> str:
-    """A table that scrolls by itself and can be reached with the keyboard.
-
-    Args:
-        header: cells, HTML.
-        rows: of cells, HTML; one that begins with `<td` or `<th` is taken as it is.
-        caption: what it shows, plain text.
-        words: how many leading columns are text.
-        kind: its class.
-        heads: how many leading columns head their row.
-    """
-
-    def kinds(number: int) -> str:
-        return ' class="word"' if number < words else ""
-
-    def cell(number: int, value: str) -> str:
-        if value.startswith(("<td", "<th")):
-            return value
-        tag, scope = ("th", ' scope="row"') if number < heads else ("td", "")
-        return f"<{tag}{scope}{kinds(number)}>{value}</{tag}>"
-
-    head = "".join(f'<th scope="col"{kinds(number)}>{value}</th>' for number, value in enumerate(header))
-    body = "".join(f"<tr>{''.join(cell(n, value) for n, value in enumerate(row))}</tr>\n" for row in rows)
-    return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{text(caption)}"><table class="{kind}">'
-        f'<caption class="hidden">{text(caption)}</caption>'
-        f"<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>\n"
-    )
-
-
-def definitions(facts: Sequence[tuple[str, str]]) -> str:
-    """Terms (plain text) and what they are (HTML)."""
-    return "<dl>" + "".join(f"<dt>{text(term)}</dt><dd>{words}</dd>" for term, words in facts) + "</dl>\n"
 
 
 def details(summary: str, body: str) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from explain.markup import text
 from search.study_report.closing import cost, measures, reproduction
 from search.study_report.data import ReportData
 from search.study_report.headline import headline, trust
-from search.study_report.markup import Numbers, text
+from search.study_report.markup import Numbers
 from search.study_report.mistakes import additions, confusion, suspects
 from search.study_report.script import SCRIPT, content_security_policy, inert_json, packed_plotly
 from search.study_report.style import STYLE

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from explain.markup import jpeg
 from explain.overlay import as_pixels, map_overlay
 
 __all__ = ["PictureStore"]
 
 _SIDE = 208  # pixels of the longer side: what a telephone shows of it in a row of two
-_QUALITY = 80
 
 
 class PictureStore:
@@ -35,13 +31,7 @@ class PictureStore:
         scale = max(1, math.ceil(_SIDE / max(image.shape[1:])))
         pixels = as_pixels(image, scale) if values is None else map_overlay(image, values, scale)
         key = f"p{len(self.pictures)}"
-        self.pictures[key] = _jpeg(pixels)
+        picture = Image.fromarray(pixels)
+        picture.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
+        self.pictures[key] = jpeg(picture)
         return key
-
-
-def _jpeg(pixels: NDArray[np.uint8]) -> str:
-    picture = Image.fromarray(pixels)
-    picture.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
-    memory = io.BytesIO()
-    picture.save(memory, "JPEG", quality=_QUALITY)
-    return base64.b64encode(memory.getvalue()).decode()

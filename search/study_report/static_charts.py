@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from explain.markup import text
 from search.study_report.loading import Trial
-from search.study_report.markup import text
 
 __all__ = ["curves_svg", "slice_svg"]
 

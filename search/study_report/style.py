@@ -29,7 +29,6 @@ h2.small { font-size: .8rem; font-weight: 600; margin: 0; border: 0; padding: 0;
 .big { font-size: 1.6rem; font-weight: 650; font-variant-numeric: tabular-nums; line-height: 1.2; }
 .notes { border-left: 3px solid var(--bad); padding: .3rem 0 .3rem 1.4rem; margin: .75rem 0; }
 .plus { color: var(--good); } .minus { color: var(--bad); }
-tbody th { text-align: left; font-weight: 500; background: none; vertical-align: top; }
 table.heat tbody th { vertical-align: middle; }
 td.word { white-space: normal; min-width: 6rem; }
 table.heat th { white-space: nowrap; }

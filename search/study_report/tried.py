@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 
+from explain.markup import table, text
 from search.study_report.data import HeatCell, ReportData
-from search.study_report.markup import Numbers, bar, details, name, section, table, text
+from search.study_report.markup import Numbers, bar, details, name, section
 from search.study_report.static_charts import curves_svg, slice_svg
 
 __all__ = ["curves", "depths", "evidence", "parameters"]
