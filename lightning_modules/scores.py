@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics.functional import classification
 
-__all__ = ["TestScores", "scores", "scores_with_intervals"]
+__all__ = ["TestScores", "exact_interval", "scores", "scores_with_intervals"]
 
 
 def scores(logits: Tensor, labels: Tensor) -> dict[str, float]:
@@ -73,6 +73,16 @@ def _from_confusion(confusion: NDArray[np.int64]) -> dict[str, NDArray[np.float6
     }
 
 
+def exact_interval(hits: int, of: int) -> tuple[float, float]:
+    """The exact 95 % interval of a share (Clopper and Pearson, Biometrika 1934); NaN where there was nothing to hit."""
+    from scipy.stats import binomtest
+
+    if not of:
+        return float("nan"), float("nan")
+    interval = binomtest(hits, of).proportion_ci(0.95, "exact")
+    return float(interval.low), float(interval.high)
+
+
 def scores_with_intervals(
     logits: Tensor, labels: Tensor, classes: tuple[str, ...], *, resamples: int = 2000, seed: int = 0
 ) -> TestScores:
@@ -85,8 +95,6 @@ def scores_with_intervals(
         resamples: of the bootstrap.
         seed: of the bootstrap.
     """
-    from scipy.stats import binomtest
-
     count = len(classes)
     cell = (labels * count + logits.argmax(1)).cpu().numpy()
     confusion = np.bincount(cell, minlength=count * count).reshape(count, count)
@@ -95,18 +103,12 @@ def scores_with_intervals(
     drawn = rng.multinomial(len(cell), confusion.ravel() / len(cell), size=resamples).reshape(-1, count, count)
     resampled = _from_confusion(drawn)
 
-    def exact(hits: int, of: int) -> tuple[float, float]:
-        if not of:
-            return float("nan"), float("nan")
-        interval = binomtest(hits, of).proportion_ci(0.95, "exact")
-        return float(interval.low), float(interval.high)
-
     names = ("accuracy", "precision", "recall", "macro_f1", "weighted_f1")
     intervals = {n: tuple(float(q) for q in np.quantile(resampled[n], (0.025, 0.975))) for n in names[1:]}
     hits = int(np.trace(confusion))
     per_class: dict[str, dict[str, float]] = {}
     for i, name in enumerate(classes):
-        low, high = exact(int(confusion[i, i]), int(confusion[i].sum()))
+        low, high = exact_interval(int(confusion[i, i]), int(confusion[i].sum()))
         per_class[name] = {
             **{kind: float(summary[f"class_{kind}"][i]) for kind in ("precision", "recall", "f1")},
             "images": float(confusion[i].sum()),
@@ -115,7 +117,7 @@ def scores_with_intervals(
         }
     return TestScores(
         values={n: float(summary[n]) for n in names} | {"loss": float(F.cross_entropy(logits.float(), labels))},
-        intervals={"accuracy": exact(hits, len(cell)), **{n: (i[0], i[1]) for n, i in intervals.items()}},
+        intervals={"accuracy": exact_interval(hits, len(cell)), **{n: (i[0], i[1]) for n, i in intervals.items()}},
         confusion=confusion,
         per_class=per_class,
     )

@@ -87,17 +87,17 @@ def versions(policy: str, month: Month) -> list[str]:
 
 def rows_of(ledgers: dict[str, list[Month]], right: Right) -> list[dict[str, Any]]:
     """One row a policy and month: the model then in charge on the next month, cost, whether the decision was right."""
-    from scipy.stats import binomtest
+    from lightning_modules.scores import exact_interval
 
     rows = []
     for policy, months in ledgers.items():
         for month, after in pairwise(months):
             following = after.month
             answers = right[policy, versions(policy, month)[0], following]
-            low, high = binomtest(sum(answers), len(answers)).proportion_ci(0.95, "exact")
+            low, high = exact_interval(sum(answers), len(answers))
             row: dict[str, Any] = {
                 "policy": policy, "month": month.month, "outcome": month.outcome, "scored_on": following,
-                "images": len(answers), "accuracy": float(np.mean(answers)), "low": float(low), "high": float(high),
+                "images": len(answers), "accuracy": float(np.mean(answers)), "low": low, "high": high,
                 "seconds": month.numbers.get("seconds"), "epoch_equivalents": month.numbers.get("epoch_equivalents"),
                 "image_passes": month.numbers.get("image_passes"), "action": month.numbers.get("action"),
                 "depth": month.numbers.get("depth"), "reason": month.reason,

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 
+from lightning_modules.scores import exact_interval
 from search.models import resolve_model
 from search.retraining.answers import probabilities
 from search.retraining.baseline import Baseline
@@ -153,8 +153,8 @@ def _called(name: str, when: str) -> str:
 def _accuracy(name: str, answers: NDArray[np.float64], labels: NDArray[np.int64]) -> dict[str, float]:
     """Share of right answers with its exact 95 % interval."""
     right = int((answers.argmax(1) == labels).sum())
-    interval = binomtest(right, len(labels)).proportion_ci(0.95, "exact")
-    return {name: right / len(labels), f"{name}_low": float(interval.low), f"{name}_high": float(interval.high)}
+    low, high = exact_interval(right, len(labels))
+    return {name: right / len(labels), f"{name}_low": low, f"{name}_high": high}
 
 
 def _on_newest(numbers: dict[str, Any]) -> str:
