@@ -16,22 +16,30 @@ from dataclasses import dataclass
 
 from search.trust import Trust
 
-__all__ = ["FEWEST_STEPS", "PromotionRule", "Standing", "rungs"]
+__all__ = ["ENOUGH_STEPS", "FEWEST_STEPS", "PromotionRule", "Standing", "rungs"]
 
 
 _Key = tuple[float, int, int]
 FEWEST_STEPS = 4
-"""Training steps before the first rung: with sixty images, an epoch is two steps, and scores after two are noise."""
+"""Training steps before any rung: with sixty images, an epoch is two steps, and scores after two are noise."""
+ENOUGH_STEPS = 8
+"""After as many steps trials may be compared however long they are going to be."""
 
 
-def rungs(epochs: int, batches: int = FEWEST_STEPS) -> tuple[int, ...]:
+def rungs(epochs: int, batches: int = ENOUGH_STEPS) -> tuple[int, ...]:
     """Epochs at which trials are compared: 1, 2, 4, ... below `epochs`; dense early, where most can be told apart.
+
+    Where an epoch has few steps the first rungs are left out: none comes before an eighth of a trial's steps, taken as
+    `FEWEST_STEPS` at least and `ENOUGH_STEPS` at most. A network that must be thawed throughout begins below a frozen
+    one and climbs late: compared after six of sixty steps it was stopped, where the best depth is 0
+    (docs/results.md, "Where the first rung lies").
 
     Args:
         epochs: of a full trial.
-        batches: training steps in an epoch; where they are few, the first rungs are left out (`FEWEST_STEPS`).
+        batches: training steps in an epoch.
     """
-    return tuple(2**i for i in range(max(epochs - 1, 0).bit_length()) if 2**i * batches >= FEWEST_STEPS)
+    first = min(max(epochs * batches / 8, FEWEST_STEPS), ENOUGH_STEPS)
+    return tuple(2**i for i in range(max(epochs - 1, 0).bit_length()) if 2**i * batches >= first)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from optuna.pruners import BasePruner, MedianPruner, NopPruner
 
 from search.evidence import Evidence
-from search.promotion import FEWEST_STEPS, PromotionRule, rungs
+from search.promotion import ENOUGH_STEPS, PromotionRule, rungs
 from search.settings import SearchSettings
 from search.trust import trust_from_evidence
 
@@ -22,7 +22,7 @@ def build_pruner(settings: SearchSettings) -> BasePruner:
 
 
 def build_promotion(
-    settings: SearchSettings, steps: int, evidence: Evidence | None = None, *, batches: int = FEWEST_STEPS
+    settings: SearchSettings, steps: int, evidence: Evidence | None = None, *, batches: int = ENOUGH_STEPS
 ) -> PromotionRule | None:
     """The rule by which trials of so many steps wait for each other; None where they do not.
 
@@ -38,7 +38,7 @@ def build_promotion(
     return PromotionRule(rungs(steps, batches), settings.halving_factor, trust=trust)
 
 
-def expected_epochs(settings: SearchSettings, steps: int, trials: int, *, batches: int = FEWEST_STEPS) -> float:
+def expected_epochs(settings: SearchSettings, steps: int, trials: int, *, batches: int = ENOUGH_STEPS) -> float:
     """About how many epochs so many trials of so many steps will take, for telling the user when they end."""
     rule = build_promotion(settings, steps, batches=batches)
     return rule.expected_epochs(trials, steps) if rule and trials else float(trials * steps)

@@ -19,7 +19,7 @@ from search.budget import Spending, parse_budget
 from search.evidence import Evidence, recorded_evidence
 from search.executor.protocol import Executor, Failed, Finished, Job, Reported
 from search.listener import StudyListener
-from search.promotion import FEWEST_STEPS, Standing
+from search.promotion import ENOUGH_STEPS, Standing
 from search.pruner import build_promotion, build_pruner
 from search.run_notes import outcome_tags, start_tags
 from search.running_trial import RunningTrial
@@ -61,7 +61,7 @@ class SearchStudy:
         listener: StudyListener,
         *,
         waiting_room: Path | None = None,
-        batches: int = FEWEST_STEPS,
+        batches: int = ENOUGH_STEPS,
         epoch_cost: Callable[[int], float] = lambda _: 1.0,
     ) -> None:
         self.settings = settings

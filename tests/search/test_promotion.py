@@ -20,10 +20,24 @@ def test_rungs_double_and_never_name_the_last_epoch(epochs: int, expected: tuple
 
 
 @pytest.mark.parametrize(
-    ("batches", "expected"), [(30, (1, 2, 4, 8)), (4, (1, 2, 4, 8)), (3, (2, 4, 8)), (2, (2, 4, 8)), (1, (4, 8))]
+    ("epochs", "batches", "expected"),
+    [
+        (10, 30, (1, 2, 4, 8)),
+        (10, 8, (1, 2, 4, 8)),
+        (10, 6, (2, 4, 8)),
+        (10, 4, (2, 4, 8)),
+        (10, 2, (2, 4, 8)),
+        (10, 1, (4, 8)),
+        (5, 6, (1, 2, 4)),
+        (5, 3, (2, 4)),
+        (40, 1, (8, 16, 32)),
+        (3, 1, ()),
+    ],
 )
-def test_few_images_are_compared_after_four_steps_at_the_earliest(batches: int, expected: tuple[int, ...]) -> None:
-    assert rungs(10, batches) == expected
+def test_trials_of_few_steps_are_first_compared_after_an_eighth_of_them_four_at_least_eight_at_most(
+    epochs: int, batches: int, expected: tuple[int, ...]
+) -> None:
+    assert rungs(epochs, batches) == expected
 
 
 def at_first_rung(*scores: float, depth: int = 4, waiting: bool = True) -> list[Standing]:
