@@ -1,4 +1,4 @@
-"""A trial that waits at a rung, on disk: what it needs to go on as if it had never stopped."""
+"""A trial between two epochs, on disk: what it needs to go on as if it had never stopped."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ class TrialCheckpoint:
     """State of a trial between two epochs.
 
     Attributes:
+        of: what was trained, with which seed.
         curve: its reports so far.
         fold: that was being trained.
         parts: micro-batches a batch is split into.
@@ -37,6 +38,7 @@ class TrialCheckpoint:
         generators: states of torch's random generators, by device; dropout draws from them.
     """
 
+    of: str
     curve: tuple[EpochReport, ...]
     fold: int
     parts: int
@@ -62,18 +64,27 @@ class TrialCheckpoint:
 
 
 def save_checkpoint(
-    path: Path, trainer: pl.Trainer, model: Classifier, curve: Sequence[EpochReport], *, parts: int, seconds: float
+    path: Path, trainer: pl.Trainer, model: Classifier, curve: Sequence[EpochReport], *, of: str, seconds: float
 ) -> None:
-    """Write the state of a trial whose training has just stopped after an epoch; the file is complete or absent.
+    """Write the state of a trial whose last epoch is over; the file is complete or absent.
+
+    Args:
+        path: of the file; its folder is made.
+        trainer: has stopped, or begins the next epoch.
+        model: of the trainer.
+        curve: reports so far.
+        of: what is trained, with which seed.
+        seconds: the trial has taken so far.
 
     Raises:
         OSError: it cannot be written.
     """
     configs = trainer.lr_scheduler_configs
     state = {
+        "of": of,
         "curve": [asdict(report) for report in curve],
         "fold": curve[-1].fold,
-        "parts": parts,
+        "parts": trainer.accumulate_grad_batches,
         "seconds": seconds,
         "thawed": _thawed(model).state_dict(),
         "optimizer": trainer.optimizers[0].state_dict(),
@@ -94,14 +105,14 @@ def save_checkpoint(
         temporary.unlink(missing_ok=True)
 
 
-def load_checkpoint(path: Path, *, reports: int) -> TrialCheckpoint | None:
-    """The checkpoint at `path`; None where there is none, it is damaged, or it is of more than `reports` epochs."""
+def load_checkpoint(path: Path, *, of: str) -> TrialCheckpoint | None:
+    """The checkpoint at `path`; None where there is none, it is damaged, or it is of another trial."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of pickles by other protocols than PyTorch's
             state = torch.load(path, map_location="cpu", weights_only=True)
         curve = tuple(EpochReport(**report) for report in state.pop("curve"))
-        return TrialCheckpoint(curve=curve, **state) if len(curve) <= reports else None
+        return TrialCheckpoint(curve=curve, **state) if curve and state["of"] == of else None
     except _DAMAGED:
         return None
 

@@ -14,7 +14,11 @@ from lightning_modules.classifier import Classifier
 from search.checkpoint import TrialCheckpoint
 from search.trial_result import EpochReport, TrialCancelledError, TrialOvertimeError, Verdict
 
-__all__ = ["Recorder"]
+__all__ = ["STOPPED", "Recorder"]
+
+STOPPED = {"stop": "pruned", "wait": "waiting"}
+"""What becomes of a trial by the driver's verdict."""
+_SHARE_OF_KEEPING = 0.05  # of a trial's time at most
 
 
 class Recorder(pl.Callback):
@@ -29,6 +33,8 @@ class Recorder(pl.Callback):
         told: reports that the driver has had already.
         resumed: where this fold goes on from, None for its start.
         deadline: when the trial has taken its time, as `time.perf_counter` tells it.
+        keep: called between two epochs with what to write down of them.
+        keep_every: seconds that go by before it is called again; 0 calls it after every epoch.
 
     Raises:
         TrialCancelledError: out of the training, when `cancelled` says so.
@@ -46,6 +52,8 @@ class Recorder(pl.Callback):
         told: int = 0,
         resumed: TrialCheckpoint | None = None,
         deadline: float = math.inf,
+        keep: Callable[[pl.Trainer, Classifier], None] = lambda trainer, model: None,
+        keep_every: float = math.inf,
     ) -> None:
         self._metric = f"val_{metric}"
         self._fold = fold
@@ -56,6 +64,8 @@ class Recorder(pl.Callback):
         self._first = sum(r.fold < fold for r in curve)
         self._told = max(told, len(curve))
         self._deadline = deadline
+        self._keep, self._keep_every = keep, keep_every
+        self._kept, self._keep_next = len(curve), time.perf_counter() + keep_every
         self.resumed = resumed
         self.stopped: str | None = None
 
@@ -71,7 +81,18 @@ class Recorder(pl.Callback):
             self.resumed.restore_training(trainer)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the clock."""
+        """Keep what was reached, where it is time to, and start the clock.
+
+        Here and not when an epoch ends: only now has Lightning stepped the schedule.
+        """
+        now = time.perf_counter()
+        new = len(self.curve) > max(self._kept, self._first)
+        if new and isinstance(pl_module, Classifier) and now >= self._keep_next:
+            self._keep(trainer, pl_module)
+            took = time.perf_counter() - now
+            # VGG-16 with nothing frozen is a gigabyte and more.
+            pause = max(self._keep_every, took / _SHARE_OF_KEEPING) if self._keep_every else 0.0
+            self._kept, self._keep_next = len(self.curve), now + took + pause
         self._started = time.perf_counter()
 
     def on_train_batch_start(
@@ -105,6 +126,6 @@ class Recorder(pl.Callback):
         verdict = self._report(report) if report.step >= self._told else "train"
         self._told = max(self._told, report.step + 1)
         if verdict != "train" and not self.stopped:
-            self.stopped = "pruned" if verdict == "stop" else "waiting"
+            self.stopped = STOPPED[verdict]
         if self.stopped:
             trainer.should_stop = True

@@ -293,6 +293,15 @@ class ExecutorSettings:
         low=1,
         high=1024,
     )
+    checkpoint_seconds: float | None = setting(
+        60.0,
+        "a trial is kept on disk at the end of an epoch once so long has gone by since it was last, and goes on from "
+        "there after a crash; 0 keeps every epoch, null only trials that wait at a rung",
+        unit="s",
+        low=0,
+        high=1e9,
+        identity=False,
+    )
 
 
 @dataclass(frozen=True)

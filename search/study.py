@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from search.budget import Spending, parse_budget
 from search.evidence import Evidence, recorded_evidence
@@ -34,6 +34,7 @@ from search.trial_result import EpochReport, TrialParams, TrialResult, Verdict
 __all__ = ["SearchStudy"]
 
 _POLL_SECONDS = 0.2
+_KILLED = "the search was killed while it ran"
 
 
 class SearchStudy:
@@ -47,7 +48,7 @@ class SearchStudy:
         parent: id of the study's MLflow run.
         listener: told of everything that happens.
         batches: training steps in an epoch.
-        waiting_room: folder of the trials that wait at a rung; None trains those that go on from their start.
+        waiting_room: folder where trials are kept; None trains those that go on, or are tried again, from their start.
         epoch_cost: freeze depth -> what an epoch costs, in epochs of training everything; for `search.budget`.
     """
 
@@ -99,6 +100,8 @@ class SearchStudy:
         for frozen in lost:
             if frozen.state is TrialState.WAITING:
                 self.study.ask()  # pops exactly this one: waiting trials are handed out in order
+            elif self._stands_still(frozen):
+                optuna.Trial(self.study, frozen._trial_id).set_user_attr("error", _KILLED)
             self.study.tell(frozen.number, state=TrialState.FAIL)
             # Its run may even say FINISHED: a driver can be killed between that and telling Optuna.
             if run_id := frozen.user_attrs.get("run_id"):
@@ -107,6 +110,16 @@ class SearchStudy:
         for frozen in waiting:
             self._waiting[int(frozen.user_attrs["slot"])] = RunningTrial.taken_up(self.study, frozen)
         return len(lost)
+
+    def _stands_still(self, lost: FrozenTrial) -> bool:
+        """Whether a trial that was lost with its driver came no further than the attempts before it.
+
+        Such a trial may be what killed the driver, and counts towards giving up its slot; a machine that is started
+        anew every night does not, as long as there is an epoch more each time.
+        """
+        earlier = self._slots.attempts(int(lost.user_attrs["slot"])) if "slot" in lost.user_attrs else []
+        epochs = [len(t.intermediate_values) for t in earlier if t.number != lost.number]
+        return len(lost.intermediate_values) <= max(epochs, default=0)
 
     def exhausted(self) -> str:
         """Why no more trials are asked for though there are fewer than asked for; empty where that is not so."""

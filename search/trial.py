@@ -22,8 +22,8 @@ from lightning_modules.classifier import Classifier
 from lightning_modules.cost import epoch_equivalents
 from lightning_modules.datamodule import ActivationData
 from lightning_modules.fostering import Fostering, target_block
-from search.checkpoint import load_checkpoint, save_checkpoint
-from search.recorder import Recorder
+from search.checkpoint import TrialCheckpoint, load_checkpoint, save_checkpoint
+from search.recorder import STOPPED, Recorder
 from search.space import fosters
 from search.task import Task, statistics_rows
 from search.trial_result import EpochReport, TrialOvertimeError, TrialParams, TrialResult, Verdict
@@ -54,9 +54,10 @@ def run_trial(
 ) -> TrialResult:
     """Train on every fold and return the curve.
 
-    A trial whose report is answered with "wait" writes its state to `checkpoint` and returns what it has. Run again
-    with `told` reports, it goes on from there and ends with the same curve as one that never waited; without that
-    file it trains again from its start and reports nothing twice.
+    A trial whose report is answered with "wait" writes its state to `checkpoint` and returns what it has; one that
+    trains on writes it every `executor.checkpoint_seconds`, between two epochs. Run again, it goes on from there and
+    ends with the same curve as one that never stopped; epochs of the file that the caller has not been told of are
+    reported first. Without that file it trains again from its start. It reports nothing twice.
 
     Args:
         task: data, network and settings.
@@ -64,9 +65,9 @@ def run_trial(
         seed: of batches and dropout.
         report: called after every epoch that is new to the caller.
         cancelled: asked before every batch; True raises.
-        checkpoint: where a trial that waits is kept; None keeps nothing.
+        checkpoint: where the trial is kept; None keeps nothing.
         told: reports that an earlier call has made.
-        on_note: called with a line for the user when a waiting trial could not be kept.
+        on_note: called with a line for the user when the trial could not be kept.
 
     Raises:
         TrialCancelledError: `cancelled` said so.
@@ -74,18 +75,33 @@ def run_trial(
     """
     started = time.perf_counter()
     limit = task.settings.search.trial_seconds
-    kept = load_checkpoint(checkpoint, reports=told) if checkpoint is not None and told else None
-    curve = list(kept.curve) if kept else []
+    of = f"{params} seed {seed}"
+    kept = load_checkpoint(checkpoint, of=of) if checkpoint is not None else None
     before = kept.seconds if kept else 0.0
-    stopped: str | None = None
-    micro_batch = task.settings.trainer.batch_size
+    curve, stopped = _reported(kept, told, report)
+    micro_batch = -(-task.settings.trainer.batch_size // kept.parts) if kept else task.settings.trainer.batch_size
+
+    def keep(trainer: pl.Trainer, model: Classifier) -> None:
+        if checkpoint is None:
+            return
+        try:
+            save_checkpoint(
+                checkpoint, trainer, model, curve, of=of, seconds=before + time.perf_counter() - started
+            )  # fmt: skip
+        except OSError as error:
+            on_note(f"A trial could not be kept ({error}); it is trained again if it must go on from here.")
+
+    every = task.settings.executor.checkpoint_seconds
     for fold, split in enumerate(task.splits.folds):
+        if stopped:
+            break
         if kept and fold < kept.fold:
             continue
         resumed = kept if kept and fold == kept.fold else None
         recorder = Recorder(
             task.settings.search.metric, fold, curve, report, cancelled, told=told, resumed=resumed,
             deadline=math.inf if limit is None else started + limit - before,
+            keep=keep, keep_every=math.inf if every is None else every,
         )  # fmt: skip
         try:
             fitted = _fit(task, params, seed, split.train, split.val, task.settings.trainer.epochs, recorder)
@@ -96,16 +112,8 @@ def run_trial(
             break
         micro_batch = min(micro_batch, fitted.micro_batch)
         stopped = recorder.stopped
-        if stopped == "waiting" and checkpoint is not None:
-            try:
-                save_checkpoint(
-                    checkpoint, fitted.trainer, fitted.model, curve,
-                    parts=fitted.parts, seconds=before + time.perf_counter() - started,
-                )  # fmt: skip
-            except OSError as error:
-                on_note(f"A trial that waits could not be kept ({error}); it is trained again if it goes on.")
-        if stopped:
-            break
+        if stopped == "waiting":
+            keep(fitted.trainer, fitted.model)
     best_epoch, metrics = _best_epoch(curve, task.settings.search.metric)
     return TrialResult(
         value=0.0 if stopped == "diverged" else metrics[f"val_{task.settings.search.metric}"],
@@ -118,6 +126,19 @@ def run_trial(
         micro_batch=micro_batch,
         threads=torch.get_num_threads(),
     )
+
+
+def _reported(
+    kept: TrialCheckpoint | None, told: int, report: Callable[[EpochReport], Verdict]
+) -> tuple[list[EpochReport], str | None]:
+    """The curve of a checkpoint, reported as far as the caller does not know it, until a verdict stops the trial."""
+    curve: list[EpochReport] = []
+    for epoch in kept.curve if kept else ():
+        curve.append(epoch)
+        verdict = report(epoch) if epoch.step >= told else "train"
+        if verdict != "train":
+            return curve, STOPPED[verdict]
+    return curve, None
 
 
 def train_final(
@@ -153,7 +174,6 @@ def train_in_full(
 class _Fitted:
     trainer: pl.Trainer
     model: Classifier
-    parts: int
     micro_batch: int
 
 
@@ -171,7 +191,7 @@ def _fit(
     while True:
         try:
             trainer, model = _fit_in_parts(task, params, seed, train, val, epochs, recorder, parts)
-            return _Fitted(trainer, model, parts, -(-batch_size // parts))
+            return _Fitted(trainer, model, -(-batch_size // parts))
         except RuntimeError as error:  # torch.OutOfMemoryError is one; on a CPU it has no name of its own
             smallest = batch_size // (2 * parts) < _SMALLEST_MICRO_BATCH
             if smallest or not (isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)):

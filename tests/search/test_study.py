@@ -150,6 +150,31 @@ def test_interruptions_do_not_count_as_failed_attempts() -> None:
     assert bench.slots() == list(range(8))
 
 
+def kill_in(bench: Bench, job: int, epoch: int, patch: pytest.MonkeyPatch) -> None:
+    """The driver dies as by kill -9 while a job trains an epoch, both from 0."""
+    with patch.context() as context, pytest.raises(KeyboardInterrupt):
+        context.setattr(SearchStudy, "_abandon", lambda self, executor: None)
+        bench.run(ScriptedExecutor(interrupt_in=(job, epoch)))
+
+
+def test_a_trial_that_kills_its_driver_every_time_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(max_attempts=3)
+    for _ in range(3):
+        kill_in(bench, 0, 0, monkeypatch)
+    bench.run()
+    assert bench.slots() == list(range(1, 9))
+    lost = [t for t in bench.study.trials if t.state is TrialState.FAIL]
+    assert [t.user_attrs["error"] for t in lost] == ["the search was killed while it ran"] * 3
+
+
+def test_a_machine_that_is_started_anew_during_every_epoch_gets_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(max_attempts=1)
+    for epoch in (1, 2):
+        kill_in(bench, 0, epoch, monkeypatch)
+    bench.run()
+    assert bench.slots() == list(range(8))
+
+
 def test_repair_closes_running_and_waiting_trials() -> None:
     bench = Bench()
     driver = bench.driver()

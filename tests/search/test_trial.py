@@ -11,7 +11,7 @@ import torch
 
 from lightning_modules.image_store import load_images
 from lightning_modules.splits import make_splits
-from search.settings import DataSettings, ModelSettings, SearchSettings, Settings, TrainerSettings
+from search.settings import DataSettings, ExecutorSettings, ModelSettings, SearchSettings, Settings, TrainerSettings
 from search.task import Task, build_task
 from search.trial import run_trial, train_final
 from search.trial_result import EpochReport, TrialCancelledError, TrialParams, TrialResult, Verdict
@@ -25,12 +25,19 @@ def make_task(tmp_path_factory: pytest.TempPathFactory, make_stripes: Callable[.
     images = make_stripes(folder / "images", {"a": 8, "b": 8, "c": 8})
 
     def build(
-        *, folds: int = 1, cache: str = "cache", epochs: int = 3, model: str = "efficientnet_lite0", **trainer: object
+        *,
+        folds: int = 1,
+        cache: str = "cache",
+        epochs: int = 3,
+        model: str = "efficientnet_lite0",
+        checkpoint_seconds: float | None = None,
+        **trainer: object,
     ) -> Task:
         settings = Settings(
             data=DataSettings(source="folder", size=(32, 32), folds=folds, views=2),
             model=ModelSettings(model, "none" if model == "lenet5" else "imagenet"),
             search=SearchSettings(),
+            executor=ExecutorSettings(checkpoint_seconds=checkpoint_seconds),
             trainer=TrainerSettings(epochs=epochs, batch_size=8, accelerator="cpu", **trainer),  # type: ignore[arg-type]
         )
         found = load_images("folder", images, size=(32, 32), cache=folder / "store")
@@ -122,6 +129,62 @@ def test_a_waiting_trial_whose_file_is_damaged_trains_again_and_reports_nothing_
     assert _curve(result.curve) == _curve(whole.curve) and steps == [0, 1, 2]
 
 
+class KilledError(Exception):
+    """What a kill does to a trial, as far as a test in one process can tell."""
+
+
+@pytest.mark.parametrize(("depth", "folds", "after"), [(0, 1, 1), (5, 2, 2), (5, 2, 3), (5, 2, 4), (8, 1, 2)])
+def test_a_killed_trial_goes_on_from_its_last_epoch_and_tells_a_new_driver_of_all(
+    make_task: Callable[..., Task], tmp_path: Path, depth: int, folds: int, after: int
+) -> None:
+    """`after` epochs were over; the next one had begun."""
+    params, file = TrialParams("momentum", 1.0, depth), tmp_path / "slot-0.pt"
+    batches, told, notes = [0], [], []
+
+    def counted() -> bool:
+        batches[0] += 1
+        return False
+
+    def report(epoch: EpochReport) -> Verdict:
+        told.append(epoch)
+        return "train"
+
+    def killed() -> bool:
+        if len(told) == after:
+            raise KilledError
+        return False
+
+    whole = run_trial(make_task(folds=folds), params, seed=3, cancelled=counted)
+    with pytest.raises(KilledError):
+        run_trial(
+            make_task(folds=folds, checkpoint_seconds=0.0), params, seed=3, report=report, cancelled=killed,
+            checkpoint=file, on_note=notes.append,
+        )  # fmt: skip
+    assert len(told) == after and file.exists() and not notes
+    told.clear()
+    in_all, batches[0] = batches[0], 0
+    again = run_trial(make_task(folds=folds), params, seed=3, report=report, cancelled=counted, checkpoint=file)
+    assert _curve(again.curve) == _curve(whole.curve) == _curve(told)
+    # A fold's first epoch is kept when its second one begins.
+    assert batches[0] == in_all * (3 * folds - (after if after % 3 else after - 1)) // (3 * folds)
+
+
+def test_a_file_of_another_trial_is_nobodys_checkpoint(make_task: Callable[..., Task], tmp_path: Path) -> None:
+    file = tmp_path / "slot-0.pt"
+    run_trial(make_task(), PARAMS, seed=4, report=lambda _: "wait", checkpoint=file)
+    whole = run_trial(make_task(), PARAMS, seed=3)
+    assert _curve(run_trial(make_task(), PARAMS, seed=3, checkpoint=file).curve) == _curve(whole.curve)
+
+
+def test_a_reported_epoch_may_be_judged_otherwise_by_a_new_driver(
+    make_task: Callable[..., Task], tmp_path: Path
+) -> None:
+    file = tmp_path / "slot-0.pt"
+    run_trial(make_task(checkpoint_seconds=0.0), PARAMS, seed=3, checkpoint=file)
+    result = run_trial(make_task(), PARAMS, 3, report=lambda r: "stop" if r.step == 1 else "train", checkpoint=file)
+    assert result.stopped == "pruned" and len(result.curve) == 2
+
+
 def test_a_full_disk_keeps_no_waiting_trial_and_says_so(
     make_task: Callable[..., Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,8 +198,8 @@ def test_a_full_disk_keeps_no_waiting_trial_and_says_so(
     result = run_trial(make_task(), PARAMS, 0, report=lambda _: "wait", checkpoint=file, on_note=notes.append)
     assert result.stopped == "waiting" and len(result.curve) == 1
     assert notes == [
-        "A trial that waits could not be kept (PytorchStreamWriter failed writing file); "
-        "it is trained again if it goes on."
+        "A trial could not be kept (PytorchStreamWriter failed writing file); "
+        "it is trained again if it must go on from here."
     ]
     assert list(tmp_path.iterdir()) == []
 

@@ -113,7 +113,7 @@ def test_a_waiting_trial_that_is_a_pickle(tmp_path: Path) -> None:
         lambda: file.write_bytes(b""),
     ):
         write()
-        assert load_checkpoint(file, reports=1) is None  # the trial is trained again
+        assert load_checkpoint(file, of="a trial") is None  # the trial is trained again
     assert not (tmp_path / "executed").exists()
 
 
