@@ -32,6 +32,7 @@ class DepthTable:
         prefix_cost: (depths,) the same, for computing what is frozen once.
         splits: numbers of the splits, in the order of the arrays.
         train: training images.
+        validation: validation images.
     """
 
     name: str
@@ -44,6 +45,7 @@ class DepthTable:
     prefix_cost: Floats
     splits: tuple[int, ...] = ()
     train: int = 0
+    validation: int = 0
 
     @property
     def batches(self) -> int:
@@ -118,5 +120,6 @@ def read_table(name: str) -> DepthTable:
     scored = (head["validation"] + min(head["train"], 256)) / head["train"] / 3
     return DepthTable(
         name, len(flops), optimizers, factors, np.array(val), np.array(test),
-        suffix / total * (1 + scored), (total - suffix) / total * (5 + scored) / 3, tuple(splits), head["train"],
+        suffix / total * (1 + scored), (total - suffix) / total * (5 + scored) / 3,
+        tuple(splits), head["train"], head["validation"],
     )  # fmt: skip

@@ -142,13 +142,13 @@ def examine(task: Task, net: torch.nn.Module, known: dict[Path, Annotation]) -> 
         values.setdefault("average_drop", []).append(MEASURES["average_drop"](maps, images, targets, predict))
         values.setdefault("coherency", []).append(MEASURES["coherency"](maps, images, explain))
         paths = [task.index.records[row].path.resolve() for row in part]
-        with_truth = [i for i, p in enumerate(paths) if p in known and not known[p].empty]
-        if with_truth:
-            truth = torch.stack([known[paths[i]].truth(paths[i], settings.size, settings.fit) for i in with_truth])
-            usable = truth.flatten(1).any(1)
-            kept = maps[with_truth][usable]
-            values.setdefault("energy_pointing", []).append(MEASURES["energy_pointing"](kept, truth[usable]))
-            values.setdefault("chance", []).append(truth[usable].double().mean((1, 2)))
+        for path, one in zip(paths, maps, strict=True):
+            if path not in known or known[path].empty:
+                continue
+            truth = known[path].truth(path, settings.size, settings.fit)[None]  # frames differ in shape
+            if truth.any():
+                values.setdefault("energy_pointing", []).append(MEASURES["energy_pointing"](one[None], truth))
+                values.setdefault("chance", []).append(truth.double().mean((1, 2)))
     each = {name: torch.cat(parts) for name, parts in values.items()}
     found |= {name: float(one.nanmean()) for name, one in each.items()}
     found["adcc"] = float(adcc_from(each["coherency"], each["complexity"], each["average_drop"]).nanmean())

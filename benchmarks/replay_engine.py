@@ -74,12 +74,14 @@ class Replay:
         quality: of the incumbent after each.
         winner: quality of the trial with the best validation score among those that ran their full length.
         depths: freeze depth of each trial, in order.
+        whole: (freeze depth, best validation score, quality) of each trial that ran its full length.
     """
 
     cost: Floats
     quality: Floats
     winner: float
     depths: tuple[int, ...]
+    whole: tuple[tuple[int, float, float], ...] = ()
 
 
 @dataclass
@@ -129,14 +131,17 @@ class _Study:
 
     def result(self) -> Replay:
         """Costs and qualities."""
-        whole = [t for t in self.trials if len(t.scores) == self.epochs]
-        won = max(whole, key=lambda t: (max(t.scores.values()), t.config[0]))
-        at = max(won.scores, key=lambda epoch: (won.scores[epoch], -epoch)) - 1
+        whole = []
+        for trial in self.trials:
+            if len(trial.scores) == self.epochs:
+                at = max(trial.scores, key=lambda epoch, scores=trial.scores: (scores[epoch], -epoch)) - 1
+                whole.append((trial.config[0], max(trial.scores.values()), float(self.truth[(*trial.config, at)])))
         return Replay(
             np.array(self.costs),
             np.array(self.qualities),
-            float(self.truth[(*won.config, at)]),
+            max(whole, key=lambda one: (one[1], one[0]))[2],
             tuple(t.config[0] for t in self.trials),
+            tuple(whole),
         )
 
     def shown(self, sampler: BaseSampler | None = None) -> optuna.Study:
