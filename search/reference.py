@@ -71,9 +71,11 @@ def configuration_page() -> str:
         "| --- | --- |",
         *(f"| `{group}` | {', '.join(f'`{o}`' for o in options)} |" for group, options in group_options().items()),
     ]
+    by_title: dict[str, list[str]] = {"top level": []}
     for item in fields(Settings):
         chosen = [k for k in keys if k == item.name or k.startswith(f"{item.name}.")]
-        title = item.name if len(chosen) > 1 else "top level"
+        by_title.setdefault(item.name if len(chosen) > 1 else "top level", []).extend(chosen)
+    for title, chosen in by_title.items():
         lines += ["", f"## {title}", "", "| setting | default | accepted | meaning |", "| --- | --- | --- | --- |"]
         for key in chosen:
             entry, kind = keys[key]

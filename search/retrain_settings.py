@@ -24,7 +24,8 @@ class RetrainSettings:
     depth: str = setting(
         "auto",
         "how deep to retrain: none (only look), head, K (freeze the first K blocks, a neighbour on each side is tried "
-        "too), search (the full search from the pre-trained network), or auto: decided from the champion's maps",
+        "too), search (the full search from the pre-trained network), or auto: accuracies on old and new images decide "
+        "whether, the champion's maps and probes from which block",
         identity=False,
     )
     new_class: str = setting(

@@ -13,6 +13,13 @@ from search.store_health import check_store
 
 __all__ = ["command", "main"]
 
+_USAGE = """\
+usage: python -m search.ui [tracking.root=FOLDER] [port=NUMBER]
+
+Opens MLflow's own UI on http://127.0.0.1:PORT, for this machine only. FOLDER is that of the searches (default mlruns),
+PORT a number in 1..65535 (default 5000). Ctrl-C ends it. Exit code 2: bad input.
+"""
+
 
 def command(arguments: Sequence[str]) -> list[str]:
     """The command line that starts the UI.
@@ -51,7 +58,10 @@ def command(arguments: Sequence[str]) -> list[str]:
 
 
 def main(arguments: Sequence[str]) -> int:  # noqa: RET503 - execv does not return
-    """Become MLflow's UI; returns 2 where the arguments are not accepted, else not at all."""
+    """Become MLflow's UI; returns 0 after help, 2 where the arguments are not accepted, else not at all."""
+    if "--help" in arguments or "-h" in arguments:
+        print(_USAGE, end="")
+        return 0
     try:
         line = command(arguments)
     except InputError as error:

@@ -36,6 +36,7 @@ _INLINE = ("executor=inline",)
 _ONE_WORKER = ("executor=local", "executor.workers=1")
 _TWO_WORKERS = ("executor=local", "executor.workers=2")
 _WORKERS = {name: _ONE_WORKER for name in FAULTS if "worker" in name} | {"driver and workers killed": _TWO_WORKERS}
+_TRIALS_ALONE = ("search.evidence=false", "tracking.report=false")
 _NETWORK = ("model=timm", "model.name=timm:test_resnet", "model.weights=weights.safetensors")
 # Without batch-norm, at a thousand times the usual rate, with a decay that overshoots: weights grow ninefold a step.
 _ABSURD = (
@@ -44,11 +45,13 @@ _ABSURD = (
     "space.lr_factor=[0.1,1000]",
     "space.default_lr_factor=1000",
     "trainer.weight_decay=1",
+    *_TRIALS_ALONE,
 )
-_SETTINGS = {"loss not finite": _ABSURD}
+_SETTINGS = {"loss not finite": _ABSURD, "driver killed with evidence and report": _NETWORK}
 _OFTEN = {
-    "driver killed": 9,
+    "driver killed": 7,
     "driver killed three times": 3,
+    "driver killed with evidence and report": 4,
     "SIGTERM": 4,
     "Ctrl-C once": 2,
     "Ctrl-C twice": 2,
@@ -80,7 +83,7 @@ def schedule(seed: int, faults: int) -> list[tuple[str, int]]:
 def inject(scene: Scene, name: str, seed: int, undisturbed: dict[tuple[str, ...], Undisturbed]) -> dict[str, Any]:
     """One fault, from an empty store to what is left; a fault that came too late is tried again, earlier."""
     workers = _WORKERS.get(name, _INLINE)
-    settings = _SETTINGS.get(name, _NETWORK)
+    settings = _SETTINGS.get(name, (*_NETWORK, *_TRIALS_ALONE))
     if settings not in undisturbed:
         undisturbed[settings] = _undisturbed(scene, settings)
     started = time.monotonic()

@@ -177,6 +177,7 @@ def _wait_for_trial(command: Command) -> None:
 KILLS = {
     "driver killed": _kill_driver,
     "driver killed while the store is made": _kill_first_driver,
+    "driver killed with evidence and report": _kill_driver,
     "driver killed three times": _kill_driver_three_times,
     "SIGTERM": _terminate,
     "Ctrl-C once": _ctrl_c_once,

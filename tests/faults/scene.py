@@ -32,8 +32,7 @@ _ID = re.compile(r"\b(m-)?[0-9a-f]{32}\b|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{1
 ARGUMENTS = (
     "data=folder", "data.path=images", "data.size=[32,32]", "trainer.epochs=4", "trainer.batch_size=8",
     f"search.trials={TRIALS}",
-    "search.startup_trials=2", "search.evidence=false", "executor.threads=1",
-    "executor.checkpoint_seconds=0", "tracking.report=false",
+    "search.startup_trials=2", "executor.threads=1", "executor.checkpoint_seconds=0",
     f"search.study={STUDY}",
 )  # fmt: skip
 
