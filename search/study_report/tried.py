@@ -149,7 +149,7 @@ def parameters(data: ReportData, numbers: Numbers) -> str:
     rows = [
         [
             text(_MEANING[one.name]),
-            numbers(f"/importances/{place}/share", ".2f"),
+            numbers(f"/importances/{place}/share", ".2f", metric=f"importance_{one.name}"),
             f'<td class="word">{bar(one.share)}</td>',
         ]
         for place, one in enumerate(data.importances)

@@ -68,6 +68,7 @@ def write_report(name: str, root: Path, tracker: Tracker, findings: Findings | N
     plain = data.to_json()
     tracker.log_text(run.run_id, json.dumps(plain, indent=1, ensure_ascii=False, allow_nan=False), DATA)
     tracker.log_text(run.run_id, html, PAGE)
+    tracker.log(run.run_id, {f"importance_{name}": share for name, share in shares})
     return Report(html, read_parent_run(root, run.run_id).artifact_path(PAGE) or run.folders[0] / PAGE, tuple(notes))
 
 

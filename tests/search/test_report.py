@@ -8,9 +8,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 from mlflow import MlflowClient
+from scipy.stats import binomtest
 
 from search.report import main
 from search.study_report.findings import ARTIFACT, PREDICTIONS
@@ -96,9 +98,29 @@ def test_numbers_that_are_no_metrics_follow_from_what_mlflow_holds(reported: Sim
     assert data["cost"]["epoch_equivalents"] == pytest.approx(
         sum(run.metrics["epoch_equivalents"] for run in trials.values())
     )
+    assert data["cost"]["epochs"] == sum(int(run.metrics["epochs"]) for run in trials.values())
+    assert data["cost"]["trial_seconds"] == pytest.approx(sum(run.metrics["seconds"] for run in trials.values()))
+    winner, rival = trials[data["winner"]["slot"]], trials[data["rival"]["slot"]]
+    assert rival.params["freeze_depth"] != winner.params["freeze_depth"]
+    assert data["rival"]["difference"] == pytest.approx(rival.metrics["value"] - winner.metrics["value"])
+    assert data["rival"]["value"] == max(
+        run.metrics["value"]
+        for run in trials.values()
+        if run.params["freeze_depth"] != winner.params["freeze_depth"] and run.tags["status"] != "diverged"
+    )
     confusion = json.loads((reported.artifacts / "test" / "confusion.json").read_text(encoding="utf-8"))
     assert data["confusion"]["counts"] == [row[1:] for row in confusion["data"]]
     assert sum(map(sum, data["confusion"]["counts"])) == data["winner"]["tested"]
+    counts = np.array([row[1:] for row in confusion["data"]])
+    assert len(data["classes"]) == len(counts) > 1
+    for place, scores in enumerate(data["classes"]):
+        hits, images, called = counts[place, place], counts[place].sum(), counts[:, place].sum()
+        interval = binomtest(int(hits), int(images)).proportion_ci(0.95, "exact")
+        assert scores["name"] == confusion["data"][place][0] and scores["images"] == images > 0
+        assert scores["recall"] == pytest.approx(hits / images)
+        assert (scores["recall_low"], scores["recall_high"]) == pytest.approx((interval.low, interval.high))
+        assert scores["precision"] == pytest.approx(hits / called if called else 0.0)
+        assert scores["f1"] == pytest.approx(2 * hits / (images + called))
     kept = json.loads((reported.artifacts / ARTIFACT).read_text(encoding="utf-8"))
     assert {k: v for k, v in kept.items() if k != "pictures"} == {
         k: v for k, v in data["findings"].items() if not k.endswith("_shown")
