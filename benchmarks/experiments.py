@@ -36,23 +36,13 @@ DATA_SETS = {
 }
 EPOCHS = {"lenet": 30, "random": 10, "transfer": 8, "finetune": 10, "rates": 8}
 _OWN = {"random": ("model.width=0.25",)}
-# Everything on NEU; fewer optimizers and epochs, and no random weights, elsewhere, for time.
-_FEWER = {
-    "transfer": ("space.optimizers=[momentum,adam]", "trainer.epochs=4"),
-    "lenet": ("trainer.epochs=12",),
-}
-PARTS = {
-    "neu": ("transfer", "finetune", "rates", "lenet", "random"),
-    "simulated": ("transfer", "finetune", "lenet"),
-    "magnetic_tile": ("transfer", "finetune", "lenet"),
-}
+PARTS = ("transfer", "finetune", "rates", "lenet", "random")
 
 
 def overrides(data: str, part: str) -> list[str]:
     """Arguments of `python -m search` for one experiment on one data set."""
     return [
         f"experiment=thesis_{part}", *SMALL, *DATA_SETS[data], f"trainer.epochs={EPOCHS[part]}", *_OWN.get(part, ()),
-        *(_FEWER.get(part, ()) if data != "neu" else ()),
     ]  # fmt: skip
 
 
@@ -74,10 +64,9 @@ def main(arguments: list[str]) -> int:
     if why := refusal(arguments, DATA_SETS):
         print(f"experiments: {why}", file=sys.stderr)
         return 2
-    for part in PARTS["neu"]:
+    for part in PARTS:
         for data in arguments or list(DATA_SETS):
-            if part in PARTS[data]:
-                run(data, part)
+            run(data, part)
     from benchmarks.experiments_page import write_page
 
     print(f"written: {write_page(ROOT, EXPERIMENT)}")

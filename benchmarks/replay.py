@@ -21,7 +21,7 @@ from benchmarks.finished_tables import DepthTable, Floats, is_complete, read_tab
 from benchmarks.replay_engine import Replay, Strategy, replay
 from benchmarks.replay_priors import prior_strategies
 from benchmarks.results_file import read_rows, write_rows
-from search.promotion import PromotionRule
+from search.promotion import PromotionRule, rungs
 
 REPEATS, WITHIN = 10, 0.01
 Spent = list[tuple[float, bool]]
@@ -101,6 +101,10 @@ def whole(table: DepthTable) -> BasePruner:  # noqa: ARG001
     return NopPruner()
 
 
+def _all_wait(table: DepthTable) -> PromotionRule:
+    return PromotionRule(rungs(table.val.shape[-1], table.batches), 3)
+
+
 def _promotion(at: tuple[int, ...], factor: float, early: int, table: DepthTable) -> PromotionRule:
     return PromotionRule([rung for rung in at if rung < table.val.shape[-1]], factor, early=early)
 
@@ -113,6 +117,7 @@ def strategies(depths: int) -> list[Strategy]:
         Strategy("TPE + Optuna's halving", rule=optuna_halving),
         Strategy("TPE, no pruning", rule=whole),
         Strategy("TPE + promotion (ours)"),
+        Strategy("TPE + promotion, trial 0 waits too", rule=_all_wait),
         Strategy("random + promotion", sampler="random"),
         *(Strategy(f"depth {k} fixed, promotion", allowed=(k,)) for k in sorted({0, middle // 2, middle, depths - 1})),
         *(

@@ -19,7 +19,7 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import TrialState, create_trial
 
 from benchmarks.finished_tables import DepthTable, Floats
-from search.promotion import PromotionRule, Standing, rungs
+from search.promotion import DEFAULT_SLOTS, PromotionRule, Standing, rungs
 from search.sampler import PriorSampler, prior_mode
 
 __all__ = ["Hint", "Replay", "Strategy", "replay"]
@@ -57,7 +57,7 @@ class Strategy:
     name: str
     sampler: str = "tpe"
     rule: Callable[[DepthTable], optuna.pruners.BasePruner | PromotionRule] = lambda table: PromotionRule(
-        rungs(table.val.shape[-1], table.batches), 3
+        rungs(table.val.shape[-1], table.batches), 3, in_full=DEFAULT_SLOTS
     )
     hint: Callable[[DepthTable, int], Hint] | None = None
     hint_trials: int = 10

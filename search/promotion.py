@@ -4,6 +4,8 @@ A trial that reaches a rung waits there and its worker takes up something else. 
 1/factor of all that have reached the rung (asynchronous successive halving: Li et al. 2020, arXiv 1810.05934,
 algorithm 2). So nobody runs on merely for having come first, when there was nothing to compare it with.
 
+The default trial alone does not wait: it is what one would have trained without a search.
+
 Evidence may trust a freeze depth more or less (`search.trust`): a trial at depth k goes on when it is among the best
 trust(k)/factor. Patience: from the first rung, a trial that is trusted more than others goes on with the better half.
 """
@@ -11,12 +13,12 @@ trust(k)/factor. Patience: from the first rung, a trial that is trusted more tha
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from search.trust import Trust
 
-__all__ = ["ENOUGH_STEPS", "FEWEST_STEPS", "PromotionRule", "Standing", "rungs"]
+__all__ = ["DEFAULT_SLOTS", "ENOUGH_STEPS", "FEWEST_STEPS", "PromotionRule", "Standing", "rungs"]
 
 
 _Key = tuple[float, int, int]
@@ -24,6 +26,8 @@ FEWEST_STEPS = 4
 """Training steps before any rung: with sixty images, an epoch is two steps, and scores after two are noise."""
 ENOUGH_STEPS = 8
 """After as many steps trials may be compared however long they are going to be."""
+DEFAULT_SLOTS = (0,)
+"""Where the default trial is."""
 
 
 def rungs(epochs: int, batches: int = ENOUGH_STEPS) -> tuple[int, ...]:
@@ -77,15 +81,24 @@ class PromotionRule:
         early: how many of the first rungs compare like with like; 0 compares all with all at every rung.
         reach: blocks.
         trust: by freeze depth, of every depth that trials may have; None trusts all alike.
+        in_full: slots that never wait, such as that of the default trial: what one would have trained without a search
+            is compared with at full length, and there is a good model early.
     """
 
     def __init__(
-        self, at: Sequence[int], factor: float, *, early: int = 2, reach: int = 1, trust: Trust | None = None
+        self,
+        at: Sequence[int],
+        factor: float,
+        *,
+        early: int = 2,
+        reach: int = 1,
+        trust: Trust | None = None,
+        in_full: Collection[int] = (),
     ) -> None:
         if factor <= 1:
             raise ValueError(f"factor must be greater than 1, got {factor}")
         self.at, self.factor, self.trust = tuple(at), factor, trust
-        self._early, self._reach = early, reach
+        self._early, self._reach, self._in_full = early, reach, frozenset(in_full)
         self._trials: Sequence[Standing] = ()
         self._fields: dict[int, _Field] = {}
 
@@ -107,6 +120,8 @@ class PromotionRule:
 
     def passes(self, trial: Standing, trials: Sequence[Standing], *, closing: bool = False) -> bool:
         """Whether a trial at a rung is among the best trust/factor of those that have reached it; see `next`."""
+        if trial.slot in self._in_full:
+            return True
         ahead, peers = self._rank(trial, trials)
         if ahead < self._places(trial, peers):
             return True
@@ -116,7 +131,7 @@ class PromotionRule:
         """Whether a trial passes that would not, or not yet, if all freeze depths were trusted alike."""
         if self.trust is None or not self.passes(trial, trials, closing=closing):
             return False
-        plain = PromotionRule(self.at, self.factor, early=self._early, reach=self._reach)
+        plain = PromotionRule(self.at, self.factor, early=self._early, reach=self._reach, in_full=self._in_full)
         return not plain.passes(trial, trials, closing=closing)
 
     def may_pass(self, trial: Standing, trials: Sequence[Standing], most: int) -> bool:
@@ -129,7 +144,7 @@ class PromotionRule:
         """
         ahead, peers = self._rank(trial, trials)
         to_come = most - self._field(trials, trial.epoch).size
-        return ahead == 0 or ahead < self._places(trial, peers + max(to_come, 0))
+        return trial.slot in self._in_full or ahead == 0 or ahead < self._places(trial, peers + max(to_come, 0))
 
     def hopeless(self, trials: Sequence[Standing], most: int) -> list[Standing]:
         """Those that wait for what can no longer happen; see `may_pass`."""
@@ -149,7 +164,7 @@ class PromotionRule:
         """About how many epochs so many trials will take together: each rung lets 1/factor of them on."""
         total, start = 0.0, 0
         for rung, end in enumerate([*self.at, epochs]):
-            total += max(trials / self.factor**rung, 1) * (end - start)
+            total += max(trials / self.factor**rung, 1, min(len(self._in_full), trials)) * (end - start)
             start = end
         return total
 

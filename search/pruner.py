@@ -5,7 +5,7 @@ from __future__ import annotations
 from optuna.pruners import BasePruner, MedianPruner, NopPruner
 
 from search.evidence import Evidence
-from search.promotion import ENOUGH_STEPS, PromotionRule, rungs
+from search.promotion import DEFAULT_SLOTS, ENOUGH_STEPS, PromotionRule, rungs
 from search.settings import SearchSettings
 from search.trust import trust_from_evidence
 
@@ -35,7 +35,7 @@ def build_promotion(
     if settings.pruner != "halving":
         return None
     trust = trust_from_evidence(evidence) if evidence is not None and settings.trust == "evidence" else None
-    return PromotionRule(rungs(steps, batches), settings.halving_factor, trust=trust)
+    return PromotionRule(rungs(steps, batches), settings.halving_factor, trust=trust, in_full=DEFAULT_SLOTS)
 
 
 def expected_epochs(settings: SearchSettings, steps: int, trials: int, *, batches: int = ENOUGH_STEPS) -> float:

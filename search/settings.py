@@ -172,8 +172,8 @@ class SearchSettings:
         "halving",
         "rule for poor trials: halving lets a trial wait at epochs 1, 2, 4, 8, ... (with few images the first are left "
         "out) until it is among the best of those that came as far (the first two times, of those at most one freeze "
-        "depth away), and stops it when it cannot be; median stops what is worse than the median of the others, at "
-        "any epoch",
+        "depth away), and stops it when it cannot be, but for trial 0, which runs in full; median stops what is worse "
+        "than the median of the others, at any epoch",
         choices=("halving", "median", "none"),
     )
     pruner_startup_trials: int = setting(4, "finished trials before the median rule stops any", low=1, high=10_000)

@@ -150,6 +150,17 @@ def test_the_field_shrinks_as_fast_as_expected() -> None:
     assert 0.8 * expected < sum(reached.values()) < 1.2 * expected < 0.25 * 27 * 10
 
 
+def test_a_trial_in_full_passes_where_it_is_last_and_is_one_of_those_that_others_are_compared_with() -> None:
+    trials = at_first_rung(0.1, 0.5, 0.6, 0.7)
+    rule, plain = (PromotionRule((1, 2), 3, in_full=slots) for slots in ((0,), ()))
+    assert [rule.passes(t, trials) for t in trials] == [True, False, False, True]
+    assert [plain.passes(t, trials) for t in trials] == [False, False, False, True]
+    assert rule.may_pass(trials[0], trials, most=4) and trials[0] not in rule.hopeless(trials, most=4)
+    assert not rule.owes_to_trust(trials[0], trials)
+    # Two of three rungs let a third on; one trial runs on in any case.
+    assert PromotionRule((1, 2), 3, in_full=(0, 1)).expected_epochs(3, 4) == 3 + 2 + 2 * 2
+
+
 @pytest.mark.parametrize("factor", [1, 0.5, -2])
 def test_a_factor_that_lets_everybody_on_is_refused(factor: float) -> None:
     with pytest.raises(ValueError, match=f"factor must be greater than 1, got {factor}"):

@@ -34,6 +34,19 @@ def test_trials_wait_and_the_best_go_on() -> None:
     assert sorted(slot for slot, *_ in bench.listener.ended) == list(range(TRIALS))
 
 
+def test_the_default_trial_never_waits_however_poor() -> None:
+    def script(number: int, job: Job) -> list[float] | str:
+        return [0.01, 0.02, 0.03] if job.slot == 0 else curve(job.params)
+
+    bench = halving()
+    executor = bench.run(ScriptedExecutor(script))
+    default = next(t for t in finished_trials(bench.study) if t.user_attrs["slot"] == 0)
+    assert default.state is TrialState.COMPLETE and len(default.intermediate_values) == EPOCHS
+    assert [job.slot for job in executor.jobs].count(0) == 1
+    others = [t for t in finished_trials(bench.study) if t.user_attrs["slot"]]
+    assert any(t.state is TrialState.COMPLETE for t in others)
+
+
 def test_every_trial_has_one_run_that_says_why_it_ended() -> None:
     bench = halving()
     bench.run()
@@ -118,12 +131,15 @@ def test_a_trial_that_dies_after_waiting_is_tried_again_from_its_start() -> None
 
 def test_where_the_best_diverges_on_its_last_stretch_another_one_ends() -> None:
     def script(number: int, job: Job) -> list[float] | str:
-        return "diverge" if job.told == 2 and not lost.append(job.slot) and len(lost) == 1 else curve(job.params)
+        if job.slot == 0:  # which runs in full, and must not be the best
+            return [0.01, 0.02, 0.03]
+        return "diverge" if job.told and not lost.append(job.slot) and len(lost) == 1 else curve(job.params)
 
     lost: list[int] = []
     bench = halving()
     bench.run(ScriptedExecutor(script))
     outcomes = {t.user_attrs["slot"]: t.user_attrs["outcome"] for t in finished_trials(bench.study)}
+    del outcomes[0]
     assert outcomes[lost[0]] == "diverged" and "complete" in outcomes.values()
 
 
