@@ -13,11 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from search.budget import Spending, parse_budget
 from search.evidence import Evidence, recorded_evidence
 from search.executor.protocol import Executor, Failed, Finished, Job, Reported
+from search.interrupted_trials import take_up
 from search.listener import StudyListener
 from search.promotion import ENOUGH_STEPS, Standing
 from search.pruner import build_promotion, build_pruner
@@ -34,7 +35,6 @@ from search.trial_result import EpochReport, TrialParams, TrialResult, Verdict
 __all__ = ["SearchStudy"]
 
 _POLL_SECONDS = 0.2
-_KILLED = "the search was killed while it ran"
 
 
 class SearchStudy:
@@ -91,35 +91,9 @@ class SearchStudy:
         Returns:
             How many were lost. Call before `run`.
         """
-        open_trials = [
-            t for t in self.study.get_trials(deepcopy=False) if t.state in (TrialState.RUNNING, TrialState.WAITING)
-        ]
-        # One that went on from a rung goes on from there again.
-        waiting = [t for t in open_trials if self._promotion is not None and t.user_attrs.get("waiting")]
-        lost = [t for t in open_trials if t not in waiting]
-        for frozen in lost:
-            if frozen.state is TrialState.WAITING:
-                self.study.ask()  # pops exactly this one: waiting trials are handed out in order
-            elif self._stands_still(frozen):
-                optuna.Trial(self.study, frozen._trial_id).set_user_attr("error", _KILLED)
-            self.study.tell(frozen.number, state=TrialState.FAIL)
-            # Its run may even say FINISHED: a driver can be killed between that and telling Optuna.
-            if run_id := frozen.user_attrs.get("run_id"):
-                self._tracker.kill(run_id)
-        self._tracker.kill_open_runs(self._parent)
-        for frozen in waiting:
-            self._waiting[int(frozen.user_attrs["slot"])] = RunningTrial.taken_up(self.study, frozen)
-        return len(lost)
-
-    def _stands_still(self, lost: FrozenTrial) -> bool:
-        """Whether a trial that was lost with its driver came no further than the attempts before it.
-
-        Such a trial may be what killed the driver, and counts towards giving up its slot; a machine that is started
-        anew every night does not, as long as there is an epoch more each time.
-        """
-        earlier = self._slots.attempts(int(lost.user_attrs["slot"])) if "slot" in lost.user_attrs else []
-        epochs = [len(t.intermediate_values) for t in earlier if t.number != lost.number]
-        return len(lost.intermediate_values) <= max(epochs, default=0)
+        lost, waiting = take_up(self.study, self._slots, self._tracker, self._parent, rungs=self._promotion is not None)
+        self._waiting |= waiting
+        return lost
 
     def exhausted(self) -> str:
         """Why no more trials are asked for though there are fewer than asked for; empty where that is not so."""
