@@ -70,7 +70,7 @@ def _figures(sets: list[DataSetRuns], root: Path) -> str:
         "![images by class and split](../images/sources_classes.png)",
         "### Figure 16: LeNet-5, tanh with SGD and ReLU with Adam",
         "![training and validation accuracy by epoch](../images/sources_lenet.png)",
-        "### Figure 20: the training of all models",
+        "### Figure 20: the training of all models but LeNet-5",
         "![validation accuracy of every configuration by epoch](../images/sources_training.png)",
     ]
     for data in sets:

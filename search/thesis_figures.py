@@ -63,16 +63,21 @@ def lenet_figure(sets: Sequence[DataSetRuns]) -> Figure:
 
 
 def training_figure(sets: Sequence[DataSetRuns]) -> Figure:
-    """Validation accuracy of every model by epoch, coloured by optimizer, adaptive ones dashed (Figure 20)."""
+    """Validation accuracy of every model by epoch, coloured by optimizer, adaptive ones dashed (Figure 20).
+
+    LeNet-5 has three times the epochs and a figure of its own; it is left out where there is anything else.
+    """
     figure, axes = _row(len(sets), 3.9, 3.4)
     seen: dict[str, Any] = {}
     for axis, data in zip(axes, sets, strict=True):
-        runs = [run for part in data.parts.values() if part.part != "rates" for run in part.arms]
+        parts = [part for part in data.parts.values() if part.part != "rates"]
+        runs = [run for part in parts if part.part != "lenet" for run in part.arms]
+        runs = runs or [run for part in parts for run in part.arms]
         for run in runs:
             optimizer = run.params["optimizer"]
             values = run.curves["val_accuracy"]
             line = axis.plot(
-                range(1, len(values) + 1), values, color=_colour(run, runs), linewidth=0.8, alpha=0.75,
+                range(1, len(values) + 1), values, color=_colour(run, runs), linewidth=0.9, alpha=0.5,
                 linestyle="--" if optimizer in _ADAPTIVE else "-", marker="." if len(values) == 1 else None,
             )[0]  # fmt: skip
             seen.setdefault(optimizer, line)
