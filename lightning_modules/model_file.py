@@ -58,7 +58,9 @@ def save_model(folder: Path, model: TrainedModel) -> None:
 
     Raises:
         InputError: the folder exists.
+        OSError: it cannot be written.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     if folder.exists():
@@ -71,6 +73,8 @@ def save_model(folder: Path, model: TrainedModel) -> None:
         (temporary / _CARD).write_text(card_json(model.card), encoding="utf-8")
         write_digests(temporary)
         temporary.replace(folder)
+    except SafetensorError as error:  # what it makes of a full disk
+        raise OSError(str(error).split("\n")[0]) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

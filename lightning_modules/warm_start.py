@@ -10,6 +10,7 @@ comes out then: 0.88 before the first step, 0.93 after two epochs.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -116,10 +117,11 @@ def _load(path: Path) -> State | None:
 
 
 def _save(path: Path, state: State) -> State:
+    """Write a head if the disk takes it; each process fits its own if not."""
     temporary = path.with_suffix(".tmp")  # the caller holds the lock
-    try:
+    with suppress(OSError, SafetensorError):
         save_file({name: tensor.contiguous().cpu() for name, tensor in state.items()}, temporary)
         temporary.replace(path)
-    finally:
+    with suppress(OSError):
         temporary.unlink(missing_ok=True)
     return state

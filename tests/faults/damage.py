@@ -144,7 +144,13 @@ def _damaged_database(scene: Scene) -> None:
 
 
 def _cut_a_file(scene: Scene, choose: Callable[[], list[Path]], what: str) -> None:
-    waited = _killed(scene)
+    command = scene.start()
+    waited = strike(scene, command)
+    while command.running() and not choose():  # there is not one at every moment
+        time.sleep(0.01)
+    if not command.running():
+        raise TooLateError
+    kill_now(scene, command)
     if not (found := sorted(choose())):
         raise TooLateError
     file = scene.random.choice(found)
