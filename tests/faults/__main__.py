@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import shutil
 import signal
 import sys
@@ -62,6 +63,7 @@ _OFTEN = {
     "journal cut": 2,
 }
 _TRIES = 5
+_FOLDER = re.compile(r"(?<![\w.])/(?:[^\s/\"']+/)+")  # results are committed, and must not say where they were made
 
 
 def schedule(seed: int, faults: int) -> list[tuple[str, int]]:
@@ -111,7 +113,8 @@ def inject(scene: Scene, name: str, seed: int, undisturbed: dict[tuple[str, ...]
                 command.left(10)
         break
     return {
-        "fault": name, "seed": seed, "survived": not problems, "happened": "; ".join(notes), "problems": problems,
+        "fault": name, "seed": seed, "survived": not problems, "happened": "; ".join(notes),
+        "problems": [_FOLDER.sub("", problem) for problem in problems],
         "tries": tries, "seconds": round(time.monotonic() - started, 1),
     }  # fmt: skip
 
