@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
@@ -40,14 +41,15 @@ def data_set(task: str) -> str:
     return "neu" if task.startswith("neu") or task in PLANTED else task
 
 
-def depth_gains(table: DepthTable, place: int) -> Floats:
+def depth_gains(table: DepthTable, place: int, scored_on: NDArray[np.int64] | None = None) -> Floats:
     """(depths,) quality of the configuration with the best validation score at each depth in a split.
 
     Args:
         table: the curves.
-        place: of the split in the table's arrays. Quality is the mean test score over the *other* splits.
+        place: of the split in the table's arrays.
+        scored_on: places of the splits whose mean test score is the quality; None for all *other* ones.
     """
-    quality = table.test[table.without(place)].mean(0)
+    quality = table.test[table.without(place) if scored_on is None else scored_on].mean(0)
     gains = np.zeros(table.depths)
     for depth in range(table.depths):
         best = np.unravel_index(table.val[place, depth].argmax(), table.val.shape[2:])

@@ -8,7 +8,7 @@ scorer, with the priors that look at no image beside them:
   permutation test: the depths of a task are exchanged, the same way on all its splits, and the pooled tau computed
   again; p is given as it is and by Holm for as many scorers as there are;
 - regret a(k*) - a(k_hat) in points: k_hat is the scorer's favourite, k* the best depth by half of the other splits,
-  both scored on the other half (with one split: k* is the best by validation). Where a task has several splits also in
+  both scored on the other half (with one split or two: k* is the best by validation). Where a task has several splits also in
   units of the standard deviation of a(k*) over single splits, and how often it is below one such unit (the tie rate).
 
 Rows go to benchmarks/results/depth_ranks.json.
@@ -29,8 +29,9 @@ from benchmarks.calibrate_prior import calibration_without, data_set, depth_gain
 from benchmarks.finished_tables import TABLES, DepthTable, Floats, is_complete, read_table
 from benchmarks.planted_tasks import PLANTED
 from benchmarks.results_file import write_rows
+from search.retraining.permutation_tests import holm
 
-__all__ = ["holm", "main", "permutation_p", "pooled", "regrets", "tau"]
+__all__ = ["main", "permutation_p", "pooled", "regrets", "tau"]
 
 PERMUTATIONS = 2000
 Pairs = dict[str, list[tuple[Floats, Floats]]]  # task -> by split (s, a)
@@ -82,31 +83,26 @@ def regrets(table: DepthTable, favourites: Sequence[int]) -> tuple[list[float], 
         favourites: k_hat by split.
 
     Returns:
-        Regrets, and the standard deviation in points; NaN where there is one split.
+        Regrets, and the standard deviation in points; NaN with fewer than three splits, whose others have no halves.
     """
-    if len(table.val) == 1:
-        gains = depth_gains(table, 0)
-        best = np.unravel_index(table.val[0].argmax(), table.val.shape[1:])[0]
-        return [100 * float(gains[best] - gains[favourites[0]])], float("nan")
     found, alone = [], []
+    if len(table.val) < 3:
+        for place, favourite in enumerate(favourites):
+            gains = depth_gains(table, place)
+            best = np.unravel_index(table.val[place].argmax(), table.val.shape[1:])[0]
+            found.append(100 * float(gains[best] - gains[favourite]))
+        return found, float("nan")
     for place, favourite in enumerate(favourites):
         others = table.without(place)
         halves = others[::2], others[1::2]
         both = []
         for part, rest in (halves, halves[::-1]):
-            chosen, scored = (_gains(table, place, of) for of in (part, rest))
+            chosen, scored = (depth_gains(table, place, of) for of in (part, rest))
             both.append(100 * float(scored[int(chosen.argmax())] - scored[favourite]))
         found.append(float(np.mean(both)))
-        best = int(_gains(table, place, others).argmax())
-        alone.append(100 * float(_gains(table, place, np.array([place]))[best]))
+        best = int(depth_gains(table, place).argmax())
+        alone.append(100 * float(depth_gains(table, place, np.array([place]))[best]))
     return found, float(np.std(alone, ddof=1))
-
-
-def _gains(table: DepthTable, place: int, splits: np.ndarray[Any, np.dtype[np.int64]]) -> Floats:
-    """a(k) as `depth_gains`, with the quality of these splits."""
-    quality = table.test[splits].mean(0)
-    shape = table.val.shape[2:]
-    return np.array([quality[k][np.unravel_index(table.val[place, k].argmax(), shape)] for k in range(table.depths)])
 
 
 def _profiles() -> Iterator[tuple[str, str, dict[int, Floats]]]:
@@ -153,17 +149,6 @@ def _measure(scorer: str, profiles: Mapping[str, dict[int, Floats]]) -> dict[str
     }
 
 
-def holm(values: Sequence[float | None]) -> list[float | None]:
-    """p-values adjusted for their number (Holm, Scandinavian Journal of Statistics 1979); None stays None."""
-    known = sorted((value, place) for place, value in enumerate(values) if value is not None)
-    adjusted: list[float | None] = [None] * len(values)
-    highest = 0.0
-    for rank, (value, place) in enumerate(known):
-        highest = max(highest, min(1.0, value * (len(known) - rank)))
-        adjusted[place] = round(highest, 4)
-    return adjusted
-
-
 def _rounded(value: float) -> float | None:
     return round(value, 4) if np.isfinite(value) else None
 
@@ -177,8 +162,10 @@ def main() -> int:
         print("depth_ranks: no complete table with evidence; see benchmarks.evidence_tables", file=sys.stderr)
         return 2
     rows = [_measure(scorer, profiles) for scorer, profiles in found.items()]
-    for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True):
-        row["p_holm"] = p
+    known = [row for row in rows if row["p"] is not None]
+    adjusted = dict(zip((row["scorer"] for row in known), holm([row["p"] for row in known]), strict=True))
+    for row in rows:
+        row["p_holm"] = round(adjusted[row["scorer"]], 4) if row["scorer"] in adjusted else None
     tasks = sorted({task for row in rows for task in row["tau"]})
     shown = Table("scorer", *(f"tau {task}" for task in tasks), "pooled", "p", "Holm", "regret neu_10 / SD", "ties")
     for row in rows:

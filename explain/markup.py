@@ -27,7 +27,6 @@ def table(
     *,
     caption: str,
     words: int = 1,
-    heads: int = 1,
     kind: str = "",
     marked: Sequence[bool] = (),
 ) -> str:
@@ -35,10 +34,9 @@ def table(
 
     Args:
         header: cells, HTML.
-        rows: of cells, HTML; one that begins with `<td` or `<th` is taken as it is.
+        rows: of cells, HTML, the first of which heads its row; one that begins with `<td` or `<th` is taken as it is.
         caption: what it shows, plain text, for those who hear the page.
         words: how many leading columns are text.
-        heads: how many leading columns head their row.
         kind: its class.
         marked: rows that stand out; those beyond the last do not.
     """
@@ -49,7 +47,7 @@ def table(
     def cell(number: int, value: str) -> str:
         if value.startswith(("<td", "<th")):
             return value
-        tag, scope = ("th", ' scope="row"') if number < heads else ("td", "")
+        tag, scope = ("td", "") if number else ("th", ' scope="row"')
         return f"<{tag}{scope}{of_kind(number)}>{value}</{tag}>"
 
     head = "".join(f'<th scope="col"{of_kind(number)}>{value}</th>' for number, value in enumerate(header))

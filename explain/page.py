@@ -116,7 +116,7 @@ def image_article(explained: ImageExplanation, methods: Sequence[str], classes: 
     for place, method in enumerate(methods):
         panels = []
         if place == 0:
-            panels.append(_imagepicture(explained, name, scale))
+            panels.append(_image_panel(explained, name, scale))
         for block in blocks:
             if (method, block) not in explained.maps:
                 continue
@@ -160,7 +160,7 @@ def sheet_figure(name: str, path: Path) -> str:
     )
 
 
-def _imagepicture(explained: ImageExplanation, name: str, scale: int) -> str:
+def _image_panel(explained: ImageExplanation, name: str, scale: int) -> str:
     alt = f"{name} as the network sees it"
     if explained.defect is None:
         return picture(as_pixels(explained.image, scale), alt, "<b>image</b>")

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from explain.attribution import upsample
 from explain.measures import MAP_MEASURES
+from search.retraining.permutation_tests import holm
 from search.study_report.findings import Trait
 
 __all__ = ["FEWEST_CORRECT", "FEWEST_MISTAKEN", "TRAITS", "compare_traits", "map_traits"]
@@ -101,7 +102,7 @@ def compare_traits(mistaken: NDArray[np.float64], correct: NDArray[np.float64], 
     weights[weights == 0] = -1 / len(correct)
     # Rounding must not make a permutation that is the same split look smaller.
     extreme = np.abs(weights @ both) >= np.abs(seen) * (1 - 1e-9) - 1e-15
-    p_values = _holm((1 + extreme.sum(0)) / (1 + _PERMUTATIONS))
+    p_values = holm((1 + extreme.sum(0)) / (1 + _PERMUTATIONS))
     spread = correct.std(0, ddof=1)
     traits = [
         Trait(
@@ -109,17 +110,8 @@ def compare_traits(mistaken: NDArray[np.float64], correct: NDArray[np.float64], 
             float(mistaken[:, k].mean()),
             float(correct[:, k].mean()),
             float(seen[k] / spread[k]) if spread[k] > 1e-9 else None,
-            float(p_values[k]),
+            p_values[k],
         )
         for k, name in enumerate(TRAITS)
     ]
     return tuple(sorted(traits, key=lambda t: (t.p_value, -abs(t.difference or 0.0))))
-
-
-def _holm(p_values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Holm's step-down correction."""
-    order = np.argsort(p_values, kind="stable")
-    stepped = np.maximum.accumulate(p_values[order] * np.arange(len(p_values), 0, -1))
-    corrected = np.empty_like(p_values)
-    corrected[order] = np.minimum(stepped, 1.0)
-    return corrected
