@@ -8,7 +8,7 @@ scorer, with the priors that look at no image beside them:
   permutation test: the depths of a task are exchanged, the same way on all its splits, and the pooled tau computed
   again; p is given as it is and by Holm for as many scorers as there are;
 - regret a(k*) - a(k_hat) in points: k_hat is the scorer's favourite, k* the best depth by half of the other splits,
-  both scored on the other half (with one split or two: k* is the best by validation). Where a task has several splits also in
+  both scored on the other half (with one split or two: k* is the best by validation). Where a task has more also in
   units of the standard deviation of a(k*) over single splits, and how often it is below one such unit (the tie rate).
 
 Rows go to benchmarks/results/depth_ranks.json.
