@@ -12,6 +12,7 @@ import math
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -93,12 +94,20 @@ def load_choices(folder: Path) -> dict[int, CutChoice]:
 
 
 def save_choice(folder: Path, choice: CutChoice) -> None:
-    """Add a choice to those of `folder`; call it under the folder's lock."""
+    """Add a choice to those of `folder`; call it under the folder's lock.
+
+    Raises:
+        OSError: it cannot be written; nothing is left of it.
+    """
     choices = load_choices(folder) | {choice.cut: choice}
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f"choices.{os.getpid()}.tmp"
-    temporary.write_text(json.dumps([asdict(c) for _, c in sorted(choices.items())], indent=1))
-    temporary.replace(folder / "choices.json")
+    temporary = folder / "choices.tmp"  # under the lock there is one writer; a killed one's file is written over
+    try:
+        temporary.write_text(json.dumps([asdict(c) for _, c in sorted(choices.items())], indent=1))
+        temporary.replace(folder / "choices.json")
+    finally:
+        with suppress(OSError):  # in a folder that became read-only
+            temporary.unlink(missing_ok=True)
 
 
 def available_memory() -> int:

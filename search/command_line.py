@@ -34,9 +34,17 @@ def refuse(program: str, error: ValueError) -> int:
 
 
 def until_interrupted(program: str, work: Callable[[], int]) -> int:
-    """Do work that searches; returns its exit code, 130 (the user stopped it) or 1 (trials kept failing)."""
+    """Do work that searches.
+
+    Returns:
+        Its exit code, 130 (the user stopped it) or 1 (trials kept failing).
+
+    Raises:
+        StoreError: the disk is full, read-only or failing; the same command goes on later.
+    """
     from search.pipeline import InterruptedSearchError
     from search.slots import StudyStalledError
+    from search.store_health import StoreError, disk_problem
 
     try:
         return work()
@@ -46,3 +54,7 @@ def until_interrupted(program: str, work: Callable[[], int]) -> int:
     except StudyStalledError as error:
         print(f"{program}: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        if (problem := disk_problem(error)) is None:
+            raise
+        raise StoreError(problem) from error

@@ -27,6 +27,34 @@ _DIGESTS = {
 }
 
 
+class _Journal(JournalFileBackend):
+    """Optuna's journal file; after a write that failed it takes no other.
+
+    Optuna would wait without end for a lock that it could not remove, and write the next record behind half of one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path))
+        self._failed: OSError | None = None
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Write the records, all to the disk.
+
+        Raises:
+            OSError: they cannot be written, now or earlier.
+        """
+        if self._failed is not None:
+            raise self._failed
+        try:
+            super().append_logs(logs)
+        except (OSError, RuntimeError) as error:  # the latter: its lock could not be removed
+            cause = error if isinstance(error, OSError) else error.__context__
+            if not isinstance(cause, OSError):
+                raise
+            self._failed = OSError(cause.errno, cause.strerror, self._file_path)
+            raise self._failed from error
+
+
 def open_storage(path: Path) -> JournalStorage:
     """Optuna's storage in a journal file.
 
@@ -34,7 +62,7 @@ def open_storage(path: Path) -> JournalStorage:
         InputError: the file is damaged or cannot be read; says where, and the way out.
     """
     try:
-        return JournalStorage(JournalFileBackend(str(path)))
+        return JournalStorage(_Journal(path))
     except OSError as error:
         raise InputError(f"{printable(path)} cannot be opened ({error.strerror or error})") from None
     except Exception as error:  # whatever Optuna makes of lines that are not its own
