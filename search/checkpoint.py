@@ -13,13 +13,14 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
+from lightning_modules.blocknet import BlockNet
 from lightning_modules.classifier import Classifier
 from search.trial_result import EpochReport
 
-__all__ = ["TrialCheckpoint", "load_checkpoint", "save_checkpoint"]
+__all__ = ["DAMAGED", "TrialCheckpoint", "load_checkpoint", "save_checkpoint", "thawed", "write_state"]
 
 # What reading a file that is cut, changed or something else altogether raises; a pickle that would run code as well.
-_DAMAGED = (OSError, RuntimeError, EOFError, LookupError, TypeError, ValueError, AttributeError, pickle.UnpicklingError)
+DAMAGED = (OSError, RuntimeError, EOFError, LookupError, TypeError, ValueError, AttributeError, pickle.UnpicklingError)
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class TrialCheckpoint:
         optimizer: its state.
         scheduler: its state, None without a schedule.
         generators: states of torch's random generators, by device; dropout draws from them.
+        best: state of the thawed part after the best epoch so far, None where it is the last or was not asked for.
     """
 
     of: str
@@ -47,10 +49,11 @@ class TrialCheckpoint:
     optimizer: dict[str, Any]
     scheduler: dict[str, Any] | None
     generators: dict[str, torch.Tensor]
+    best: dict[str, Any] | None = None
 
     def restore_model(self, model: Classifier) -> None:
         """Bring a model that was made for the same trial to where this one was."""
-        _thawed(model).load_state_dict(self.thawed)
+        thawed(model.net).load_state_dict(self.thawed)
         model.epoch_metrics = [dict(r.metrics) for r in self.curve if r.fold == self.fold]
 
     def restore_training(self, trainer: pl.Trainer) -> None:
@@ -64,7 +67,14 @@ class TrialCheckpoint:
 
 
 def save_checkpoint(
-    path: Path, trainer: pl.Trainer, model: Classifier, curve: Sequence[EpochReport], *, of: str, seconds: float
+    path: Path,
+    trainer: pl.Trainer,
+    model: Classifier,
+    curve: Sequence[EpochReport],
+    *,
+    of: str,
+    seconds: float,
+    best: dict[str, Any] | None = None,
 ) -> None:
     """Write the state of a trial whose last epoch is over; the file is complete or absent.
 
@@ -75,6 +85,7 @@ def save_checkpoint(
         curve: reports so far.
         of: what is trained, with which seed.
         seconds: the trial has taken so far.
+        best: state of the thawed part after an earlier epoch that was better.
 
     Raises:
         OSError: it cannot be written.
@@ -86,14 +97,24 @@ def save_checkpoint(
         "fold": curve[-1].fold,
         "parts": trainer.accumulate_grad_batches,
         "seconds": seconds,
-        "thawed": _thawed(model).state_dict(),
+        "thawed": thawed(model.net).state_dict(),
         "optimizer": trainer.optimizers[0].state_dict(),
         "scheduler": configs[0].scheduler.state_dict() if configs else None,
         "generators": {
             "cpu": torch.get_rng_state(),
             **({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {}),
         },
+        "best": best,
     }
+    write_state(path, state)
+
+
+def write_state(path: Path, state: dict[str, Any]) -> None:
+    """Write a file that `torch.load(weights_only=True)` reads; it is complete or absent.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")  # a slot has one trial, and a trial one worker
     try:
@@ -113,9 +134,10 @@ def load_checkpoint(path: Path, *, of: str) -> TrialCheckpoint | None:
             state = torch.load(path, map_location="cpu", weights_only=True)
         curve = tuple(EpochReport(**report) for report in state.pop("curve"))
         return TrialCheckpoint(curve=curve, **state) if curve and state["of"] == of else None
-    except _DAMAGED:
+    except DAMAGED:
         return None
 
 
-def _thawed(model: Classifier) -> nn.ModuleList:
-    return nn.ModuleList([*model.net.blocks[model.freeze_depth :], model.net.head])
+def thawed(net: BlockNet) -> nn.ModuleList:
+    """The blocks that train, and the head."""
+    return nn.ModuleList([*net.blocks[net.freeze_depth :], net.head])

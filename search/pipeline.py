@@ -31,12 +31,13 @@ from search.settings import Settings
 from search.space import Space
 from search.study import SearchStudy
 from search.study_run import log_outcome, parent_run
-from search.study_storage import finished_trials, load_or_create, waiting_room
+from search.study_storage import finished_trials, load_or_create
 from search.summary import print_trials, print_where, print_winner
 from search.task import Task, build_task
 from search.tracking import Tracker
 from search.trial_result import TrialCancelledError
 from search.trust import describe_trust
+from search.waiting_room import WaitingRoom
 from search.winner import Winner, choose_winner, crown_winner, recorded_winner
 
 __all__ = [
@@ -123,7 +124,7 @@ def run_study(
     journal = root / "studies" / f"{name}.journal"
     study, existed = load_or_create(journal, name, identity, fresh=settings.search.fresh)
     existed = existed and bool(study.get_trials(deepcopy=False))  # a month's study is made before it is run
-    status, parent, report = "KILLED", None, None
+    status, parent, report, room = "KILLED", None, None, WaitingRoom.of(journal)
     with graceful_interrupts(partial(console.print, style="bold")) as stopping:
         try:
             with clock("tracking"), stopping.held():
@@ -144,7 +145,7 @@ def run_study(
             )
             driver = SearchStudy(
                 settings, space, study, tracker, parent, progress,
-                waiting_room=waiting_room(journal), batches=batches, epoch_cost=task.epoch_cost,
+                waiting_room=room, batches=batches, epoch_cost=task.epoch_cost,
             )  # fmt: skip
             with stopping.held():
                 repaired = driver.repair()
@@ -160,7 +161,7 @@ def run_study(
                 console.print(line, highlight=False)
                 tracker.log(parent, {}, tags={"budget": line})
             with clock("winner"), console.status("Refitting and testing the winner"), stopping.held():
-                winner = _winner(task, study, tracker, parent, stopping)
+                winner = _winner(task, study, tracker, parent, room, stopping)
             with clock("figures"), stopping.held():
                 log_outcome(task, study, tracker, parent, winner)
                 if settings.search.objective != "accuracy":
@@ -168,8 +169,9 @@ def run_study(
             tracker.log(parent, {f"seconds_{phase}": value for phase, value in clock.seconds.items()})
             if settings.tracking.report:
                 with clock("report"), console.status("Writing the report"), stopping.held():
-                    report = report_finished_search(task, name, tracker, console, cancelled=stopping)
+                    report = report_finished_search(task, name, tracker, console, room, cancelled=stopping)
                 tracker.log(parent, {"seconds_report": clock.seconds["report"]})
+            room.close()
             status = "FINISHED"
         except (KeyboardInterrupt, TrialCancelledError):  # the latter: Ctrl-C while the winner is refitted
             raise InterruptedSearchError(_continue_line(study, settings)) from None
@@ -255,16 +257,21 @@ def _executor(task: Task, progress: StudyProgress) -> Executor:
     return LocalExecutor(task, cache=cache, workers=settings.executor.workers, on_note=progress.note)
 
 
-def _winner(task: Task, study: optuna.Study, tracker: Tracker, parent: str, stopping: InterruptFlag) -> Winner:
+def _winner(
+    task: Task, study: optuna.Study, tracker: Tracker, parent: str, room: WaitingRoom, stopping: InterruptFlag
+) -> Winner:
     trial = choose_winner(study)
     if trial is None:
         limits = {key: getattr(task.settings.search, key) for key in ("trials", "budget", "trial_seconds")}
         larger = " or ".join(f"search.{key}" for key, value in limits.items() if value is not None)
         raise InputError(f"no trial ran its full length, so there is no winner; raise {larger}")
-    recorded = recorded_winner(study)
-    if recorded is not None and recorded.slot == int(trial.user_attrs["slot"]):
+    slot, recorded = int(trial.user_attrs["slot"]), recorded_winner(study)
+    if recorded is not None and recorded.slot == slot:
         return recorded
-    return crown_winner(task, study, trial, tracker, parent, clock=time.perf_counter, cancelled=stopping)
+    return crown_winner(
+        task, study, trial, tracker, parent,
+        checkpoint=room.checkpoint(slot), clock=time.perf_counter, cancelled=stopping,
+    )  # fmt: skip
 
 
 def _describe_study(

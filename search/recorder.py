@@ -11,6 +11,7 @@ import numpy as np
 import pytorch_lightning as pl
 
 from lightning_modules.classifier import Classifier
+from search.best_network import BestNetwork
 from search.checkpoint import TrialCheckpoint
 from search.trial_result import EpochReport, TrialCancelledError, TrialOvertimeError, Verdict
 
@@ -32,6 +33,7 @@ class Recorder(pl.Callback):
         cancelled: asked before every batch; True raises.
         told: reports that the driver has had already.
         resumed: where this fold goes on from, None for its start.
+        best: takes over the network of every epoch that is better than those before it; None for nobody.
         deadline: when the trial has taken its time, as `time.perf_counter` tells it.
         keep: called between two epochs with what to write down of them.
         keep_every: seconds that go by before it is called again; 0 calls it after every epoch.
@@ -51,6 +53,7 @@ class Recorder(pl.Callback):
         *,
         told: int = 0,
         resumed: TrialCheckpoint | None = None,
+        best: BestNetwork | None = None,
         deadline: float = math.inf,
         keep: Callable[[pl.Trainer, Classifier], None] = lambda trainer, model: None,
         keep_every: float = math.inf,
@@ -67,12 +70,15 @@ class Recorder(pl.Callback):
         self._keep, self._keep_every = keep, keep_every
         self._kept, self._keep_next = len(curve), time.perf_counter() + keep_every
         self.resumed = resumed
+        self.best = best
         self.stopped: str | None = None
 
     def restart(self) -> None:
         """Forget this fold: it is trained again. The driver is not told twice of the same epoch."""
         del self.curve[self._first :]
         self.resumed = None
+        if self.best is not None:
+            self.best.restart()
         self.stopped = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -123,6 +129,8 @@ class Recorder(pl.Callback):
             seconds=time.perf_counter() - self._started,
         )
         self.curve.append(report)
+        if self.best is not None:
+            self.best.see(epoch, metrics, pl_module)
         verdict = self._report(report) if report.step >= self._told else "train"
         self._told = max(self._told, report.step + 1)
         if verdict != "train" and not self.stopped:

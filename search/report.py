@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from search.study_report.writing import Report
     from search.task import Task
     from search.tracking import Tracker
+    from search.waiting_room import WaitingRoom
 
 __all__ = ["main", "report_finished_search", "write"]
 
@@ -52,13 +53,14 @@ def write(name: str, root: Path, console: Console, to: Path | None = None) -> Re
         raise InputError(f"to must name a file in a folder that exists, got {printable(to)}: {reason}")
     study, run = study_and_run(name, root)
     from search.tracking import Tracker
+    from search.waiting_room import WaitingRoom
 
-    tracker = Tracker(root, run.experiment)
+    tracker, room = Tracker(root, run.experiment), WaitingRoom.of(root / "studies" / f"{name}.journal")
     notes: tuple[str, ...] = ()
     findings = None
     try:
         with console.status("Examining the winning configuration"):
-            findings = examined(study, run, tracker, partial(restored, study, run, root, console))
+            findings = examined(study, run, tracker, partial(restored, study, run, root, console), room)
     except InputError as error:
         notes = (f"No validation image could be examined: {error}",)
     report = write_report(name, root, tracker, findings, notes)
@@ -68,7 +70,13 @@ def write(name: str, root: Path, console: Console, to: Path | None = None) -> Re
 
 
 def report_finished_search(
-    task: Task, name: str, tracker: Tracker, console: Console, *, cancelled: Callable[[], bool] = lambda: False
+    task: Task,
+    name: str,
+    tracker: Tracker,
+    console: Console,
+    room: WaitingRoom,
+    *,
+    cancelled: Callable[[], bool] = lambda: False,
 ) -> Path | None:
     """The report of a search that has just crowned its winner; returns where it is.
 
@@ -80,6 +88,7 @@ def report_finished_search(
         name: of the study.
         tracker: of its experiment.
         console: told when there is no report.
+        room: where the winning trial's network lies.
         cancelled: asked before every training batch; True raises `TrialCancelledError`.
     """
     from search.study_report.writing import examined, study_and_run, write_report
@@ -90,7 +99,7 @@ def report_finished_search(
     try:
         study, run = study_and_run(name, root)
         run_id = run.run_id
-        findings = examined(study, run, tracker, lambda: task, cancelled=cancelled)
+        findings = examined(study, run, tracker, lambda: task, room, cancelled=cancelled)
         return write_report(name, root, tracker, findings, ()).path
     except TrialCancelledError:
         raise
@@ -112,7 +121,7 @@ def main(arguments: Sequence[str]) -> int:
     if "--help" in arguments or "-h" in arguments:
         print(_USAGE, end="")
         return 0
-    let_threads_sleep()  # the winner's configuration is trained once more
+    let_threads_sleep()  # the winner's configuration may be trained once more
     try:
         name, root, to = _parsed(arguments)
         import optuna

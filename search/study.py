@@ -7,10 +7,8 @@ interruption is in Optuna's storage: which slots are filled, which attempts were
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import optuna
 from optuna.trial import TrialState
@@ -31,6 +29,8 @@ from search.slots import Slots
 from search.space import Space
 from search.tracking import Tracker
 from search.trial_result import EpochReport, TrialParams, TrialResult, Verdict
+from search.waiting_room import WaitingRoom
+from search.winner import choose_winner
 
 __all__ = ["SearchStudy"]
 
@@ -48,7 +48,7 @@ class SearchStudy:
         parent: id of the study's MLflow run.
         listener: told of everything that happens.
         batches: training steps in an epoch.
-        waiting_room: folder where trials are kept; None trains those that go on, or are tried again, from their start.
+        waiting_room: keeps trials that go on later, and the network of the best; None trains them again.
         epoch_cost: freeze depth -> what an epoch costs, in epochs of training everything; for `search.budget`.
     """
 
@@ -61,7 +61,7 @@ class SearchStudy:
         parent: str,
         listener: StudyListener,
         *,
-        waiting_room: Path | None = None,
+        waiting_room: WaitingRoom | None = None,
         batches: int = ENOUGH_STEPS,
         epoch_cost: Callable[[int], float] = lambda _: 1.0,
     ) -> None:
@@ -71,7 +71,7 @@ class SearchStudy:
         self._tracker = tracker
         self._parent = parent
         self._listener = listener
-        self._room = waiting_room
+        self._room = waiting_room or WaitingRoom(None)
         self._active: dict[int, RunningTrial] = {}
         self._waiting: dict[int, RunningTrial] = {}
         self._evidence: Evidence | None = None
@@ -186,7 +186,7 @@ class SearchStudy:
         tags = start_tags(params, self.settings, self.study.study_name)
         self._active[slot] = RunningTrial.started(trial, params, slot, attempt, seed, self._tracker, self._parent, tags)
         self._listener.trial_started(slot, params, attempt)
-        return Job(slot, params, seed, self._file(slot))
+        return Job(slot, params, seed, self._room.checkpoint(slot))
 
     def _draw(self, slot: int) -> TrialParams:
         """The default first, then the same at the depth that the prior prefers, then what the sampler says."""
@@ -206,10 +206,7 @@ class SearchStudy:
         told = len(self.study.get_trials(deepcopy=False)[active.trial.number].intermediate_values)
         self._tracker.log(active.run_id, {}, tags={"status": "running"})
         self._listener.trial_goes_on(slot, active.params, told)
-        return Job(slot, active.params, slot_seed(self.settings.seed, slot), self._file(slot), told)
-
-    def _file(self, slot: int) -> Path | None:
-        return self._room / f"slot-{slot}.pt" if self._room is not None else None
+        return Job(slot, active.params, slot_seed(self.settings.seed, slot), self._room.checkpoint(slot), told)
 
     def _report(self, slot: int, report: EpochReport) -> Verdict:
         active = self._active[slot]
@@ -277,8 +274,9 @@ class SearchStudy:
             self.study.tell(active.trial, value)
         else:
             self.study.tell(active.trial, state=TrialState.PRUNED)
-        if (file := self._file(slot)) is not None:
-            file.unlink(missing_ok=True)
+        best = choose_winner(self.study)
+        best_slot = None if best is None else int(best.user_attrs["slot"])
+        self._room.leave(slot, ended=self._slots.filled, best=best_slot)
         self._listener.trial_ended(slot, outcome, value)
 
     def _drop_hopeless(self) -> None:
@@ -297,8 +295,6 @@ class SearchStudy:
             tags = outcome_tags(active.params, self.settings.search.metric, "pruned", reason, told)
             self._tracker.log(active.run_id, {}, tags=tags)
             self._close(slot, active, "pruned", float(active.trial.user_attrs["value"]))
-        if self._room is not None and self._room.is_dir() and not self._active and not self._waiting:
-            shutil.rmtree(self._room)
 
     def _fail(self, slot: int, traceback: str) -> None:
         active = self._active.pop(slot)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,9 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_modules.errors import InputError, printable
+from search.waiting_room import WaitingRoom
 
-__all__ = ["FINISHED", "finished_trials", "load_or_create", "open_storage", "repair_journal", "waiting_room"]
+__all__ = ["FINISHED", "finished_trials", "load_or_create", "open_storage", "repair_journal"]
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 _LONGEST_LINE = 1 << 26  # bytes; the evidence of a study is its longest, thousands of times shorter
@@ -110,11 +110,6 @@ def _good_lines(path: Path) -> int | None:
         return next((number for number, line in enumerate(file) if not _is_record(line)), None)
 
 
-def waiting_room(path: Path) -> Path:
-    """Folder of the trials that wait at a rung, of the study with its journal at `path`."""
-    return path.with_name(f"{path.name.removesuffix('.journal')}.waiting")
-
-
 def finished_trials(study: optuna.Study) -> list[FrozenTrial]:
     """Finished trials (complete or pruned), one a slot, by slot."""
     done = [t for t in study.get_trials(deepcopy=False) if t.state in FINISHED and "slot" in t.user_attrs]
@@ -136,7 +131,7 @@ def load_or_create(path: Path, name: str, identity: Mapping[str, Any], *, fresh:
     path.parent.mkdir(parents=True, exist_ok=True)
     if fresh:
         path.unlink(missing_ok=True)
-        shutil.rmtree(waiting_room(path), ignore_errors=True)
+        WaitingRoom.of(path).close()
     repair_journal(path)
     existed = path.exists()
     storage = open_storage(path)

@@ -2,43 +2,29 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import time
-import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
-from pytorch_lightning.loops.progress import _ProcessedTracker
 
 from lightning_modules.blocknet import BlockNet
 from lightning_modules.classifier import Classifier
 from lightning_modules.cost import epoch_equivalents
-from lightning_modules.datamodule import ActivationData
-from lightning_modules.fostering import Fostering, target_block
+from search.best_network import BestNetwork, load_network, save_network
 from search.checkpoint import TrialCheckpoint, load_checkpoint, save_checkpoint
+from search.fitting import fit
 from search.recorder import STOPPED, Recorder
-from search.space import fosters
-from search.task import Task, statistics_rows
+from search.task import Task
 from search.trial_result import EpochReport, TrialOvertimeError, TrialParams, TrialResult, Verdict
+from search.waiting_room import network_file
 
-__all__ = ["run_trial", "train_final", "train_in_full"]
-
-# Lightning announces the devices it does not use and products of its makers, once for every trial.
-logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-_HARMLESS = (
-    ".*does not have many workers.*",  # batches are tensors already: there is nothing for worker processes to load
-    ".*GPU available but not used.*",  # the user said so
-    r".*module\(s\) in eval mode at the start.*",  # frozen blocks are, and must stay so
-    ".*treespec, LeafSpec.*",  # inside Lightning, about PyTorch
-)
-_SMALLEST_MICRO_BATCH = 4  # batch-norm over fewer images is noise
+__all__ = ["run_trial", "train_final", "train_in_full", "trial_network"]
 
 
 def run_trial(
@@ -57,7 +43,9 @@ def run_trial(
     A trial whose report is answered with "wait" writes its state to `checkpoint` and returns what it has; one that
     trains on writes it every `executor.checkpoint_seconds`, between two epochs. Run again, it goes on from there and
     ends with the same curve as one that never stopped; epochs of the file that the caller has not been told of are
-    reported first. Without that file it trains again from its start. It reports nothing twice.
+    reported first. Without that file it trains again from its start. It reports nothing twice. A trial that runs its
+    full length leaves the network of its best epoch beside `checkpoint`, for `trial_network`; with several folds it
+    leaves none.
 
     Args:
         task: data, network and settings.
@@ -75,18 +63,21 @@ def run_trial(
     """
     started = time.perf_counter()
     limit = task.settings.search.trial_seconds
-    of = f"{params} seed {seed}"
+    of, metric = _what(params, seed), task.settings.search.metric
     kept = load_checkpoint(checkpoint, of=of) if checkpoint is not None else None
     before = kept.seconds if kept else 0.0
     curve, stopped = _reported(kept, told, report)
     micro_batch = -(-task.settings.trainer.batch_size // kept.parts) if kept else task.settings.trainer.batch_size
 
+    best = BestNetwork.of(f"val_{metric}", kept) if checkpoint and len(task.splits.folds) == 1 else None
+
     def keep(trainer: pl.Trainer, model: Classifier) -> None:
         if checkpoint is None:
             return
+        earlier = best.state if best is not None and best.epoch != curve[-1].epoch else None
         try:
             save_checkpoint(
-                checkpoint, trainer, model, curve, of=of, seconds=before + time.perf_counter() - started
+                checkpoint, trainer, model, curve, of=of, seconds=before + time.perf_counter() - started, best=earlier
             )  # fmt: skip
         except OSError as error:
             on_note(f"A trial could not be kept ({error}); it is trained again if it must go on from here.")
@@ -99,12 +90,12 @@ def run_trial(
             continue
         resumed = kept if kept and fold == kept.fold else None
         recorder = Recorder(
-            task.settings.search.metric, fold, curve, report, cancelled, told=told, resumed=resumed,
+            metric, fold, curve, report, cancelled, told=told, resumed=resumed, best=best,
             deadline=math.inf if limit is None else started + limit - before,
             keep=keep, keep_every=math.inf if every is None else every,
         )  # fmt: skip
         try:
-            fitted = _fit(task, params, seed, split.train, split.val, task.settings.trainer.epochs, recorder)
+            fitted = fit(task, params, seed, split.train, split.val, task.settings.trainer.epochs, recorder)
         except TrialOvertimeError:
             if not curve:
                 raise TrialOvertimeError(f"no epoch ended within search.trial_seconds={limit or 0:g}") from None
@@ -114,9 +105,12 @@ def run_trial(
         stopped = recorder.stopped
         if stopped == "waiting":
             keep(fitted.trainer, fitted.model)
-    best_epoch, metrics = _best_epoch(curve, task.settings.search.metric)
+    if checkpoint is not None and best is not None and not stopped:
+        with suppress(OSError):  # a full disk: who wants the network trains it again
+            save_network(network_file(checkpoint), best, of=of)
+    best_epoch, metrics = _best_epoch(curve, metric)
     return TrialResult(
-        value=0.0 if stopped == "diverged" else metrics[f"val_{task.settings.search.metric}"],
+        value=0.0 if stopped == "diverged" else metrics[f"val_{metric}"],
         best_epoch=best_epoch,
         metrics=metrics,
         curve=tuple(curve),
@@ -126,6 +120,38 @@ def run_trial(
         micro_batch=micro_batch,
         threads=torch.get_num_threads(),
     )
+
+
+def trial_network(
+    task: Task,
+    params: TrialParams,
+    seed: int,
+    epochs: int,
+    *,
+    checkpoint: Path | None = None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> BlockNet:
+    """The network of a trial after so many epochs on the training images of its first fold, in eval mode.
+
+    Args:
+        task: data, network and settings.
+        params: of the trial.
+        seed: of the trial.
+        epochs: one more than its best epoch.
+        checkpoint: of the trial; where the network does not lie beside it, it is trained again.
+        cancelled: asked before every training batch; True raises `TrialCancelledError`.
+    """
+    rows = task.splits.folds[0].train
+    if checkpoint is not None and (file := network_file(checkpoint)).is_file():
+        net = task.start_net(rows, params.freeze_depth)
+        if load_network(file, net, params.freeze_depth, of=_what(params, seed), epoch=epochs - 1):
+            return net
+    return train_final(task, params, seed, rows, epochs, cancelled=cancelled)
+
+
+def _what(params: TrialParams, seed: int) -> str:
+    """What its files say a trial is."""
+    return f"{params} seed {seed}"
 
 
 def _reported(
@@ -152,7 +178,7 @@ def train_final(
 ) -> BlockNet:
     """Train once on `rows` for `epochs` epochs; the network comes back in eval mode, batch-norm re-estimated."""
     recorder = Recorder(task.settings.search.metric, 0, [], lambda _: "train", cancelled)
-    return _fit(task, params, seed, rows, rows[:0], epochs, recorder).model.net.eval()
+    return fit(task, params, seed, rows, rows[:0], epochs, recorder).model.net.eval()
 
 
 def train_in_full(
@@ -166,125 +192,8 @@ def train_in_full(
     curve: list[EpochReport] = []
     recorder = Recorder(task.settings.search.metric, 0, curve, lambda _: "train", cancelled)
     fold = task.splits.folds[0]
-    fitted = _fit(task, params, seed, fold.train, fold.val, task.settings.trainer.epochs, recorder)
+    fitted = fit(task, params, seed, fold.train, fold.val, task.settings.trainer.epochs, recorder)
     return curve, recorder.stopped, fitted.model.net.eval()
-
-
-@dataclass(frozen=True)
-class _Fitted:
-    trainer: pl.Trainer
-    model: Classifier
-    micro_batch: int
-
-
-def _fit(
-    task: Task,
-    params: TrialParams,
-    seed: int,
-    train: NDArray[np.int64],
-    val: NDArray[np.int64],
-    epochs: int,
-    recorder: Recorder,
-) -> _Fitted:
-    """Train once; where memory runs out, once more from the start with batches in twice as many parts."""
-    batch_size, parts = task.settings.trainer.batch_size, recorder.resumed.parts if recorder.resumed else 1
-    while True:
-        try:
-            trainer, model = _fit_in_parts(task, params, seed, train, val, epochs, recorder, parts)
-            return _Fitted(trainer, model, -(-batch_size // parts))
-        except RuntimeError as error:  # torch.OutOfMemoryError is one; on a CPU it has no name of its own
-            smallest = batch_size // (2 * parts) < _SMALLEST_MICRO_BATCH
-            if smallest or not (isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)):
-                raise
-        parts *= 2
-        recorder.restart()
-        if task.device.type == "cuda":
-            torch.cuda.empty_cache()
-
-
-def _fit_in_parts(
-    task: Task,
-    params: TrialParams,
-    seed: int,
-    train: NDArray[np.int64],
-    val: NDArray[np.int64],
-    epochs: int,
-    recorder: Recorder,
-    parts: int,
-) -> tuple[pl.Trainer, Classifier]:
-    settings = task.settings.trainer
-    resumed = recorder.resumed
-    finished = sum(r.fold == resumed.fold for r in resumed.curve) if resumed else 0  # epochs of this fold
-    data = ActivationData(
-        task.cache,
-        params.freeze_depth,
-        task.index.labels,
-        train,
-        val,
-        batch_size=settings.batch_size,
-        view_order=task.view_order,
-        statistics=statistics_rows(task.settings, train),
-        seed=seed,
-        parts=parts,
-        first_pass=finished,
-        watched=task.watched,
-    )
-    torch.manual_seed(seed)  # dropout draws from the global generator
-    net = task.start_net(train, params.freeze_depth)
-    model = Classifier(
-        net,
-        params.freeze_depth,
-        params.optimizer,
-        params.lr_factor,
-        weight_decay=settings.weight_decay,
-        schedule=settings.schedule,
-        epochs=task.settings.trainer.epochs,
-        class_weights=task.class_weights(train),
-        statistics=data.statistics,
-        fostering=_fostering(task, params, net),
-    )
-    if resumed is not None:
-        resumed.restore_model(model)
-    model.train()  # Lightning keeps the mode it finds
-    with warnings.catch_warnings():
-        for harmless in _HARMLESS:
-            warnings.filterwarnings("ignore", message=harmless)
-        trainer = pl.Trainer(
-            accelerator="gpu" if task.device.type == "cuda" else "cpu",
-            devices=1,
-            precision=_precision(settings.precision, task.device),
-            max_epochs=epochs,
-            accumulate_grad_batches=parts,
-            limit_val_batches=1.0 if len(val) else 0,
-            num_sanity_val_steps=0,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            inference_mode=False,
-            callbacks=[recorder],
-        )
-        trainer.fit_loop.epoch_progress.current = _ProcessedTracker(*[finished] * 4)  # where Lightning counts epochs
-        trainer.fit(model, datamodule=data)
-    if not len(val):
-        model.reestimate()
-    return trainer, model
-
-
-def _fostering(task: Task, params: TrialParams, net: BlockNet) -> Fostering | None:
-    """What looks at the maps, also of a trial with beta 0 in a search over beta; None where nobody asks for them."""
-    if not fosters(task.settings):
-        return None
-    settings = task.settings.trainer.fostering
-    beta = settings.beta if params.fostering_beta is None else params.fostering_beta
-    return Fostering(net, target_block(net, settings.block), beta)
-
-
-def _precision(chosen: str, device: torch.device) -> Literal["32-true", "bf16-mixed"]:
-    """Lightning's name of `trainer.precision`."""
-    if chosen == "auto":
-        chosen = "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
-    return "bf16-mixed" if chosen == "bfloat16" else "32-true"
 
 
 def _best_epoch(curve: list[EpochReport], metric: str) -> tuple[int, dict[str, float]]:

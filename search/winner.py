@@ -26,7 +26,7 @@ from search.settings import Settings
 from search.study_storage import finished_trials
 from search.task import Task
 from search.tracking import Tracker
-from search.trial import train_final
+from search.trial import train_final, trial_network
 from search.trial_result import TrialParams
 from search.winner_record import PACKAGES, Winner, package_versions, recorded_winner
 
@@ -51,23 +51,35 @@ def crown_winner(
     parent: str,
     *,
     clock: Callable[[], float],
+    checkpoint: Path | None = None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> Winner:
     """Refit, test once, log and register; the result is written to the study last.
 
     The count of test readings is raised *before* the test images are read, so that it is right even if this process
     dies in between.
+
+    Args:
+        task: of the study.
+        study: whose winner it is.
+        trial: the winner.
+        tracker: of the study's experiment.
+        parent: id of its MLflow run.
+        clock: seconds.
+        checkpoint: of the trial; where its network lies beside it, and is wanted as it is, it is not trained again.
+        cancelled: asked before every training batch; True raises `TrialCancelledError`.
     """
     started = clock()
     settings = task.settings
     params = TrialParams(**trial.params)
     epochs = int(trial.user_attrs["best_epoch"]) + 1
-    fold = task.splits.folds[0]
-    rows = np.union1d(fold.train, fold.val) if settings.search.refit else fold.train
-    if settings.data.folds > 1:
-        rows = np.unique(np.concatenate([np.union1d(f.train, f.val) for f in task.splits.folds]))
     seed = slot_seed(settings.seed, int(trial.user_attrs["slot"]))
-    net = train_final(task, params, seed, rows, epochs, cancelled=cancelled)
+    if settings.search.refit:
+        rows = np.unique(np.concatenate([part for f in task.splits.folds for part in (f.train, f.val)]))
+        net = train_final(task, params, seed, rows, epochs, cancelled=cancelled)
+    else:
+        rows = task.splits.folds[0].train
+        net = trial_network(task, params, seed, epochs, checkpoint=checkpoint, cancelled=cancelled)
     scores: TestScores | None = None
     if len(task.splits.test):
         study.set_user_attr("test_reads", int(study.user_attrs.get("test_reads", 0)) + 1)

@@ -1,9 +1,9 @@
-"""Train the winning configuration on training images alone, and look at what it does on validation images.
+"""What the winning trial's network, which has seen training images alone, does on validation images.
 
 The registered winner was refitted on training and validation images together, so what it says of validation images is
 what it has learned by heart. And the test images are read once, by the winner: not here. So the winning trial's
-network is made again from its parameters and seed (one training), and judged on the validation images of its first
-fold, which it has not seen.
+network is taken from where the trial left it, or made again from its parameters and seed (one training), and judged on
+the validation images of its first fold, which it has not seen.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ from search.study_report.findings import BlockMeasures, Findings, Suspect
 from search.study_report.judged_images import METHOD, JudgedImages, finite
 from search.study_report.suspect_labels import suspect_labels
 from search.task import Task
-from search.trial import train_final
+from search.trial import trial_network
 from search.trial_result import TrialParams
 from search.winner import predict
 from search.winner_record import Winner
@@ -57,17 +58,21 @@ class Examination:
     slides: list[tuple[int, NDArray[np.uint8]]]
 
 
-def examine(task: Task, winner: Winner, *, cancelled: Callable[[], bool] = lambda: False) -> Examination:
-    """Train once on the training images of the first fold and examine its validation images.
+def examine(
+    task: Task, winner: Winner, checkpoint: Path | None = None, *, cancelled: Callable[[], bool] = lambda: False
+) -> Examination:
+    """Examine the validation images of the first fold.
 
     Args:
         task: of the study.
         winner: whose configuration it is.
+        checkpoint: of the winning trial; where its network does not lie beside it, it is trained again.
         cancelled: asked before every training batch; True raises `TrialCancelledError`.
     """
     started = time.perf_counter()
     fold, seed = task.splits.folds[0], slot_seed(task.settings.seed, winner.slot)
-    net = train_final(task, TrialParams(**winner.params), seed, fold.train, winner.epochs, cancelled=cancelled)
+    params = TrialParams(**winner.params)
+    net = trial_network(task, params, seed, winner.epochs, checkpoint=checkpoint, cancelled=cancelled)
     logits = predict(task, net, fold.val).float().cpu()
     judged = JudgedImages(task, net, fold.val, logits.double().softmax(1).numpy())
     found = scores(logits, torch.from_numpy(judged.labels.copy()))

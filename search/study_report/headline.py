@@ -152,14 +152,18 @@ def _examined(data: ReportData, numbers: Numbers) -> str:
     if found is None:
         raise ValueError("there are no findings")
     score = numbers("/findings/score", ".3f")
-    same = "exactly what the winning trial had reported: it is the same network"
+    same = "exactly what the trial had reported"
     if abs(found.score - found.trial_score) > 1e-9:
-        same = f"where the winning trial had reported {numbers('/findings/trial_score', '.3f')}"
+        same = f"where the trial had reported {numbers('/findings/trial_score', '.3f')}"
+    winner = (
+        " The winner itself has seen those images."
+        if data.winner is not None and data.winner.refit
+        else " It is the winner."
+    )
     return (
-        "Mistakes, maps and doubtful labels below come from a network trained once more with the winning trial's "
-        f"parameters and seed on the {numbers('/findings/training_images')} training images alone, and judged on "
-        f"{numbers('/findings/judged')} validation images it has not seen. It scored {score} there, {same}. "
-        "The winner itself has seen those images."
+        "Mistakes, maps and doubtful labels below come from the winning trial's network, trained on the "
+        f"{numbers('/findings/training_images')} training images alone, and judged on "
+        f"{numbers('/findings/judged')} validation images it has not seen. It scored {score} there, {same}.{winner}"
     )
 
 

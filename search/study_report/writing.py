@@ -22,6 +22,7 @@ from search.study_report.runs import ParentRun, read_parent_run
 if TYPE_CHECKING:
     from search.task import Task
     from search.tracking import Tracker
+    from search.waiting_room import WaitingRoom
 
 __all__ = ["DATA", "PAGE", "Report", "examined", "write_report"]
 
@@ -89,6 +90,7 @@ def examined(
     run: ParentRun,
     tracker: Tracker,
     task: Callable[[], Task],
+    room: WaitingRoom,
     *,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> Findings | None:
@@ -99,6 +101,7 @@ def examined(
         run: its parent run.
         tracker: of its experiment.
         task: makes the study's task; called only where it is needed.
+        room: where the winning trial's network lies until the study is complete.
         cancelled: asked before every training batch; True raises `TrialCancelledError`.
 
     Returns:
@@ -117,7 +120,7 @@ def examined(
     from search.study_report.judged_images import image_name
 
     made = task()
-    found = examine(made, study.winner, cancelled=cancelled)
+    found = examine(made, study.winner, room.checkpoint(study.winner.slot), cancelled=cancelled)
     findings, classes = found.findings, made.classes
     rows = [
         [image_name(made, int(row)), classes[made.index.labels[row]], *(round(float(p), 6) for p in probabilities)]

@@ -14,10 +14,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from PIL import Image
+
+if TYPE_CHECKING:
+    from search.task import Task
 
 REPOSITORY = Path(__file__).parents[2]
 CLASSES = ("가로 줄무늬", "세로", "점")
@@ -155,3 +159,43 @@ def finished(tiny: tuple[str, ...], tracking_root: Path, run_search_warm: RunSea
     outcome = run_search_warm(*arguments)
     assert outcome.code == 0, outcome.err
     return SimpleNamespace(arguments=arguments, study="tiny", root=tracking_root, outcome=outcome)
+
+
+@pytest.fixture(scope="module")
+def make_task(tmp_path_factory: pytest.TempPathFactory, make_stripes: Callable[..., Path]) -> Callable[..., Task]:
+    """A task on 24 tiny images, with these settings."""
+    from lightning_modules.image_store import load_images
+    from lightning_modules.splits import make_splits
+    from search.settings import (
+        DataSettings,
+        ExecutorSettings,
+        ModelSettings,
+        SearchSettings,
+        Settings,
+        TrainerSettings,
+    )
+    from search.task import build_task
+
+    folder = tmp_path_factory.mktemp("trial")
+    images = make_stripes(folder / "images", {"a": 8, "b": 8, "c": 8})
+
+    def build(
+        *,
+        folds: int = 1,
+        cache: str = "cache",
+        epochs: int = 3,
+        model: str = "efficientnet_lite0",
+        checkpoint_seconds: float | None = None,
+        **trainer: object,
+    ) -> Task:
+        settings = Settings(
+            data=DataSettings(source="folder", size=(32, 32), folds=folds, views=2),
+            model=ModelSettings(model, "none" if model == "lenet5" else "imagenet"),
+            search=SearchSettings(),
+            executor=ExecutorSettings(checkpoint_seconds=checkpoint_seconds),
+            trainer=TrainerSettings(epochs=epochs, batch_size=8, accelerator="cpu", **trainer),  # type: ignore[arg-type]
+        )
+        found = load_images("folder", images, size=(32, 32), cache=folder / "store")
+        return build_task(settings, found, make_splits(found.index, folds=folds), cache=folder / cache)
+
+    return build

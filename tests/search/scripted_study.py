@@ -18,6 +18,7 @@ from search.study import SearchStudy
 from search.study_storage import finished_trials
 from search.trial_result import EpochReport, TrialParams, TrialResult, Verdict
 from search.validation import parse
+from search.waiting_room import WaitingRoom
 
 EPOCHS = 3
 DEFAULT = TrialParams("momentum", 1.0, 4)
@@ -202,7 +203,7 @@ class Bench:
             self.tracker,
             "parent",
             self.listener,
-            waiting_room=waiting_room,  # type: ignore[arg-type]
+            waiting_room=WaitingRoom(waiting_room),  # type: ignore[arg-type]
         )
 
     def run(self, executor: ScriptedExecutor | None = None, **search: Any) -> ScriptedExecutor:

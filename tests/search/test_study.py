@@ -13,7 +13,7 @@ from lightning_modules.errors import InputError
 from search.sampler import slot_seed
 from search.slots import StudyStalledError
 from search.study import SearchStudy
-from search.study_storage import finished_trials, load_or_create, waiting_room
+from search.study_storage import finished_trials, load_or_create
 from search.trial_result import TrialParams
 from search.validation import parse, to_plain
 from tests.search.scripted_study import CRASH, DEFAULT, EPOCHS, Bench, ScriptedExecutor, curve, settings_of
@@ -271,7 +271,7 @@ def test_a_study_in_a_journal_is_continued_by_the_same_identity_only(tmp_path: P
     with pytest.raises(InputError, match=r"study 's' was made with seed=0, now 1; take another search\.study"):
         load_or_create(path, "s", {**identity, "seed": 1}, fresh=False)
     assert path.read_bytes() == before
-    room = waiting_room(path)
+    room = path.with_name("s.waiting")
     room.mkdir()
     anew, existed = load_or_create(path, "s", {**identity, "seed": 1}, fresh=True)
     assert not existed and finished_trials(anew) == [] and not room.exists()

@@ -33,10 +33,10 @@ def test_after_half_a_record_there_is_no_other(tmp_path: Path, room: int) -> Non
     study = optuna.create_study(storage=open_storage(path), study_name="full")
     study.set_user_attr("before", 1)
     size = path.stat().st_size
-    with no_file_above(size + room), pytest.raises(OSError, match="full.journal") as refused:
+    with no_file_above(size + room), pytest.raises(OSError, match=r"full\.journal") as refused:
         study.set_user_attr("lost", "x" * 100)
     assert refused.value.errno == errno.EFBIG
-    with pytest.raises(OSError, match="full.journal"):  # there is room again, but half a record lies there
+    with pytest.raises(OSError, match=r"full\.journal"):  # there is room again, but half a record lies there
         study.set_user_attr("after", 2)
     assert repair_journal(path) == room and path.stat().st_size == size
     again = optuna.load_study(study_name="full", storage=open_storage(path))
@@ -50,7 +50,7 @@ def test_a_lock_that_cannot_be_removed_is_not_waited_for(tmp_path: Path) -> None
     """The lock of a name so long can be made; the name it is given to be removed is longer than a name may be."""
     storage = open_storage(tmp_path / f"{'n' * 200}.journal")
     for name in ("first", "second"):
-        with pytest.raises(OSError, match="nnn.journal") as refused:
+        with pytest.raises(OSError, match=r"nnn\.journal") as refused:
             optuna.create_study(storage=storage, study_name=name)
         assert refused.value.errno == errno.ENAMETOOLONG
 

@@ -9,41 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightning_modules.image_store import load_images
-from lightning_modules.splits import make_splits
-from search.settings import DataSettings, ExecutorSettings, ModelSettings, SearchSettings, Settings, TrainerSettings
-from search.task import Task, build_task
+from search.task import Task
 from search.trial import run_trial, train_final
 from search.trial_result import EpochReport, TrialCancelledError, TrialParams, TrialResult, Verdict
 
 PARAMS = TrialParams("momentum", 1.0, 5)
-
-
-@pytest.fixture(scope="module")
-def make_task(tmp_path_factory: pytest.TempPathFactory, make_stripes: Callable[..., Path]) -> Callable[..., Task]:
-    folder = tmp_path_factory.mktemp("trial")
-    images = make_stripes(folder / "images", {"a": 8, "b": 8, "c": 8})
-
-    def build(
-        *,
-        folds: int = 1,
-        cache: str = "cache",
-        epochs: int = 3,
-        model: str = "efficientnet_lite0",
-        checkpoint_seconds: float | None = None,
-        **trainer: object,
-    ) -> Task:
-        settings = Settings(
-            data=DataSettings(source="folder", size=(32, 32), folds=folds, views=2),
-            model=ModelSettings(model, "none" if model == "lenet5" else "imagenet"),
-            search=SearchSettings(),
-            executor=ExecutorSettings(checkpoint_seconds=checkpoint_seconds),
-            trainer=TrainerSettings(epochs=epochs, batch_size=8, accelerator="cpu", **trainer),  # type: ignore[arg-type]
-        )
-        found = load_images("folder", images, size=(32, 32), cache=folder / "store")
-        return build_task(settings, found, make_splits(found.index, folds=folds), cache=folder / cache)
-
-    return build
 
 
 def _curve(reports: tuple[EpochReport, ...]) -> list[tuple[float, ...]]:

@@ -11,6 +11,8 @@ from optuna.trial import TrialState
 from search.executor.protocol import Job
 from search.study import SearchStudy
 from search.study_storage import finished_trials
+from search.waiting_room import WaitingRoom, network_file
+from search.winner import choose_winner
 from tests.search.scripted_study import EPOCHS, Bench, ScriptedExecutor, curve
 
 TRIALS = 12
@@ -165,15 +167,28 @@ def test_more_trials_continue_a_finished_study() -> None:
     assert bench.slots() == list(range(TRIALS))
 
 
-def test_the_waiting_room_is_empty_afterwards(tmp_path: Path) -> None:
-    bench = halving()
-    driver = bench.driver(waiting_room=tmp_path / "room")
+@pytest.mark.parametrize("capacity", [1, 2])
+def test_in_the_end_only_the_network_of_the_best_trial_lies_in_the_waiting_room(tmp_path: Path, capacity: int) -> None:
+    bench, room = halving(), tmp_path / "room"
+    driver = bench.driver(waiting_room=room)
 
     def script(number: int, job: Job) -> list[float]:
-        assert job.checkpoint == tmp_path / "room" / f"slot-{job.slot}.pt"
+        assert job.checkpoint == room / f"slot-{job.slot}.pt"
         job.checkpoint.parent.mkdir(exist_ok=True)
         job.checkpoint.write_bytes(b"state")
+        network_file(job.checkpoint).write_bytes(b"network")
         return curve(job.params)
 
-    driver.run(ScriptedExecutor(script))
+    driver.run(ScriptedExecutor(script, capacity=capacity))
+    best = choose_winner(bench.study)
+    assert best is not None
+    assert [file.name for file in room.iterdir()] == [f"slot-{best.user_attrs['slot']}.network.pt"]
+    WaitingRoom(room).close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_network_that_the_driver_has_not_been_told_of_stays(tmp_path: Path) -> None:
+    for slot in range(4):
+        network_file(tmp_path / f"slot-{slot}.pt").touch()
+    WaitingRoom(tmp_path).leave(1, ended={0, 1, 2}, best=0)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["slot-0.network.pt", "slot-3.network.pt"]

@@ -1,0 +1,170 @@
+"""Train a network once, with Lightning: the loop under every trial."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from numpy.typing import NDArray
+from pytorch_lightning.loops.progress import _ProcessedTracker
+
+from lightning_modules.blocknet import BlockNet
+from lightning_modules.classifier import Classifier
+from lightning_modules.datamodule import ActivationData
+from lightning_modules.fostering import Fostering, target_block
+from search.recorder import Recorder
+from search.space import fosters
+from search.task import Task, statistics_rows
+from search.trial_result import TrialParams
+
+__all__ = ["Fitted", "fit"]
+
+# Lightning announces the devices it does not use and products of its makers, once for every trial.
+logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+_HARMLESS = (
+    ".*does not have many workers.*",  # batches are tensors already: there is nothing for worker processes to load
+    ".*GPU available but not used.*",  # the user said so
+    r".*module\(s\) in eval mode at the start.*",  # frozen blocks are, and must stay so
+    ".*treespec, LeafSpec.*",  # inside Lightning, about PyTorch
+)
+_SMALLEST_MICRO_BATCH = 4  # batch-norm over fewer images is noise
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A classifier that was trained.
+
+    Attributes:
+        trainer: has ended.
+        model: that it trained.
+        micro_batch: images that went through the network at a time.
+    """
+
+    trainer: pl.Trainer
+    model: Classifier
+    micro_batch: int
+
+
+def fit(
+    task: Task,
+    params: TrialParams,
+    seed: int,
+    train: NDArray[np.int64],
+    val: NDArray[np.int64],
+    epochs: int,
+    recorder: Recorder,
+) -> Fitted:
+    """Train once; where memory runs out, once more from the start with batches in twice as many parts.
+
+    Args:
+        task: data, network and settings.
+        params: what to train with.
+        seed: of batches and dropout.
+        train: rows to train on.
+        val: rows to validate on after every epoch; without any, batch-norm is re-estimated at the end.
+        epochs: to train.
+        recorder: told of every epoch; ends the training.
+    """
+    batch_size, parts = task.settings.trainer.batch_size, recorder.resumed.parts if recorder.resumed else 1
+    while True:
+        try:
+            trainer, model = _fit_in_parts(task, params, seed, train, val, epochs, recorder, parts)
+            return Fitted(trainer, model, -(-batch_size // parts))
+        except RuntimeError as error:  # torch.OutOfMemoryError is one; on a CPU it has no name of its own
+            smallest = batch_size // (2 * parts) < _SMALLEST_MICRO_BATCH
+            if smallest or not (isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)):
+                raise
+        parts *= 2
+        recorder.restart()
+        if task.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _fit_in_parts(
+    task: Task,
+    params: TrialParams,
+    seed: int,
+    train: NDArray[np.int64],
+    val: NDArray[np.int64],
+    epochs: int,
+    recorder: Recorder,
+    parts: int,
+) -> tuple[pl.Trainer, Classifier]:
+    settings = task.settings.trainer
+    resumed = recorder.resumed
+    finished = sum(r.fold == resumed.fold for r in resumed.curve) if resumed else 0  # epochs of this fold
+    data = ActivationData(
+        task.cache,
+        params.freeze_depth,
+        task.index.labels,
+        train,
+        val,
+        batch_size=settings.batch_size,
+        view_order=task.view_order,
+        statistics=statistics_rows(task.settings, train),
+        seed=seed,
+        parts=parts,
+        first_pass=finished,
+        watched=task.watched,
+    )
+    torch.manual_seed(seed)  # dropout draws from the global generator
+    net = task.start_net(train, params.freeze_depth)
+    model = Classifier(
+        net,
+        params.freeze_depth,
+        params.optimizer,
+        params.lr_factor,
+        weight_decay=settings.weight_decay,
+        schedule=settings.schedule,
+        epochs=task.settings.trainer.epochs,
+        class_weights=task.class_weights(train),
+        statistics=data.statistics,
+        fostering=_fostering(task, params, net),
+    )
+    if resumed is not None:
+        resumed.restore_model(model)
+    model.train()  # Lightning keeps the mode it finds
+    with warnings.catch_warnings():
+        for harmless in _HARMLESS:
+            warnings.filterwarnings("ignore", message=harmless)
+        trainer = pl.Trainer(
+            accelerator="gpu" if task.device.type == "cuda" else "cpu",
+            devices=1,
+            precision=_precision(settings.precision, task.device),
+            max_epochs=epochs,
+            accumulate_grad_batches=parts,
+            limit_val_batches=1.0 if len(val) else 0,
+            num_sanity_val_steps=0,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            inference_mode=False,
+            callbacks=[recorder],
+        )
+        trainer.fit_loop.epoch_progress.current = _ProcessedTracker(*[finished] * 4)  # where Lightning counts epochs
+        trainer.fit(model, datamodule=data)
+    if not len(val):
+        model.reestimate()
+    return trainer, model
+
+
+def _fostering(task: Task, params: TrialParams, net: BlockNet) -> Fostering | None:
+    """What looks at the maps, also of a trial with beta 0 in a search over beta; None where nobody asks for them."""
+    if not fosters(task.settings):
+        return None
+    settings = task.settings.trainer.fostering
+    beta = settings.beta if params.fostering_beta is None else params.fostering_beta
+    return Fostering(net, target_block(net, settings.block), beta)
+
+
+def _precision(chosen: str, device: torch.device) -> Literal["32-true", "bf16-mixed"]:
+    """Lightning's name of `trainer.precision`."""
+    if chosen == "auto":
+        chosen = "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+    return "bf16-mixed" if chosen == "bfloat16" else "32-true"

@@ -1,0 +1,56 @@
+"""Where the files of a study's trials lie while it runs: those that go on later, and the network of the best one."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Collection
+from pathlib import Path
+
+__all__ = ["WaitingRoom", "network_file"]
+
+
+class WaitingRoom:
+    """Files of a study's trials; gone when the study is complete.
+
+    Args:
+        folder: of the files, made with the first; None keeps nothing.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+
+    @classmethod
+    def of(cls, journal: Path) -> WaitingRoom:
+        """Of the study with this journal."""
+        return cls(journal.with_name(f"{journal.name.removesuffix('.journal')}.waiting"))
+
+    def checkpoint(self, slot: int) -> Path | None:
+        """File in which the trial of a slot waits; the network of its best epoch lies beside it."""
+        return self._folder / f"slot-{slot}.pt" if self._folder is not None else None
+
+    def leave(self, slot: int, *, ended: Collection[int], best: int | None) -> None:
+        """Remove what a trial that has ended leaves, and the networks of trials that are not the best.
+
+        Args:
+            slot: of the trial.
+            ended: slots of all trials that have; what another has written that is still to be told of stays.
+            best: slot of the best of them, None where none ran its full length.
+
+        Raises:
+            OSError: the folder is not writable.
+        """
+        if self._folder is None or not self._folder.is_dir():
+            return
+        (self._folder / f"slot-{slot}.pt").unlink(missing_ok=True)
+        for other in {slot, *ended} - {best}:
+            network_file(self._folder / f"slot-{other}.pt").unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Remove everything; nobody needs it once the study is complete and reported, or begun anew."""
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def network_file(checkpoint: Path) -> Path:
+    """Where the best network of the trial with this checkpoint is kept."""
+    return checkpoint.with_name(f"{checkpoint.stem}.network.pt")
