@@ -165,6 +165,23 @@ def test_folds(tiny: tuple[str, ...], tracking_root: Path, client: MlflowClient,
     assert trained + tested == 36
 
 
+def test_without_a_refit_the_winner_is_the_best_trials_network(
+    tiny: tuple[str, ...], tracking_root: Path, client: MlflowClient, run_search_warm: Run
+) -> None:
+    arguments = [a for a in tiny if not a.startswith("tracking.report")]
+    outcome = run_search_warm(*arguments, "search.study=as it is", "search.refit=false", "search.evidence=false")
+    assert outcome.code == 0, outcome.err
+    study = _study(tracking_root, "as it is")
+    winner, parent = study.user_attrs["winner"], study.user_attrs["parent"]
+    assert winner["images"][0] == 24 and winner["refit"] is False
+    report = tracking_root / "artifacts" / parent / "artifacts" / "report"
+    findings = json.loads((report / "report.json").read_text(encoding="utf-8"))["findings"]
+    assert findings["score"] == findings["trial_score"] == winner["value"]
+    page = " ".join((report / "report.html").read_text(encoding="utf-8").split())
+    assert "exactly what the trial had reported. It is the winner." in page
+    assert not (tracking_root / "studies" / "as it is.waiting").exists()
+
+
 def test_lenet5(tiny: tuple[str, ...], tracking_root: Path, run_search_warm: Run) -> None:
     outcome = run_search_warm(*tiny, "search.study=lenet", "model=lenet5", "search.trials=2", "trainer.epochs=1")
     assert outcome.code == 0, outcome.err
