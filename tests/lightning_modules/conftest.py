@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from lightning_modules import decoding
 from lightning_modules.image_index import ImageIndex, ImageRecord
 
 Encode = Callable[..., bytes]
@@ -72,3 +73,23 @@ def make_index() -> MakeIndex:
         return ImageIndex(tuple(records), classes, digest="of the test")
 
     return index
+
+
+@pytest.fixture
+def decodes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """One entry for every image decoded."""
+    counted: list[int] = []
+    decode = decoding.decode_image
+
+    def counting(data: bytes, **options: Any) -> Any:
+        counted.append(len(data))
+        return decode(data, **options)
+
+    monkeypatch.setattr(decoding, "decode_image", counting)
+    return counted
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    """A folder for stores that is still to be made."""
+    return tmp_path / "cache" / "below"

@@ -3,51 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from lightning_modules import decoding, image_store, pixel_store
+from lightning_modules import decoding, image_store
 from lightning_modules.errors import BadImages, InputError
-from lightning_modules.image_store import ImageSet, load_images
+from lightning_modules.image_store import load_images
 from lightning_modules.images import fit_image, read_image
+from tests.lightning_modules.small_folder import SIZE, files_of, load_folder
 
-SIZE = (8, 10)
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
-
-
-def _load(root: Path, cache: Path, **options: Any) -> ImageSet:
-    return load_images("folder", root, **({"size": SIZE, "min_per_class": 2, "cache": cache} | options))
-
-
-@pytest.fixture
-def decodes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """One entry for every image decoded."""
-    counted: list[int] = []
-    decode = decoding.decode_image
-
-    def counting(data: bytes, **options: Any) -> Any:
-        counted.append(len(data))
-        return decode(data, **options)
-
-    monkeypatch.setattr(decoding, "decode_image", counting)
-    return counted
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Path:
-    return tmp_path / "cache" / "below"
-
-
-def _files(cache: Path) -> set[str]:
-    return {str(path.relative_to(cache)) for path in cache.rglob("*") if path.is_file() and path.name != ".lock"}
 
 
 @pytest.mark.parametrize("colour", [False, True])
@@ -56,7 +26,7 @@ def test_rows_are_the_records_pixels(make_folder, cache: Path, colour: bool) -> 
     if colour:
         make_folder({"b": 5}, root=root, colour=True)
     seen: list[tuple[int, int]] = []
-    images = _load(root, cache, on_progress=lambda *now: seen.append(now))
+    images = load_folder(root, cache, on_progress=lambda *now: seen.append(now))
     count, channels = (8, 3) if colour else (7, 1)
     assert images.pixels.shape == (count, *SIZE, channels)
     assert images.pixels.dtype == np.uint8
@@ -69,23 +39,23 @@ def test_rows_are_the_records_pixels(make_folder, cache: Path, colour: bool) -> 
 
 def test_a_second_call_decodes_nothing(make_folder, cache: Path, decodes: list[int]) -> None:
     root = make_folder({"a": 3, "b": 3})
-    first = _load(root, cache)
+    first = load_folder(root, cache)
     assert len(decodes) == 6
-    stored = _files(cache)
+    stored = files_of(cache)
     seen: list[tuple[int, int]] = []
-    second = _load(root, cache, on_progress=lambda *now: seen.append(now))
-    assert len(decodes) == 6 and seen == [(6, 6)] and _files(cache) == stored
+    second = load_folder(root, cache, on_progress=lambda *now: seen.append(now))
+    assert len(decodes) == 6 and seen == [(6, 6)] and files_of(cache) == stored
     assert second.index == first.index
     np.testing.assert_array_equal(second.pixels, first.pixels)
 
 
 def test_other_labels_names_and_months_reuse_the_pixels(make_folder, cache: Path, decodes: list[int]) -> None:
     root = make_folder({"2019-01/a": 3, "2019-01/b": 3})
-    first = _load(root, cache)
+    first = load_folder(root, cache)
     (root / "2019-02" / "a").mkdir(parents=True)
     (root / "2019-01" / "b" / "000.png").rename(root / "2019-02" / "a" / "moved.png")
     root = root.rename(root.with_name("elsewhere"))
-    second = _load(root, cache)
+    second = load_folder(root, cache)
     assert len(decodes) == 6
     assert second.index.digest != first.index.digest and second.index.months == ("2019-01", "2019-02")
     np.testing.assert_array_equal(second.pixels, first.pixels)
@@ -94,17 +64,17 @@ def test_other_labels_names_and_months_reuse_the_pixels(make_folder, cache: Path
 @pytest.mark.parametrize("options", [{"size": (8, 11)}, {"fit": "pad"}, {"max_pixels": 10_000}])
 def test_other_options_have_another_key(make_folder, cache: Path, decodes: list[int], options: Any) -> None:
     root = make_folder({"a": 2, "b": 2})
-    _load(root, cache)
-    _load(root, cache, **options)
+    load_folder(root, cache)
+    load_folder(root, cache, **options)
     assert len(decodes) == 8
     assert len(list((cache / "images").glob("*/store.json"))) == 2
 
 
 def test_a_changed_file_has_another_key(make_folder, picture, encode, cache: Path, decodes: list[int]) -> None:
     root = make_folder({"a": 2, "b": 2})
-    first = _load(root, cache)
+    first = load_folder(root, cache)
     (root / "a" / "000.png").write_bytes(encode(picture(99)))
-    second = _load(root, cache)
+    second = load_folder(root, cache)
     assert len(decodes) == 8
     assert second.index.digest != first.index.digest
 
@@ -114,7 +84,7 @@ def test_a_file_that_changes_meanwhile_is_refused(make_folder, cache: Path, monk
     read = decoding.read_bytes
     monkeypatch.setattr(decoding, "read_bytes", lambda path, **options: read(path, **options) + b"more")
     with pytest.raises(InputError, match="changed while it was being read; run again"):
-        _load(root, cache)
+        load_folder(root, cache)
     assert not cache.exists()
 
 
@@ -122,20 +92,20 @@ def test_the_same_picture_in_two_formats_is_found(make_folder, picture, encode, 
     root = make_folder({"a": 2, "b": 2})
     (root / "a" / "x.png").write_bytes(encode(picture(50)))
     (root / "a" / "y.bmp").write_bytes(encode(picture(50), "BMP"))
-    images = _load(root, cache)
+    images = load_folder(root, cache)
     assert len(images.index.records) == len(images.pixels) == 6
     assert "more than once under one label: 1 (2 files)" in images.index.notes[0]
     rows = [row for row, record in enumerate(images.index.records) if record.path.stem in "xy"]
     np.testing.assert_array_equal(images.pixels[rows[0]], images.pixels[rows[1]])
     (root / "b" / "z.tif").write_bytes(encode(picture(50), "TIFF"))
     with pytest.raises(BadImages, match=r"3 bad inputs in .*the same picture is labelled 'b' in"):
-        _load(root, cache)
+        load_folder(root, cache)
 
 
 def test_byte_copies_are_decoded_once(make_folder, cache: Path, decodes: list[int]) -> None:
     root = make_folder({"a": 2, "b": 2})
     (root / "a" / "copy.png").write_bytes((root / "a" / "000.png").read_bytes())
-    assert len(_load(root, cache).pixels) == 5
+    assert len(load_folder(root, cache).pixels) == 5
     assert len(decodes) == 4
 
 
@@ -150,11 +120,11 @@ def test_bad_images_are_refused_or_set_aside(make_folder, encode, cache: Path, d
         with pytest.raises(
             BadImages, match=r"4 bad inputs in .*images \(data\.on_bad=refuse\): first: .*000.png: empty"
         ):
-            _load(root, cache)
+            load_folder(root, cache)
         assert set(cache.parent.parent.rglob("*")) == before
         return
     for _ in range(2):
-        images = _load(root, cache, on_bad="set_aside")
+        images = load_folder(root, cache, on_bad="set_aside")
         assert images.index.class_counts() == {"a": 2, "b": 2}
         assert [problem.reason.split(" ")[0] for problem in images.index.set_aside] == [
             "empty",
@@ -184,7 +154,7 @@ def test_refused_input_leaves_nothing(make_folder, tmp_path: Path, cache: Path, 
         (root / "b" / "000.png").write_bytes((root / "a" / "000.png").read_bytes())
     before = set(tmp_path.rglob("*"))
     with pytest.raises(InputError):
-        _load(root, cache)
+        load_folder(root, cache)
     assert set(tmp_path.rglob("*")) == before
 
 
@@ -204,106 +174,11 @@ def test_one_white_level_for_the_whole_set(
     (root / "b" / "zz.png").write_bytes(encode(bright))
     (root / "b" / "000.png").unlink()
     for _ in range(2):
-        images = _load(root, cache)
+        images = load_folder(root, cache)
         expected_level = max(level, 1023) if (dim + 3).max() > 255 else level
         assert images.index.white_level == expected_level
         for record, row in zip(images.index.records, images.pixels, strict=True):
             np.testing.assert_array_equal(row, fit_image(read_image(record.path, white_level=expected_level), SIZE))
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda store: os.truncate(store / "pixels.npy", 300),
-        lambda store: (store / "pixels.npy").write_bytes(b""),
-        lambda store: np.save(store / "pixels.npy", np.zeros((1, *SIZE, 1), np.uint8)),
-        lambda store: np.save(store / "pixels.npy", np.zeros((6, *SIZE, 1), np.float32)),
-        lambda store: (store / "pixels.npy").unlink(),
-        lambda store: (store / "store.json").write_text("{"),
-        lambda store: (store / "store.json").write_text("[]"),
-        lambda store: (store / "store.json").unlink(),
-    ],
-)
-def test_a_damaged_store_is_rebuilt(
-    make_folder, cache: Path, decodes: list[int], damage: Callable[[Path], object]
-) -> None:
-    root = make_folder({"a": 3, "b": 3})
-    expected = np.array(_load(root, cache).pixels)
-    damage(next((cache / "images").glob("*/store.json")).parent)
-    np.testing.assert_array_equal(_load(root, cache).pixels, expected)
-    assert len(decodes) == 12
-    np.testing.assert_array_equal(_load(root, cache).pixels, expected)
-    assert len(decodes) == 12
-
-
-def test_what_a_killed_writer_left_is_removed(make_folder, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = make_folder({"a": 3, "b": 3})
-    with monkeypatch.context() as patched:
-        # As a kill: neither the rename nor the clean-up happens.
-        patched.setattr(Path, "rename", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        patched.setattr(pixel_store.shutil, "rmtree", lambda *_, **__: None)
-        with pytest.raises(KeyboardInterrupt):
-            _load(root, cache)
-    assert all(".writing-" in name for name in _files(cache)) and _files(cache)
-    _load(root, cache)
-    assert not any(".writing-" in name for name in _files(cache))
-    left = cache / "images" / ".writing-of-the-dead"
-    left.mkdir()
-    _load(root, cache)
-    assert not left.exists()
-
-
-def test_a_failed_write_leaves_no_temporary(make_folder, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    root = make_folder({"a": 3, "b": 3})
-    monkeypatch.setattr(pixel_store, "_to_disk", full)
-    with pytest.raises(InputError, match=r"cache .* cannot be written: No space left on device"):
-        _load(root, cache)
-    assert _files(cache) == set()
-
-
-def test_a_cache_that_is_a_file_is_refused(make_folder, tmp_path: Path) -> None:
-    root = make_folder({"a": 3, "b": 3})
-    (tmp_path / "file").write_text("x")
-    with pytest.raises(InputError, match=r"cache .*file.* cannot be written"):
-        _load(root, tmp_path / "file")
-
-
-def test_processes_may_build_the_same_store(make_folder, cache: Path) -> None:
-    root = make_folder({"a": 10, "b": 10})
-    code = (
-        "import sys, pathlib; from lightning_modules.image_store import load_images\n"
-        f"images = load_images('folder', pathlib.Path(sys.argv[1]), size={SIZE}, cache=pathlib.Path(sys.argv[2]))\n"
-        "print(int(images.pixels.astype('int64').sum()))"
-    )
-    command = [sys.executable, "-c", code, str(root), str(cache)]
-    started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    sums = {process.communicate(timeout=60)[0].strip() for process in started}
-    assert [process.returncode for process in started] == [0, 0, 0]
-    assert sums == {str(np.asarray(_load(root, cache).pixels, dtype=np.int64).sum())}
-    assert len(list((cache / "images").glob("*/store.json"))) == 1
-
-
-def test_threads_stay_few_steps_ahead() -> None:
-    running, most, lock = set[int](), 0, threading.Lock()
-
-    def items() -> Any:
-        nonlocal most
-        for item in range(200):
-            with lock:
-                running.add(item)
-                most = max(most, len(running))
-            yield item
-
-    results = []
-    for item in decoding.stream(lambda item: item, items()):
-        with lock:
-            running.discard(item)
-        results.append(item)
-    assert results == list(range(200))
-    assert most <= 4 * len(os.sched_getaffinity(0)) + 1
 
 
 @pytest.mark.parametrize(
@@ -363,11 +238,11 @@ def test_the_caller_may_refuse_an_index(make_folder, cache: Path) -> None:
 
     root = make_folder({"a": 2, "b": 2})
     with pytest.raises(InputError, match="4 images are not what I want"):
-        _load(root, cache, accept=refuse)
+        load_folder(root, cache, accept=refuse)
     assert not cache.exists()
-    _load(root, cache)
+    load_folder(root, cache)
     with pytest.raises(InputError, match="4 images are not what I want"):
-        _load(root, cache, accept=refuse)
+        load_folder(root, cache, accept=refuse)
 
 
 def test_importing_loads_neither_torch_nor_pandas() -> None:
@@ -377,7 +252,7 @@ def test_importing_loads_neither_torch_nor_pandas() -> None:
 
 
 def test_the_sidecar_is_plain(make_folder, cache: Path) -> None:
-    _load(make_folder({"a": 2, "b": 2}), cache)
+    load_folder(make_folder({"a": 2, "b": 2}), cache)
     sidecar = json.loads(next((cache / "images").glob("*/store.json")).read_text())
     assert sidecar["shape"] == [4, *SIZE, 1] and len(sidecar["files"]) == 4
     assert image_store.__all__ == ["ImageSet", "Source", "load_images"]
