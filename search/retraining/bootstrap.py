@@ -107,7 +107,7 @@ def bootstrap(session: Session, images: ImageSet) -> MonthOutcome:
         {"retrain_seconds": numbers["seconds"]},
         {"month": months[-1], "months": ", ".join(months), "outcome": "bootstrap", "decision": reason},
     )
-    ledger.give_roles(bootstrap_roles(subset.index, splits))
+    ledger.give_roles(last, bootstrap_roles(subset.index, splits))
     for row in rows:
         ledger.set_run(row, found.parent)
     ledger.finish(

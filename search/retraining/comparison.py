@@ -205,22 +205,31 @@ class Decision:
         return Decision(values["promote"], values["reason"], tuple((words, held) for words, held in values["checks"]))
 
 
-def decide(newest: Comparison, regression: Comparison | None, *, margin: float, guard: float) -> Decision:
+def decide(
+    newest: Comparison,
+    regression: Comparison | None,
+    others: Comparison | None = None,
+    *,
+    margin: float,
+    guard: float,
+) -> Decision:
     """The promotion rule, usable with a hundred test images. The challenger is promoted where all of this holds:
 
     1. *better in expectation*: it has more of the newest images right than the champion;
     2. *non-inferior*: the 95 % interval of that difference lies above -margin;
-    3. *remembers*: on the regression set its accuracy is not below the champion's by more than the margin (observed:
-       an interval as in 2 would ask for proof twice, and refuse half of the challengers that are just as good there);
+    3. *remembers*: on the regression set its accuracy is not below the champion's by more than the margin, nor on the
+       held-out images of other months (observed: an interval as in 2 would ask for proof twice, and refuse half of the
+       challengers that are just as good there);
     4. *no class collapses*: for no class has recall fallen by more than `guard` and by more than chance (Fisher's
        exact test, one-sided, 5 %, `paired_tests.fall_p_value`), neither on the newest images, nor on the regression
-       set, nor on both together. 2 of 3 images instead of 3 is no collapse; 0 of 3 is one.
+       set, nor on other months, nor on all together. 2 of 3 images instead of 3 is no collapse; 0 of 3 is one.
 
     How often it is right: docs/retraining_statistics.md.
 
     Args:
         newest: on held-out images of the newest month or months.
-        regression: on older images that nobody trains on; None where there are none, and 3 is not asked.
+        regression: on the test images of the first champion; None where there are none, and 3 is not asked of them.
+        others: on held-out images of months that are not among the newest; None where there are none.
         margin: in accuracy, in (0, 1).
         guard: in recall, in (0, 1].
 
@@ -240,11 +249,13 @@ def decide(newest: Comparison, regression: Comparison | None, *, margin: float, 
             accuracy.low > -margin,
         ),
     ]
-    if regression is not None:
-        old = regression.accuracy.difference
-        words = f"{_points(old)} points on {regression.n} images of the regression set, {_points(-margin)} accepted"
-        checks.append((words, old >= -margin - 1e-12))
-    fallen = _collapsed(newest, regression, guard)
+    for known, place in ((regression, "images of the regression set"), (others, "held-out images of other months")):
+        if known is not None:
+            old = known.accuracy.difference
+            checks.append(
+                (f"{_points(old)} points on {known.n} {place}, {_points(-margin)} accepted", old >= -margin - 1e-12)
+            )
+    fallen = _collapsed({"newest": newest, "regression set": regression, "other months": others}, guard)
     words = f"recall collapsed for {', '.join(fallen)}" if fallen else "no class collapsed"
     checks.append((words, not fallen))
     promote = all(held for _, held in checks)
@@ -257,17 +268,17 @@ def decide(newest: Comparison, regression: Comparison | None, *, margin: float, 
     return Decision(promote, f"{'promoted' if promote else 'champion kept'}: {numbers}; {said}", tuple(checks))
 
 
-def _collapsed(newest: Comparison, regression: Comparison | None, guard: float) -> list[str]:
+def _collapsed(found: Mapping[str, Comparison | None], guard: float) -> list[str]:
     """Classes that collapse, each once, with the numbers."""
-    places: list[tuple[str, dict[str, ClassComparison]]] = [("newest", {one.name: one for one in newest.per_class})]
-    if regression is not None:
-        places.append(("regression set", {one.name: one for one in regression.per_class}))
-        both = {}
-        for name in {**places[0][1], **places[1][1]}:
-            parts = [place[name] for _, place in places if name in place]
+    known = {place: comparison for place, comparison in found.items() if comparison is not None}
+    places = [(place, {one.name: one for one in comparison.per_class}) for place, comparison in known.items()]
+    if len(places) > 1:
+        together = {}
+        for name in dict.fromkeys(name for _, classes in places for name in classes):
+            parts = [classes[name] for _, classes in places if name in classes]
             counts = (sum(part.images for part in parts), sum(part.champion for part in parts))
-            both[name] = ClassComparison(name, *counts, sum(part.challenger for part in parts))
-        places.append(("both together", both))
+            together[name] = ClassComparison(name, *counts, sum(part.challenger for part in parts))
+        places.append(("all together", together))
     fallen: dict[str, str] = {}
     for place, classes in places:
         for name, one in classes.items():

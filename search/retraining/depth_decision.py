@@ -15,14 +15,18 @@ network; both samples are images it was not trained on. n1 new images, L blocks.
 
 *The rule*, the first that applies:
 1. fewer than 10 new images: **none**; they decide nothing.
-2. a new class, or neither the champion nor a probe is beyond chance on the new images (labels permuted, 5 %):
-   **search**; there is nothing to build on.
+2. neither the champion nor a probe is beyond chance on the new images (labels permuted, 5 %): **search**; there is
+   nothing to build on.
 3. no loss shown, and growth >= 0.25: **thaw** at the champion's own freeze depth (**head** where that is L). More
    images are the surest way to a better model, drift or not; the champion's search has already found where to cut.
 4. no loss shown, and no shift of maps or features shown: **none**.
 5. reach >= r - 0.02: **head**. It costs next to nothing, so it is also the answer to a shift without loss.
 6. otherwise **thaw**: freeze the blocks before the first one whose maps moved. Where none did: freeze up to the
    deepest block whose probe is within 0.02 of the best, and the last block is thawed in any case.
+
+Of a month with a class that the champion does not know, **none** becomes **head**: somebody has to learn it. (It was to
+be **search** at first; but a new class beside old ones that the champion still tells apart is no reason to forget it,
+and images of it that the champion cannot have right count as a loss anyway.)
 
 *Why so.* Whether anything is done, and whether the head is enough, is decided by accuracies, which are what retraining
 is for. The maps only say where to cut, once it is clear that blocks must be trained: an evaluation on many tasks found
@@ -188,7 +192,11 @@ def decide(
     last = probes[old.blocks[-1]]
     reach = a if math.isnan(last) else max(a, last)
     facts = _Facts(by_block, drift["features"].seen, r, a, loss, reach, informed, len(new), growth, kept)
-    action, depth, reason = _rule(facts, tuple(new_classes))
+    action, depth, reason = _rule(facts)
+    if new_classes:
+        reason = f"new to the champion: {', '.join(new_classes)}; {reason}"
+        if action == "none":
+            action, depth, reason = "head", blocks, f"{reason}; the head has to learn it"
     return DepthDecision(
         action=action,
         depth=depth,
@@ -218,14 +226,12 @@ class _Facts:
     champion_depth: int
 
 
-def _rule(facts: _Facts, new_classes: tuple[str, ...]) -> tuple[Action, int | None, str]:
+def _rule(facts: _Facts) -> tuple[Action, int | None, str]:
     by_block, reach, names = facts.by_block, facts.reach, list(facts.by_block)
     moved = [name for name, block in by_block.items() if block.moved]
     now = f"{facts.a:.1%} of {facts.images} new images right against {facts.r:.1%} of older ones"
     if facts.images < _FEWEST:
         return "none", None, f"{facts.images} new images decide nothing; at least {_FEWEST} are needed"
-    if new_classes:
-        return "search", None, f"new to the champion: {', '.join(new_classes)}; {now}"
     if not facts.informed:
         return "search", None, f"{now}: neither the champion nor a classifier on any of its blocks is beyond chance"
     shown = facts.loss[1] > 0

@@ -7,7 +7,7 @@ role.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,7 +37,9 @@ class MonthPlan:
         newest: held-out images on which champion and challenger are compared.
         newest_months: the months they are of.
         own: held-out images of this month among `newest`.
-        regression: older images that nobody trains on, for the second comparison.
+        unseen: images of the month that the champion was not trained on.
+        regression: the test images of the first champion, the same in every month, for the second comparison.
+        others: held-out images of other months that are not among `newest`, for the third.
     """
 
     month: Rows
@@ -47,7 +49,14 @@ class MonthPlan:
     newest: Rows
     newest_months: tuple[str, ...]
     own: Rows
+    unseen: Rows
     regression: Rows
+    others: Rows
+
+    @property
+    def tests(self) -> Rows:
+        """All images that nobody trains on."""
+        return np.unique(np.concatenate([self.newest, self.regression, self.others]))
 
 
 def bootstrap_roles(index: ImageIndex, splits: Splits) -> dict[str, tuple[Role, str]]:
@@ -114,7 +123,9 @@ def month_roles(
     return found
 
 
-def plan_month(index: ImageIndex, month: str, roles: Roles, settings: Settings, *, champion_month: str) -> MonthPlan:
+def plan_month(
+    index: ImageIndex, month: str, roles: Roles, settings: Settings, *, trained_on: Collection[str]
+) -> MonthPlan:
     """The images of a month's search and comparison.
 
     Args:
@@ -122,7 +133,7 @@ def plan_month(index: ImageIndex, month: str, roles: Roles, settings: Settings, 
         month: YYYY-MM.
         roles: by digest, of all images.
         settings: window, replay, pool and validation.
-        champion_month: newest month that the champion was trained on.
+        trained_on: digests of the images that the champion was trained on.
     """
     retrain = settings.retrain
     of = np.array([record.month for record in index.records])
@@ -137,21 +148,30 @@ def plan_month(index: ImageIndex, month: str, roles: Roles, settings: Settings, 
         more = np.flatnonzero((role == "held_out") & (of == older))
         if len(more):
             newest, newest_months = np.union1d(newest, more), [*newest_months, older]
-    tests = np.isin(role, ("held_out", "regression"))
-    regression = np.setdiff1d(np.flatnonzero(tests), newest)
+    others = np.setdiff1d(np.flatnonzero(role == "held_out"), newest)
     training = np.flatnonzero(role == "training")
     window = months if retrain.window == "all" else months[: int(retrain.window.removeprefix("last-"))]
     inside, older_rows = training[np.isin(of[training], window)], training[~np.isin(of[training], window)]
     replayed = units.cap(older_rows, retrain.replay, "replay") if len(older_rows) and retrain.replay else older_rows[:0]
     pool = np.union1d(inside, replayed)
-    unseen = of[pool] > champion_month
+    known = np.array([record.digest in trained_on for record in index.records], dtype=np.bool_)
+    unseen = ~known[pool]
     folds, folds_anew = (
         tuple(_folds(units, pool, of[pool] == month, honest, settings))
         for honest in (unseen if unseen.any() else np.ones_like(unseen), np.ones_like(unseen))
     )
     return MonthPlan(
-        np.flatnonzero(of == month), pool, folds, folds_anew, newest, tuple(newest_months), own, regression
-    )  # fmt: skip
+        month=np.flatnonzero(of == month),
+        pool=pool,
+        folds=folds,
+        folds_anew=folds_anew,
+        newest=newest,
+        newest_months=tuple(newest_months),
+        own=own,
+        unseen=np.flatnonzero((of == month) & ~known),
+        regression=np.flatnonzero(role == "regression"),
+        others=others,
+    )
 
 
 def _folds(

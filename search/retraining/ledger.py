@@ -5,7 +5,8 @@ whatever kills the program leaves a ledger from which the next call goes on:
 
 - `months`: one row for each time a month is done, keyed by model, month, digest of its data, digest of the settings.
 - `steps`: what each of its steps gave. A step that is there is never done twice.
-- `images`: the role that an image has for ever: nobody trains on `held_out` and `regression` images.
+- `images`: the role that an image has for ever, and the row that gave it: nobody trains on `held_out` and `regression`
+  images.
 - `promotions`: which version took whose place, when, with which numbers, and why. A row is written *before* the
   registry's aliases move (state `decided`) and marked `done` after; moving them twice changes nothing.
 """
@@ -26,7 +27,7 @@ from search.retraining.ledger_rows import MonthRow, PromotionRow, Role
 
 __all__ = ["Ledger", "ledger_path"]
 
-_VERSION = 1
+_VERSION = 2
 _SCHEMA = """
 CREATE TABLE months (
   id INTEGER PRIMARY KEY, model TEXT NOT NULL, month TEXT NOT NULL, data_digest TEXT NOT NULL,
@@ -40,7 +41,8 @@ CREATE TABLE steps (
   seconds REAL, result TEXT, PRIMARY KEY (month_id, step)
 );
 CREATE TABLE images (
-  model TEXT NOT NULL, digest TEXT NOT NULL, role TEXT NOT NULL, month TEXT NOT NULL, PRIMARY KEY (model, digest)
+  model TEXT NOT NULL, digest TEXT NOT NULL, role TEXT NOT NULL, month TEXT NOT NULL,
+  month_id INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (model, digest)
 ) WITHOUT ROWID;
 CREATE TABLE promotions (
   id INTEGER PRIMARY KEY, model TEXT NOT NULL, kind TEXT NOT NULL, month TEXT, month_id INTEGER,
@@ -129,13 +131,22 @@ class Ledger:
         """Digest of an image -> its role, and the month it came with."""
         return {r["digest"]: (r["role"], r["month"]) for r in self._read("SELECT * FROM images WHERE model = ?")}
 
-    def give_roles(self, roles: Mapping[str, tuple[Role, str]]) -> None:
-        """Keep roles; an image that has one keeps that."""
+    def give_roles(self, row: MonthRow, roles: Mapping[str, tuple[Role, str]]) -> None:
+        """Keep roles given in a month; an image that has one keeps that."""
         with self._write() as database:
             database.executemany(
-                "INSERT OR IGNORE INTO images (model, digest, role, month) VALUES (?, ?, ?, ?)",
-                [(self._model, digest, role, month) for digest, (role, month) in roles.items()],
+                "INSERT OR IGNORE INTO images (model, digest, role, month, month_id) VALUES (?, ?, ?, ?, ?)",
+                [(self._model, digest, role, month, row.id) for digest, (role, month) in roles.items()],
             )
+
+    def trained_on(self, version: str) -> frozenset[str]:
+        """Digests of the images that a champion may have been trained on: those to train on when it was made."""
+        rows = self._read(
+            "SELECT digest FROM images WHERE model = ?1 AND role = 'training' AND month_id <= (SELECT MIN(month_id) "
+            "FROM promotions WHERE model = ?1 AND to_version = ?2 AND month_id IS NOT NULL)",
+            version,
+        )
+        return frozenset(row["digest"] for row in rows)
 
     def finish(
         self,
@@ -247,8 +258,13 @@ def _prepared(database: sqlite3.Connection, path: Path) -> sqlite3.Connection:
         version = database.execute("PRAGMA user_version").fetchone()[0]
         if version == 0:
             database.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
+        if version == 1:  # which row gave a role was not kept: as if all had been there before the first
+            database.executescript(
+                "BEGIN IMMEDIATE; ALTER TABLE images ADD COLUMN month_id INTEGER NOT NULL DEFAULT 0; "
+                f"PRAGMA user_version = {_VERSION}; COMMIT;"
+            )
     except sqlite3.DatabaseError as error:
         raise InputError(f"{printable(path)} is not a ledger of python -m search.retrain ({error})") from None
-    if version not in (0, _VERSION):
-        raise InputError(f"{printable(path)} is a ledger of version {version}; this program reads version {_VERSION}")
+    if version not in (0, 1, _VERSION):
+        raise InputError(f"{printable(path)} is a ledger of version {version}; this program reads up to {_VERSION}")
     return database

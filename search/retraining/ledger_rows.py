@@ -60,7 +60,7 @@ class PromotionRow:
 
     Attributes:
         id: of the row.
-        kind: bootstrap, promotion, rollback or by_hand.
+        kind: bootstrap, promotion or rollback.
         month: that brought it about, where one did.
         from_version: champion before, None for the first.
         to_version: champion after.

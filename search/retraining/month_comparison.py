@@ -30,7 +30,7 @@ _NOISE = (
 
 
 def compare_models(run: MonthRun, searched: dict[str, Any]) -> dict[str, Any]:
-    """Both models on the same held-out images of the newest months, and on the regression set.
+    """Both models on the same held-out images: of the newest months, of the regression set, and of other months.
 
     A month whose labels have nothing to do with what champion or challenger see in its images, as far as its held-out
     images can tell, is not trained on by later months: its labels are noise, or its images are not of this task.
@@ -40,23 +40,23 @@ def compare_models(run: MonthRun, searched: dict[str, Any]) -> dict[str, Any]:
         searched: result of the step before.
 
     Returns:
-        `newest`, `regression` (comparisons as plain values, or None), `decision`, `outcome`, `reason`, `usable`,
-        `cautions`, and `numbers` for the ledger.
+        `newest`, `regression`, `others` (comparisons as plain values, or None), `decision`, `outcome`, `reason`,
+        `usable`, `cautions`, and `numbers` for the ledger.
     """
     plan, settings = run.plan, run.session.settings
-    sets = {"newest": plan.newest, "regression": plan.regression}
+    sets = {"newest": plan.newest, "regression": plan.regression, "others": plan.others}
     old = {name: probabilities(run.champion_net, run.images, rows) for name, rows in sets.items() if len(rows)}
     labels = {name: run.images.index.labels[rows] for name, rows in sets.items()}
     winner = searched.get("winner")
     numbers: dict[str, Any] = {"newest_images": len(plan.newest), "newest_months": list(plan.newest_months)}
-    numbers["regression_images"] = len(plan.regression)
+    numbers |= {"regression_images": len(plan.regression), "others_images": len(plan.others)}
     cautions: list[str] = []
     for name, answers in old.items():
         numbers |= _accuracy(_called(name, "before"), answers, labels[name])
     if winner is None:
         outcome, promoted, usable = "not needed", False, True
         decision = Decision(False, f"champion kept: {searched['skipped']}{_on_newest(numbers)}")
-        comparisons: dict[str, Comparison | None] = {"newest": None, "regression": None}
+        comparisons: dict[str, Comparison | None] = dict.fromkeys(sets)
         new = old
     else:
         name = f"models:/{run.session.model_name}/{winner['version']}"
@@ -98,7 +98,7 @@ def _labels_mean_something(run: MonthRun, challenger: BlockNet) -> bool:
     if len(own) < _FEWEST:
         return True
     rng = np.random.default_rng(run.session.settings.seed)
-    unseen = own if run.done_before else run.plan.month
+    unseen = run.plan.unseen
     answers = probabilities(run.champion_net, run.images, unseen).argmax(1)
     if _associated(answers, labels[unseen], rng):
         return True
@@ -143,7 +143,7 @@ def _decide(found: dict[str, Comparison | None], margin: float, guard: float) ->
     newest = found["newest"]
     if newest is None:
         return Decision(False, "champion kept: no image of the newest months is held out, so nothing can be compared")
-    return decide(newest, found["regression"], margin=margin, guard=guard)
+    return decide(newest, found["regression"], found["others"], margin=margin, guard=guard)
 
 
 def _called(name: str, when: str) -> str:

@@ -9,7 +9,7 @@ from search.retraining.comparison import Comparison, Decision
 from search.retraining.depth_decision import DepthDecision
 from search.retraining.drift import Drift
 from search.retraining.pictures import SUSPECTS_RULE
-from search.retraining.record import ModelFacts, MonthRecord, PictureFacts, SearchFacts
+from search.retraining.record import PLACES, ModelFacts, MonthRecord, PictureFacts, SearchFacts
 from search.trial_result import TrialParams
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def month_record(
             "held out": len(plan.own),
             "compared on": len(plan.newest),
             "regression set": len(plan.regression),
+            "held out in other months": len(plan.others),
         }
         decision = Decision.from_json(compared["decision"])
     else:
@@ -67,8 +68,7 @@ def month_record(
         depth=DepthDecision.from_json(depth["decision"]) if depth.get("decision") else None,
         depth_setting=settings.retrain.depth,
         search=_search(run, steps.get("search", {})),
-        newest=Comparison.from_json(compared["newest"]) if compared.get("newest") else None,
-        regression=Comparison.from_json(compared["regression"]) if compared.get("regression") else None,
+        **{place: Comparison.from_json(compared[place]) if compared.get(place) else None for place in PLACES},
         pictures=pictures,
         suspects=suspects,
         suspects_rule=SUSPECTS_RULE if steps.get("search", {}).get("winner") else "",

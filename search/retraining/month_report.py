@@ -55,8 +55,7 @@ def report_month(run: MonthRun) -> dict[str, Any]:
     if record.depth is not None:
         session.tracker.log_figure(run.run_id, depth_figure(record.depth), "figures/depth.png")
     if record.outcome == "promoted" and challenger is not None:
-        rows = np.union1d(run.plan.newest, run.plan.regression)
-        run.baseline(challenger, rows).save(folder / BASELINE)
+        run.baseline(challenger, run.plan.tests).save(folder / BASELINE)
         session.tracker.log_file(run.run_id, folder / BASELINE)
     return {}
 
@@ -83,13 +82,25 @@ def _shown_path(run: MonthRun, path: Path) -> str:
 
 
 def _pictures(run: MonthRun, challenger: BlockNet | None) -> _Shown:
-    """Of the month's images the most informative, those whose label is suspect, and what both networks look at."""
-    index, rows = run.images.index, run.plan.month
+    """The most informative images, those of the month whose label is suspect, and what both networks look at.
+
+    Informative are images that neither network was trained on: of others it says little that the challenger has them
+    right.
+    """
+    index, plan = run.images.index, run.plan
+    rows = np.union1d(plan.month, plan.newest)
+    unseen = plan.newest if challenger is not None else np.union1d(plan.newest, plan.unseen)
+    fair = np.flatnonzero(np.isin(rows, unseen))
+    own = np.flatnonzero(np.isin(rows, plan.month))
     labels, paths = index.labels[rows], [_shown_path(run, index.records[row].path) for row in rows.tolist()]
     champion = probabilities(run.champion_net, run.images, rows)
     other = None if challenger is None else probabilities(challenger, run.images, rows)
-    chosen = informative(champion, other, labels)
-    doubted = [] if other is None else suspect(champion, other, labels)
+    chosen = [
+        (int(fair[place]), why)
+        for place, why in informative(champion[fair], None if other is None else other[fair], labels[fair])
+    ]
+    doubted = [] if other is None else suspect(champion[own], other[own], labels[own])
+    doubted = [(int(own[place]), why) for place, why in doubted]
     pictures, suspects = (
         picture_facts(one, champion, other, labels, paths=paths, classes=index.classes) for one in (chosen, doubted)
     )

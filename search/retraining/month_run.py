@@ -51,8 +51,7 @@ class MonthRun:
         self.session, self.row, self.all, self.champion = session, row, images, champion
         latest = session.ledger.latest()
         self._usable = usable_months(latest)
-        done = [r for r in session.ledger.months() if r.month == row.month and r.state == "done"]
-        self.done_before = any(r.outcome != "refused" for r in done)
+        self._trained_on = session.ledger.trained_on(champion.version)
         self.run_id = row.run_id or self._start_run()
 
     def _start_run(self) -> str:
@@ -126,7 +125,7 @@ class MonthRun:
         """How they are used; the roles were given at the end of step 1."""
         return plan_month(
             self.images.index, self.row.month, self.session.ledger.roles(), self.session.settings,
-            champion_month=self.champion.month,
+            trained_on=self._trained_on,
         )  # fmt: skip
 
     @cached_property
@@ -136,7 +135,7 @@ class MonthRun:
 
     @property
     def month_baseline(self) -> Path:
-        """File of what the champion shows of the month's images that may be trained on, from step 2 on."""
+        """File of what the champion shows of the month's images that may be trained on now, and were not before."""
         return self.session.folder(self.row) / "month.npz"
 
     def baseline(self, net: Any, rows: Rows) -> Baseline:
@@ -170,18 +169,14 @@ class MonthRun:
         if found.refusal is None:
             fraction, seed = settings.retrain.test_fraction, settings.seed
             roles = month_roles(self.images.index, self.row.month, ledger.roles(), fraction=fraction, seed=seed)
-            ledger.give_roles(roles)
+            ledger.give_roles(self.row, roles)
         return found.to_json()
 
     def _look(self) -> dict[str, Any]:
-        """Scores of the champion, and drift; both annotate, neither gates."""
-        plan, index = self.plan, self.images.index
-        rows = plan.own if self.done_before and len(plan.own) else plan.month
-        answers = torch.from_numpy(probabilities(self.champion_net, self.images, rows)).clamp_min(1e-30).log()
-        scores = scores_with_intervals(answers, torch.from_numpy(index.labels[rows]), index.classes)
-        lines = []
+        """Scores of the champion, and drift, on images it was not trained on; both annotate, neither gates."""
+        plan, lines = self.plan, []
         drift: Drift | None = None
-        trainable = np.setdiff1d(plan.month, np.union1d(plan.newest, plan.regression))
+        trainable = np.intersect1d(plan.unseen, plan.pool)
         old = self.old_baseline()
         if len(trainable) >= 2:
             new = self.baseline(self.champion_net, trainable)
@@ -189,19 +184,30 @@ class MonthRun:
             new.save(self.month_baseline)
             drift = compare_drift(old, new, seed=self.session.settings.seed)
             lines += drift.lines()
-        low, high = scores.intervals["accuracy"]
-        head = f"Champion, version {self.champion.version}: accuracy {scores.values['accuracy']:.1%}"
-        lines.insert(0, f"{head} (95 % interval {low:.1%} to {high:.1%}) on {len(rows)} images of the month.")
-        if known := self._of_known_groups(rows):
-            lines.insert(1, f"{known} of these show a group that the champion was trained on: that flatters it.")
-        shown = {n: (scores.values[n], *scores.intervals[n]) for n in scores.intervals}
-        return {"scores": shown, "images": len(rows), "drift": drift and drift.to_json(), "lines": lines}
+        shown, said = self._champion_scores(plan.unseen)
+        drifted = drift and drift.to_json()
+        return {"scores": shown, "images": len(plan.unseen), "drift": drifted, "lines": [*said, *lines]}
+
+    def _champion_scores(self, rows: Rows) -> tuple[dict[str, tuple[float, ...]], list[str]]:
+        """Scores of the champion on images of the month with their intervals, and in words."""
+        index, who = self.images.index, f"Champion, version {self.champion.version}"
+        if not len(rows):
+            return {}, [f"{who}: it was trained on every image of the month, so it is not judged on them."]
+        answers = torch.from_numpy(probabilities(self.champion_net, self.images, rows)).clamp_min(1e-30).log()
+        scores = scores_with_intervals(answers, torch.from_numpy(index.labels[rows]), index.classes)
+        accuracy, (low, high) = scores.values["accuracy"], scores.intervals["accuracy"]
+        of = "images of the month"
+        if known := len(self.plan.month) - len(rows):
+            of += f" that it was not trained on ({known} others it was)"
+        lines = [f"{who}: accuracy {accuracy:.1%} (95 % interval {low:.1%} to {high:.1%}) on {len(rows)} {of}."]
+        if flattering := self._of_known_groups(rows):
+            lines.append(f"{flattering} of these show a group that the champion was trained on: that flatters it.")
+        return {n: (scores.values[n], *scores.intervals[n]) for n in scores.intervals}, lines
 
     def _of_known_groups(self, rows: Rows) -> int:
-        """How many of the images at `rows` are of a coil, plate or tile whose older images trained the champion."""
-        records, champion = self.images.index.records, self.champion.month
-        pool = (records[r] for r in self.plan.pool.tolist())
-        known = {record.group for record in pool if record.group and (record.month or "") <= champion}
+        """How many of the images at `rows` are of a coil, plate or tile of which other images trained the champion."""
+        records = self.images.index.records
+        known = {record.group for record in records if record.group and record.digest in self._trained_on}
         return sum(records[r].group in known for r in rows.tolist())
 
     def old_baseline(self) -> Baseline:
@@ -209,7 +215,7 @@ class MonthRun:
         path = self.session.tracker.artifact(self.champion.run_id, BASELINE)
         if path.is_file():
             return Baseline.load(path)
-        rows = np.setdiff1d(np.union1d(self.plan.newest, self.plan.regression), self.plan.month)
+        rows = np.setdiff1d(self.plan.tests, self.plan.month)
         return self.baseline(self.champion_net, rows)
 
     def _depth(self, look: dict[str, Any]) -> dict[str, Any]:
@@ -219,24 +225,22 @@ class MonthRun:
             depth = {"head": blocks, "thaw": int(setting) if setting.isdigit() else None}.get(action)
             return {"action": action, "depth": depth, "reason": f"retrain.depth={setting}", "decision": None}
         if look["drift"] is None:
-            reason = "fewer than two images of the month may be trained on"
+            reason = "fewer than two images of the month may be trained on that the champion was not trained on already"
             return {"action": "none", "depth": None, "reason": reason, "decision": None}
         new = Baseline.load(self.month_baseline)
-        months = [self.images.index.records[r].month or "" for r in self.plan.pool.tolist()]
-        growth = sum(month > self.champion.month for month in months) / max(1, self.champion.trained)
+        digests = [self.images.index.records[r].digest for r in self.plan.pool.tolist()]
+        growth = sum(digest not in self._trained_on for digest in digests) / max(1, self.champion.trained)
         decision = decide(
             self.old_baseline(),
             new,
             Drift.from_json(look["drift"]),
+            new_classes=self.check.new_classes,
             growth=growth,
             champion_depth=self.champion.cut,
             seed=self.session.settings.seed,
         )
-        action, depth, reason = decision.action, decision.depth, decision.reason
-        if self.check.new_classes and action == "none":
-            action, depth = "head", blocks
-            reason = f"the head learns {', '.join(self.check.new_classes)}; {reason}"
-        return {"action": action, "depth": depth, "reason": reason, "decision": decision.to_json()}
+        found = {"action": decision.action, "depth": decision.depth, "reason": decision.reason}
+        return {**found, "decision": decision.to_json()}
 
     def _search(self, decided: dict[str, Any]) -> dict[str, Any]:
         if decided["action"] == "none":

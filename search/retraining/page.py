@@ -70,7 +70,7 @@ def month_page(record: MonthRecord, pictures: Mapping[str, PagePicture]) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<link rel="icon" href="data:,">\n<title>{text(title)}</title>\n<style>{MONTH_STYLE}</style>\n</head>\n'
         f"<body>\n<header>\n<h1>{name(title)}</h1>\n{_verdict(record, figures)}\n{_tiles(record, figures)}\n"
-        f"{_facts(record)}\n"
+        f"{_facts(record, figures)}\n"
         f'<nav aria-label="Contents"><ul>{links}</ul></nav>\n</header>\n<main>\n{body}</main>\n'
         f'<footer class="soft"><p>Made {name(record.made)} by <code>{name(record.command)}</code></p></footer>\n'
         "</body>\n</html>\n"
@@ -106,16 +106,11 @@ def _tiles(record: MonthRecord, figures: Figures) -> str:
     return f'<div class="tiles">{shown}</div>' if shown else ""
 
 
-def _facts(record: MonthRecord) -> str:
+def _facts(record: MonthRecord, figures: Figures) -> str:
     facts = {"Champion": record.champion, "Challenger": record.challenger}
-    rows = [
-        (role, "; ".join(part for part in (f"version {model.version}" if model.version else "", model.description,
-                                           f"trained on {model.trained_on}" if model.trained_on else "") if part))
-        for role, model in facts.items()
-        if model is not None
-    ]  # fmt: skip
-    rows.append(("MLflow run", record.run_id))
-    return "<dl>" + "".join(f"<dt>{role}</dt><dd>{name(words)}</dd>" for role, words in rows) + "</dl>"
+    rows = [(role, figures.sentence(f"{role.lower()}_model")) for role, model in facts.items() if model is not None]
+    rows.append(("MLflow run", name(record.run_id)))
+    return "<dl>" + "".join(f"<dt>{role}</dt><dd>{words}</dd>" for role, words in rows) + "</dl>"
 
 
 def _images(record: MonthRecord, figures: Figures, pictures: Mapping[str, PagePicture]) -> str:
@@ -126,7 +121,8 @@ def _images(record: MonthRecord, figures: Figures, pictures: Mapping[str, PagePi
         for number, facts in enumerate(record.pictures, start=1)
     ]
     return (
-        "<p>Where champion and challenger disagree, then where both are wrong, then where the answer hangs by a hair. "
+        "<p>Of images that neither model was trained on: where champion and challenger disagree, then where both are "
+        "wrong, then where the answer hangs by a hair. "
         f"Maps show where a model looks for its own answer.</p>{scale_bar()}{''.join(shown)}"
     )
 
@@ -147,10 +143,10 @@ _READING = (
     "<div data-static><p>Intervals are 95 % intervals: of the champion's accuracy exact (Clopper-Pearson), of "
     "differences of accuracy Tango's for paired answers, of F1 by bootstrap. Champion and challenger answer the same "
     "images, which neither was trained on.</p><p>The challenger is promoted where it has more of the newest images "
-    "right, the interval of the difference lies above the accepted loss, the regression set is not forgotten, and no "
-    "class collapses. As it is set by default, with a hundred images, that promotes a challenger that is 5 points "
-    "better about four times in five, an equal one three times in ten, and one that is 5 points worse one time in "
-    "fifty.</p>"
+    "right, the interval of the difference lies above the accepted loss, neither the regression set (the first "
+    "champion's test images) nor the held-out images of other months are forgotten, and no class collapses. As it is "
+    "set by default, with a hundred images, that promotes a challenger that is 5 points better about four times in "
+    "five, an equal one three times in ten, and one that is 5 points worse one time in fifty.</p>"
     "<p>KS is the largest distance between two distributions, from 0 to 1; MMD² compares what the champion computes of "
     "old and new images; p-values are from drawing anew which images are new, whole plates, coils or lots at a time, "
     "and adjusted for how many were looked at.</p><p>A map shows where a block's activations raise the model's own "

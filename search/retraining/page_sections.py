@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from explain.markup import table, text
+from search.retraining.comparison import Comparison
 from search.retraining.depth_figure import depth_figure, depth_title
 from search.retraining.page_parts import Figures, Format, drawn, name
-from search.retraining.record import MATRIX_CLASSES, MonthRecord, confused
+from search.retraining.record import MATRIX_CLASSES, PLACES, MonthRecord, confused
 
 __all__ = ["champion_section", "comparison_section", "confusion_section", "data_section", "depth_section"]
 
@@ -109,7 +110,7 @@ def depth_section(record: MonthRecord, figures: Figures) -> str:
         parts.append(f"<details><summary>As a table</summary>{table(header, rows, caption='by block', marked=moved)}"
                      "</details>")  # fmt: skip
     if record.search is not None:
-        best = "; ".join(f"{text(key.replace('_', ' '))} {name(value)}" for key, value in record.search.best.items())
+        best = figures.sentence("best_parameters") if record.search.best else ""
         parts.append(
             f"<p>Retrained in {figures.number('search_seconds', 'seconds')}: "
             f"{figures.number('search_trials', 'count')} trials, as much work as "
@@ -124,10 +125,7 @@ def comparison_section(record: MonthRecord, figures: Figures) -> str:
     if record.newest is None:
         return "<p>There is no challenger to compare.</p>"
     rows = []
-    places = [("newest", "newest images", record.newest), ("regression", "regression set", record.regression)]
-    for key, words, comparison in places:
-        if comparison is None:
-            continue
+    for key, words, _ in _compared(record):
         for score, said in (("accuracy", "accuracy"), ("macro_f1", "macro F1")):
             metric = f"{key}_{score}"
             rows.append(
@@ -161,11 +159,11 @@ def confusion_section(record: MonthRecord, figures: Figures) -> str:
         f"<div><h3>{title}</h3>{_confusion(record, figures, who)}</div>"
         for who, title in (("champion", "Before: champion"), ("challenger", "After: challenger"))
     ]
-    places = [("newest", record.newest)] + ([("regression", record.regression)] if record.regression else [])
+    places = _compared(record)
     rows = []
     for i, label in enumerate(record.classes):
         row = [name(label)]
-        for key, comparison in places:
+        for key, _, comparison in places:
             one = comparison.per_class[i]
             challenger = figures.number(f"{key}_class_challenger/{i}", "count")
             tone = "down" if one.challenger < one.champion else "up" if one.challenger > one.champion else "same"
@@ -173,14 +171,20 @@ def confusion_section(record: MonthRecord, figures: Figures) -> str:
                     figures.number(f"{key}_class_champion/{i}", "count"),
                     f'<span class="{tone}">{challenger}</span>']  # fmt: skip
         rows.append(row)
-    header = ["class", "newest images", "champion right", "challenger right"]
-    header += ["regression images", "champion right", "challenger right"] if record.regression else []
+    header = ["class", *(word for _, words, _ in places for word in (words, "champion right", "challenger right"))]
     return (
         '<p class="key"><i class="right"></i>right<i class="wrong"></i>confused; rows are true classes, columns '
         "answers, the darker the larger the share of the row</p>"
         f'<div class="pair">{"".join(shown)}</div><h3>By class</h3>'
         + table(header, rows, caption="images right by class")
     )
+
+
+def _compared(record: MonthRecord) -> list[tuple[str, str, Comparison]]:
+    """Where both models were compared: prefix of its metrics, its name, the comparison."""
+    words = {"newest": "newest images", "regression": "regression set", "others": "other months"}
+    found = ((place, words[place], getattr(record, place)) for place in PLACES)
+    return [(place, said, comparison) for place, said, comparison in found if comparison is not None]
 
 
 def _confusion(record: MonthRecord, figures: Figures, who: str) -> str:

@@ -18,12 +18,15 @@ if TYPE_CHECKING:
     from search.retraining.drift import Drift
 
 __all__ = [
-    "MATRIX_CLASSES", "ModelFacts", "MonthRecord", "Outcome", "PictureFacts", "SearchFacts", "comparison_metrics",
-    "confused",
+    "MATRIX_CLASSES", "PLACES", "ModelFacts", "MonthRecord", "Outcome", "PictureFacts", "SearchFacts",
+    "comparison_metrics", "confused",
 ]  # fmt: skip
 
 MATRIX_CLASSES = 20
 """Up to so many classes the page shows whole confusion matrices, beyond it the commonest confusions."""
+
+PLACES = ("newest", "regression", "others")
+"""Images on which champion and challenger are compared."""
 
 _MOST_CONFUSIONS = 30
 
@@ -45,6 +48,12 @@ class ModelFacts:
     version: str
     description: str
     trained_on: str = ""
+
+    def describe(self) -> str:
+        """All of it in words."""
+        version = f"version {self.version}" if self.version else ""
+        trained = f"trained on {self.trained_on}" if self.trained_on else ""
+        return "; ".join(part for part in (version, self.description, trained) if part)
 
 
 @dataclass(frozen=True)
@@ -109,10 +118,11 @@ class MonthRecord:
         search: None where nothing was trained.
         newest: on the promotion images; None without challenger.
         regression: on the regression set; None where there is none.
+        others: on held-out images of other months; None where there are none.
         margin: of the promotion rule.
         guard: of the promotion rule.
         decision: of the promotion rule, or why there was none.
-        pictures: the most informative images (`pictures.informative`).
+        pictures: the most informative of the images that neither model was trained on (`pictures.informative`).
         suspects: images whose label is suspect (`pictures.suspect`).
         suspects_rule: by which rule they were found, in words.
         cautions: what the reader should know, a sentence each.
@@ -141,6 +151,7 @@ class MonthRecord:
     search: SearchFacts | None = None
     newest: Comparison | None = None
     regression: Comparison | None = None
+    others: Comparison | None = None
     pictures: tuple[PictureFacts, ...] = ()
     suspects: tuple[PictureFacts, ...] = ()
     suspects_rule: str = ""
@@ -164,9 +175,9 @@ class MonthRecord:
             found["search_trials"] = float(self.search.trials)
             found["search_seconds"] = self.search.seconds
             found["search_epoch_equivalents"] = self.search.epoch_equivalents
-        for name, comparison in (("newest", self.newest), ("regression", self.regression)):
-            if comparison is not None:
-                found |= comparison_metrics(name, comparison)
+        for place in PLACES:
+            if (comparison := getattr(self, place)) is not None:
+                found |= comparison_metrics(place, comparison)
         if self.newest is not None:
             for who, true, predicted, count in confused(self.newest):
                 found[f"newest_confusion_{who}/{true}/{predicted}"] = float(count)
@@ -182,6 +193,11 @@ class MonthRecord:
         """Every sentence of the page that may hold numbers, under the name it has there."""
         found = {"month": self.month, "outcome": self.outcome, "decision": self.decision.reason}
         found |= {f"decision_check/{i}": words for i, (words, _) in enumerate(self.decision.checks)}
+        for role, model in (("champion", self.champion), ("challenger", self.challenger)):
+            if model is not None:
+                found[f"{role}_model"] = model.describe()
+        if self.search is not None and self.search.best:
+            found["best_parameters"] = "; ".join(f"{k.replace('_', ' ')} {v}" for k, v in self.search.best.items())
         if self.drift is not None:
             found |= {f"drift/{i}": line for i, line in enumerate(self.drift.lines())}
         if self.depth is not None:
@@ -193,7 +209,7 @@ class MonthRecord:
     def to_json(self) -> dict[str, Any]:
         """Plain values for a file or a ledger; NaN becomes None."""
         plain: dict[str, Any] = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        for name in ("drift", "depth", "newest", "regression", "decision"):
+        for name in ("drift", "depth", *PLACES, "decision"):
             plain[name] = None if plain[name] is None else plain[name].to_json()
         for name in ("champion", "challenger", "search"):
             plain[name] = None if plain[name] is None else asdict(plain[name])
@@ -212,10 +228,9 @@ class MonthRecord:
         from search.retraining.drift import Drift
 
         found = dict(values)
-        for name, kind in (
-            ("drift", Drift), ("depth", DepthDecision), ("newest", Comparison), ("regression", Comparison),
-            ("decision", Decision),
-        ):  # fmt: skip
+        for name in PLACES:
+            found[name] = None if found[name] is None else Comparison.from_json(found[name])
+        for name, kind in (("drift", Drift), ("depth", DepthDecision), ("decision", Decision)):
             found[name] = None if found[name] is None else kind.from_json(found[name])
         for name, facts in (("champion", ModelFacts), ("challenger", ModelFacts), ("search", SearchFacts)):
             found[name] = None if found[name] is None else facts(**found[name])
@@ -232,7 +247,7 @@ class MonthRecord:
 
 
 def comparison_metrics(prefix: str, comparison: Comparison) -> dict[str, float]:
-    """Flat numbers of a comparison for MLflow, their names beginning with `prefix` (newest or regression)."""
+    """Flat numbers of a comparison for MLflow, their names beginning with `prefix`, one of `PLACES`."""
     found = {f"{prefix}_images": float(comparison.n)}
     for name, pair in (("accuracy", comparison.accuracy), ("macro_f1", comparison.macro_f1)):
         found |= {f"{prefix}_{name}_{part}": value for part, value in asdict(pair).items()}

@@ -36,10 +36,10 @@ class MonthOutcome:
         challenger: version of the challenger, None where there was none.
         run_id: MLflow run of the month.
         numbers: by name: accuracy_before and accuracy_after (champion before and after, on the held-out images of the
-            newest months) with _low and _high, newest_images, regression_before and regression_after, action and depth
-            of retraining, trials, seconds, epoch_equivalents (epochs of training everything on the images that this
-            month was trained on) and image_passes (the same times those images: full passes, forward and backward, of
-            one image).
+            newest months) with _low and _high, newest_images, the same of regression_ (the regression set) and others_
+            (held-out images of other months), action and depth of retraining, trials, seconds, epoch_equivalents
+            (epochs of training everything on the images that this month was trained on) and image_passes (the same
+            times those images: full passes, forward and backward, of one image).
     """
 
     month: str

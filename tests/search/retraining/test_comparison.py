@@ -181,6 +181,13 @@ def test_the_rule(what: str, newest: dict[str, int], regression: dict[str, int],
     assert "of 90 newest images right, the champion " in decision.reason and "-0.0" not in decision.reason
 
 
+@pytest.mark.parametrize(("others", "promoted"), [({"gained": 0, "lost": 4}, True), ({"gained": 0, "lost": 6}, False)])
+def test_other_months_are_not_to_be_forgotten_either(others: dict[str, int], promoted: bool) -> None:
+    decision = decide(pair(gained=12), pair(), pair(**others), margin=0.05, guard=0.3)
+    assert decision.promote is promoted, decision.reason
+    assert "held-out images of other months, -5.0 accepted" in decision.reason
+
+
 def test_without_a_regression_set_it_is_not_asked_for() -> None:
     assert len(decide(pair(gained=12), None, margin=0.05, guard=0.3).checks) == 3
 
@@ -209,7 +216,7 @@ def test_two_halves_of_a_collapse_are_put_together() -> None:
     assert decide(half, None, margin=0.05, guard=0.3).promote
     decision = decide(half, half, margin=0.05, guard=0.3)
     assert not decision.promote
-    assert "both together: 0 of 4 right instead of 4" in decision.reason
+    assert "all together: 0 of 4 right instead of 4" in decision.reason
 
 
 def test_the_rule_is_as_often_right_as_the_documentation_says() -> None:

@@ -27,7 +27,16 @@ def decided(old: Baseline, new: Baseline, **options: Any) -> DepthDecision:
 CASES: list[tuple[str, dict[str, Any], dict[str, Any], str, int | None, str]] = [
     ("nothing changed", {}, {}, "none", None, "no loss shown"),
     ("fewer than ten images", {"n": 9, "right": 0.0}, {}, "none", None, "9 new images decide nothing"),
-    ("a new class", {}, {"new_classes": ("scab",)}, "search", None, "new to the champion: scab"),
+    ("a new class, nothing else", {}, {"new_classes": ("scab",)}, "head", 4, "new to the champion: scab; "),
+    ("a new class, and a loss", {"right": 0.5}, {"new_classes": ("scab",)}, "head", 4, "so the blocks can stay"),
+    (
+        "a new class, and many more images",
+        {},
+        {"new_classes": ("scab",), "growth": 0.4, "champion_depth": 2},
+        "thaw",
+        2,
+        "new to the champion: scab; ",
+    ),
     (
         "nothing to read anywhere",
         {"right": 1 / 3, "readable": (0.0,) * 4, "shares": (1, 1, 1)},

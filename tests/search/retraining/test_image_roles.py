@@ -42,6 +42,11 @@ def through(seed: int, *, new_class: str | None = None) -> tuple[ImageIndex, dic
     return index, roles
 
 
+def trained_by(roles: dict[str, tuple[Role, str]], month: str) -> set[str]:
+    """Digests of what a champion of this month was trained on."""
+    return {digest for digest, (role, came) in roles.items() if role == "training" and came <= month}
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_every_image_gets_one_role_and_groups_are_not_torn(seed: int) -> None:
     index, roles = through(seed)
@@ -58,17 +63,43 @@ def test_every_image_gets_one_role_and_groups_are_not_torn(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(4))
 def test_a_plan_never_trains_on_what_is_held_out(seed: int) -> None:
     index, roles = through(seed)
-    plan = plan_month(index, "2020-03", roles, Settings(), champion_month="2020-01")
+    plan = plan_month(index, "2020-03", roles, Settings(), trained_on=trained_by(roles, "2020-01"))
     role = np.array([roles[record.digest][0] for record in index.records])
     assert set(role[plan.pool]) == {"training"}
     assert set(role[plan.newest]) == set(role[plan.own]) == {"held_out"}
-    assert not set(plan.pool.tolist()) & {*plan.newest.tolist(), *plan.regression.tolist()}
-    assert not set(plan.newest.tolist()) & set(plan.regression.tolist())
+    assert not set(plan.pool.tolist()) & set(plan.tests.tolist())
     for fold in (*plan.folds, *plan.folds_anew):
         assert not set(fold.train.tolist()) & set(fold.val.tolist())
         assert {*fold.train.tolist(), *fold.val.tolist()} <= set(plan.pool.tolist())
         groups = [{index.records[row].group for row in part.tolist()} - {None} for part in (fold.train, fold.val)]
         assert not groups[0] & groups[1]
+
+
+def test_the_regression_set_is_the_same_in_every_month_and_other_tests_are_kept_beside_it() -> None:
+    index, roles = through(2)
+    for record in index.records:
+        if record.month == "2020-01" and roles[record.digest][0] == "held_out":
+            roles[record.digest] = ("regression", "2020-01")
+    one_month = replace(Settings(), retrain=replace(Settings().retrain, pool_months=1))
+    sets = []
+    for month in MONTHS[1:]:
+        plan = plan_month(index, month, roles, one_month, trained_on=())
+        parts = [{index.records[row].digest for row in rows.tolist()}
+                 for rows in (plan.regression, plan.newest, plan.others)]  # fmt: skip
+        sets.append(parts[0])
+        assert sum(map(len, parts)) == len(set.union(*parts)) == len(plan.tests)
+        assert {roles[digest] for digest in parts[2]} == {("held_out", other) for other in MONTHS[1:] if other != month}
+    assert sets[0] == sets[1] == {digest for digest, (role, _) in roles.items() if role == "regression"} != set()
+
+
+def test_what_the_champion_was_not_trained_on_is_by_image_not_by_month() -> None:
+    index, roles = through(3)
+    late = {digest for digest, (role, month) in sorted(roles.items()) if (role, month) == ("training", "2020-03")}
+    late = set(sorted(late)[:5])
+    plan = plan_month(index, "2020-03", roles, Settings(), trained_on=trained_by(roles, "2020-03") - late)
+    unseen = {index.records[row].digest for row in plan.unseen.tolist()}
+    assert unseen == late | {d for d, (role, month) in roles.items() if month == "2020-03" and role != "training"}
+    assert {index.records[row].digest for row in plan.folds[0].val.tolist()} <= late
 
 
 def test_of_a_new_class_something_is_left_to_train_on() -> None:
@@ -80,7 +111,7 @@ def test_of_a_new_class_something_is_left_to_train_on() -> None:
 
 def test_a_small_month_is_pooled_with_those_before() -> None:
     index, roles = through(0)
-    plan = plan_month(index, "2020-03", roles, Settings(), champion_month="2020-02")
+    plan = plan_month(index, "2020-03", roles, Settings(), trained_on=trained_by(roles, "2020-02"))
     assert len(plan.own) < 100 and plan.newest_months == ("2020-03", "2020-02", "2020-01")
     assert set(plan.own.tolist()) < set(plan.newest.tolist())
 
@@ -99,7 +130,7 @@ def test_what_the_champion_was_trained_on_does_not_validate_a_search_from_it(
     index, roles = through(1)
     for data in (DataSettings(), DataSettings(folds=2)):
         settings = replace(Settings(), data=data)
-        plan = plan_month(index, "2020-03", roles, settings, champion_month=champion_month)
+        plan = plan_month(index, "2020-03", roles, settings, trained_on=trained_by(roles, champion_month))
         months = [{index.records[row].month for fold in folds for row in fold.val.tolist()}
                   for folds in (plan.folds, plan.folds_anew)]  # fmt: skip
         assert months == [validated, {"2020-01", "2020-02", "2020-03"}]

@@ -47,10 +47,39 @@ def test_steps_are_there_once_they_are_finished(ledger: Ledger) -> None:
 
 
 def test_a_role_is_for_ever_and_of_one_model(ledger: Ledger, tmp_path: Path) -> None:
-    ledger.give_roles({"x": ("held_out", "2020-01")})
-    ledger.give_roles({"x": ("training", "2020-02"), "y": ("training", "2020-02")})
+    row = ledger.begin("2020-02", "data", "settings", images=3, why="new", champion="1")
+    ledger.give_roles(row, {"x": ("held_out", "2020-01")})
+    ledger.give_roles(row, {"x": ("training", "2020-02"), "y": ("training", "2020-02")})
     assert ledger.roles() == {"x": ("held_out", "2020-01"), "y": ("training", "2020-02")}
     assert Ledger(tmp_path, "coils").roles() == {}
+
+
+def test_a_champion_was_trained_on_what_was_there_when_it_was_made(ledger: Ledger) -> None:
+    """In the order the months were done: a late image of an old month is new to a champion of a later one."""
+    for number, month in enumerate(("2020-01", "2020-02", "2020-01"), start=1):
+        row = ledger.begin(month, f"data {number}", "settings", images=3, why="new", champion=None)
+        ledger.give_roles(row, {f"{number}-{role}": (role, month) for role in ("training", "held_out", "regression")})
+        promotion = {"kind": "promotion", "to_version": str(number), "reason": "better"} if number < 3 else None
+        ledger.finish([row], "promoted", "better", {}, champion=str(number), promotion=promotion)
+    ledger.decide(kind="rollback", to_version="1", reason="by hand")
+    assert ledger.trained_on("1") == {"1-training"}
+    assert ledger.trained_on("2") == {"1-training", "2-training"}
+    assert ledger.trained_on("7") == frozenset()
+
+
+def test_a_ledger_of_the_first_version_is_brought_up_to_date(ledger: Ledger, tmp_path: Path) -> None:
+    row = ledger.begin("2020-01", "data", "settings", images=3, why="new", champion=None)
+    ledger.give_roles(row, {"x": ("training", "2020-01")})
+    ledger.finish([row], "bootstrap", "first", {}, champion="1",
+                  promotion={"kind": "bootstrap", "to_version": "1", "reason": "first"})  # fmt: skip
+    ledger.close()
+    with closing(sqlite3.connect(ledger_path(tmp_path))) as database:
+        database.execute("ALTER TABLE images DROP COLUMN month_id")
+        database.execute("PRAGMA user_version = 1")
+    assert ledger.roles() == {"x": ("training", "2020-01")} and ledger.trained_on("1") == {"x"}
+    second = ledger.begin("2020-02", "data", "settings", images=3, why="new", champion="1")
+    ledger.give_roles(second, {"y": ("training", "2020-02")})
+    assert ledger.trained_on("1") == {"x"}
 
 
 def test_a_month_that_was_given_up_is_not_its_latest(ledger: Ledger) -> None:
@@ -76,6 +105,6 @@ def test_another_file_is_refused_and_left_alone(ledger: Ledger, tmp_path: Path, 
 
 def test_a_ledger_of_a_later_version_is_refused(ledger: Ledger, tmp_path: Path) -> None:
     with closing(sqlite3.connect(ledger_path(tmp_path))) as database:
-        database.execute("PRAGMA user_version = 2")
-    with pytest.raises(InputError, match="is a ledger of version 2; this program reads version 1"):
+        database.execute("PRAGMA user_version = 3")
+    with pytest.raises(InputError, match="is a ledger of version 3; this program reads up to 2"):
         ledger.months()

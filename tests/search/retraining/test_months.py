@@ -85,6 +85,20 @@ def test_a_month_promotes_and_the_same_again_does_nothing(months: Months) -> Non
         (months.root / "retraining" / months.model).iterdir()
     )
 
+    # Late images: the champion is judged on them and on what was held out, not on what it was trained on.
+    for file in sorted((months.images / "2020-02" / "top").iterdir())[:3]:
+        Image.open(file).rotate(180).save(file.with_name(f"late {file.name}"))
+    late = months.retrain("retrain.depth=auto", "retrain.epochs=1")
+    assert late.code == 0, late.err
+    assert " on 15 images of the month that it was not trained on (18 others it was)." in late.out
+    trainable = [d for d, (role, _) in months.ledger.roles().items() if role == "training" and d not in trained]
+    look, depth = (months.ledger.steps(months.ledger.months()[-1])[step][0] for step in ("look", "depth"))
+    assert look["images"] == 15
+    if len(trainable) < 2:
+        assert "that the champion was not trained on already" in depth["reason"]
+    else:
+        assert depth["decision"]["images"] == len(trainable) <= 3
+
 
 def test_a_month_whose_data_or_settings_changed_is_done_again_and_says_why(months: Months) -> None:
     look = ("retrain.depth=none",)

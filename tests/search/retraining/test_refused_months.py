@@ -83,6 +83,18 @@ def test_a_new_class_is_refused(months: Months) -> None:
     )
 
 
+def test_with_a_new_class_the_rule_always_trains_and_says_so(months: Months) -> None:
+    months.arrives("2020-02", classes=FOUR)
+    said = months.retrain("retrain.new_class=extend", "retrain.epochs=1")
+    assert said.code == 0, said.err
+    row = months.ledger.months()[-1]
+    assert row.numbers["action"] in ("head", "thaw") and row.challenger is not None
+    run = months.client.get_run(str(row.run_id))
+    assert run.data.tags["depth_reason"].startswith("new to the champion: crack; ")
+    page = (Path(run.info.artifact_uri.removeprefix("file://")) / "month.html").read_text(encoding="utf-8")
+    assert "new to the champion: crack; " in page and "Nothing is retrained" not in page
+
+
 @pytest.mark.slow
 def test_a_new_class_extends_the_head(months: Months) -> None:
     months.arrives("2020-02", classes=FOUR)
