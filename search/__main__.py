@@ -45,11 +45,6 @@ def main(arguments: Sequence[str]) -> int:
             return 0
         from rich.console import Console
 
-        if settings.protocol == "thesis":
-            from search.thesis import run_thesis
-
-            run_thesis(settings, Console())
-            return 0
         return until_interrupted("search", lambda: _search(settings, Console()))
     except InputError as error:
         return refuse("search", error)
@@ -58,9 +53,14 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _search(settings: Settings, console: Console) -> int:
-    from search.pipeline import run_search
+    if settings.protocol == "thesis":
+        from search.thesis import run_thesis
 
-    run_search(settings, console)
+        run_thesis(settings, console)
+    else:
+        from search.pipeline import run_search
+
+        run_search(settings, console)
     return 0
 
 

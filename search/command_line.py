@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 
@@ -41,11 +42,13 @@ def until_interrupted(program: str, work: Callable[[], int]) -> int:
 
     Raises:
         StoreError: the disk is full, read-only or failing; the same command goes on later.
+        SystemExit: with 143 on SIGTERM, so that whatever has open books closes them on the way out.
     """
     from search.pipeline import InterruptedSearchError
     from search.slots import StudyStalledError
     from search.store_health import StoreError, disk_problem
 
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         return work()
     except InterruptedSearchError as stop:
@@ -58,3 +61,5 @@ def until_interrupted(program: str, work: Callable[[], int]) -> int:
         if (problem := disk_problem(error)) is None:
             raise
         raise StoreError(problem) from error
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -12,7 +12,9 @@ import json
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +95,10 @@ def run_thesis(settings: Settings, console: Console) -> PartRun:
     made_of = {**base, "part": settings.thesis.part, "epochs": settings.trainer.epochs}
     if settings.space.default_lr_factor != 1:
         made_of["factor"] = settings.space.default_lr_factor
+    if settings.thesis.part == "rates" and settings.space.default_freeze_depth is not None:
+        made_of["depth"] = settings.space.default_freeze_depth
+    if settings.thesis.maps:
+        made_of["maps"] = settings.thesis.maps
     key = _digest(made_of)
     name = f"thesis-{settings.thesis.part}-{default_name(with_model, base)}"
     if settings.thesis.part == "finetune":
@@ -197,8 +203,17 @@ def _task(session: _Session, model: ModelSettings, start: Path | None = None) ->
     return build_task(settings, session.images, session.splits, cache=session.root / "cache", start=start)
 
 
-def _train_and_test(session: _Session, task: Task, arm: Arm) -> BlockNet:
-    """Train one configuration, score it on the test images and log both as a child run."""
+def _train_and_test(
+    session: _Session, task: Task, arm: Arm, *, before_the_end: Callable[[BlockNet], None] = lambda _: None
+) -> None:
+    """Train one configuration, score it on the test images and log both as a child run.
+
+    Args:
+        session: shared things.
+        task: of the arm's network.
+        arm: the configuration.
+        before_the_end: does with the network what belongs to the arm: only then is it done, for a later call.
+    """
     settings, tracker, params = task.settings, session.tracker, arm.params
     run = tracker.start_trial(
         session.parent,
@@ -230,8 +245,8 @@ def _train_and_test(session: _Session, task: Task, arm: Arm) -> BlockNet:
         found["test_images"] = len(rows)
     found["seconds"] = time.perf_counter() - started
     tracker.log(run, found, step=len(curve), tags={"status": stopped or "complete"})
+    before_the_end(net)
     tracker.finish(run, "FINISHED")
-    return net
 
 
 @torch.no_grad()
@@ -265,16 +280,19 @@ def _finetune(session: _Session, task: Task, key: str, console: Console) -> None
             _, _, net = train_in_full(replace(task, settings=longer), chosen, settings.seed)
         save_model(folder / "model", TrainedModel(net, _card(session, net, chosen.freeze_depth)))
         start = _task(session, settings.model, folder / "model")
-        with console.status(arm.name):
-            final = _train_and_test(session, start, arm)
-        if settings.thesis.maps:
-            from search.thesis_maps import maps_figures
-
-            with console.status("LIME, CAM and Grad-CAM"):
-                for name, figure in maps_figures(start, final, settings.thesis.maps).items():
-                    session.tracker.log_figure(session.parent, figure, f"figures/{name}.png")
+        with console.status(f"{arm.name}, LIME, CAM and Grad-CAM" if settings.thesis.maps else arm.name):
+            _train_and_test(session, start, arm, before_the_end=partial(_draw_maps, session, start))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _draw_maps(session: _Session, task: Task, net: BlockNet) -> None:
+    """Figures 17 to 19 by the fine-tuned network, where maps are asked for."""
+    if session.settings.thesis.maps:
+        from search.thesis_maps import maps_figures
+
+        for name, figure in maps_figures(task, net, session.settings.thesis.maps).items():
+            session.tracker.log_figure(session.parent, figure, f"figures/{name}.png")
 
 
 def _best_transfer(settings: Settings, key: str, depth: int) -> tuple[ArmRun, int]:

@@ -13,7 +13,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from lightning_modules.errors import InputError
 from search.budget import parse_budget
-from search.settings import RetrainSettings, Settings, ThesisSettings
+from search.settings import ExecutorSettings, RetrainSettings, SearchSettings, Settings, ThesisSettings
 
 __all__ = ["accepted", "flatten", "key_paths", "parse", "to_plain", "unknown_key"]
 
@@ -270,8 +270,19 @@ def _check_thesis(settings: Settings) -> None:
         if getattr(thesis, name) != getattr(ThesisSettings(), name) and thesis.part != part:
             value = getattr(thesis, name)
             raise InputError(f"thesis.{name} is for thesis.part={part} alone, got {value} with {thesis.part or 'null'}")
-    if thesis.part is not None and settings.data.folds > 1:
+    if thesis.part is None:
+        return
+    if settings.data.folds > 1:
         raise InputError(f"thesis.part needs data.folds=1, got {settings.data.folds}")
+    given = {f"search.{item.name}": (getattr(settings.search, item.name), getattr(SearchSettings(), item.name))
+             for item in fields(SearchSettings) if item.name != "metric"}  # fmt: skip
+    given["executor.workers"] = (settings.executor.workers, ExecutorSettings().workers)
+    for key, (value, default) in given.items():
+        if value != default:
+            raise InputError(
+                f"{key}={_shortened(str(value))} has no effect on protocol=thesis, which trains every configuration of "
+                "its part once, one after the other; leave it at its default"
+            )
 
 
 def _shortened(text: str) -> str:

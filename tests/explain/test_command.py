@@ -236,7 +236,7 @@ def test_bad_input_for_a_model_is_one_line_and_writes_nothing(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", NEEDS_MODEL)
+@pytest.mark.parametrize("case", list(NEEDS_MODEL)[:2])  # the others differ in nothing that a process would show
 @pytest.mark.usefixtures("flat")
 def test_the_same_in_processes_of_their_own(explain: Explain, places: dict[str, Path], case: str) -> None:
     arguments, expected = NEEDS_MODEL[case]

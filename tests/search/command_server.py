@@ -42,6 +42,8 @@ def _run(command: ModuleType, request: dict[str, object]) -> None:
     code = 1
     try:
         code = command.main(sys.argv[1:])
+    except SystemExit as leaving:
+        code = int(leaving.code or 0)
     except BaseException:
         traceback.print_exc()
     sys.stdout.flush()

@@ -155,7 +155,7 @@ def test_a_killed_study_ends_as_if_nothing_had_happened(searched: str, root: Pat
     from search.study_storage import finished_trials
 
     name = "killed"
-    arguments = (*NEU, "search.trials=6", f"search.study={name}", f"tracking.root={root}")
+    arguments = (*NEU, "search.trials=6", f"search.study={name}", "tracking.report=false", f"tracking.root={root}")
     process = subprocess.Popen(_command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     ended = 0
@@ -226,6 +226,8 @@ def test_groups_of_magnetic_tile_never_straddle(tmp_path: Path) -> None:
         "trainer.epochs=1",
         "search.trials=1",
         "executor.threads=1",
+        "search.evidence=false",
+        "tracking.report=false",
         f"tracking.root={tmp_path / 'mlruns'}",
     )
     done = subprocess.run(_command(*arguments), capture_output=True, text=True)

@@ -30,8 +30,11 @@ BLOCKS = (*(f"stage{i}" for i in range(1, 8)), "top")
         (["experiment=thesis_lenet", "thesis.rates=[0.1]"], "thesis.rates is for thesis.part=rates alone"),
         (["experiment=thesis_transfer", "thesis.maps=3"], "thesis.maps is for thesis.part=finetune alone"),
         (["experiment=thesis_transfer", "data.folds=3"], "thesis.part needs data.folds=1, got 3"),
+        (["experiment=thesis_rates", "search.fresh=true"], "search.fresh=True has no effect on protocol=thesis"),
+        (["experiment=thesis_rates", "search.trials=3"], "search.trials=3 has no effect on protocol=thesis"),
+        (["experiment=thesis_rates", "executor.workers=1"], "executor.workers=1 has no effect on protocol=thesis"),
     ],
-    ids=["alone", "part", "search", "rates", "maps", "folds"],
+    ids=["alone", "part", "search", "rates", "maps", "folds", "fresh", "trials", "workers"],
 )
 def test_the_protocol_is_refused_elsewhere(overrides: list[str], words: str) -> None:
     with pytest.raises(InputError, match=words.replace("[", r"\[")):
@@ -162,6 +165,21 @@ def test_the_same_command_trains_nothing_twice(lenet: SimpleNamespace, run_searc
     assert run_search_warm(*lenet.arguments).code == 0
     again = find_part(lenet.root, "thesis tests", lenet.part.tags["thesis_key"])
     assert again is not None and [r.run_id for r in again.arms] == [r.run_id for r in lenet.part.arms]
+
+
+def test_rates_at_two_depths_are_two_experiments(
+    stripes: Path, tracking_root: Path, run_search_warm: Callable[..., Any]
+) -> None:
+    arguments = (
+        "experiment=thesis_rates", "data=folder", f"data.path={stripes}", "data.size=[32,32]", "trainer.epochs=1",
+        "trainer.accelerator=cpu", "executor.threads=1", f"tracking.root={tracking_root}", "thesis.rates=[0.01]",
+        "tracking.experiment=thesis rates", "model.name=efficientnet_lite0", "space.optimizers=[momentum]",
+    )  # fmt: skip
+    for depth in (7, 8):
+        outcome = run_search_warm(*arguments, f"space.default_freeze_depth={depth}")
+        assert outcome.code == 0, outcome.err
+    parts = read_parts(tracking_root, "thesis rates")
+    assert [[run.freeze_depth for run in part.arms] for part in parts] == [[7], [8]]
 
 
 @pytest.mark.slow

@@ -214,6 +214,21 @@ def test_killed_in(
     pytest.fail(f"killed {hits} times in {step}")
 
 
+@pytest.mark.parametrize("step", ["look", "search", "report"])
+def test_terminated_in(step: str, asked: Months, server: Server, undisturbed: Undisturbed, steps: Steps) -> None:
+    """What a timer or a cluster does first: the month's run is closed at once, and the same command goes on."""
+    pid = server.start(asked, *LEARNS)
+    steps.wait_for(step, pid)
+    time.sleep(0.3 * undisturbed.seconds[step])
+    if alive(pid):
+        os.kill(pid, signal.SIGTERM)
+    told = server.end()
+    assert told.code in (0, 143) and told.err == ""
+    if told.code:
+        assert asked.runs("attributes.status = 'RUNNING'") == []
+    finished(server, undisturbed)
+
+
 def test_killed_anywhere_and_again(asked: Months, server: Server, undisturbed: Undisturbed, saved: Saved) -> None:
     """At any time of the whole command, loading and promoting too, several times in a row."""
     chance = random.Random(7)
