@@ -12,6 +12,7 @@ that is stopped after one epoch pays for one pass.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,14 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lightning_modules.activation_file import PRECISIONS, make_room, open_activations, pack, write_activations
+from lightning_modules.activation_file import (
+    PRECISIONS,
+    make_room,
+    mark_used,
+    open_activations,
+    pack,
+    write_activations,
+)
 from lightning_modules.blocknet import BlockNet
 from lightning_modules.cut_choice import CutChoice, available_memory, choose_cut, load_choices, measured, save_choice
 
@@ -32,6 +40,7 @@ Pairs = NDArray[np.int64]
 # Blocks always see batches of this many images, the last one filled up: how a convolution is summed depends on the
 # batch size, and a difference of the last bit becomes one of the last *stored* bit when it is rounded.
 _CHUNK = 32
+_MARK_SECONDS = 30.0  # between two marks of a file as used
 
 
 class ActivationCache:
@@ -83,6 +92,7 @@ class ActivationCache:
         for number, pairs in enumerate(self._shards):
             self._place[pairs[:, 0], pairs[:, 1]] = np.stack([np.full(len(pairs), number), np.arange(len(pairs))], 1)
         self._open: dict[tuple[int, int], NDArray[np.signedinteger]] = {}
+        self._marked: dict[tuple[int, int], float] = {}  # when each was last marked as used, by a monotonic clock
         self._resident: dict[tuple[int, int], Tensor] = {}  # the least recently used first
         self._computed: set[int] = {0}
         self.decisions: dict[int, str] = {}
@@ -190,13 +200,25 @@ class ActivationCache:
         return self._folder / f"cut{cut}-{shard}.npy"
 
     def _opened(self, cut: int, shard: int) -> bool:
-        """Whether the shard is stored, by this process or another."""
-        if (cut, shard) not in self._open:
-            found = open_activations(self._path(cut, shard), len(self._shards[shard]), self._dtype)
+        """Whether the shard is stored, by this process or another; marks it as used, now and then.
+
+        One that was removed to make room is let go: its blocks are the disk's only when nobody has it mapped.
+        """
+        key, path, now = (cut, shard), self._path(cut, shard), time.monotonic()
+        if key in self._open and now - self._marked[key] >= _MARK_SECONDS:
+            self._marked[key] = now
+            if not mark_used(path):
+                self._let_go(key)
+        if key not in self._open:
+            found = open_activations(path, len(self._shards[shard]), self._dtype)
             if found is None:
                 return False
-            self._open[cut, shard] = found
+            self._open[key], self._marked[key] = found, now
         return True
+
+    def _let_go(self, key: tuple[int, int]) -> None:
+        del self._open[key]
+        self._resident.pop(key, None)
 
     def _store(self, cut: int, shard: int) -> bool:
         """Make sure that the shard is stored; False where it is not to be, or cannot be."""
@@ -212,6 +234,8 @@ class ActivationCache:
             with FileLock(self._path(cut, shard).with_suffix(".lock")):
                 if not self._opened(cut, shard):
                     make_room(self._root, choice.bytes * len(pairs) // self._pairs, self._capacity)
+                    for other in [key for key in self._open if not self._path(*key).exists()]:
+                        self._let_go(other)
                     chunks = (pairs[start : start + _CHUNK] for start in range(0, len(pairs), _CHUNK))
                     arrays = (pack(self._compute(cut, c[:, 0], c[:, 1]), self._dtype) for c in chunks)
                     write_activations(self._path(cut, shard), arrays, len(pairs))

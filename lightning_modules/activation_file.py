@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["PRECISIONS", "make_room", "open_activations", "pack", "write_activations"]
+__all__ = ["PRECISIONS", "make_room", "mark_used", "open_activations", "pack", "write_activations"]
 
 PRECISIONS = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 # NumPy has no bfloat16, so every precision is stored as the integers of its bits.
@@ -29,11 +29,22 @@ def open_activations(path: Path, rows: int, dtype: torch.dtype) -> NDArray[np.si
     """The memory map of a file, marked as used now; None where it is missing, damaged or of another kind."""
     try:
         found = np.load(path, mmap_mode="r", allow_pickle=False)
-        os.utime(path)
     except (OSError, ValueError, EOFError):
         return None
+    mark_used(path)
     kind = found.ndim == 4 and len(found) == rows and found.dtype == _INTEGERS[dtype.itemsize][0]
     return found if kind else None
+
+
+def mark_used(path: Path) -> bool:
+    """Note that a file was used now, for `make_room`; False where it is no longer there."""
+    try:
+        os.utime(path)
+    except FileNotFoundError:
+        return False
+    except OSError:  # not ours to touch: it is used as it is
+        return True
+    return True
 
 
 def write_activations(path: Path, arrays: Iterable[NDArray[np.signedinteger]], rows: int) -> None:

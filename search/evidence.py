@@ -128,7 +128,8 @@ class Evidence:
             return f"Prior over freeze depths {low}..{high}: uniform, left to the sampler."
         inside = self.probabilities[low : high + 1]
         shares = " ".join(f"{share:.0%}" for share in inside / inside.sum())
-        return f"Prior over freeze depths {low}..{high}: {self.prior}, {shares}; most probable: {self.preferred}."
+        words = f"Prior over freeze depths {low}..{high}: {self.prior}, {shares}; most probable: {self.preferred}."
+        return " ".join([words, *(f"{note}." for note in self.notes)])
 
     def _repr_html_(self) -> str:
         from search.study_report.notebook import evidence_html

@@ -58,9 +58,9 @@ def collect_evidence(
         cancelled: asked before every batch of the fine-tuning; True raises `TrialCancelledError`.
 
     Returns:
-        The evidence; that of the priors which look at no image where `search.evidence` is false and they suffice. None
-        where nothing is asked for, the freeze depth is not searched, the network has no trained weights, the head is
-        not warmed up, or fewer than two classes have both training and validation images.
+        The evidence; that of the priors which look at no image where they suffice and there is no other. None where
+        nothing is asked for, the freeze depth is not searched, or the network has no trained weights; for other priors
+        also where the head is not warmed up, or fewer than two classes have both training and validation images.
     """
     search = task.settings.search
     if not search.evidence and search.prior == "uniform":
@@ -72,30 +72,31 @@ def collect_evidence(
     if low == high:
         on_note(f"No evidence: the only freeze depth is {low}.")
         return None
-    if not search.evidence and search.prior in BLIND:
-        none = np.zeros(0, np.int64)
-        return evidence_from_material(task, _nothing_gathered(task.net.block_names), none, none)
-    if not task.settings.trainer.warmup:
-        on_note(
-            "No evidence: maps of a random head mean nothing (trainer.warmup=false); depths are left to the sampler."
-        )
-        return None
+    blind = search.prior in BLIND
+    if not search.evidence and blind:
+        return _without_images(task)
     training, validation = probe_rows(task)
-    if len(np.unique(task.index.labels[training])) < 2:
-        on_note(
-            "No evidence: fewer than two classes have training and validation images; depths are left to the sampler."
-        )
-        return None
+    why = ""
+    if not task.settings.trainer.warmup:
+        why = "maps of a random head mean nothing (trainer.warmup=false)"
+    elif len(np.unique(task.index.labels[training])) < 2:
+        why = "fewer than two classes have training and validation images"
+    if why:
+        on_note(f"No evidence: {why}; depths are {f'by {search.prior}' if blind else 'left to the sampler'}.")
+        return _without_images(task) if blind else None
     similarity = None
     if search.prior == "advisor":
         similarity = measure_similarity(task, np.concatenate([training, validation]))
         if not search.evidence:
-            none = np.zeros(0, np.int64)
-            return evidence_from_material(
-                task, _nothing_gathered(task.net.block_names), none, none, similarity=similarity
-            )
+            return _without_images(task, similarity)
     material = collect_material(task, training, validation, again=again, cancelled=cancelled)
     return evidence_from_material(task, material, training, validation, similarity=similarity)
+
+
+def _without_images(task: Task, similarity: Similarity | None = None) -> Evidence:
+    """What the scorers say that look at no image."""
+    none = np.zeros(0, np.int64)
+    return evidence_from_material(task, _nothing_gathered(task.net.block_names), none, none, similarity=similarity)
 
 
 def evidence_from_material(
@@ -169,6 +170,7 @@ def evidence_from_material(
         training_rows=training,
         validation_rows=validation,
         maps=_typical_maps(material, validation) if len(validation) else None,
+        notes=() if chosen == "uniform" else calibration.without_weight(chosen),
     )
 
 

@@ -181,7 +181,7 @@ def run_study(
                 tracker.finish(parent, status)
     if summary:
         print_trials(console, study, metric)
-        print_winner(console, winner)
+        print_winner(console, winner, int(study.user_attrs.get("test_reads", 0)))
         if settings.search.objective != "accuracy":
             print_front(console, study, metric)
         print_where(

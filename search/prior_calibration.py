@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -96,7 +96,14 @@ class Calibration:
         if name in ("deepest", "monotone", "advisor"):  # by definition: neither calibrated nor helped by the table
             return depth_prior(standardised(s), eps=floor)
         tau = 0.0 if name == "static" else self.taus.get(name, 0.0)
-        return depth_prior(self._scaled(name, s), tau=tau, eps=floor, pi0=self.static(len(s) - 1))
+        found = depth_prior(self._scaled(name, s), tau=tau, eps=floor, pi0=self.static(len(s) - 1))
+        return replace(found, notes=(*found.notes, *self.without_weight(name)))
+
+    def without_weight(self, name: str) -> tuple[str, ...]:
+        """A sentence about a scorer whose prior is the static one, because it did not help on other data sets."""
+        if name in ("evidence", *BLIND, "advisor") or self.taus.get(name, 0.0):
+            return ()
+        return (f"{name} did not help on other data sets and has no weight: its prior is the static one",)
 
     def _scaled(self, name: str, s: Numbers) -> Numbers:
         return standardised(s, self.scales.get(name))

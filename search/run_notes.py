@@ -50,13 +50,19 @@ def run_name(slot: int, params: TrialParams) -> str:
     return f"t{slot:02d} {params.optimizer} lr={_rate(params)} freeze={params.freeze_depth}{beta}"
 
 
-def start_tags(params: TrialParams, settings: Settings, study: str) -> dict[str, Any]:
-    """Tags that a trial's run starts with: what to filter by, and its description."""
+def start_tags(params: TrialParams, study: str, prior: str) -> dict[str, Any]:
+    """Tags that a trial's run starts with: what to filter by, and its description.
+
+    Args:
+        params: of the trial.
+        study: its name.
+        prior: what its freeze depth was drawn from, uniform where that was left to the sampler.
+    """
     return {
         "study": study,
         "optimizer": params.optimizer,
         "freeze_depth": params.freeze_depth,
-        "prior": settings.search.prior,
+        "prior": prior,
         "status": "running",
         NOTE: _phrase(params),
     }

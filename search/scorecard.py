@@ -44,7 +44,7 @@ class ScorecardRow:
     Attributes:
         scorer: its name.
         used: whether `search.prior` chose it, so that it had a hand in which depths were tried.
-        chosen: freeze depth it would have chosen: the mode of its prior within the space.
+        chosen: freeze depth it would have chosen by itself: the first of `order`; None where it knows none.
         order: depths of the space by its s(k), the best first, the deeper one of equals; depths without s(k) left out.
         tau: Kendall's tau-b between s(k) and the best validation score, in [-1, 1]; NaN with fewer than two depths, or
             where all are equal in one of the two.
@@ -56,7 +56,7 @@ class ScorecardRow:
 
     scorer: str
     used: bool
-    chosen: int
+    chosen: int | None
     order: tuple[int, ...]
     tau: float
     p_value: float
@@ -94,17 +94,19 @@ def scorecard(evidence: Evidence, seen: Mapping[int, SeenDepth]) -> tuple[Scorec
     for scorer in evidence.scorers.values():
         s = scorer.depth_scores
         tau, p_value, depths = _agreement(s, seen)
-        chosen = seen.get(scorer.preferred)
+        order = tuple(sorted((k for k in range(low, high + 1) if np.isfinite(s[k])), key=lambda k: (-s[k], -k)))
+        chosen = order[0] if order else None
+        reached = seen.get(chosen) if chosen is not None else None
         rows.append(
             ScorecardRow(
                 scorer=scorer.name,
                 used=scorer.name == evidence.prior,
-                chosen=scorer.preferred,
-                order=tuple(sorted((k for k in range(low, high + 1) if np.isfinite(s[k])), key=lambda k: (-s[k], -k))),
+                chosen=chosen,
+                order=order,
                 tau=tau,
                 p_value=p_value,
                 depths=depths,
-                regret=None if chosen is None else best - chosen.best,
+                regret=None if reached is None else best - reached.best,
                 seconds=scorer.cost.seconds,
             )
         )
@@ -132,7 +134,7 @@ def scorecard_table(rows: Sequence[ScorecardRow], trials: int) -> pd.DataFrame:
             {
                 "scorer": row.scorer,
                 "used": row.used,
-                "chosen_depth": row.chosen,
+                "chosen_depth": math.nan if row.chosen is None else row.chosen,
                 "order": " ".join(map(str, row.order)),
                 "kendall_tau": round(row.tau, 4),
                 "p_value": round(row.p_value, 4),
@@ -151,7 +153,8 @@ def scorecard_metrics(rows: Sequence[ScorecardRow]) -> dict[str, float]:
     """The numbers of the scorecard as metrics of a run; a tau or regret that is not known is left out."""
     found = {}
     for row in rows:
-        found[f"scorecard_chosen_depth/{row.scorer}"] = float(row.chosen)
+        if row.chosen is not None:
+            found[f"scorecard_chosen_depth/{row.scorer}"] = float(row.chosen)
         found[f"scorecard_seconds/{row.scorer}"] = row.seconds
         if math.isfinite(row.tau):
             found[f"scorecard_kendall_tau/{row.scorer}"] = row.tau

@@ -81,6 +81,7 @@ class SearchStudy:
         self._slots = Slots(study)
         budget = settings.search.budget
         self._spending = Spending(study, parse_budget(budget) if budget is not None else None, epoch_cost)
+        self._best = _best_slot(study)
         self._view = SamplerView(study, both=settings.search.objective != "accuracy")
         self._batches = batches
         self._promotion = build_promotion(settings.search, self._steps, batches=batches)
@@ -183,7 +184,8 @@ class SearchStudy:
         trial = self.study.ask()
         self.space.suggest(trial)  # what was enqueued
         seed = slot_seed(self.settings.seed, slot)
-        tags = start_tags(params, self.settings, self.study.study_name)
+        steered = self._evidence is not None and self._evidence.steering is not None
+        tags = start_tags(params, self.study.study_name, self.settings.search.prior if steered else "uniform")
         self._active[slot] = RunningTrial.started(trial, params, slot, attempt, seed, self._tracker, self._parent, tags)
         self._listener.trial_started(slot, params, attempt)
         return Job(slot, params, seed, self._room.checkpoint(slot))
@@ -274,9 +276,8 @@ class SearchStudy:
             self.study.tell(active.trial, value)
         else:
             self.study.tell(active.trial, state=TrialState.PRUNED)
-        best = choose_winner(self.study)
-        best_slot = None if best is None else int(best.user_attrs["slot"])
-        self._room.leave(slot, ended=self._slots.filled, best=best_slot)
+        before, self._best = self._best, _best_slot(self.study)
+        self._room.leave(slot, best=self._best, before=before)
         self._listener.trial_ended(slot, outcome, value)
 
     def _drop_hopeless(self) -> None:
@@ -318,3 +319,8 @@ class SearchStudy:
             self._tracker.kill(active.run_id)
         self._active.clear()
         self._waiting.clear()
+
+
+def _best_slot(study: optuna.Study) -> int | None:
+    best = choose_winner(study)
+    return None if best is None else int(best.user_attrs["slot"])

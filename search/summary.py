@@ -29,7 +29,7 @@ _NARROW = 60  # columns at which the scorecard has room for the first four of te
 def print_trials(console: Console, study: optuna.Study, metric: str, top: int = 8) -> None:
     """The best trials of the study as a table, complete ones first; then how the evidence did beside them."""
     trials = finished_trials(study)
-    ranked = sorted(trials, key=lambda t: (t.state is not TrialState.COMPLETE, -(t.values or [0.0])[0]))
+    ranked = sorted(trials, key=lambda t: (t.state is not TrialState.COMPLETE, -t.user_attrs["value"]))
     table = Table(
         title=f"Best {min(top, len(trials))} of {len(trials)} finished trials",
         title_justify="left",
@@ -54,8 +54,14 @@ def print_trials(console: Console, study: optuna.Study, metric: str, top: int = 
         print_scorecard(console, scorecard(evidence, seen), seen, evidence.depths, metric)
 
 
-def print_winner(console: Console, winner: Winner) -> None:
-    """The winner's parameters and test scores with their intervals."""
+def print_winner(console: Console, winner: Winner, reads: int) -> None:
+    """The winner's parameters and test scores with their intervals.
+
+    Args:
+        console: where to.
+        winner: of the study.
+        reads: how often the study has read the test images, once a winner.
+    """
     params = TrialParams(**winner.params)
     trained = "training and validation images" if winner.refit else "training images"
     console.print(
@@ -69,7 +75,7 @@ def print_winner(console: Console, winner: Winner) -> None:
         console.print("There are no test images, so nothing is known of it beyond validation.")
         return
     table = Table(
-        title=f"Test scores on {winner.images[1]} images, read once",
+        title=f"Test scores on {winner.images[1]} images, {'read once' if reads == 1 else f'read {reads} times'}",
         title_justify="left",
         box=SIMPLE_HEAD,
         pad_edge=False,
@@ -137,7 +143,7 @@ def print_scorecard(
     for row in rows:
         table.add_row(
             row.scorer.replace("_", " ") + (" *" if row.used else ""),
-            str(row.chosen),
+            "-" if row.chosen is None else str(row.chosen),
             _beginning(row.order, 8 + max(0, min(console.width, 120) - _NARROW)),
             "-" if math.isnan(row.tau) else f"{row.tau:.2f} ({row.depths})",
             "not tried" if row.regret is None else f"{row.regret:.4f}",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection
 from pathlib import Path
 
 __all__ = ["WaitingRoom", "network_file"]
@@ -28,13 +27,13 @@ class WaitingRoom:
         """File in which the trial of a slot waits; the network of its best epoch lies beside it."""
         return self._folder / f"slot-{slot}.pt" if self._folder is not None else None
 
-    def leave(self, slot: int, *, ended: Collection[int], best: int | None) -> None:
-        """Remove what a trial that has ended leaves, and the networks of trials that are not the best.
+    def leave(self, slot: int, *, best: int | None, before: int | None) -> None:
+        """Remove what a trial that has ended leaves, and the network of the one that was the best before it.
 
         Args:
             slot: of the trial.
-            ended: slots of all trials that have; what another has written that is still to be told of stays.
-            best: slot of the best of them, None where none ran its full length.
+            best: slot of the best trial that has ended, None where none ran its full length.
+            before: the same without this one. Other networks are of trials that the driver is still to be told of.
 
         Raises:
             OSError: the folder is not writable.
@@ -42,7 +41,7 @@ class WaitingRoom:
         if self._folder is None or not self._folder.is_dir():
             return
         (self._folder / f"slot-{slot}.pt").unlink(missing_ok=True)
-        for other in {slot, *ended} - {best}:
+        for other in {slot, before} - {best, None}:
             network_file(self._folder / f"slot-{other}.pt").unlink(missing_ok=True)
 
     def close(self) -> None:

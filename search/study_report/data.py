@@ -90,8 +90,8 @@ class Rival:
         value: its validation score.
         difference: it minus the winner's score; positive only of a trial that was stopped early.
         stopped: whether it was stopped early, so that it might have reached more.
-        noise: standard error of such a score, sqrt(v (1 - v) / n) with the winner's score v and n judged images, as if
-            it were an accuracy; None where n is not known.
+        noise: two standard errors of such a difference, 2 sqrt((v (1 - v) + w (1 - w)) / n), of two scores v and w of n
+            judged images each, as if they were accuracies of different images; None where n is not known.
     """
 
     slot: int
@@ -171,7 +171,7 @@ class ScorerResult:
 
     scorer: str
     used: bool
-    chosen: int
+    chosen: int | None
     order: tuple[int, ...]
     tau: float | None
     depths: int

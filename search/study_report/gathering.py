@@ -168,7 +168,8 @@ def _rival(study: Study, winner: Winner | None, findings: Findings | None) -> Ri
         return None
     noise = None
     if findings is not None and findings.judged:
-        noise = math.sqrt(winner.value * (1 - winner.value) / findings.judged)
+        spread = winner.value * (1 - winner.value) + best.value * (1 - best.value)
+        noise = 2 * math.sqrt(spread / findings.judged)
     return Rival(best.slot, best.freeze_depth, best.value, best.value - winner.value, best.outcome != "complete", noise)
 
 

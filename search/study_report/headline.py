@@ -141,8 +141,8 @@ def _rival(data: ReportData, numbers: Numbers) -> str:
     )
     if rival.noise is not None:
         within = rival.difference > -rival.noise
-        words += f"One standard error of such a score is about {numbers('/rival/noise', '.3f')}: " + (
-            "this search does not tell the two depths apart." if within else "more than noise."
+        words += f"Two standard errors of such a difference are about {numbers('/rival/noise', '.3f')}: " + (
+            "this search does not tell the two depths apart." if within else "this one is more than noise."
         )
     return words
 

@@ -52,7 +52,7 @@ def _scorecard(data: ReportData, numbers: Numbers) -> str:
         rows.append(
             [
                 name(row.scorer.replace("_", " ")) + (" <b>(used)</b>" if row.used else ""),
-                numbers(f"{at}/chosen", metric=f"scorecard_chosen_depth/{key}"),
+                "-" if row.chosen is None else numbers(f"{at}/chosen", metric=f"scorecard_chosen_depth/{key}"),
                 regret if row.regret is not None else "not tried",
                 numbers(f"{at}/tau", ".2f", metric=f"scorecard_kendall_tau/{key}"),
                 numbers(f"{at}/depths"),

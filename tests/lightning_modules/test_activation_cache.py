@@ -6,6 +6,7 @@ import dataclasses
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 import torch
 from torch import nn
 
+from lightning_modules import activation_cache
 from lightning_modules.activation_cache import ActivationCache
 from lightning_modules.backbones import build
 from lightning_modules.cut_choice import choose_cut, load_choices, save_choice
@@ -131,6 +133,30 @@ def test_the_cache_stays_below_its_capacity_and_drops_the_least_recently_used(tm
         small.at(7, rows, views + view)
     files = sorted(str(f.relative_to(tmp_path)) for f in tmp_path.glob("*/*.npy"))
     assert files == ["other/cut7-0.npy", "other/cut7-1.npy", "other/cut7-2.npy"]
+
+
+def test_what_is_used_again_outlives_what_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(activation_cache, "_MARK_SECONDS", 0.0)
+    rows, views = np.arange(ROWS), np.zeros(ROWS, np.int64)
+    _cache(tmp_path).at(7, rows, views)
+    size = (tmp_path / "k" / "cut7-0.npy").stat().st_size
+    room, whole = size * 7 // 2, _cache(tmp_path, capacity=0)
+    one, other = _cache(tmp_path, capacity=room), _cache(tmp_path, capacity=room, key="other")
+    for cache, view, expected in (
+        (one, 0, ["k/cut7-0"]),
+        (one, 1, ["k/cut7-0", "k/cut7-1"]),
+        (other, 0, ["k/cut7-0", "k/cut7-1", "other/cut7-0"]),
+        (one, 0, ["k/cut7-0", "k/cut7-1", "other/cut7-0"]),  # used again, so that it stays and view 1 has to go
+        (other, 1, ["k/cut7-0", "other/cut7-0", "other/cut7-1"]),
+        (one, 1, ["k/cut7-0", "k/cut7-1", "other/cut7-1"]),  # stored anew, where another process took it away
+        (one, 0, ["k/cut7-0", "k/cut7-1", "other/cut7-1"]),
+        (other, 2, ["k/cut7-0", "k/cut7-1", "other/cut7-2"]),
+    ):
+        time.sleep(0.02)  # longer than a tick of the clock of files
+        assert torch.equal(cache.at(7, rows, views + view), whole.at(7, rows, views + view))
+        found = (file.relative_to(tmp_path).with_suffix("") for file in tmp_path.glob("*/*.npy"))
+        assert sorted(map(str, found)) == expected
+    assert list(other._open) == [(7, 2)]  # the disk has the blocks of a removed file back when nobody maps it
 
 
 def test_a_cut_larger_than_the_cache_is_computed_and_said_once(tmp_path: Path) -> None:

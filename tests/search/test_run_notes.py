@@ -16,7 +16,6 @@ from mlflow.entities import Run
 from PIL import Image
 
 from search.run_notes import MODEL_NOTE_BEGINS, NOTE, outcome_tags, run_name, start_tags
-from search.settings import Settings
 from search.study_report.loading import Study, load_study
 from search.tracking import Tracker, tracking_uri
 from search.trial_result import TrialParams
@@ -62,7 +61,7 @@ def test_a_run_is_named_by_what_it_tried() -> None:
 
 
 def test_a_note_says_what_became_of_a_trial_a_line_a_number() -> None:
-    begun = start_tags(NAG, Settings(), "s")
+    begun = start_tags(NAG, "s", "uniform")
     assert begun[NOTE] == "nag, learning rate 2.1e-3 (0.21 x its reference), freeze depth 3."
     assert (begun["study"], begun["prior"], begun["freeze_depth"], begun["status"]) == ("s", "uniform", 3, "running")
     ended = outcome_tags(NAG, "macro_f1", "pruned", "worse than\nnine", NUMBERS)

@@ -83,19 +83,21 @@ def test_the_best_of_each_depth_counts_and_stopped_ones_with_their_best_so_far()
 
 def test_a_row_by_hand() -> None:
     # s of the depths seen (0, 1, 2, 4): 1, 3, 2, 4; their scores: .6, .7, .9, .8: two of six pairs disagree.
-    (row,) = scorecard(_evidence(_scorer("logme", [1, 3, 2, 9, 4], 1, 2.5), prior="logme"), SEEN)
-    assert (row.scorer, row.used, row.chosen, row.depths, row.seconds) == ("logme", True, 1, 4, 2.5)
-    assert row.order == (3, 4, 1, 2, 0)
+    (row,) = scorecard(_evidence(_scorer("logme", [1, 3, 2, 2.5, 4], 1, 2.5), prior="logme"), SEEN)
+    assert (row.scorer, row.used, row.chosen, row.depths, row.seconds) == ("logme", True, 4, 4, 2.5)
+    assert row.order == (4, 1, 3, 2, 0)
     assert row.tau == pytest.approx((4 - 2) / 6)
     assert row.p_value == pytest.approx(0.75)  # 18 of the 24 orders agree or disagree at least as much
-    assert row.regret == pytest.approx(0.2)
+    assert row.regret == pytest.approx(0.1)
 
 
 def test_depths_without_a_score_are_left_out() -> None:
     (row,) = scorecard(_evidence(_scorer("cka", [NAN, 1, 2, NAN, NAN], 2)), SEEN)
     assert (row.order, row.tau, row.depths, row.regret) == ((2, 1), pytest.approx(1), 2, pytest.approx(0))
     (row,) = scorecard(_evidence(_scorer("cka", [NAN] * 5, 3)), SEEN)
-    assert (row.order, row.depths, row.regret) == ((), 0, None)
+    assert (row.order, row.chosen, row.depths, row.regret) == ((), None, 0, None)
+    assert "scorecard_chosen_depth/cka" not in scorecard_metrics([row])
+    assert math.isnan(scorecard_table([row], 3)["chosen_depth"][0]) and " cka " in f" {_printed([row], (0, 4), 80)} "
     assert math.isnan(row.tau) and math.isnan(row.p_value)
 
 
@@ -126,15 +128,15 @@ def test_no_scorers_give_no_rows() -> None:
 
 def test_table_and_metrics_hold_what_is_known() -> None:
     rows = scorecard(
-        _evidence(_scorer("logme", [1, 3, 2, 9, 4], 1), _scorer("deepest", [0, 0, 0, 0, 0], 3), prior="deepest"), SEEN
+        _evidence(_scorer("logme", [1, 3, 2, 2.5, 4], 1), _scorer("deepest", [0, 0, 0, 1, 0], 4), prior="deepest"), SEEN
     )
     table = scorecard_table(rows, 10)
     assert list(table["scorer"]) == ["logme", "deepest"] and list(table["used"]) == [False, True]
-    assert list(table["order"]) == ["3 4 1 2 0", "4 3 2 1 0"] and list(table["trials"]) == [10, 10]
-    assert table["regret"][0] == pytest.approx(0.2) and math.isnan(table["regret"][1])
+    assert list(table["order"]) == ["4 1 3 2 0", "3 4 2 1 0"] and list(table["trials"]) == [10, 10]
+    assert table["regret"][0] == pytest.approx(0.1) and math.isnan(table["regret"][1])
     assert list(table["chosen_was_tried"]) == [True, False]
     metrics = scorecard_metrics(rows)
-    assert metrics["scorecard_regret/logme"] == pytest.approx(0.2)
+    assert metrics["scorecard_regret/logme"] == pytest.approx(0.1)
     assert metrics["scorecard_chosen_depth/deepest"] == 3
     assert not {"scorecard_regret/deepest", "scorecard_kendall_tau/deepest"} & set(metrics)
     assert all(math.isfinite(value) for value in metrics.values())
@@ -155,15 +157,15 @@ def test_nothing_is_cut_off_on_a_page_of_60_columns(width: int) -> None:
     assert "…" not in text and "\x1b" not in text
     assert all(len(line) <= width for line in text.splitlines())
     # depth, beginning of the order, tau, regret, seconds
-    rows = re.findall(r" 17 +13 6[ 0-9]*(?: \.\.)? +-?\d\.\d\d \(4\) +not tried +1234 *$", text, re.MULTILINE)
+    rows = re.findall(r" 13 +13 6[ 0-9]*(?: \.\.)? +-?\d\.\d\d \(4\) +not tried +1234 *$", text, re.MULTILINE)
     assert len(rows) == 3
     assert "disagreement" in text and "deepest *" in text
 
 
 def test_the_order_is_whole_where_there_is_room() -> None:
-    rows = scorecard(_evidence(_scorer("logme", [1, 3, 2, 9, 4], 1)), SEEN)
+    rows = scorecard(_evidence(_scorer("logme", [1, 3, 2, 2.5, 4], 1)), SEEN)
     text = _printed(rows, (0, 4), 80)
-    assert "3 4 1 2 0" in text and "0.33 (4)" in text and "0.2000" in text
+    assert "4 1 3 2 0" in text and "0.33 (4)" in text and "0.1000" in text
     assert "0: 0.6000, 1: 0.7000, 2: 0.9000, 4: 0.8000 (early); not tried: 3." in " ".join(text.split())
     assert "had a hand" not in text
-    assert "3 4 1 .." in _printed(rows, (0, 4), 60)
+    assert "4 1 3 .." in _printed(rows, (0, 4), 60)

@@ -190,5 +190,5 @@ def test_in_the_end_only_the_network_of_the_best_trial_lies_in_the_waiting_room(
 def test_a_network_that_the_driver_has_not_been_told_of_stays(tmp_path: Path) -> None:
     for slot in range(4):
         network_file(tmp_path / f"slot-{slot}.pt").touch()
-    WaitingRoom(tmp_path).leave(1, ended={0, 1, 2}, best=0)
+    WaitingRoom(tmp_path).leave(1, best=0, before=2)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["slot-0.network.pt", "slot-3.network.pt"]

@@ -98,7 +98,7 @@ def test_without_a_winner_it_says_so(charts: dict[str, Any]) -> None:
 def test_what_stands_out_is_said_in_words(html: str) -> None:
     words = re.sub(r"<[^>]*>", "", html)
     assert "lies nearer to the border than in right ones" in words
-    assert "-0.1000 against the winner. One standard error of such a score is about 0.090: more than noise." in words
+    assert "-0.1000 against the winner. Two standard errors of such a difference are about 0.090: this one" in words
     assert "no error to resample: interval unknown" in words
 
 
