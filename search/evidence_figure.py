@@ -23,6 +23,7 @@ from explain.evidence.scores import Numbers
 from explain.fonts import use_fonts
 from explain.overlay import as_pixels, map_overlay
 from search.evidence import Evidence, ScorerEvidence
+from search.score_words import spoken
 from search.scorecard import SeenDepth
 
 __all__ = ["evidence_figure"]
@@ -141,7 +142,7 @@ def _draw_title(
         frozen = f"{_named(1, chosen).capitalize()} {'stays' if chosen == 1 else 'stay'} frozen"
         title = f"{frozen}; {_named(chosen + 1, blocks)} and the head are trained"
     figure.text(0.02, 1 - 0.13 / height, title, fontsize=12, weight="bold", va="top")
-    reached = f"best validation {_spoken(metric)} there {seen[chosen].best:.3f}; " if chosen in seen else ""
+    reached = f"best validation {spoken(metric)} there {seen[chosen].best:.3f}; " if chosen in seen else ""
     words = f"the prior ({evidence.prior.replace('_', ' ')}) preferred freeze depth {evidence.preferred}"
     if evidence.steering is None:
         words = "no prior: the freeze depth was left to the sampler"
@@ -186,7 +187,7 @@ def _draw_best(place: _Place, evidence: Evidence, seen: Mapping[int, SeenDepth],
         )  # fmt: skip
         count = f"{one.trials}" if tight else f"{one.trials} trial{'s' * (one.trials > 1)}"
         axes.text(k, bottom, count, ha="center", va="bottom", fontsize=6, color="0.45", bbox=_ground(k, chosen))
-    place.label(axes, middle, f"best {_spoken(metric)}", "on validation images, by freeze depth")
+    place.label(axes, middle, f"best {spoken(metric)}", "on validation images, by freeze depth")
     if any(one.stopped for one in seen.values()):
         place.label(axes, middle - 0.45 * spread, "", "○ ≥: that trial was stopped early")
 
@@ -284,10 +285,6 @@ def _named(first: int, last: int) -> str:
     if first == last:
         return f"block {first}"
     return f"blocks {first} {'and' if last == first + 1 else 'to'} {last}"
-
-
-def _spoken(metric: str) -> str:
-    return metric.replace("_", " ").replace("f1", "F1")
 
 
 def _digits(value: float) -> str:

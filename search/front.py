@@ -51,7 +51,8 @@ def log_front(
 ) -> None:
     """Log the front as a table and a figure, and the maps of its two ends.
 
-    No trial keeps its weights, so the ends are trained once more, as their trials were up to their best epoch.
+    Of a trial that is not the best no weights are kept, so the ends are trained once more, as their trials were up to
+    their best epoch.
     """
     trials = finished_trials(study)
     front = pareto_front(trials)

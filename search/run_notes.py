@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from search.progress import duration
+from search.score_words import interval_known
 from search.trial_result import TrialParams
 
 if TYPE_CHECKING:
@@ -194,8 +194,7 @@ def _tested(
         return "There are no test images, so nothing is known of it beyond validation."
     rows = []
     for name, (low, high) in intervals.items():
-        # A bootstrap of nothing but hits is no interval.
-        known = name == "accuracy" or not math.isclose(low, high, abs_tol=1e-9)
+        known = interval_known(name, low, high)
         interval = f"{low:.3f} to {high:.3f}" if known else "interval unknown: no error to resample"
         rows.append((name.replace("_", " "), f"**{values[name]:.4f}** ({interval})"))
     return f"Test scores{where} (95 % intervals):\n\n{_list(rows)}"

@@ -264,7 +264,9 @@ class TrackingSettings:
     experiment: str = setting("thawline", "MLflow experiment", identity=False)
     model_name: str = setting("thawline", "name under which winners are registered", identity=False)
     report: bool = setting(
-        True, "whether a report is written at the end; it trains the winning configuration once more", identity=False
+        True,
+        "whether a report is written at the end; with folds it trains the winning configuration once more",
+        identity=False,
     )
 
 

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from search.evidence import recorded_evidence
+from search.score_words import interval_known
 from search.scorecard import ScorecardRow, SeenDepth, scorecard, seen_depths
 from search.study_run import EVIDENCE_FIGURE
 from search.study_storage import finished_trials
@@ -84,11 +85,9 @@ def print_winner(console: Console, winner: Winner, reads: int) -> None:
     table.add_column("value", justify="right")
     table.add_column("95 % interval")
     for name, (low, high) in winner.intervals.items():
-        # A bootstrap of nothing but hits is no interval; weights that sum to 1 - 1e-16 do not make it one.
-        if name != "accuracy" and math.isclose(low, high, abs_tol=1e-9):
+        interval = f"{low:.4f} to {high:.4f} ({'exact' if name == 'accuracy' else 'bootstrap'})"
+        if not interval_known(name, low, high):
             interval = "unknown: no error to resample"
-        else:
-            interval = f"{low:.4f} to {high:.4f} ({'exact' if name == 'accuracy' else 'bootstrap'})"
         table.add_row(name.replace("_", " "), f"{winner.test[name]:.4f}", interval)
     console.print(table)
 

@@ -17,6 +17,7 @@ from optuna.importance import BaseImportanceEvaluator, FanovaImportanceEvaluator
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial
 
+from search.score_words import spoken
 from search.study_report.loading import Study, Trial
 
 __all__ = ["PARAMETERS", "chart_data", "importances"]
@@ -60,7 +61,7 @@ def chart_data(study: Study, winner: int | None, shares: Sequence[tuple[str, flo
     charts["importances"] = _plain(chart)
     charts["importances"]["layout"] |= {"yaxis": {}, "xaxis": {"title": {"text": "share of the variance"}}}
     for name in varied:
-        chart = _plain(plot_slice(comparable, params=[name], target_name=_spoken(study.metric)))
+        chart = _plain(plot_slice(comparable, params=[name], target_name=spoken(study.metric)))
         charts[f"slice_{name}"] = chart
     return charts
 
@@ -86,7 +87,7 @@ def _curves(study: Study, winner: int | None) -> dict[str, Any]:
         )
     layout = {
         "xaxis": {"title": {"text": "epoch"}, "dtick": 1 if max(len(t.curve) for t in drawn) < 12 else None},
-        "yaxis": {"title": {"text": f"validation {_spoken(study.metric)}"}},
+        "yaxis": {"title": {"text": f"validation {spoken(study.metric)}"}},
         "hovermode": "closest",
         "showlegend": False,
     }
@@ -146,7 +147,3 @@ def _comparable(study: Study) -> optuna.Study | None:
         done = optuna.trial.create_trial(params=params, distributions=distributions, value=trial.value)
         storage.create_new_trial(number, template_trial=done)
     return optuna.load_study(study_name=study.name, storage=storage, sampler=optuna.samplers.RandomSampler(0))
-
-
-def _spoken(metric: str) -> str:
-    return metric.replace("_", " ").replace("f1", "F1")

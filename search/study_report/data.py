@@ -90,8 +90,9 @@ class Rival:
         value: its validation score.
         difference: it minus the winner's score; positive only of a trial that was stopped early.
         stopped: whether it was stopped early, so that it might have reached more.
-        noise: two standard errors of such a difference, 2 sqrt((v (1 - v) + w (1 - w)) / n), of two scores v and w of n
-            judged images each, as if they were accuracies of different images; None where n is not known.
+        noise: two standard errors of such a difference, 2 sqrt((v (1 - v) + w (1 - w)) / (n + 4)), as if both scores
+            were accuracies of n judged images, other ones each; v and w are they with two hits and two misses added
+            (Agresti and Coull 1998), so that two scores of 1 do not seem to be known exactly. None where n is not known.
     """
 
     slot: int

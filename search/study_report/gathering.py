@@ -11,6 +11,7 @@ from typing import Any
 
 from lightning_modules.errors import printable
 from search.configuration import compose_settings
+from search.score_words import interval_known
 from search.settings import Settings
 from search.study_report.data import (
     ClassScores,
@@ -137,8 +138,7 @@ def _tested(winner: Winner, study: Study, run: ParentRun) -> Tested:
     scores = []
     for name, (low, high) in (winner.intervals or {}).items():
         value = (winner.test or {})[name]
-        # A bootstrap of nothing but hits is no interval.
-        known = name == "accuracy" or not math.isclose(low, high, abs_tol=1e-9)
+        known = interval_known(name, low, high)
         scores.append(Score(name, value, low if known else None, high if known else None))
     return Tested(
         slot=winner.slot,
@@ -168,8 +168,9 @@ def _rival(study: Study, winner: Winner | None, findings: Findings | None) -> Ri
         return None
     noise = None
     if findings is not None and findings.judged:
-        spread = winner.value * (1 - winner.value) + best.value * (1 - best.value)
-        noise = 2 * math.sqrt(spread / findings.judged)
+        n = findings.judged + 4
+        shares = ((value * findings.judged + 2) / n for value in (winner.value, best.value))
+        noise = 2 * math.sqrt(sum(share * (1 - share) / n for share in shares))
     return Rival(best.slot, best.freeze_depth, best.value, best.value - winner.value, best.outcome != "complete", noise)
 
 

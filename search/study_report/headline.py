@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from explain.markup import definitions, text
+from search.score_words import spoken
 from search.study_report.data import ReportData
 from search.study_report.markup import Numbers, name, section
 
@@ -64,18 +65,18 @@ def _cards(data: ReportData, numbers: Numbers) -> str:
                 high = numbers(f"{at}/high", ".3f", metric=f"{metric}_high")
                 interval = f"{low} to {high} <span data-constant>(95 %)</span>"
             value = numbers(f"{at}/value", ".3f", metric=metric)
-            cards.append(_card(f"Test {_spoken(score.name)}", value, interval))
+            cards.append(_card(f"Test {spoken(score.name)}", value, interval))
         if not data.winner.scores:
             cards.append(_card("Test scores", "none", "there are no test images"))
         value = numbers("/winner/value", ".3f", metric="best_value")
-        cards.append(_card(f"Validation {_spoken(data.metric)}", value, "what the search chose by"))
+        cards.append(_card(f"Validation {spoken(data.metric)}", value, "what the search chose by"))
     else:
         best = max(data.trials, key=lambda t: t.value, default=None)
         if best is not None:
             at = f"/trials/{data.trials.index(best)}/value"
             value = numbers(at, ".3f", metric="value", run=best.run_id)
             cards.append(
-                _card(f"Best validation {_spoken(data.metric)} so far", value, f"of {name(best.outcome)} trials")
+                _card(f"Best validation {spoken(data.metric)} so far", value, f"of {name(best.outcome)} trials")
             )
     full = numbers("/cost/epoch_equivalents", ".1f")
     epochs = f"{numbers('/cost/epochs')} epochs, as much as {full} epochs of training everything"
@@ -140,7 +141,7 @@ def _rival(data: ReportData, numbers: Numbers) -> str:
         f"reached {value}{early}: {against} against the winner. "
     )
     if rival.noise is not None:
-        within = rival.difference > -rival.noise
+        within = rival.difference >= -rival.noise
         words += f"Two standard errors of such a difference are about {numbers('/rival/noise', '.3f')}: " + (
             "this search does not tell the two depths apart." if within else "this one is more than noise."
         )
@@ -169,7 +170,3 @@ def _examined(data: ReportData, numbers: Numbers) -> str:
 
 def _run(data: ReportData, slot: int) -> str:
     return next((t.run_id for t in data.trials if t.slot == slot), "")
-
-
-def _spoken(metric: str) -> str:
-    return metric.replace("_", " ").replace("f1", "F1")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 
 from explain.markup import table, text
+from search.score_words import spoken
 from search.study_report.data import HeatCell, ReportData
 from search.study_report.markup import Numbers, bar, details, name, section
 from search.study_report.static_charts import curves_svg, slice_svg
@@ -63,7 +64,7 @@ def _scorecard(data: ReportData, numbers: Numbers) -> str:
     header = ["scorer", "would choose", "regret", "Kendall's tau", "over depths", "seconds", "its order of the depths"]
     return (
         "<h3>Scorecard of the evidence</h3><p>What each scorer would have chosen before the first trial, and what that "
-        f"would have cost. Regret: the best validation {_spoken(data.metric)} of all depths minus the best at that "
+        f"would have cost. Regret: the best validation {spoken(data.metric)} of all depths minus the best at that "
         f"depth. "
         "One search of few depths: a look, not a test.</p>" + table(header, rows, caption="scorecard of the evidence")
     )
@@ -83,7 +84,7 @@ def depths(data: ReportData, numbers: Numbers) -> str:
         rows.append([name(optimizer), *(_cell(n, cell, data, numbers, worst, best) for n, cell in cells)])
     header = ["optimizer", *(numbers(f"/depth_numbers/{k - low}") for k in range(low, high + 1))]
     words = (
-        f"<p>Best validation {_spoken(data.metric)} of any trial; columns are freeze depths, from everything trained "
+        f"<p>Best validation {spoken(data.metric)} of any trial; columns are freeze depths, from everything trained "
         f"to "
         "the head alone. The cell of the winner has a frame. ≥: that trial was stopped early, so there might be more. "
         "Empty: never tried. The search draws promising cells more often, so the table is no fair comparison of "
@@ -111,7 +112,7 @@ def curves(data: ReportData, numbers: Numbers) -> str:
     if not data.trials:
         return section("curves", "Training curves", "<p>No trial has finished yet.</p>")
     winner = None if data.winner is None else data.winner.slot
-    words = f"Validation {_spoken(data.metric)} of every trial by epoch; those that were stopped early are faded"
+    words = f"Validation {spoken(data.metric)} of every trial by epoch; those that were stopped early are faded"
     drawn = curves_svg([t for t in data.trials if t.curve], winner, words)
     rows = []
     for place, trial in enumerate(data.trials):
@@ -129,7 +130,7 @@ def curves(data: ReportData, numbers: Numbers) -> str:
                 f'<td class="word">{name(trial.reason)}</td>',
             ]
         )
-    header = ["trial", "optimizer", "learning rate", "freeze depth", f"best {_spoken(data.metric)}", "epochs", "s",
+    header = ["trial", "optimizer", "learning rate", "freeze depth", f"best {spoken(data.metric)}", "epochs", "s",
               "outcome", "why it was stopped"]  # fmt: skip
     legend = (
         '<p class="legend"><span class="key won"></span> winner <span class="key full"></span> full length '
@@ -155,7 +156,7 @@ def parameters(data: ReportData, numbers: Numbers) -> str:
         for place, one in enumerate(data.importances)
     ]
     winner = None if data.winner is None else data.winner.slot
-    metric = _spoken(data.metric)
+    metric = spoken(data.metric)
     slices = [
         chart(f"slice_{one.name}", slice_svg(scored, one.name, winner, words), words)
         for one in sorted(data.importances, key=lambda i: i.name)
@@ -182,7 +183,3 @@ def chart(key: str, still: str, words: str) -> str:
         f'aria-label="{text(words)}">{still}</div><div class="live" role="img" aria-label="{text(words)}" hidden></div>'
         f"<figcaption>{text(words)}</figcaption></figure>\n"
     )
-
-
-def _spoken(metric: str) -> str:
-    return metric.replace("_", " ").replace("f1", "F1")

@@ -53,6 +53,18 @@ def test_the_page_is_logged_with_the_run(reported: SimpleNamespace) -> None:
     assert reported.run.info.status == "FINISHED"
 
 
+DERIVED = {
+    "/block_count", "/classes/*/f1", "/classes/*/images", "/classes/*/precision", "/classes/*/recall",
+    "/classes/*/recall_high", "/classes/*/recall_low", "/confusion/counts/*/*", "/cost/epoch_equivalents",
+    "/cost/epochs", "/cost/phases/*/calls", "/cost/seconds", "/cost/trial_seconds", "/depth_numbers/*",
+    "/findings/judged", "/findings/mapped", "/findings/measures/*/height", "/findings/measures/*/width",
+    "/findings/score", "/findings/training_images", "/finished", "/heat_map/*/trials", "/rival/difference",
+    "/rival/freeze_depth", "/rival/noise", "/rival/slot", "/scorecard/*/depths", "/scorecard/*/order/*",
+    "/trials/*/slot", "/winner/epochs", "/winner/tested", "/winner/trained",
+}  # fmt: skip
+"""Numbers of the page that are no metric or parameter; the second test derives each from what MLflow holds."""
+
+
 def test_every_number_is_the_one_in_mlflow(reported: SimpleNamespace) -> None:
     runs: dict[str, Any] = {"": reported.run.data}
     looked_up = 0
@@ -66,6 +78,8 @@ def test_every_number_is_the_one_in_mlflow(reported: SimpleNamespace) -> None:
         run = attributes.get("data-run", "")
         if run not in runs:
             runs[run] = reported.client.get_run(run).data
+        if not {"data-metric", "data-param"} & attributes.keys():
+            assert re.sub(r"/\d+", "/*", attributes["data-source"]) in DERIVED, attributes
         if name := attributes.get("data-metric"):
             assert runs[run].metrics[name] == pytest.approx(value, abs=1e-12), attributes
             looked_up += 1
@@ -121,6 +135,11 @@ def test_numbers_that_are_no_metrics_follow_from_what_mlflow_holds(reported: Sim
         assert (scores["recall_low"], scores["recall_high"]) == pytest.approx((interval.low, interval.high))
         assert scores["precision"] == pytest.approx(hits / called if called else 0.0)
         assert scores["f1"] == pytest.approx(2 * hits / (images + called))
+    _winner_rival_and_scorecard(data, trials, reported.artifacts)
+    seconds = {name: [m.value for m in client.get_metric_history(reported.run.info.run_id, f"seconds_{name}")]
+               for name in (phase["name"] for phase in data["cost"]["phases"])}  # fmt: skip
+    assert [phase["calls"] for phase in data["cost"]["phases"]] == [len(values) for values in seconds.values()]
+    assert data["cost"]["seconds"] == pytest.approx(sum(map(sum, seconds.values())))
     kept = json.loads((reported.artifacts / ARTIFACT).read_text(encoding="utf-8"))
     assert {k: v for k, v in kept.items() if k != "pictures"} == {
         k: v for k, v in data["findings"].items() if not k.endswith("_shown")
@@ -128,6 +147,25 @@ def test_numbers_that_are_no_metrics_follow_from_what_mlflow_holds(reported: Sim
     assert data["prior"] == reported.run.data.tags["prior"]
     assert data["reproduction"]["commit"] == reported.run.data.tags["commit"]
     assert data["reproduction"]["digests"]["data"] == reported.run.data.tags["data_digest"]
+
+
+def _winner_rival_and_scorecard(data: dict[str, Any], trials: dict[int, Any], artifacts: Path) -> None:
+    winner, rival, found = trials[data["winner"]["slot"]], data["rival"], data["findings"]
+    assert data["winner"]["epochs"] == winner.metrics["best_epoch"] + 1
+    assert data["winner"]["trained"] == found["training_images"] + found["judged"] == 30  # it was refitted on both
+    assert data["winner"]["test_reads"] == 1
+    n = found["judged"] + 4
+    shares = [(value * found["judged"] + 2) / n for value in (winner.metrics["value"], rival["value"])]
+    assert rival["noise"] == pytest.approx(2 * sum(share * (1 - share) / n for share in shares) ** 0.5) != 0
+    assert rival["freeze_depth"] == int(trials[rival["slot"]].params["freeze_depth"])
+    table = json.loads((artifacts / "scorecard.json").read_text(encoding="utf-8"))
+    rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+    assert [(row["scorer"], row["depths"], row["order"]) for row in rows] == [
+        (row["scorer"], row["depths"], " ".join(map(str, row["order"]))) for row in data["scorecard"]
+    ]
+    evidence = json.loads((artifacts / "evidence.json").read_text(encoding="utf-8"))
+    assert data["block_count"] == len(evidence["blocks"])
+    assert data["depth_numbers"] == list(range(evidence["depths"][0], evidence["depths"][1] + 1))
 
 
 def test_no_number_stands_outside(reported: SimpleNamespace) -> None:

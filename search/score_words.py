@@ -1,0 +1,21 @@
+"""Scores in words: their names as people write them, and whether an interval says anything."""
+
+from __future__ import annotations
+
+import math
+
+__all__ = ["interval_known", "spoken"]
+
+
+def spoken(metric: str) -> str:
+    """Name of a score for readers: macro_f1 is macro F1."""
+    return metric.replace("_", " ").replace("f1", "F1")
+
+
+def interval_known(name: str, low: float, high: float) -> bool:
+    """Whether an interval of a test score says anything.
+
+    A bootstrap of nothing but hits has no width and is no interval; weights that sum to 1 - 1e-16 do not make it one.
+    The interval of accuracy is exact.
+    """
+    return name == "accuracy" or not math.isclose(low, high, abs_tol=1e-9)
