@@ -92,7 +92,7 @@ class Rival:
         stopped: whether it was stopped early, so that it might have reached more.
         noise: two standard errors of such a difference, 2 sqrt((v (1 - v) + w (1 - w)) / (n + 4)), as if both scores
             were accuracies of n judged images, other ones each; v and w are they with two hits and two misses added
-            (Agresti and Coull 1998), so that two scores of 1 do not seem to be known exactly. None where n is not known.
+            (Agresti and Coull 1998), so that two scores of 1 are not taken for exact. None where n is not known.
     """
 
     slot: int
