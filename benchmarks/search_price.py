@@ -2,8 +2,9 @@
 
 The search runs through the command line in an empty tracking root, start-up, caches, refit and test included. Before
 and after it, one plain Lightning fine-tuning (`benchmarks.plain_finetuning`) trains on the same images for as many
-epochs; the faster of loading in this process and in two workers is taken. Rows go to
-benchmarks/results/search_price.json.
+epochs; the faster of loading in this process and in two workers is taken. Beside both times stands their limit: the
+operations that the training must do (of the search, what its trials and the refit were charged in epochs of training
+everything) at the rate of a large matrix product on this machine. Rows go to benchmarks/results/search_price.json.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from rich.table import Table
 
 from benchmarks.depth_tables import CACHE
 from benchmarks.planted_tasks import PLANTED, write_planted
+from benchmarks.product_rate import product_rate
 from benchmarks.real_images import DATA
 from benchmarks.results_file import read_rows, write_rows
 
@@ -38,8 +40,15 @@ TASKS = {
 }
 
 
-def write_lists(overrides: list[str], file: Path) -> int:
-    """Files and labels of training and validation images as the search splits them; returns the epochs of a trial."""
+def write_lists(overrides: list[str], file: Path) -> tuple[int, float, float]:
+    """Files and labels of training and validation images as the search splits them.
+
+    Returns:
+        The epochs of a trial; the operations of an epoch in which everything is trained (forward and backward, three
+        times a forward pass); images of the refit / training images.
+    """
+    from lightning_modules import backbones
+    from lightning_modules.cost import block_flops
     from search.configuration import compose_settings
     from search.preparation import load, split
 
@@ -52,7 +61,12 @@ def write_lists(overrides: list[str], file: Path) -> int:
         for part, rows in (("train", fold.train), ("val", fold.val))
     }
     file.write_text(json.dumps({**lists, "size": settings.data.size, "classes": len(images.index.classes)}))
-    return settings.trainer.epochs
+    model = settings.model
+    net = backbones.build(
+        model.architecture, classes=len(images.index.classes), size=settings.data.size, weights="none"
+    )
+    work = 3.0 * sum(block_flops(net, settings.data.size)) * len(fold.train)
+    return settings.trainer.epochs, work, (len(fold.train) + len(fold.val)) / len(fold.train)
 
 
 def plain(lists: Path, epochs: int, workers: int) -> float:
@@ -80,14 +94,15 @@ def measure(name: str, extra: list[str], console: Console) -> dict[str, Any]:
     overrides = [text.format(data=DATA, made=CACHE) for text in settings] + extra
     with tempfile.TemporaryDirectory() as folder:
         lists, root = Path(folder) / "lists.json", Path(folder) / "mlruns"
-        epochs = write_lists([*overrides, f"tracking.root={folder}/images"], lists)
+        epochs, work, larger = write_lists([*overrides, f"tracking.root={folder}/images"], lists)
         times = [plain(lists, epochs, workers) for workers in (0, 2)]
         started = time.perf_counter()
         command = [sys.executable, "-m", "search", *overrides, f"tracking.root={root}", "search.study=price"]
         subprocess.run(command, check=True)  # noqa: S603
         seconds = time.perf_counter() - started
         times += [plain(lists, epochs, workers) for workers in (0, 2)]
-        phases, trained = _phases(root)
+        phases, trained, equivalents = _phases(root, larger)
+    rate = product_rate()
     unit = min((times[0] + times[2]) / 2, (times[1] + times[3]) / 2)
     console.print(f"plain fine-tunings: {', '.join(f'{t:.1f}' for t in times)} s; search: {seconds:.1f} s {phases}")
     workers = min(4, len(os.sched_getaffinity(0)))
@@ -103,13 +118,21 @@ def measure(name: str, extra: list[str], console: Console) -> dict[str, Any]:
         "better": "lower",
         "search_seconds": round(seconds, 1),
         "plain_seconds": round(unit, 1),
+        "epoch_equivalents": round(equivalents, 1),
+        "search_limit_seconds": round(equivalents * work / rate, 1),
+        "plain_limit_seconds": round(epochs * work / rate, 1),
         "phases": phases,
         "settings": " ".join([*settings, *extra]).format(data="../shared/data", made=CACHE),
     }
 
 
-def _phases(root: Path) -> tuple[dict[str, float], float]:
-    """Wall seconds of the search by phase, as it logged them itself, and those of all trials together."""
+def _phases(root: Path, larger: float) -> tuple[dict[str, float], float, float]:
+    """Wall seconds by phase, as the search logged them itself; those of all trials; the work in epochs of everything.
+
+    Args:
+        root: of the search.
+        larger: images of the refit / training images.
+    """
     from mlflow import MlflowClient
 
     client = MlflowClient(tracking_uri=f"sqlite:///{root}/mlflow.db")
@@ -118,7 +141,11 @@ def _phases(root: Path) -> tuple[dict[str, float], float]:
     found = parent.data.metrics
     phases = {k.removeprefix("seconds_"): round(v, 1) for k, v in sorted(found.items()) if k.startswith("seconds_")}
     children = client.search_runs(experiments, f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'", max_results=1000)
-    return phases, sum(run.data.metrics.get("seconds", 0.0) for run in children)
+    trials = [run.data.metrics for run in children]
+    (winner,) = [r.data.metrics for r in children if int(r.data.tags["slot"]) == found["winner_slot"]]
+    refit = winner["epoch_equivalents"] * (winner["best_epoch"] + 1) / winner["epochs"] * larger
+    work = sum(trial.get("epoch_equivalents", 0.0) for trial in trials) + refit
+    return phases, sum(trial.get("seconds", 0.0) for trial in trials), work
 
 
 def main(arguments: list[str]) -> int:

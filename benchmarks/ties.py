@@ -6,6 +6,10 @@ score is at most so many points of macro F1, or one standard error of the valida
 loses on other images, and how much deeper it freezes, goes to benchmarks/results/ties.json; the difference to exact
 ties is paired by replay, its interval a bootstrap over splits, then replays. The halving rule leaves few complete
 trials to choose from, so the other rules are replayed as well.
+
+Within a trial, of epochs with equal validation scores the earliest counts, which is the cheapest to refit for. What the
+latest of them would gain on the test images, over all configurations that have such epochs and over those that are best
+on validation, is in the same file (the deepest of several winners; the interval is a bootstrap over splits).
 """
 
 from __future__ import annotations
@@ -13,16 +17,17 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+import numpy as np
 import optuna
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.finished_tables import is_complete, read_table, tabled
+from benchmarks.finished_tables import Floats, is_complete, read_table, tabled
 from benchmarks.replay import REPEATS, interval, median, whole
 from benchmarks.replay_engine import Replay, Strategy, replay
 from benchmarks.results_file import write_rows
 
-__all__ = ["chosen", "main", "standard_error"]
+__all__ = ["chosen", "later_epochs", "main", "standard_error"]
 
 POINTS = (1.0, 2.0)
 PRUNERS = {
@@ -70,6 +75,41 @@ def _rows(name: str, pruner: str) -> list[dict[str, Any]]:
     return found
 
 
+def later_epochs(val: Floats, test: Floats) -> tuple[list[float], float]:
+    """Points gained on test images by the latest of the best epochs instead of the earliest, in one split's table.
+
+    Args:
+        val: (depths, ..., epochs) validation scores.
+        test: likewise of the test images.
+
+    Returns:
+        Of every configuration with more than one best epoch, and of the deepest winner.
+    """
+    tied = val >= val.max(axis=-1, keepdims=True) - 1e-9
+    first = tied.argmax(axis=-1)
+    last = tied.shape[-1] - 1 - tied[..., ::-1].argmax(axis=-1)
+    scores = [np.take_along_axis(test, epoch[..., None], axis=-1)[..., 0] for epoch in (first, last)]
+    gained = 100 * (scores[1] - scores[0])
+    best = val.max(axis=-1)
+    winners = best >= best.max() - 1e-9
+    deepest = np.flatnonzero(winners.reshape(len(val), -1).any(axis=1))[-1]
+    return gained[first != last].tolist(), float(gained[deepest][winners[deepest]].mean())
+
+
+def _epochs(name: str) -> list[dict[str, Any]]:
+    table = read_table(name)
+    found = [later_epochs(val, test) for val, test in zip(table.val, table.test, strict=True)]
+    several = [gained for gained, _ in found if gained]
+    common = {"task": name, "rule": "latest of equal epochs", "splits": len(found)}
+    rows = []
+    if several:
+        spread = [round(v, 3) for v in interval(several)]
+        count = sum(map(len, several))
+        rows.append({**common, "of": "configurations", "configurations": count, "gained_points": spread})
+    spread = [round(v, 3) for v in interval([[winner] for _, winner in found])]
+    return [*rows, {**common, "of": "winners", "gained_points": spread}]
+
+
 def main(names: list[str]) -> int:
     """Replay on the tasks named, or on all that have a complete table."""
     try:
@@ -83,8 +123,13 @@ def main(names: list[str]) -> int:
     for row in rows:
         lost = "{:+.2f} ({:+.2f} to {:+.2f})".format(*row["lost_points"])
         shown.add_row(row["pruner"], row["task"], row["rule"], lost, f"{row['deeper_blocks']:+.1f}")
-    Console(width=None if sys.stdout.isatty() else 100).print(shown)
-    write_rows("ties", rows)
+    epochs = [row for name in names for row in _epochs(name)]
+    later = Table("task", "of", "points gained by the latest of equal epochs")
+    for row in epochs:
+        gained = "{:+.2f} ({:+.2f} to {:+.2f})".format(*row["gained_points"])
+        later.add_row(row["task"], f"{row.get('configurations', '')} {row['of']}".strip(), gained)
+    Console(width=None if sys.stdout.isatty() else 100).print(shown, later)
+    write_rows("ties", rows + epochs)
     return 0
 
 

@@ -17,11 +17,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.table import Table
 from torch.nn import functional as F
 
+from benchmarks.product_rate import product_rate
 from benchmarks.results_file import write_rows
 from lightning_modules.allocator import keep_freed_memory
 from lightning_modules.classifier import Classifier
@@ -55,17 +55,6 @@ def bare_loop(task: Task, depth: int, rows: object, epochs: int) -> Callable[[],
                 optimizer.step()
 
     return run
-
-
-def product_rate() -> float:
-    """Floating-point operations a second of a 2048 x 2048 matrix product, the best of some."""
-    a = torch.rand(2048, 2048)
-    best = 0.0
-    for _ in range(5):
-        started = time.perf_counter()
-        a @ a
-        best = max(best, 2 * 2048**3 / (time.perf_counter() - started))
-    return best
 
 
 def timed(action: Callable[[], object]) -> float:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from benchmarks.depth_ranks import permutation_p, pooled, regrets, tau
 from benchmarks.finished_tables import DepthTable
 from benchmarks.replay_engine import Replay
-from benchmarks.ties import chosen, standard_error
+from benchmarks.ties import chosen, later_epochs, standard_error
 from search.retraining.permutation_tests import holm
 
 K = np.arange(9.0)
@@ -81,3 +81,11 @@ def test_a_tie_goes_to_the_deeper_freeze_and_a_wider_one_never_to_a_shallower() 
     run = Replay(empty, empty, 0.9, (), whole=((2, 0.95, 0.90), (5, 0.94, 0.88), (8, 0.90, 0.80)))
     assert [chosen(run, t) for t in (0.0, 0.011, 0.051)] == [(2, 0.90), (5, 0.88), (8, 0.80)]
     assert standard_error(0.9, 100) == pytest.approx(0.03) and standard_error(1.0, 100) == 0.0
+
+
+def test_later_epochs_count_where_scores_are_equal() -> None:
+    val = np.array([[[0.5, 0.9, 0.9], [0.1, 0.2, 0.3]], [[0.9, 0.9, 0.9], [0.9, 0.1, 0.1]]])
+    test = np.array([[[0.0, 0.6, 0.7], [0.1, 0.2, 0.3]], [[0.5, 0.0, 0.8], [0.4, 0.0, 0.0]]])
+    configurations, winner = later_epochs(val, test)
+    assert configurations == pytest.approx([10, 30])
+    assert winner == pytest.approx((30 + 0) / 2)  # both configurations of the deeper depth
