@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from search.progress import duration
-from search.score_words import interval_known
+from search.score_words import epochs, interval_known, times
 from search.trial_result import TrialParams
 
 if TYPE_CHECKING:
@@ -82,10 +82,9 @@ def outcome_tags(
     """
     rows = [("outcome", f"**{outcome}**" + (f": {_line(reason)}" if reason else ""))]
     if numbers:
-        epochs = int(numbers["epochs"])
         rows += [
             (f"best validation {metric}", f"{numbers['value']:.4f} (epoch {int(numbers['best_epoch']) + 1})"),
-            ("trained", f"{epochs} epoch{'' if epochs == 1 else 's'} in {duration(float(numbers['seconds']))}"),
+            ("trained", f"{epochs(int(numbers['epochs']))} in {duration(float(numbers['seconds']))}"),
             ("cost", f"{numbers['epoch_equivalents']:.2f} epochs of training everything"),
         ]
     return {"status": outcome, "reason": reason, NOTE: f"{_phrase(params)}\n\n{_list(rows)}"}
@@ -118,7 +117,7 @@ def study_note(
     kinds = ", ".join(f"{outcomes.count(kind)} {kind}" for kind in dict.fromkeys(sorted(outcomes)))
     seconds = sum(float(t.user_attrs["seconds"]) for t in trials)
     equivalents = sum(float(t.user_attrs["epoch_equivalents"]) for t in trials)
-    reads = f"read {test_reads} time{'' if test_reads == 1 else 's'}"
+    reads = f"read {times(test_reads)}"
     rows = [
         (f"best validation {metric}", f"{winner.value:.4f} (the best of many: too high; the test score counts)"),
         ("trials", f"{len(trials)}: {kinds}"),
@@ -131,8 +130,8 @@ def study_note(
         rows.append(("evidence", _line(prior)))
     return "\n\n".join(
         [
-            f"**Search {_code(name)}. Winner: trial {winner.slot}**, {_phrase(params)} Refitted for {winner.epochs} "
-            f"epoch{'' if winner.epochs == 1 else 's'} on {winner.images[0]} images.",
+            f"**Search {_code(name)}. Winner: trial {winner.slot}**, {_phrase(params)} Refitted for "
+            f"{epochs(winner.epochs)} on {winner.images[0]} images.",
             _tested(winner.test, winner.intervals, f" on {winner.images[1]} images, {reads}"),
             f"How it got there:\n\n{_list(rows)}",
             "Look at: the artifacts `report/report.html` (all on one page) and `figures/evidence.png` (why this "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["interval_known", "spoken"]
+__all__ = ["epochs", "interval_known", "spoken", "times"]
 
 
 def spoken(metric: str) -> str:
@@ -19,3 +19,13 @@ def interval_known(name: str, low: float, high: float) -> bool:
     The interval of accuracy is exact.
     """
     return name == "accuracy" or not math.isclose(low, high, abs_tol=1e-9)
+
+
+def epochs(count: int) -> str:
+    """1 epoch, 2 epochs."""
+    return f"{count} epoch{'' if count == 1 else 's'}"
+
+
+def times(count: int) -> str:
+    """How often: once, or 2 times."""
+    return "once" if count == 1 else f"{count} times"

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from search.evidence import recorded_evidence
-from search.score_words import interval_known
+from search.score_words import epochs, interval_known, times
 from search.scorecard import ScorecardRow, SeenDepth, scorecard, seen_depths
 from search.study_run import EVIDENCE_FIGURE
 from search.study_storage import finished_trials
@@ -69,14 +69,14 @@ def print_winner(console: Console, winner: Winner, reads: int) -> None:
         f"Winner: trial {winner.slot}, {params.optimizer}, learning rate {params.learning_rate:.3g}, "
         f"freeze depth {params.freeze_depth}"
         + ("" if params.fostering_beta is None else f", fostering beta {params.fostering_beta:g}")
-        + f"; trained for {winner.epochs} epochs on {winner.images[0]} {trained}.",
+        + f"; trained for {epochs(winner.epochs)} on {winner.images[0]} {trained}.",
         highlight=False,
     )
     if winner.test is None or winner.intervals is None:
         console.print("There are no test images, so nothing is known of it beyond validation.")
         return
     table = Table(
-        title=f"Test scores on {winner.images[1]} images, {'read once' if reads == 1 else f'read {reads} times'}",
+        title=f"Test scores on {winner.images[1]} images, read {times(reads)}",
         title_justify="left",
         box=SIMPLE_HEAD,
         pad_edge=False,

@@ -110,7 +110,8 @@ def trust(data: ReportData, numbers: Numbers) -> str:
     facts.append(
         (
             "What was tested",
-            f"A network with the winning trial's parameters, trained for {numbers('/winner/epochs')} epochs on "
+            f"A network with the winning trial's parameters, trained for {numbers('/winner/epochs')} "
+            f"epoch{'' if winner.epochs == 1 else 's'} on "
             f"{numbers('/winner/trained')} {again}.",
         )
     )

@@ -137,7 +137,7 @@ def test_the_parent_says_what_won(study: Study, parent: Run) -> None:
     assert note.startswith(f"**Search `tiny`. Winner: trial {winner.slot}**, {winner.params['optimizer']}, ")
     low, high = winner.intervals["accuracy"]
     assert f"- accuracy: **{winner.test['accuracy']:.4f}** ({low:.3f} to {high:.3f})" in note
-    assert f"Test scores on {winner.images[1]} images, read 1 time (95 % intervals):" in note
+    assert f"Test scores on {winner.images[1]} images, read once (95 % intervals):" in note
     assert f"- model: `thawline`, version {winner.version}\n" in note
     assert parent.data.params["model.name"] in note
     assert parent.data.tags["mlflow.source.git.commit"] == parent.data.tags["commit"]

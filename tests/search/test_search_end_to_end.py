@@ -139,6 +139,7 @@ def test_more_trials_continue_and_fresh_starts_anew(
     assert len(first.params) == 2 and len(second.params) == 3
     assert second.params[:2] == first.params
     assert second.attrs["test_reads"] == 1 + (second.attrs["winner"] != first.attrs["winner"])
+    assert f" images, read {'once' if second.attrs['test_reads'] == 1 else '2 times'}" in more.out
     anew = run_search_warm(*arguments, "search.trials=1", "trainer.epochs=1", "search.fresh=true")
     assert anew.code == 0 and "Study: continued, 1 trials." in anew.out
     third = _kept(_study(tracking_root, "continued"))
