@@ -5,6 +5,7 @@ n images in the sample, C classes, L blocks; block l puts out C_l channels; d pe
 
 from __future__ import annotations
 
+import io
 import os
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -89,10 +90,11 @@ class Baseline:
             "counts": np.array(list(self.counts.values()), np.int64),
         }
         arrays |= {"classes": np.array(self.classes, str), "blocks": np.array(self.blocks, str)}
+        archive = io.BytesIO()  # a signal in the middle of an archive on disk makes zipfile complain of a closed file
+        np.savez_compressed(archive, format=np.array(_FORMAT), **arrays)
         partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
         try:
-            with partial.open("wb") as file:
-                np.savez_compressed(file, format=np.array(_FORMAT), **arrays)
+            partial.write_bytes(archive.getvalue())
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)

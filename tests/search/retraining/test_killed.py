@@ -223,7 +223,9 @@ def test_terminated_in(step: str, asked: Months, server: Server, undisturbed: Un
     if alive(pid):
         os.kill(pid, signal.SIGTERM)
     told = server.end()
-    assert told.code in (0, 143) and told.err == ""
+    assert told.code in (0, 143)
+    # Python tells of a signal that came in the middle of somebody's __del__, and then it is lost.
+    assert not told.err or told.err.startswith("Exception ignored in: ")
     if told.code:
         assert asked.runs("attributes.status = 'RUNNING'") == []
     finished(server, undisturbed)
