@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lightning_modules.whole_file import whole_file
+
 __all__ = ["PRECISIONS", "make_room", "mark_used", "open_activations", "pack", "write_activations"]
 
 PRECISIONS = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -48,29 +50,24 @@ def mark_used(path: Path) -> bool:
 
 
 def write_activations(path: Path, arrays: Iterable[NDArray[np.signedinteger]], rows: int) -> None:
-    """Write arrays one after the other as one of `rows` rows, under a temporary name first.
+    """Write arrays one after the other as one of `rows` rows; the file is whole or not there.
 
-    The caller holds a lock on `path`, so what lies under the temporary name is what a killed writer left.
+    The caller holds a lock on `path`.
 
     Raises:
         OSError: the disk is full, or cannot be written.
     """
-    temporary = path.with_suffix(".tmp")
-    try:
-        # Written as a stream: on a full disk a write raises, where touching a memory map would kill the process.
-        with temporary.open("wb") as file:
-            first = True
-            for array in arrays:
-                if first:
-                    header = {"descr": array.dtype.str, "fortran_order": False, "shape": (rows, *array.shape[1:])}
-                    np.lib.format.write_array_header_2_0(file, header)
-                    first = False
-                file.write(array.tobytes())
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    # Written as a stream: on a full disk a write raises, where touching a memory map would kill the process.
+    with whole_file(path) as temporary, temporary.open("wb") as file:
+        first = True
+        for array in arrays:
+            if first:
+                header = {"descr": array.dtype.str, "fortran_order": False, "shape": (rows, *array.shape[1:])}
+                np.lib.format.write_array_header_2_0(file, header)
+                first = False
+            file.write(array.tobytes())
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def make_room(folder: Path, size: int, capacity: int) -> None:

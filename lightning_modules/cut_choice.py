@@ -12,9 +12,10 @@ import math
 import os
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from lightning_modules.whole_file import whole_file
 
 __all__ = ["CutChoice", "available_memory", "choose_cut", "load_choices", "measured", "save_choice"]
 
@@ -101,13 +102,8 @@ def save_choice(folder: Path, choice: CutChoice) -> None:
     """
     choices = load_choices(folder) | {choice.cut: choice}
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / "choices.tmp"  # under the lock there is one writer; a killed one's file is written over
-    try:
+    with whole_file(folder / "choices.json") as temporary:
         temporary.write_text(json.dumps([asdict(c) for _, c in sorted(choices.items())], indent=1))
-        temporary.replace(folder / "choices.json")
-    finally:
-        with suppress(OSError):  # in a folder that became read-only
-            temporary.unlink(missing_ok=True)
 
 
 def available_memory() -> int:

@@ -25,6 +25,7 @@ from lightning_modules.batch_norm import batch_norms_behind, reestimate_batch_no
 from lightning_modules.blocknet import BlockNet
 from lightning_modules.freezing import freeze
 from lightning_modules.probe import warm_up_head
+from lightning_modules.whole_file import whole_file
 
 __all__ = ["HeadStore", "fit_head", "warm_depth"]
 
@@ -118,10 +119,6 @@ def _load(path: Path) -> State | None:
 
 def _save(path: Path, state: State) -> State:
     """Write a head if the disk takes it; each process fits its own if not."""
-    temporary = path.with_suffix(".tmp")  # the caller holds the lock
-    with suppress(OSError, SafetensorError):
+    with suppress(OSError, SafetensorError), whole_file(path) as temporary:  # the caller holds the lock
         save_file({name: tensor.contiguous().cpu() for name, tensor in state.items()}, temporary)
-        temporary.replace(path)
-    with suppress(OSError):
-        temporary.unlink(missing_ok=True)
     return state

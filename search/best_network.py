@@ -39,8 +39,7 @@ class BestNetwork:
         """Of a trial that starts, or that goes on from a checkpoint."""
         best = cls(metric)
         for report in kept.curve if kept else ():
-            if (score := report.metrics.get(metric, -math.inf)) > best.score:
-                best.epoch, best.score = report.epoch, score
+            best._is_best(report.epoch, report.metrics)
         if kept:
             best.state = kept.thawed if best.epoch == kept.curve[-1].epoch else kept.best
         return best
@@ -51,9 +50,15 @@ class BestNetwork:
 
     def see(self, epoch: int, metrics: Mapping[str, float], model: Classifier) -> None:
         """Take over the network of an epoch that has just been validated, if it is better."""
-        if (score := metrics.get(self.metric, -math.inf)) > self.score:
-            self.epoch, self.score = epoch, score
+        if self._is_best(epoch, metrics):
             self.state = {name: part.detach().cpu().clone() for name, part in thawed(model.net).state_dict().items()}
+
+    def _is_best(self, epoch: int, metrics: Mapping[str, float]) -> bool:
+        """Whether an epoch is better than all before it; then it is the one."""
+        if (score := metrics.get(self.metric, -math.inf)) <= self.score:
+            return False
+        self.epoch, self.score = epoch, score
+        return True
 
 
 def save_network(path: Path, best: BestNetwork, *, of: str) -> None:

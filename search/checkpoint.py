@@ -15,6 +15,7 @@ from torch import nn
 
 from lightning_modules.blocknet import BlockNet
 from lightning_modules.classifier import Classifier
+from lightning_modules.whole_file import whole_file
 from search.trial_result import EpochReport
 
 __all__ = ["DAMAGED", "TrialCheckpoint", "load_checkpoint", "save_checkpoint", "thawed", "write_state"]
@@ -116,14 +117,11 @@ def write_state(path: Path, state: dict[str, Any]) -> None:
         OSError: it cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")  # a slot has one trial, and a trial one worker
     try:
-        torch.save(state, temporary)
-        temporary.replace(path)
+        with whole_file(path) as temporary:  # a slot has one trial, and a trial one worker
+            torch.save(state, temporary)
     except RuntimeError as error:  # what torch makes of a full disk
         raise OSError(str(error).splitlines()[0]) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: Path, *, of: str) -> TrialCheckpoint | None:

@@ -12,6 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from search.score_words import epoch_count
 from search.trial_result import EpochReport, TrialParams
 
 __all__ = ["StudyProgress", "describe_params", "duration"]
@@ -125,7 +126,7 @@ class StudyProgress:
     def _line(self, slot: int, params: TrialParams, outcome: str, value: float | None, epochs: int) -> None:
         score = "" if value is None else f" {self._metric} {value:.4f}"
         best = f", best {self._best[1]:.4f} (trial {self._best[0]})" if self._best else ""
-        after = f" after {epochs} epoch{'' if epochs == 1 else 's'}"
+        after = f" after {epoch_count(epochs)}"
         line = f"trial {slot:>3}  {describe_params(params):<36} {outcome:<9}{score}{after}{best}"
         self._console.print(line + self._remaining(", about {} left"), highlight=False, soft_wrap=True)
         self.waiting()

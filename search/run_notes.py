@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from search.progress import duration
-from search.score_words import epochs, interval_known, times
+from search.score_words import epoch_count, interval_known, times
 from search.trial_result import TrialParams
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def outcome_tags(
     if numbers:
         rows += [
             (f"best validation {metric}", f"{numbers['value']:.4f} (epoch {int(numbers['best_epoch']) + 1})"),
-            ("trained", f"{epochs(int(numbers['epochs']))} in {duration(float(numbers['seconds']))}"),
+            ("trained", f"{epoch_count(int(numbers['epochs']))} in {duration(float(numbers['seconds']))}"),
             ("cost", f"{numbers['epoch_equivalents']:.2f} epochs of training everything"),
         ]
     return {"status": outcome, "reason": reason, NOTE: f"{_phrase(params)}\n\n{_list(rows)}"}
@@ -131,7 +131,7 @@ def study_note(
     return "\n\n".join(
         [
             f"**Search {_code(name)}. Winner: trial {winner.slot}**, {_phrase(params)} Refitted for "
-            f"{epochs(winner.epochs)} on {winner.images[0]} images.",
+            f"{epoch_count(winner.epochs)} on {winner.images[0]} images.",
             _tested(winner.test, winner.intervals, f" on {winner.images[1]} images, {reads}"),
             f"How it got there:\n\n{_list(rows)}",
             "Look at: the artifacts `report/report.html` (all on one page) and `figures/evidence.png` (why this "

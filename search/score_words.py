@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["epochs", "interval_known", "spoken", "times"]
+__all__ = ["epoch_count", "interval_known", "spoken", "times"]
 
 
 def spoken(metric: str) -> str:
@@ -21,7 +21,7 @@ def interval_known(name: str, low: float, high: float) -> bool:
     return name == "accuracy" or not math.isclose(low, high, abs_tol=1e-9)
 
 
-def epochs(count: int) -> str:
+def epoch_count(count: int) -> str:
     """1 epoch, 2 epochs."""
     return f"{count} epoch{'' if count == 1 else 's'}"
 

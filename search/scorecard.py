@@ -44,7 +44,6 @@ class ScorecardRow:
     Attributes:
         scorer: its name.
         used: whether `search.prior` chose it, so that it had a hand in which depths were tried.
-        chosen: freeze depth it would have chosen by itself: the first of `order`; None where it knows none.
         order: depths of the space by its s(k), the best first, the deeper one of equals; depths without s(k) left out.
         tau: Kendall's tau-b between s(k) and the best validation score, in [-1, 1]; NaN with fewer than two depths, or
             where all are equal in one of the two.
@@ -56,13 +55,17 @@ class ScorecardRow:
 
     scorer: str
     used: bool
-    chosen: int | None
     order: tuple[int, ...]
     tau: float
     p_value: float
     depths: int
     regret: float | None
     seconds: float
+
+    @property
+    def chosen(self) -> int | None:
+        """Freeze depth it would have chosen by itself: the first of `order`; None where it knows none."""
+        return self.order[0] if self.order else None
 
 
 def seen_depths(trials: Sequence[FrozenTrial]) -> dict[int, SeenDepth]:
@@ -95,13 +98,11 @@ def scorecard(evidence: Evidence, seen: Mapping[int, SeenDepth]) -> tuple[Scorec
         s = scorer.depth_scores
         tau, p_value, depths = _agreement(s, seen)
         order = tuple(sorted((k for k in range(low, high + 1) if np.isfinite(s[k])), key=lambda k: (-s[k], -k)))
-        chosen = order[0] if order else None
-        reached = seen.get(chosen) if chosen is not None else None
+        reached = seen.get(order[0]) if order else None
         rows.append(
             ScorecardRow(
                 scorer=scorer.name,
                 used=scorer.name == evidence.prior,
-                chosen=chosen,
                 order=order,
                 tau=tau,
                 p_value=p_value,

@@ -272,11 +272,12 @@ class SearchStudy:
 
     def _close(self, slot: int, active: RunningTrial, outcome: str, value: float) -> None:
         self._tracker.finish(active.run_id, "FINISHED")
+        before = self._best
         if outcome == "complete":
             self.study.tell(active.trial, value)
+            self._best = _best_slot(self.study)
         else:
             self.study.tell(active.trial, state=TrialState.PRUNED)
-        before, self._best = self._best, _best_slot(self.study)
         self._room.leave(slot, best=self._best, before=before)
         self._listener.trial_ended(slot, outcome, value)
 

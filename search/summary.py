@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from search.evidence import recorded_evidence
-from search.score_words import epochs, interval_known, times
+from search.score_words import epoch_count, interval_known, times
 from search.scorecard import ScorecardRow, SeenDepth, scorecard, seen_depths
 from search.study_run import EVIDENCE_FIGURE
 from search.study_storage import finished_trials
@@ -69,7 +69,7 @@ def print_winner(console: Console, winner: Winner, reads: int) -> None:
         f"Winner: trial {winner.slot}, {params.optimizer}, learning rate {params.learning_rate:.3g}, "
         f"freeze depth {params.freeze_depth}"
         + ("" if params.fostering_beta is None else f", fostering beta {params.fostering_beta:g}")
-        + f"; trained for {epochs(winner.epochs)} on {winner.images[0]} {trained}.",
+        + f"; trained for {epoch_count(winner.epochs)} on {winner.images[0]} {trained}.",
         highlight=False,
     )
     if winner.test is None or winner.intervals is None:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 import re
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import Field, fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from shlex import quote
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from lightning_modules.errors import InputError
 from search.budget import parse_budget
-from search.settings import ExecutorSettings, RetrainSettings, SearchSettings, Settings, ThesisSettings
+from search.settings import RetrainSettings, SearchSettings, Settings, ThesisSettings
 
-__all__ = ["accepted", "flatten", "key_paths", "parse", "to_plain", "unknown_key"]
+__all__ = ["accepted", "flatten", "key_paths", "parse", "refuse_without_effect", "to_plain", "unknown_key"]
 
 
 def parse(values: Mapping[str, Any]) -> Settings:
@@ -274,15 +275,26 @@ def _check_thesis(settings: Settings) -> None:
         return
     if settings.data.folds > 1:
         raise InputError(f"thesis.part needs data.folds=1, got {settings.data.folds}")
-    given = {f"search.{item.name}": (getattr(settings.search, item.name), getattr(SearchSettings(), item.name))
-             for item in fields(SearchSettings) if item.name != "metric"}  # fmt: skip
-    given["executor.workers"] = (settings.executor.workers, ExecutorSettings().workers)
-    for key, (value, default) in given.items():
-        if value != default:
-            raise InputError(
-                f"{key}={_shortened(str(value))} has no effect on protocol=thesis, which trains every configuration of "
-                "its part once, one after the other; leave it at its default"
-            )
+    idle = [f"search.{item.name}" for item in fields(SearchSettings) if item.name != "metric"]
+    why = "which trains every configuration of its part once, one after the other"
+    refuse_without_effect(settings, [*idle, "executor.workers"], f"protocol=thesis, {why}")
+
+
+def refuse_without_effect(settings: Settings, keys: Iterable[str], on: str) -> None:
+    """Refuse settings that would be ignored.
+
+    Args:
+        settings: all settings.
+        keys: dotted, as on the command line.
+        on: what they do nothing to, and what to take instead.
+
+    Raises:
+        InputError: one of them is not at its default.
+    """
+    given, defaults = flatten(settings), flatten(Settings())
+    for key in keys:
+        if (value := given[key]) != defaults[key]:
+            raise InputError(f"{key}={quote(_shortened(str(value)))} has no effect on {on}; leave it at its default")
 
 
 def _shortened(text: str) -> str:

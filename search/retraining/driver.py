@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from shlex import quote
 
 from rich.console import Console
 
@@ -20,9 +19,10 @@ from search.retraining.ledger import Ledger
 from search.retraining.month_run import MonthRun
 from search.retraining.months import Due, check_month_name, due_months, settings_digest
 from search.retraining.session import MonthOutcome, Session
-from search.settings import DataSettings, SearchSettings, Settings
+from search.settings import Settings
 from search.task import choose_device
 from search.tracking import Tracker
+from search.validation import refuse_without_effect
 
 __all__ = ["owned_model", "run_months"]
 
@@ -144,16 +144,9 @@ def _check(settings: Settings, month: str | None) -> None:
     """Refuse what would have no effect, and a month that is none, before anything is read."""
     if month is not None:
         check_month_name(month)
-    default = DataSettings()
-    for key in ("test", "test_months", "test_fraction"):
-        if (value := getattr(settings.data, key)) != getattr(default, key):
-            raise InputError(
-                f"data.{key}={value} has no effect on retraining: retrain.test_fraction and "
-                "retrain.regression_fraction say what is held out; leave it at its default"
-            )
-    for key in ("study", "fresh"):
-        if (value := getattr(settings.search, key)) != getattr(SearchSettings(), key):
-            raise InputError(f"search.{key}={quote(str(value))} has no effect on retraining; leave it at its default")
+    said = "retrain.test_fraction and retrain.regression_fraction say what is held out"
+    refuse_without_effect(settings, ("data.test", "data.test_months", "data.test_fraction"), f"retraining: {said}")
+    refuse_without_effect(settings, ("search.study", "search.fresh"), "retraining")
 
 
 def _blocks(settings: Settings) -> int:

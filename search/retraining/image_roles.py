@@ -155,10 +155,10 @@ def plan_month(
     replayed = units.cap(older_rows, retrain.replay, "replay") if len(older_rows) and retrain.replay else older_rows[:0]
     pool = np.union1d(inside, replayed)
     known = np.array([record.digest in trained_on for record in index.records], dtype=np.bool_)
-    unseen = ~known[pool]
+    honest, all_of_it = ~known[pool], np.ones(len(pool), dtype=np.bool_)
     folds, folds_anew = (
-        tuple(_folds(units, pool, of[pool] == month, honest, settings))
-        for honest in (unseen if unseen.any() else np.ones_like(unseen), np.ones_like(unseen))
+        tuple(_folds(units, pool, of[pool] == month, may, settings))
+        for may in (honest if honest.any() else all_of_it, all_of_it)
     )
     return MonthPlan(
         month=np.flatnonzero(of == month),
