@@ -26,7 +26,7 @@ from benchmarks.real_images import DATA, refusal
 if TYPE_CHECKING:
     from lightning_modules.image_store import ImageSet
     from lightning_modules.splits import Splits
-    from search.settings import Settings
+    from search.settings.schema import Settings
 
 TABLES = Path(__file__).parent / "tables"
 CACHE = Path("mlruns") / "tables"
@@ -96,9 +96,9 @@ def table_data(name: str, split: int, *more: str) -> tuple[Settings, ImageSet, S
     """
     from rich.console import Console
 
-    from search.configuration import compose_settings
     from search.preparation import load
     from search.preparation import split as split_images
+    from search.settings.compose import compose_settings
 
     if name in PLANTED:
         write_planted(name, CACHE)

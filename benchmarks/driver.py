@@ -25,7 +25,7 @@ from rich.table import Table
 from benchmarks.results_file import write_rows
 from search.executor.protocol import Event, Finished, Job, Reported
 from search.listener import StudyListener
-from search.settings import Settings
+from search.settings.schema import Settings
 from search.space import Space
 from search.study import SearchStudy
 from search.study_storage import load_or_create

@@ -50,7 +50,7 @@ def run(data: str, part: str) -> None:
     """Run, or go on with, one experiment of a data set."""
     from rich.console import Console
 
-    from search.configuration import compose_settings
+    from search.settings.compose import compose_settings
     from search.thesis import run_thesis
 
     if data == "magnetic_tile":

@@ -86,9 +86,9 @@ def truths(name: str) -> dict[Path, Annotation]:
 
 def task_of(name: str, split: int) -> Task:
     """One random split of a task."""
-    from search.configuration import compose_settings
     from search.preparation import load
     from search.preparation import split as split_images
+    from search.settings.compose import compose_settings
     from search.task import build_task
 
     if name == "magnetic_tile":

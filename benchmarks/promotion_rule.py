@@ -21,9 +21,9 @@ from rich.table import Table
 from scipy.stats import binomtest
 
 from benchmarks.results_file import write_rows
-from search.retrain_settings import RetrainSettings
 from search.retraining.comparison import ClassComparison, Comparison, ScorePair, decide
 from search.retraining.paired_tests import paired_interval
+from search.settings.retrain import RetrainSettings
 
 __all__ = ["coverage", "main", "promotions"]
 

@@ -19,8 +19,8 @@ from rich.table import Table
 from benchmarks.product_rate import product_rate
 from benchmarks.results_file import write_rows
 from lightning_modules.allocator import keep_freed_memory
-from search.configuration import compose_settings
 from search.preparation import load, split
+from search.settings.compose import compose_settings
 from search.task import build_task, statistics_rows
 from search.trial import run_trial
 from search.trial_result import TrialParams

@@ -26,8 +26,8 @@ from benchmarks.results_file import write_rows
 from lightning_modules.allocator import keep_freed_memory
 from lightning_modules.classifier import Classifier
 from lightning_modules.datamodule import ActivationBatches
-from search.configuration import compose_settings
 from search.preparation import load, split
+from search.settings.compose import compose_settings
 from search.task import Task, build_task
 from search.trial import train_final
 from search.trial_result import TrialParams

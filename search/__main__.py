@@ -12,7 +12,7 @@ from search.command_line import let_threads_sleep, refuse, until_interrupted
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from search.settings import Settings
+    from search.settings.schema import Settings
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -20,7 +20,7 @@ def main(arguments: Sequence[str]) -> int:
     let_threads_sleep()
     try:
         if "--help" in arguments or "-h" in arguments:
-            from search.reference import help_text
+            from search.settings.reference import help_text
 
             print(help_text())
             return 0
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str]) -> int:
         show_only = overrides[position : position + 2] == ["--cfg", "job"]
         if show_only:
             del overrides[position : position + 2]
-        from search.configuration import as_yaml, compose_settings
+        from search.settings.compose import as_yaml, compose_settings
 
         for override in overrides:
             if override.startswith("retrain") and not show_only:

@@ -27,7 +27,7 @@ from search.preparation import default_name, describe_data, identity, load, prep
 from search.progress import StudyProgress
 from search.pruner import expected_epochs
 from search.report import report_finished_search
-from search.settings import Settings
+from search.settings.schema import Settings
 from search.space import Space
 from search.study import SearchStudy
 from search.study_run import log_outcome, parent_run

@@ -19,10 +19,10 @@ from lightning_modules.errors import InputError, printable
 from lightning_modules.image_index import ImageIndex
 from lightning_modules.image_store import ImageSet, load_images
 from lightning_modules.splits import Splits, make_splits
-from search.settings import Settings
+from search.settings.parsing import flatten, key_paths
+from search.settings.schema import Settings
 from search.space import Space, build_space, check_fostering
 from search.task import Task, choose_device, state_digest
-from search.validation import flatten, key_paths
 
 __all__ = ["default_name", "describe_data", "identity", "load", "prepare_process", "space_of", "split"]
 

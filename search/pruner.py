@@ -6,7 +6,7 @@ from optuna.pruners import BasePruner, MedianPruner, NopPruner
 
 from search.evidence import Evidence
 from search.promotion import DEFAULT_SLOTS, ENOUGH_STEPS, PromotionRule, rungs
-from search.settings import SearchSettings
+from search.settings.schema import SearchSettings
 from search.trust import trust_from_evidence
 
 __all__ = ["build_promotion", "build_pruner", "expected_epochs"]

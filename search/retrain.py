@@ -32,7 +32,7 @@ Every setting of python -m search (see its --help), and:
 
 def help_text() -> str:
     """The page that `--help` prints."""
-    from search.reference import setting_lines
+    from search.settings.reference import setting_lines
 
     return _USAGE + "\n".join(setting_lines("retrain."))
 
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
             )
         if reason is not None and not (reason.strip() and reason.isprintable() and len(reason) <= 1000):
             raise InputError(f"reason must be 1 to 1000 printable characters, got {reason[:100]!r}")
-        from search.configuration import compose_settings
+        from search.settings.compose import compose_settings
 
         settings = compose_settings(given)
         if settings.protocol != "search":

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from lightning_modules.scores import TestScores
-    from search.settings import Settings
+    from search.settings.schema import Settings
     from search.task import Task
     from search.winner_record import Winner
 

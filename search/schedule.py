@@ -86,7 +86,7 @@ def parse(arguments: Sequence[str]) -> Arguments:
     if month is not None:
         raise ArgumentError(f"a schedule runs every month that is not done; {month} is for python -m search.retrain")
     # Before the first run, which may be a month away.
-    from search.configuration import compose_settings
+    from search.settings.compose import compose_settings
 
     compose_settings(settings)
     return Arguments(

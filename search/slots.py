@@ -9,7 +9,7 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from search.promotion import Standing
-from search.settings import SearchSettings
+from search.settings.schema import SearchSettings
 from search.study_storage import FINISHED
 
 __all__ = ["Slots", "StudyStalledError"]

@@ -9,7 +9,7 @@ from lightning_modules.blocknet import BlockNet
 from lightning_modules.errors import InputError
 from lightning_modules.fostering import check_target
 from lightning_modules.freezing import check_freeze_depth
-from search.settings import Settings, SpaceSettings
+from search.settings.schema import Settings, SpaceSettings
 from search.trial_result import TrialParams
 
 if TYPE_CHECKING:

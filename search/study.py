@@ -13,7 +13,6 @@ from dataclasses import replace
 import optuna
 from optuna.trial import TrialState
 
-from search.budget import Spending, parse_budget
 from search.evidence import Evidence, recorded_evidence
 from search.executor.protocol import Executor, Failed, Finished, Job, Reported
 from search.interrupted_trials import take_up
@@ -24,7 +23,8 @@ from search.run_notes import outcome_tags, start_tags
 from search.running_trial import RunningTrial
 from search.sampler import build_sampler, slot_seed
 from search.sampler_view import SamplerView
-from search.settings import Settings
+from search.settings.budget import Spending, parse_budget
+from search.settings.schema import Settings
 from search.slots import Slots
 from search.space import Space
 from search.tracking import Tracker

@@ -19,12 +19,12 @@ from search.figures import curves_figure, histogram_figure
 from search.progress import describe_params
 from search.run_notes import NOTE, begun_note, study_note
 from search.scorecard import scorecard, scorecard_metrics, scorecard_table, seen_depths
-from search.settings import Settings
+from search.settings.parsing import flatten
+from search.settings.schema import Settings
 from search.study_storage import finished_trials
 from search.task import Task
 from search.tracking import Tracker
 from search.trial_result import TrialParams
-from search.validation import flatten
 from search.winner import Winner, package_versions
 
 __all__ = ["EVIDENCE_FIGURE", "log_outcome", "parent_run"]

@@ -26,7 +26,7 @@ from lightning_modules.model_file import load_model
 from lightning_modules.splits import Splits
 from lightning_modules.views import Views, apply_views
 from lightning_modules.warm_start import HeadStore, fit_head, warm_depth
-from search.settings import Settings
+from search.settings.schema import Settings
 
 __all__ = ["Task", "build_task", "choose_device", "state_digest", "statistics_rows"]
 

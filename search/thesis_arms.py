@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from lightning_modules import backbones
 from lightning_modules.errors import InputError
 from lightning_modules.optimizers import OPTIMIZERS
-from search.model_settings import ModelSettings
-from search.settings import Settings
+from search.settings.model_settings import ModelSettings
+from search.settings.schema import Settings
 from search.trial_result import TrialParams
 
 __all__ = ["SUBSTITUTE", "Arm", "arms", "available_model", "frozen_name"]

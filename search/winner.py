@@ -22,7 +22,7 @@ from lightning_modules.scores import TestScores, scores_with_intervals
 from search.figures import confusion_figure
 from search.run_notes import version_note
 from search.sampler import slot_seed
-from search.settings import Settings
+from search.settings.schema import Settings
 from search.study_storage import finished_trials
 from search.task import Task
 from search.tracking import Tracker

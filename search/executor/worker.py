@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lightning_modules.image_index import ImageIndex
 from lightning_modules.splits import Splits
 from search.executor.protocol import Failed, Finished, Job, Reported
-from search.settings import Settings
+from search.settings.schema import Settings
 from search.trial_result import Verdict
 
 __all__ = ["Answer", "Began", "Cancel", "Idle", "Note", "WorkerPlan", "serve"]

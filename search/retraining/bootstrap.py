@@ -26,7 +26,7 @@ from search.retraining.image_subset import image_subset, month_digest
 from search.retraining.ledger_rows import MonthRow
 from search.retraining.months import month_rows, settings_digest
 from search.retraining.session import MonthOutcome, Session
-from search.settings import Settings
+from search.settings.schema import Settings
 from search.task import build_task
 
 __all__ = ["bootstrap", "first_months"]

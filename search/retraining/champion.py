@@ -16,7 +16,7 @@ from lightning_modules.model_file import TrainedModel
 from search.models import resolve_model
 from search.retraining.ledger import Ledger
 from search.retraining.ledger_rows import PromotionRow
-from search.settings import Settings
+from search.settings.schema import Settings
 from search.tracking import Tracker
 from search.trial_result import TrialParams
 

@@ -8,7 +8,7 @@ from lightning_modules.errors import InputError, printable
 from search.command_line import until_interrupted
 from search.retraining.history import print_history, roll_back
 from search.retraining.ledger import Ledger, ledger_path
-from search.settings import Settings
+from search.settings.schema import Settings
 
 __all__ = ["history", "retrain", "rollback"]
 

@@ -19,10 +19,10 @@ from search.retraining.ledger import Ledger
 from search.retraining.month_run import MonthRun
 from search.retraining.months import Due, check_month_name, due_months, settings_digest
 from search.retraining.session import MonthOutcome, Session
-from search.settings import Settings
+from search.settings.parsing import refuse_without_effect
+from search.settings.schema import Settings
 from search.task import choose_device
 from search.tracking import Tracker
-from search.validation import refuse_without_effect
 
 __all__ = ["owned_model", "run_months"]
 

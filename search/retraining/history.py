@@ -10,7 +10,7 @@ from lightning_modules.errors import InputError
 from search.retraining.champion import settle
 from search.retraining.ledger import Ledger
 from search.retraining.ledger_rows import PromotionRow
-from search.settings import Settings
+from search.settings.schema import Settings
 from search.tracking import Tracker
 
 __all__ = ["print_history", "roll_back"]

@@ -17,7 +17,7 @@ from lightning_modules.image_index import ImageIndex
 from lightning_modules.split_units import Rows, Units
 from lightning_modules.splits import Fold, Splits
 from search.retraining.ledger_rows import Role
-from search.settings import Settings
+from search.settings.schema import Settings
 
 __all__ = ["MonthPlan", "bootstrap_roles", "month_roles", "plan_month"]
 

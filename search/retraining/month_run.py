@@ -32,7 +32,7 @@ from search.retraining.month_report import PAGE, report_month
 from search.retraining.month_search import search_month, too_few
 from search.retraining.months import month_rows, usable_months
 from search.retraining.session import MonthOutcome, Session
-from search.validation import flatten
+from search.settings.parsing import flatten
 
 __all__ = ["MonthRun"]
 

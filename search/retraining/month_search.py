@@ -21,7 +21,7 @@ from search.preparation import identity
 from search.retraining.champion import Champion, widened
 from search.retraining.ledger_rows import MonthRow
 from search.retraining.session import Session
-from search.settings import Settings
+from search.settings.schema import Settings
 from search.space import Space, build_space
 from search.study_storage import finished_trials, load_or_create
 from search.task import Task, build_task

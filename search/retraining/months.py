@@ -14,8 +14,8 @@ from lightning_modules.image_listing import is_month
 from lightning_modules.split_units import Rows
 from search.retraining.image_subset import month_digest
 from search.retraining.ledger_rows import MonthRow
-from search.settings import Settings
-from search.validation import flatten, key_paths
+from search.settings.parsing import flatten, key_paths
+from search.settings.schema import Settings
 
 __all__ = ["Due", "check_month_name", "due_months", "month_rows", "settings_digest", "usable_months"]
 

@@ -10,9 +10,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from lightning_modules.errors import printable
-from search.configuration import compose_settings
 from search.score_words import interval_known
-from search.settings import Settings
+from search.settings.compose import compose_settings
+from search.settings.parsing import flatten
+from search.settings.schema import Settings
 from search.study_report.data import (
     ClassScores,
     Confusion,
@@ -30,7 +31,6 @@ from search.study_report.data import (
 from search.study_report.findings import Findings
 from search.study_report.loading import Study, Trial
 from search.study_report.runs import ParentRun
-from search.validation import flatten
 from search.winner_record import Winner
 
 __all__ = ["command", "gather"]

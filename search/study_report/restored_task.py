@@ -11,9 +11,9 @@ from rich.console import Console
 
 from lightning_modules.errors import InputError
 from search.preparation import identity, load, split
-from search.settings import Settings
+from search.settings.parsing import key_paths, parse
+from search.settings.schema import Settings
 from search.task import Task, build_task
-from search.validation import key_paths, parse
 
 __all__ = ["restored_settings", "restored_task"]
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from lightning_modules.errors import InputError
 from lightning_modules.optimizers import OPTIMIZERS, build_optimizer
-from search.settings import OPTIMIZER_NAMES
+from search.settings.schema import OPTIMIZER_NAMES
 
 
 def _path(name: str, steps: int = 3) -> list[float]:

@@ -166,7 +166,7 @@ def make_task(tmp_path_factory: pytest.TempPathFactory, make_stripes: Callable[.
     """A task on 24 tiny images, with these settings."""
     from lightning_modules.image_store import load_images
     from lightning_modules.splits import make_splits
-    from search.settings import (
+    from search.settings.schema import (
         DataSettings,
         ExecutorSettings,
         ModelSettings,

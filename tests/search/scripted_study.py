@@ -12,12 +12,12 @@ import optuna
 from optuna.storages import InMemoryStorage
 
 from search.executor.protocol import Event, Failed, Finished, Job, Reported
-from search.settings import Settings
+from search.settings.parsing import parse
+from search.settings.schema import Settings
 from search.space import Space
 from search.study import SearchStudy
 from search.study_storage import finished_trials
 from search.trial_result import EpochReport, TrialParams, TrialResult, Verdict
-from search.validation import parse
 from search.waiting_room import WaitingRoom
 
 EPOCHS = 3

@@ -15,7 +15,7 @@ from lightning_modules.image_store import load_images
 from lightning_modules.splits import make_splits
 from search.evidence_collection import collect_evidence
 from search.probe_fine_tuning import balanced_rows, probe_rows, tuned_rows
-from search.settings import DataSettings, ModelSettings, SearchSettings, Settings, TrainerSettings
+from search.settings.schema import DataSettings, ModelSettings, SearchSettings, Settings, TrainerSettings
 from search.task import Task, build_task, state_digest
 from search.trial_result import TrialCancelledError
 

@@ -21,11 +21,12 @@ from lightning_modules.backbones import build
 from lightning_modules.errors import InputError
 from lightning_modules.image_store import load_images
 from lightning_modules.splits import make_splits
-from search.configuration import compose_settings
 from search.executor.protocol import Finished
 from search.front import log_front, pareto_front, print_front
 from search.sampler_view import SamplerView
-from search.settings import (
+from search.settings.compose import compose_settings
+from search.settings.parsing import parse
+from search.settings.schema import (
     DataSettings,
     FosteringSettings,
     ModelSettings,
@@ -39,7 +40,6 @@ from search.summary import print_trials
 from search.task import Task, build_task
 from search.trial import run_trial, train_final
 from search.trial_result import EpochReport, TrialParams, TrialResult
-from search.validation import parse
 from search.winner import choose_winner
 from tests.search.scripted_study import SPACE, Bench, ScriptedExecutor, curve
 

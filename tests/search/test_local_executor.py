@@ -17,7 +17,7 @@ from lightning_modules.splits import make_splits
 from search.executor.inline import InlineExecutor
 from search.executor.local import LocalExecutor, _epitaph
 from search.executor.protocol import Event, Executor, Failed, Finished, Job, Reported
-from search.settings import DataSettings, ExecutorSettings, Settings, TrainerSettings
+from search.settings.schema import DataSettings, ExecutorSettings, Settings, TrainerSettings
 from search.task import Task, build_task
 from search.trial_result import EpochReport, TrialParams, Verdict
 

@@ -133,8 +133,8 @@ class TestTable:
 
 def test_as_the_winner_was_tested(tmp_path: Path, make_stripes: Callable[..., Path]) -> None:
     """Every kind of file gives the pixels of training, so the probabilities of the test."""
-    from search.configuration import compose_settings
     from search.preparation import load, split
+    from search.settings.compose import compose_settings
     from search.task import build_task
     from search.winner import predict as predict_rows
 

@@ -9,7 +9,7 @@ import pytest
 from explain.evidence import Cost
 from search.evidence import Evidence, ScorerEvidence
 from search.pruner import build_promotion, build_pruner, expected_epochs
-from search.settings import SearchSettings
+from search.settings.schema import SearchSettings
 
 
 @pytest.mark.parametrize(

@@ -204,7 +204,7 @@ def test_a_second_report_trains_nothing(reported: SimpleNamespace, monkeypatch: 
 def test_the_command_asks_for_the_same_study(reported: SimpleNamespace, finished: SimpleNamespace) -> None:
     import shlex
 
-    from search.configuration import compose_settings
+    from search.settings.compose import compose_settings
 
     words = shlex.split(reported.data["reproduction"]["command"])
     assert words[:3] == ["python", "-m", "search"]

@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 
 from explain.evidence import depth_prior
 from search.sampler import PriorSampler, build_sampler, prior_weight
-from search.settings import SearchSettings
+from search.settings.schema import SearchSettings
 from search.space import Space
 from search.trial_result import TrialParams
 

@@ -11,11 +11,11 @@ from optuna.trial import TrialState
 
 from lightning_modules.errors import InputError
 from search.sampler import slot_seed
+from search.settings.parsing import parse, to_plain
 from search.slots import StudyStalledError
 from search.study import SearchStudy
 from search.study_storage import finished_trials, load_or_create
 from search.trial_result import TrialParams
-from search.validation import parse, to_plain
 from tests.search.scripted_study import CRASH, DEFAULT, EPOCHS, Bench, ScriptedExecutor, curve, settings_of
 
 

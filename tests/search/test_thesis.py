@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from lightning_modules.errors import InputError
-from search.configuration import compose_settings
-from search.model_settings import ModelSettings
+from search.settings.compose import compose_settings
+from search.settings.model_settings import ModelSettings
 from search.thesis_arms import arms, available_model, frozen_name
 from search.thesis_figures import training_figure
 from search.thesis_runs import ArmRun, PartRun, find_part, read_parts

@@ -16,9 +16,9 @@ import torch
 from mlflow import MlflowClient
 from rich.console import Console
 
-from search.configuration import compose_settings
 from search.preparation import load, split
 from search.sampler import slot_seed
+from search.settings.compose import compose_settings
 from search.study_storage import finished_trials, open_storage
 from search.task import build_task
 from search.tracking import tracking_uri

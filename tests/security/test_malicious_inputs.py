@@ -174,7 +174,7 @@ def test_refused_with_one_line(
 ) -> None:
     monkeypatch.setenv("TOKEN", "s3cret-of-the-environment")
     if case.conf:
-        import search.configuration
+        import search.settings.compose
 
         shutil.copytree(search.configuration.configuration_folder(), tmp_path / "conf")
         with (tmp_path / "conf" / "data" / "folder.yaml").open("a", encoding="utf-8") as file:

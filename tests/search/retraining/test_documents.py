@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from search.retrain_settings import RetrainSettings
 from search.retraining.paired_tests import smallest_detectable
+from search.settings.retrain import RetrainSettings
 
 REPOSITORY = Path(__file__).parents[3]
 HOW_TO = REPOSITORY / "docs" / "retraining.md"

@@ -12,7 +12,7 @@ import pytest
 from lightning_modules.image_index import ImageIndex, ImageRecord
 from search.retraining.image_roles import month_roles, plan_month
 from search.retraining.ledger_rows import Role
-from search.settings import DataSettings, Settings
+from search.settings.schema import DataSettings, Settings
 
 MONTHS = ("2020-01", "2020-02", "2020-03")
 

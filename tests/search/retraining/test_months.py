@@ -156,8 +156,8 @@ def test_a_class_that_vanished_is_not_forgotten(months: Months) -> None:
 
 
 def test_two_runs_at_once_are_kept_apart(months: Months) -> None:
-    from search.configuration import compose_settings
     from search.retraining.driver import owned_model
+    from search.settings.compose import compose_settings
 
     months.arrives("2020-02")
     with owned_model(compose_settings(list(months.arguments))):

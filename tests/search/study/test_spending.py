@@ -12,7 +12,7 @@ import pytest
 from optuna.trial import TrialState
 
 from lightning_modules.errors import InputError
-from search.budget import Spending, parse_budget
+from search.settings.budget import Spending, parse_budget
 from search.study_storage import finished_trials, open_storage
 from tests.search.scripted_study import EPOCHS, Bench, ScriptedExecutor, curve
 

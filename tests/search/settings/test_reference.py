@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from search.configuration import group_options
-from search.reference import configuration_page, help_text
-from search.settings import Settings
-from search.validation import flatten, key_paths
+from search.settings.compose import group_options
+from search.settings.parsing import flatten, key_paths
+from search.settings.reference import configuration_page, help_text
+from search.settings.schema import Settings
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 

@@ -1,4 +1,4 @@
-"""From a mapping of plain values to the frozen dataclasses of `search.settings`, or to one clear line."""
+"""From a mapping of plain values to the frozen dataclasses of `search.settings.schema`, or to one clear line."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from shlex import quote
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from lightning_modules.errors import InputError
-from search.budget import parse_budget
-from search.settings import RetrainSettings, SearchSettings, Settings, ThesisSettings
+from search.settings.budget import parse_budget
+from search.settings.schema import RetrainSettings, SearchSettings, Settings, ThesisSettings
 
 __all__ = ["accepted", "flatten", "key_paths", "parse", "refuse_without_effect", "to_plain", "unknown_key"]
 

@@ -11,9 +11,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lightning_modules.errors import InputError
-from search.configuration import as_yaml, compose_settings, configuration_folder, group_options
-from search.settings import Settings
-from search.validation import parse, to_plain
+from search.settings.compose import as_yaml, compose_settings, configuration_folder, group_options
+from search.settings.parsing import parse, to_plain
+from search.settings.schema import Settings
 
 
 @pytest.mark.parametrize(("group", "option"), [(g, o) for g, options in group_options().items() for o in options])

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import fields
 
-from search.configuration import group_options
-from search.settings import Settings
-from search.validation import accepted, flatten, key_paths
+from search.settings.compose import group_options
+from search.settings.parsing import accepted, flatten, key_paths
+from search.settings.schema import Settings
 
 __all__ = ["configuration_page", "help_text", "setting_lines"]
 
@@ -61,7 +61,7 @@ def configuration_page() -> str:
     lines = [
         "# Configuration",
         "",
-        "Made from `search/settings.py` by `python -m search.reference`; a test compares the two.",
+        "Made from `search/settings/schema.py` by `python -m search.reference`; a test compares the two.",
         "Give settings as `key=value` and whole files of `conf/` as `group=option`:",
         "`python -m search data=folder data.path=IMAGES search.trials=15`.",
         "",

@@ -1,6 +1,6 @@
 """Every setting of a search: frozen dataclasses whose field metadata is the one source of validation, help and docs.
 
-`search.validation` turns a composed configuration into these classes; `search.reference` prints them as `--help` and
+`search.settings.parsing` turns a composed configuration into these classes; `search.settings.reference` prints them as `--help` and
 as docs/configuration.md.
 """
 
@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from search.model_settings import ModelSettings
-from search.retrain_settings import RetrainSettings
-from search.setting import setting
-from search.thesis_settings import ThesisSettings
+from search.settings.field import setting
+from search.settings.model_settings import ModelSettings
+from search.settings.retrain import RetrainSettings
+from search.settings.thesis_settings import ThesisSettings
 
 __all__ = [
     "OPTIMIZER_NAMES",

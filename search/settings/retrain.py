@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from search.setting import setting
+from search.settings.field import setting
 
 __all__ = ["RetrainSettings"]
 

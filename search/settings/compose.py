@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 from lightning_modules.errors import InputError, printable
-from search.settings import Settings
-from search.validation import accepted, key_paths, parse, to_plain, unknown_key
+from search.settings.parsing import accepted, key_paths, parse, to_plain, unknown_key
+from search.settings.schema import Settings
 
 __all__ = ["as_yaml", "compose_settings", "configuration_folder", "group_options"]
 
