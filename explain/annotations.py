@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from explain.arguments import ArgumentError, printable
-from explain.csv_table import read_rows
+from search.command_line.csv_table import read_rows
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -14,9 +14,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from explain.annotations import Annotation, read_boxes, read_masks
 from explain.arguments import CAM, ArgumentError, Arguments, printable
-from explain.image_paths import find_images
 from explain.labelled_images import labelled_images
-from explain.output_folder import check_free, new_folder
+from search.command_line.image_paths import find_images
+from search.command_line.output_folder import check_free, new_folder
 from search.models import InputError, resolve_model
 
 if TYPE_CHECKING:

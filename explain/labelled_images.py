@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from explain.arguments import ArgumentError, printable
-from explain.csv_table import read_rows
-from explain.image_paths import images_in
+from search.command_line.csv_table import read_rows
+from search.command_line.image_paths import images_in
 
 __all__ = ["labelled_images"]
 

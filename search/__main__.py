@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lightning_modules.errors import InputError
-from search.command_line import let_threads_sleep, refuse, until_interrupted
+from search.command_line.exits import let_threads_sleep, refuse, until_interrupted
 
 if TYPE_CHECKING:
     from rich.console import Console

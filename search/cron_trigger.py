@@ -15,7 +15,7 @@ from apscheduler.triggers.base import BaseTrigger
 from apscheduler.triggers.combining import OrTrigger
 from apscheduler.triggers.cron import CronTrigger
 
-from explain.named_values import ArgumentError
+from search.command_line.arguments import ArgumentError
 
 __all__ = ["cron_trigger", "fire_times"]
 

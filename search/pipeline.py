@@ -15,13 +15,13 @@ from rich.console import Console
 
 from lightning_modules.errors import InputError, printable
 from search.clock import Clock
+from search.command_line.interrupts import InterruptFlag, graceful_interrupts
 from search.evidence import recorded_evidence
 from search.evidence_collection import study_evidence
 from search.executor.inline import InlineExecutor
 from search.executor.local import LocalExecutor
 from search.executor.protocol import Executor
 from search.front import log_front, print_front
-from search.interrupts import InterruptFlag, graceful_interrupts
 from search.ownership import owned
 from search.preparation import default_name, describe_data, identity, load, prepare_process, space_of, split
 from search.progress import StudyProgress

@@ -8,10 +8,10 @@ import sqlite3
 import sys
 from collections.abc import Sequence
 
-from explain.named_values import ArgumentError
 from lightning_modules.allocator import keep_freed_memory
 from lightning_modules.errors import InputError
-from search.command_line import let_threads_sleep, refuse
+from search.command_line.arguments import ArgumentError
+from search.command_line.exits import let_threads_sleep, refuse
 from search.prediction.arguments import DEFAULT_MODEL, Arguments, help_text, parse
 
 __all__ = ["main"]

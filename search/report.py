@@ -11,7 +11,7 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 from lightning_modules.errors import InputError, printable
-from search.command_line import let_threads_sleep, refuse
+from search.command_line.exits import let_threads_sleep, refuse
 
 if TYPE_CHECKING:
     from rich.console import Console

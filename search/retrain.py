@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from shlex import join
 
 from lightning_modules.errors import InputError
-from search.command_line import let_threads_sleep, refuse
+from search.command_line.exits import let_threads_sleep, refuse
 
 __all__ = ["main"]
 

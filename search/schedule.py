@@ -22,9 +22,9 @@ from itertools import islice
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from explain.named_values import ArgumentError, choice, meanings_table, named_values, whole_number
 from lightning_modules.errors import InputError
-from search.command_line import refuse
+from search.command_line.arguments import ArgumentError, choice, meanings_table, named_values, whole_number
+from search.command_line.exits import refuse
 
 if TYPE_CHECKING:
     from apscheduler.triggers.base import BaseTrigger

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lightning_modules.errors import InputError, printable
-from search.command_line import refuse
+from search.command_line.exits import refuse
 from search.store_health import check_store
 
 __all__ = ["command", "main"]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from explain.named_values import ArgumentError, choice, meanings_table, named_values, whole_number
+from search.command_line.arguments import ArgumentError, choice, meanings_table, named_values, whole_number
 
 __all__ = ["DEFAULT_MODEL", "STDOUT", "Arguments", "help_text", "parse"]
 

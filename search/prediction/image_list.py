@@ -12,9 +12,9 @@ from itertools import islice
 from pathlib import Path
 
 from explain.arguments import printable
-from explain.csv_table import iterate_rows
-from explain.named_values import ArgumentError
 from lightning_modules.images import IMAGE_SUFFIXES
+from search.command_line.arguments import ArgumentError
+from search.command_line.csv_table import iterate_rows
 
 __all__ = ["ImageList", "ListedFile", "listed_images"]
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import IO
 
 from explain.arguments import printable
-from explain.named_values import ArgumentError
-from explain.output_folder import check_free, new_folder
+from search.command_line.arguments import ArgumentError
+from search.command_line.output_folder import check_free, new_folder
 
 __all__ = ["check_places", "map_name", "new_maps", "new_table"]
 

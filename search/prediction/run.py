@@ -15,10 +15,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from explain.named_values import ArgumentError
 from lightning_modules.decoding import stream
 from lightning_modules.errors import BadImages, InputError, Problem, printable
 from lightning_modules.model_file import TrainedModel
+from search.command_line.arguments import ArgumentError
 from search.prediction.arguments import Arguments
 from search.prediction.image_list import ImageList, ListedFile
 from search.prediction.new_files import map_name, new_maps, new_table

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 
 from lightning_modules.errors import InputError, printable
-from search.command_line import until_interrupted
+from search.command_line.exits import until_interrupted
 from search.retraining.history import print_history, roll_back
 from search.retraining.ledger import Ledger, ledger_path
 from search.settings.schema import Settings

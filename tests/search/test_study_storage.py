@@ -11,7 +11,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from search.command_line import until_interrupted
+from search.command_line.exits import until_interrupted
 from search.store_health import StoreError
 from search.study_storage import open_storage, repair_journal
 

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from search.interrupts import InterruptFlag, graceful_interrupts
+from search.command_line.interrupts import InterruptFlag, graceful_interrupts
 
 
 def test_the_first_ctrl_c_asks_and_the_second_stops() -> None:
