@@ -13,11 +13,11 @@ from PIL import Image
 from explain.arguments import printable
 from explain.figures import shares_line, three_digits
 from explain.localisation import CONTROL, LocalisationRow
-from explain.markup import definitions, jpeg, picture, table, text
 from explain.measures import MAP_MEASURES
 from explain.overlay import COLOURS, SIGNED_COLOURS, as_pixels, map_overlay, superpixel_overlay, truth_overlay
-from explain.page_style import FRAGMENT_STYLE, STYLE
 from explain.subject import MEASURED, ImageExplanation
+from search.pages.html import definitions, jpeg, picture, table, text
+from search.pages.style import FRAGMENT_STYLE, STYLE
 
 __all__ = ["PageContent", "image_article", "image_fragment", "page", "sheet_figure"]
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from explain.markup import text
+from search.pages.html import text
 from search.retraining.page_parts import Figures, name
 from search.retraining.page_pictures import picture_article, scale_bar
 from search.retraining.page_sections import (

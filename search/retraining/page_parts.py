@@ -1,6 +1,6 @@
 """Parts of a month's page as HTML: numbers that name their metric, sentences that name their tag, pictures.
 
-Whatever comes from data (class names, paths, reasons) is escaped here or in `explain.markup`, once.
+Whatever comes from data (class names, paths, reasons) is escaped here or in `search.pages.html`, once.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from explain.markup import picture, text
+from search.pages.html import picture, text
 
 __all__ = ["Figures", "Format", "drawn", "name", "panel"]
 

@@ -6,8 +6,8 @@ import math
 
 from matplotlib import colormaps
 
-from explain.markup import text
 from explain.overlay import COLOURS, as_pixels, map_overlay
+from search.pages.html import text
 from search.retraining.page_parts import Figures, name, panel
 from search.retraining.pictures import PagePicture
 from search.retraining.record import PictureFacts

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from explain.markup import table, text
+from search.pages.html import table, text
 from search.retraining.comparison import Comparison
 from search.retraining.depth_figure import depth_figure, depth_title
 from search.retraining.page_parts import Figures, Format, drawn, name

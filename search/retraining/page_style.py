@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from explain.page_style import STYLE
+from search.pages.style import STYLE
 
 __all__ = ["MONTH_STYLE"]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from explain.markup import definitions, table, text
 from explain.measures import MAP_MEASURES
+from search.pages.html import definitions, table, text
 from search.study_report.data import ReportData
 from search.study_report.markup import Numbers, bar, details, name, section
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from explain.markup import definitions, text
+from search.pages.html import definitions, text
 from search.score_words import spoken
 from search.study_report.data import ReportData
 from search.study_report.markup import Numbers, name, section

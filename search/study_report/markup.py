@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from explain.markup import text
+from search.pages.html import text
 from search.progress import duration
 
 __all__ = ["Numbers", "bar", "details", "name", "section", "written"]

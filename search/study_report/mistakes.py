@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from explain.markup import table, text
+from search.pages.html import table, text
 from search.study_report.data import ReportData
 from search.study_report.false_associations import FEWEST_CORRECT, FEWEST_MISTAKEN, TRAITS
 from search.study_report.findings import ConfusedPair, Findings, Trait

@@ -7,8 +7,8 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from explain.markup import text
 from lightning_modules.errors import InputError, printable
+from search.pages.html import text
 from search.study_report.markup import name
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from explain.markup import text
+from search.pages.html import text
 from search.study_report.closing import cost, measures, reproduction
 from search.study_report.data import ReportData
 from search.study_report.headline import headline, trust

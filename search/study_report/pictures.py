@@ -7,8 +7,8 @@ import math
 from PIL import Image
 from torch import Tensor
 
-from explain.markup import jpeg
 from explain.overlay import as_pixels, map_overlay
+from search.pages.html import jpeg
 
 __all__ = ["PictureStore"]
 

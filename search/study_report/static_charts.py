@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from explain.markup import text
+from search.pages.html import text
 from search.study_report.loading import Trial
 
 __all__ = ["curves_svg", "slice_svg"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from explain.page_style import STYLE as _BASE
+from search.pages.style import STYLE as _BASE
 
 __all__ = ["STYLE"]
 

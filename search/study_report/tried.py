@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 
-from explain.markup import table, text
+from search.pages.html import table, text
 from search.score_words import spoken
 from search.study_report.data import HeatCell, ReportData
 from search.study_report.markup import Numbers, bar, details, name, section
