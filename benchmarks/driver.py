@@ -29,7 +29,7 @@ from search.settings.schema import Settings
 from search.space import Space
 from search.study import SearchStudy
 from search.study_storage import load_or_create
-from search.tracking import Tracker
+from search.tracking.tracker import Tracker
 from search.trial_result import EpochReport, TrialParams, TrialResult, Verdict
 
 EPOCHS = 3

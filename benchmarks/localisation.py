@@ -156,7 +156,7 @@ def ceiling(name: str, run: str) -> dict[str, float]:
 
     from explain import MEASURES, capture
     from explain.annotations import read_boxes, read_masks
-    from search.models import resolve_model
+    from search.tracking.models import resolve_model
 
     task, folder = TASKS[name], ROOT / name
     model = resolve_model(run, ROOT)

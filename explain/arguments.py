@@ -44,7 +44,7 @@ class Arguments:
 
     Attributes:
         images: path, folder or pattern.
-        model: reference for `search.models.resolve_model`.
+        model: reference for `search.tracking.models.resolve_model`.
         out: folder to be made.
         methods: names, at least one of them of `BLOCK_METHODS`.
         blocks: names; None for all.

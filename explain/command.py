@@ -17,13 +17,13 @@ from explain.arguments import CAM, ArgumentError, Arguments, printable
 from explain.labelled_images import labelled_images
 from search.command_line.image_paths import find_images
 from search.command_line.output_folder import check_free, new_folder
-from search.models import InputError, resolve_model
+from search.tracking.models import InputError, resolve_model
 
 if TYPE_CHECKING:
     from explain.cam_heads import CamHeads
     from explain.streaming import Stream
     from explain.subject import Subject
-    from search.models import TrainedModel
+    from search.tracking.models import TrainedModel
 
 __all__ = ["run"]
 

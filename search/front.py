@@ -24,7 +24,7 @@ from search.progress import describe_params
 from search.sampler import slot_seed
 from search.study_storage import finished_trials
 from search.task import Task
-from search.tracking import Tracker
+from search.tracking.tracker import Tracker
 from search.trial import train_final
 from search.trial_result import TrialParams
 

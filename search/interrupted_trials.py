@@ -7,7 +7,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.running_trial import RunningTrial
 from search.slots import Slots
-from search.tracking import Tracker
+from search.tracking.tracker import Tracker
 
 __all__ = ["take_up"]
 

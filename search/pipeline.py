@@ -34,7 +34,7 @@ from search.study_run import log_outcome, parent_run
 from search.study_storage import finished_trials, load_or_create
 from search.summary import print_trials, print_where, print_winner
 from search.task import Task, build_task
-from search.tracking import Tracker
+from search.tracking.tracker import Tracker
 from search.trial_result import TrialCancelledError
 from search.trust import describe_trust
 from search.waiting_room import WaitingRoom

@@ -43,7 +43,7 @@ def _predict(arguments: Arguments) -> int:
 
     check_places(arguments.images, arguments.to, arguments.maps, overwrite=arguments.overwrite)
     with listed_images(arguments.images) as images:
-        from search.models import resolve_model
+        from search.tracking.models import resolve_model
 
         try:
             model = resolve_model(arguments.model, arguments.root)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from search.study_report.writing import Report
     from search.task import Task
-    from search.tracking import Tracker
+    from search.tracking.tracker import Tracker
     from search.waiting_room import WaitingRoom
 
 __all__ = ["main", "report_finished_search", "write"]
@@ -52,7 +52,7 @@ def write(name: str, root: Path, console: Console, to: Path | None = None) -> Re
         reason = "it is a folder" if to.is_dir() else f"there is no folder {printable(to.absolute().parent)}"
         raise InputError(f"to must name a file in a folder that exists, got {printable(to)}: {reason}")
     study, run = study_and_run(name, root)
-    from search.tracking import Tracker
+    from search.tracking.tracker import Tracker
     from search.waiting_room import WaitingRoom
 
     tracker, room = Tracker(root, run.experiment), WaitingRoom.of(root / "studies" / f"{name}.journal")

@@ -13,7 +13,7 @@ from search.run_notes import run_name
 from search.trial_result import TrialParams
 
 if TYPE_CHECKING:
-    from search.tracking import Tracker
+    from search.tracking.tracker import Tracker
 
 __all__ = ["RunningTrial"]
 

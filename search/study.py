@@ -27,7 +27,7 @@ from search.settings.budget import Spending, parse_budget
 from search.settings.schema import Settings
 from search.slots import Slots
 from search.space import Space
-from search.tracking import Tracker
+from search.tracking.tracker import Tracker
 from search.trial_result import EpochReport, TrialParams, TrialResult, Verdict
 from search.waiting_room import WaitingRoom
 from search.winner import choose_winner

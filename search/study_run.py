@@ -23,7 +23,7 @@ from search.settings.parsing import flatten
 from search.settings.schema import Settings
 from search.study_storage import finished_trials
 from search.task import Task
-from search.tracking import Tracker
+from search.tracking.tracker import Tracker
 from search.trial_result import TrialParams
 from search.winner import Winner, package_versions
 

@@ -39,7 +39,7 @@ from search.settings.schema import Settings
 from search.task import Task, build_task
 from search.thesis_arms import Arm, arms, available_model
 from search.thesis_runs import ArmRun, PartRun, find_part, read_parts
-from search.tracking import Tracker
+from search.tracking.tracker import Tracker
 from search.trial import train_in_full
 from search.trial_result import TrialParams
 from search.winner import package_versions, predict

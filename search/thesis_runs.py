@@ -76,7 +76,7 @@ def read_parts(root: Path, experiment: str) -> list[PartRun]:
 def _parents(root: Path, experiment: str, query: str) -> tuple[Any, list[Any]] | None:
     if not (root / "mlflow.db").is_file():
         return None
-    from search.tracking import tracking_uri  # sets what MLflow reads when it is imported
+    from search.tracking.tracker import tracking_uri  # sets what MLflow reads when it is imported
 
     from mlflow import MlflowClient  # isort: skip
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lightning_modules.errors import InputError, printable
 from search.command_line.exits import refuse
-from search.store_health import check_store
+from search.tracking.store import check_store
 
 __all__ = ["command", "main"]
 

@@ -25,7 +25,7 @@ from search.sampler import slot_seed
 from search.settings.schema import Settings
 from search.study_storage import finished_trials
 from search.task import Task
-from search.tracking import Tracker
+from search.tracking.tracker import Tracker
 from search.trial import train_final, trial_network
 from search.trial_result import TrialParams
 from search.winner_record import PACKAGES, Winner, package_versions, recorded_winner

@@ -46,7 +46,7 @@ def until_interrupted(program: str, work: Callable[[], int]) -> int:
     """
     from search.pipeline import InterruptedSearchError
     from search.slots import StudyStalledError
-    from search.store_health import StoreError, disk_problem
+    from search.tracking.store import StoreError, disk_problem
 
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:

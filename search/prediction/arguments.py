@@ -36,7 +36,7 @@ class Arguments:
 
     Attributes:
         images: path, folder, pattern or table.
-        model: reference for `search.models.resolve_model`.
+        model: reference for `search.tracking.models.resolve_model`.
         to: the CSV file; None for standard output.
         overwrite: whether results that are there are replaced.
         on_bad: refuse or set_aside.

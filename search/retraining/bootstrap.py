@@ -15,7 +15,6 @@ import numpy as np
 from lightning_modules.errors import InputError
 from lightning_modules.image_store import ImageSet
 from search.clock import Clock
-from search.models import resolve_model
 from search.pipeline import run_study
 from search.preparation import describe_data, identity, space_of, split
 from search.retraining.answers import plain_images
@@ -28,6 +27,7 @@ from search.retraining.months import month_rows, settings_digest
 from search.retraining.session import MonthOutcome, Session
 from search.settings.schema import Settings
 from search.task import build_task
+from search.tracking.models import resolve_model
 
 __all__ = ["bootstrap", "first_months"]
 

@@ -13,11 +13,11 @@ from torch import nn
 from lightning_modules.blocknet import BlockNet
 from lightning_modules.errors import InputError
 from lightning_modules.model_file import TrainedModel
-from search.models import resolve_model
 from search.retraining.ledger import Ledger
 from search.retraining.ledger_rows import PromotionRow
 from search.settings.schema import Settings
-from search.tracking import Tracker
+from search.tracking.models import resolve_model
+from search.tracking.tracker import Tracker
 from search.trial_result import TrialParams
 
 __all__ = ["BASELINE", "CHAMPION", "PREVIOUS", "Champion", "load_champion", "settle", "widened"]

@@ -30,7 +30,7 @@ def rollback(settings: Settings, console: Console, *, reason: str) -> int:
     if not ledger_path(root).is_file():
         raise InputError(f"nothing to roll back: no file {printable(ledger_path(root))}; run python -m search.retrain")
     from search.retraining.driver import owned_model
-    from search.tracking import Tracker
+    from search.tracking.tracker import Tracker
 
     with owned_model(settings):
         ledger = Ledger(root, settings.tracking.model_name)

@@ -22,7 +22,7 @@ from search.retraining.session import MonthOutcome, Session
 from search.settings.parsing import refuse_without_effect
 from search.settings.schema import Settings
 from search.task import choose_device
-from search.tracking import Tracker
+from search.tracking.tracker import Tracker
 
 __all__ = ["owned_model", "run_months"]
 

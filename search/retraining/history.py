@@ -11,7 +11,7 @@ from search.retraining.champion import settle
 from search.retraining.ledger import Ledger
 from search.retraining.ledger_rows import PromotionRow
 from search.settings.schema import Settings
-from search.tracking import Tracker
+from search.tracking.tracker import Tracker
 
 __all__ = ["print_history", "roll_back"]
 

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_modules.scores import exact_interval
-from search.models import resolve_model
 from search.retraining.answers import probabilities
 from search.retraining.baseline import Baseline
 from search.retraining.comparison import Comparison, Decision, compare, decide
 from search.retraining.drift import Drift
 from search.retraining.month_probe import beyond_chance, month_probe
+from search.tracking.models import resolve_model
 
 if TYPE_CHECKING:
     from lightning_modules.blocknet import BlockNet

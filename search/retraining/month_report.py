@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from lightning_modules.errors import printable
-from search.models import resolve_model
 from search.retraining.answers import plain_images, probabilities
 from search.retraining.champion import BASELINE
 from search.retraining.depth_figure import depth_figure
@@ -19,6 +18,7 @@ from search.retraining.month_record import month_record
 from search.retraining.page import write_page
 from search.retraining.pictures import PagePicture, explained, informative, picture_facts, suspect
 from search.retraining.record import PictureFacts
+from search.tracking.models import resolve_model
 
 if TYPE_CHECKING:
     from lightning_modules.blocknet import BlockNet

@@ -15,7 +15,7 @@ from rich.console import Console
 from search.retraining.ledger import Ledger
 from search.retraining.ledger_rows import MonthRow
 from search.settings.schema import Settings
-from search.tracking import Tracker
+from search.tracking.tracker import Tracker
 
 __all__ = ["MonthOutcome", "Session"]
 

@@ -30,7 +30,7 @@ from search.study_report.data import (
 )
 from search.study_report.findings import Findings
 from search.study_report.loading import Study, Trial
-from search.study_report.runs import ParentRun
+from search.tracking.runs import ParentRun
 from search.winner_record import Winner
 
 __all__ = ["command", "gather"]

@@ -60,7 +60,7 @@ def explain_image(study: Study, path: Path, method: str) -> ImageExplanation:
     """Maps of the winner's predicted class for one image; see `Study.explain`."""
     from explain.attribution import METHODS
     from explain.subject import ImageExplanation, Subject, choose_blocks, explain_batch, measure
-    from search.models import resolve_model
+    from search.tracking.models import resolve_model
 
     if study.winner is None:
         raise InputError(f"study {printable(study.name)!r} has no winner yet, so there is no model to explain")

@@ -17,11 +17,11 @@ from search.study_report.findings import ARTIFACT, PREDICTIONS, Findings
 from search.study_report.gathering import gather
 from search.study_report.loading import Study, load_study
 from search.study_report.page import page
-from search.study_report.runs import ParentRun, read_parent_run
+from search.tracking.runs import ParentRun, read_parent_run
 
 if TYPE_CHECKING:
     from search.task import Task
-    from search.tracking import Tracker
+    from search.tracking.tracker import Tracker
     from search.waiting_room import WaitingRoom
 
 __all__ = ["DATA", "PAGE", "Report", "examined", "write_report"]

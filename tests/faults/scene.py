@@ -165,7 +165,7 @@ def _write_weights_and_store(folder: Path) -> None:
         import torch
         from safetensors.torch import save_file
 
-        from search.tracking import Tracker
+        from search.tracking.tracker import Tracker
 
         torch.manual_seed(0)
         save_file(timm.create_model("test_resnet", pretrained=False).state_dict(), folder / "weights.safetensors")

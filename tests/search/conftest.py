@@ -128,7 +128,7 @@ def stripes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tracking_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The session's one MLflow store."""
-    from search.tracking import Tracker
+    from search.tracking.tracker import Tracker
 
     root = tmp_path_factory.mktemp("tracking") / "mlruns"
     Tracker(root, "thawline")

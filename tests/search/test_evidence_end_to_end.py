@@ -10,7 +10,7 @@ import pytest
 
 from explain.evidence import SCORERS
 from search.evidence import Evidence, recorded_evidence
-from search.tracking import tracking_uri
+from search.tracking.tracker import tracking_uri
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from typing import Any
 
 from mlflow import MlflowClient
 
-from search.tracking import tracking_uri
+from search.tracking.tracker import tracking_uri
 
 TITLE = "What the evidence would have chosen"
 

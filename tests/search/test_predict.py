@@ -302,7 +302,7 @@ def test_bad_input_is_one_line_and_nothing_is_written(
 def test_by_alias_and_without_the_champion(
     predict: Callable[..., int], images: Path, model: Path, tracking_root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from search.tracking import Tracker
+    from search.tracking.tracker import Tracker
 
     tracker = Tracker(tracking_root, "of test_predict")
     run = tracker.start_parent("study", {}, {})

@@ -48,7 +48,7 @@ def _study(root: Path, name: str):  # type: ignore[no-untyped-def]
 def _client(root: Path):  # type: ignore[no-untyped-def]
     from mlflow import MlflowClient
 
-    from search.tracking import tracking_uri
+    from search.tracking.tracker import tracking_uri
 
     return MlflowClient(tracking_uri(root), registry_uri=tracking_uri(root))
 
@@ -73,10 +73,10 @@ def searched(root: Path) -> str:
 
 def test_table_runs_model_and_study_agree(searched: str, root: Path) -> None:
     from lightning_modules.model_file import load_model
-    from search.models import resolve_model
     from search.preparation import load, split
     from search.settings.compose import compose_settings
     from search.study_storage import finished_trials
+    from search.tracking.models import resolve_model
 
     study, client = _study(root, "whole"), _client(root)
     trials, parent = finished_trials(study), study.user_attrs["parent"]
@@ -186,8 +186,8 @@ def _running(root: Path) -> list[str]:
 
 
 def test_the_served_model_takes_files_and_bytes(searched: str, root: Path, tmp_path: Path) -> None:
-    from search.models import resolve_model
-    from search.tracking import tracking_uri
+    from search.tracking.models import resolve_model
+    from search.tracking.tracker import tracking_uri
 
     files = [DATA / "neu" / kind / f"{kind}_00{n}.jpg" for kind in ("scratches", "patches") for n in (1, 2)]
     assert all(file.is_file() for file in files)

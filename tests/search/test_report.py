@@ -19,7 +19,7 @@ from search.study_report.findings import ARTIFACT, PREDICTIONS
 from search.study_report.loading import load_study
 from search.study_report.markup import written
 from search.study_storage import load_or_create
-from search.tracking import Tracker, tracking_uri
+from search.tracking.tracker import Tracker, tracking_uri
 from tests.search.study_report.page_reader import PageReader
 
 NUMBER = re.compile(r"(?<![\w.])[-+]?\d[\d.,]*(?![\w])")

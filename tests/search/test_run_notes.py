@@ -17,7 +17,7 @@ from PIL import Image
 
 from search.run_notes import MODEL_NOTE_BEGINS, NOTE, outcome_tags, run_name, start_tags
 from search.study_report.loading import Study, load_study
-from search.tracking import Tracker, tracking_uri
+from search.tracking.tracker import Tracker, tracking_uri
 from search.trial_result import TrialParams
 
 NAG = TrialParams("nag", 0.21, 3)

@@ -21,7 +21,7 @@ from search.sampler import slot_seed
 from search.settings.compose import compose_settings
 from search.study_storage import finished_trials, open_storage
 from search.task import build_task
-from search.tracking import tracking_uri
+from search.tracking.tracker import tracking_uri
 from search.trial import run_trial
 from search.trial_result import TrialParams
 

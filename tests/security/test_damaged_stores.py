@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-import search.store_health
+import search.tracking.store
 from search.ownership import owned
-from search.store_health import StoreError
 from search.study_storage import repair_journal
-from search.tracking import Tracker
+from search.tracking.store import StoreError
+from search.tracking.tracker import Tracker
 from tests.security.malicious_files import Payload
 
 

@@ -116,7 +116,7 @@ class Months:
         """Reads the store."""
         from mlflow import MlflowClient
 
-        from search.tracking import tracking_uri
+        from search.tracking.tracker import tracking_uri
 
         return MlflowClient(tracking_uri(self.root), registry_uri=tracking_uri(self.root))
 

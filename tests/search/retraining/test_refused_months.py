@@ -10,8 +10,8 @@ from PIL import Image
 from torch import nn
 
 from lightning_modules.blocknet import BlockNet
-from search.models import resolve_model
 from search.retraining.champion import widened
+from search.tracking.models import resolve_model
 from tests.search.retraining.conftest import CLASSES, Months
 
 FOUR = (*CLASSES, "crack")

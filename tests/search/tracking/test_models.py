@@ -15,7 +15,7 @@ import torch
 from lightning_modules import backbones
 from lightning_modules.digests import sha256, write_digests
 from lightning_modules.model_file import ModelCard, TrainedModel, save_model
-from search.models import InputError, resolve_model
+from search.tracking.models import InputError, resolve_model
 
 
 def save(folder: Path, seed: int = 0) -> Path:
@@ -36,7 +36,7 @@ class Store:
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """A store with two versions of `thawline`, the first champion, the second challenger, and a run without."""
-    from search.tracking import Tracker
+    from search.tracking.tracker import Tracker
 
     folder = tmp_path_factory.mktemp("store")
     tracker = Tracker(folder / "mlruns", "thawline")

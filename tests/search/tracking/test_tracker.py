@@ -13,7 +13,7 @@ import pytest
 from matplotlib.figure import Figure
 from mlflow import MlflowClient
 
-from search.tracking import Tracker, tracking_uri
+from search.tracking.tracker import Tracker, tracking_uri
 
 
 @pytest.fixture(scope="module")

@@ -33,8 +33,8 @@ from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag, ViewT
 from mlflow.exceptions import MlflowException
 
 from search.run_notes import EXPERIMENT_NOTE, MODEL_NOTE_BEGINS, NOTE, model_note
-from search.served_model import CODE_FOLDERS, requirements, signature
-from search.store_health import check_store, explained, make_store
+from search.tracking.served_model import CODE_FOLDERS, requirements, signature
+from search.tracking.store import check_store, explained, make_store
 
 if TYPE_CHECKING:
     import numpy as np

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlparse
 
 from lightning_modules.errors import InputError, printable
-from search.store_health import check_store, explained
+from search.tracking.store import check_store, explained
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -79,7 +79,7 @@ def _from_store(reference: str, root: Path) -> Path:
             f"model={printable(reference)}: there are no runs yet: no file {printable(root / 'mlflow.db')}; "
             "run python -m search first, or name a model folder"
         )
-    from search.tracking import tracking_uri  # sets what MLflow reads when it is imported
+    from search.tracking.tracker import tracking_uri  # sets what MLflow reads when it is imported
 
     from mlflow import MlflowClient  # isort: skip
 

@@ -60,7 +60,7 @@ def read_parent_run(root: Path, run_id: str) -> ParentRun:
     """
     if not (root / "mlflow.db").is_file():
         raise InputError(f"there are no runs: no file {printable(root / 'mlflow.db')}")
-    from search.tracking import tracking_uri  # sets what MLflow reads when it is imported
+    from search.tracking.tracker import tracking_uri  # sets what MLflow reads when it is imported
 
     from mlflow import MlflowClient  # isort: skip
     from mlflow.exceptions import MlflowException  # isort: skip

@@ -65,7 +65,7 @@ def encoded(path: Path) -> str:
 def served(model: Path) -> Any:
     from mlflow.pyfunc.model import PythonModelContext
 
-    from search.served_model import ImageClassifier
+    from search.tracking.served_model import ImageClassifier
 
     served = ImageClassifier()
     served.load_context(PythonModelContext({"model": str(model)}, {}))
@@ -121,7 +121,7 @@ class TestModel:
 
 @pytest.fixture(scope="module")
 def root(folder: Path, model: Path) -> Path:
-    from search.tracking import Tracker
+    from search.tracking.tracker import Tracker
 
     tracker = Tracker(folder / "mlruns", "thawline")
     run = tracker.start_parent("study", {}, {})
