@@ -96,9 +96,9 @@ def table_data(name: str, split: int, *more: str) -> tuple[Settings, ImageSet, S
     """
     from rich.console import Console
 
-    from search.preparation import load
-    from search.preparation import split as split_images
     from search.settings.compose import compose_settings
+    from search.trial.preparation import load
+    from search.trial.preparation import split as split_images
 
     if name in PLANTED:
         write_planted(name, CACHE)
@@ -119,9 +119,9 @@ def make_table(name: str, split: int) -> None:
     import torch
 
     from lightning_modules.allocator import keep_freed_memory
-    from search.task import build_task, state_digest
-    from search.trial import run_trial
-    from search.trial_result import TrialParams
+    from search.trial.result import TrialParams
+    from search.trial.task import build_task, state_digest
+    from search.trial.training import run_trial
 
     keep_freed_memory()
     torch.set_num_threads(1)

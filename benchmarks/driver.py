@@ -26,11 +26,11 @@ from benchmarks.results_file import write_rows
 from search.executor.protocol import Event, Finished, Job, Reported
 from search.listener import StudyListener
 from search.settings.schema import Settings
-from search.space import Space
 from search.study import SearchStudy
 from search.study_storage import load_or_create
 from search.tracking.tracker import Tracker
-from search.trial_result import EpochReport, TrialParams, TrialResult, Verdict
+from search.trial.result import EpochReport, TrialParams, TrialResult, Verdict
+from search.trial.space import Space
 
 EPOCHS = 3
 

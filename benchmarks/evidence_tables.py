@@ -24,7 +24,7 @@ from benchmarks.real_images import refusal
 if TYPE_CHECKING:
     from lightning_modules.image_index import ImageIndex
     from search.evidence import Evidence
-    from search.task import Task
+    from search.trial.task import Task
 
 NULLS = ("none", "labels", "weights")
 
@@ -40,7 +40,7 @@ def evidence_task(name: str, split: int, null: str) -> Task:
     from lightning_modules import backbones
     from lightning_modules.batch_norm import reestimate_batch_norm
     from lightning_modules.image_store import ImageSet
-    from search.task import build_task, statistics_rows
+    from search.trial.task import build_task, statistics_rows
 
     settings, images, splits = table_data(name, split)
     rows = splits.folds[0].train

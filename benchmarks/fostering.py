@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import torch
 
     from explain.annotations import Annotation
-    from search.task import Task
+    from search.trial.task import Task
 
 TABLES = Path(__file__).parent / "tables" / "fostering"
 CACHE = Path("mlruns") / "fostering"
@@ -86,10 +86,10 @@ def truths(name: str) -> dict[Path, Annotation]:
 
 def task_of(name: str, split: int) -> Task:
     """One random split of a task."""
-    from search.preparation import load
-    from search.preparation import split as split_images
     from search.settings.compose import compose_settings
-    from search.task import build_task
+    from search.trial.preparation import load
+    from search.trial.preparation import split as split_images
+    from search.trial.task import build_task
 
     if name == "magnetic_tile":
         grouped_by_tile(CACHE / "tiles.csv")
@@ -159,8 +159,8 @@ def measure(name: str, splits: int) -> list[dict[str, Any]]:
     """Train and examine what is missing of a task; returns all rows."""
     import torch
 
-    from search.trial import train_final
-    from search.trial_result import TrialParams
+    from search.trial.result import TrialParams
+    from search.trial.training import train_final
 
     torch.set_num_threads(1)
     file = TABLES / f"{name}.jsonl"

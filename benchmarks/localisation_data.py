@@ -11,8 +11,8 @@ import numpy as np
 from rich.console import Console
 
 from benchmarks.real_images import DATA
-from search.preparation import load, split
 from search.settings.compose import compose_settings
+from search.trial.preparation import load, split
 
 _TILE_GAP = 150
 _BOX = ("xmin", "ymin", "xmax", "ymax")

@@ -49,8 +49,8 @@ def write_lists(overrides: list[str], file: Path) -> tuple[int, float, float]:
     """
     from lightning_modules import backbones
     from lightning_modules.cost import block_flops
-    from search.preparation import load, split
     from search.settings.compose import compose_settings
+    from search.trial.preparation import load, split
 
     settings = compose_settings(overrides)
     images = load(settings, Console(quiet=True))

@@ -19,11 +19,11 @@ from rich.table import Table
 from benchmarks.product_rate import product_rate
 from benchmarks.results_file import write_rows
 from lightning_modules.allocator import keep_freed_memory
-from search.preparation import load, split
 from search.settings.compose import compose_settings
-from search.task import build_task, statistics_rows
-from search.trial import run_trial
-from search.trial_result import TrialParams
+from search.trial.preparation import load, split
+from search.trial.result import TrialParams
+from search.trial.task import build_task, statistics_rows
+from search.trial.training import run_trial
 
 EPOCHS = 5
 _LEAST = 0.1  # seconds: a head alone is a matrix product, and a ratio to nearly nothing says nothing

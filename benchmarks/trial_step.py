@@ -26,11 +26,11 @@ from benchmarks.results_file import write_rows
 from lightning_modules.allocator import keep_freed_memory
 from lightning_modules.classifier import Classifier
 from lightning_modules.datamodule import ActivationBatches
-from search.preparation import load, split
 from search.settings.compose import compose_settings
-from search.task import Task, build_task
-from search.trial import train_final
-from search.trial_result import TrialParams
+from search.trial.preparation import load, split
+from search.trial.result import TrialParams
+from search.trial.task import Task, build_task
+from search.trial.training import train_final
 
 DEPTHS = (0, 2, 4, 6, 8)
 IMAGES, EPOCHS, ROUNDS = 320, 3, 5

@@ -20,8 +20,8 @@ from search.evidence import Evidence, ScorerEvidence, TypicalMaps, prior_mode, r
 from search.prior_calibration import BLIND, PARTS, Calibration, load
 from search.probe_fine_tuning import collect_material, probe_rows
 from search.similarity import Similarity, measure_similarity
-from search.space import build_space
-from search.task import Task
+from search.trial.space import build_space
+from search.trial.task import Task
 
 __all__ = ["collect_evidence", "evidence_from_material", "study_evidence"]
 

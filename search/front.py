@@ -23,10 +23,10 @@ from search.front_figure import End, front_figure, maps_figure
 from search.progress import describe_params
 from search.sampler import slot_seed
 from search.study_storage import finished_trials
-from search.task import Task
 from search.tracking.tracker import Tracker
-from search.trial import train_final
-from search.trial_result import TrialParams
+from search.trial.result import TrialParams
+from search.trial.task import Task
+from search.trial.training import train_final
 
 __all__ = ["log_front", "pareto_front", "print_front"]
 

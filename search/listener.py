@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from search.trial_result import EpochReport, TrialParams
+from search.trial.result import EpochReport, TrialParams
 
 __all__ = ["StudyListener"]
 

@@ -23,21 +23,21 @@ from search.executor.local import LocalExecutor
 from search.executor.protocol import Executor
 from search.front import log_front, print_front
 from search.ownership import owned
-from search.preparation import default_name, describe_data, identity, load, prepare_process, space_of, split
 from search.progress import StudyProgress
 from search.pruner import expected_epochs
 from search.report import report_finished_search
 from search.settings.schema import Settings
-from search.space import Space
 from search.study import SearchStudy
 from search.study_run import log_outcome, parent_run
 from search.study_storage import finished_trials, load_or_create
 from search.summary import print_trials, print_where, print_winner
-from search.task import Task, build_task
 from search.tracking.tracker import Tracker
-from search.trial_result import TrialCancelledError
+from search.trial.files import WaitingRoom
+from search.trial.preparation import default_name, describe_data, identity, load, prepare_process, space_of, split
+from search.trial.result import TrialCancelledError
+from search.trial.space import Space
+from search.trial.task import Task, build_task
 from search.trust import describe_trust
-from search.waiting_room import WaitingRoom
 from search.winner import Winner, choose_winner, crown_winner, recorded_winner
 
 __all__ = [

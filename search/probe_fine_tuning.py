@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from explain.evidence import Cost, Material, gather
 from lightning_modules.blocknet import BlockNet
-from search.task import Task, statistics_rows
-from search.trial import train_final
-from search.trial_result import TrialParams
+from search.trial.result import TrialParams
+from search.trial.task import Task, statistics_rows
+from search.trial.training import train_final
 
 __all__ = ["balanced_rows", "collect_material", "probe_fine_tuning", "probe_rows", "tuned_rows"]
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from search.score_words import epoch_count
-from search.trial_result import EpochReport, TrialParams
+from search.trial.result import EpochReport, TrialParams
 
 __all__ = ["StudyProgress", "describe_params", "duration"]
 

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from search.study_report.writing import Report
-    from search.task import Task
     from search.tracking.tracker import Tracker
-    from search.waiting_room import WaitingRoom
+    from search.trial.files import WaitingRoom
+    from search.trial.task import Task
 
 __all__ = ["main", "report_finished_search", "write"]
 
@@ -53,7 +53,7 @@ def write(name: str, root: Path, console: Console, to: Path | None = None) -> Re
         raise InputError(f"to must name a file in a folder that exists, got {printable(to)}: {reason}")
     study, run = study_and_run(name, root)
     from search.tracking.tracker import Tracker
-    from search.waiting_room import WaitingRoom
+    from search.trial.files import WaitingRoom
 
     tracker, room = Tracker(root, run.experiment), WaitingRoom.of(root / "studies" / f"{name}.journal")
     notes: tuple[str, ...] = ()
@@ -92,7 +92,7 @@ def report_finished_search(
         cancelled: asked before every training batch; True raises `TrialCancelledError`.
     """
     from search.study_report.writing import examined, study_and_run, write_report
-    from search.trial_result import TrialCancelledError
+    from search.trial.result import TrialCancelledError
 
     root = task.settings.tracking.root
     run_id = ""

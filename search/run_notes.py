@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from search.progress import duration
 from search.score_words import epoch_count, interval_known, times
-from search.trial_result import TrialParams
+from search.trial.result import TrialParams
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from lightning_modules.scores import TestScores
     from search.settings.schema import Settings
-    from search.task import Task
+    from search.trial.task import Task
     from search.winner_record import Winner
 
 __all__ = [

@@ -10,7 +10,7 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from search.run_notes import run_name
-from search.trial_result import TrialParams
+from search.trial.result import TrialParams
 
 if TYPE_CHECKING:
     from search.tracking.tracker import Tracker

@@ -26,10 +26,10 @@ from search.sampler_view import SamplerView
 from search.settings.budget import Spending, parse_budget
 from search.settings.schema import Settings
 from search.slots import Slots
-from search.space import Space
 from search.tracking.tracker import Tracker
-from search.trial_result import EpochReport, TrialParams, TrialResult, Verdict
-from search.waiting_room import WaitingRoom
+from search.trial.files import WaitingRoom
+from search.trial.result import EpochReport, TrialParams, TrialResult, Verdict
+from search.trial.space import Space
 from search.winner import choose_winner
 
 __all__ = ["SearchStudy"]

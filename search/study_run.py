@@ -22,9 +22,9 @@ from search.scorecard import scorecard, scorecard_metrics, scorecard_table, seen
 from search.settings.parsing import flatten
 from search.settings.schema import Settings
 from search.study_storage import finished_trials
-from search.task import Task
 from search.tracking.tracker import Tracker
-from search.trial_result import TrialParams
+from search.trial.result import TrialParams
+from search.trial.task import Task
 from search.winner import Winner, package_versions
 
 __all__ = ["EVIDENCE_FIGURE", "log_outcome", "parent_run"]

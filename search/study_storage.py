@@ -14,7 +14,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_modules.errors import InputError, printable
-from search.waiting_room import WaitingRoom
+from search.trial.files import WaitingRoom
 
 __all__ = ["FINISHED", "finished_trials", "load_or_create", "open_storage", "repair_journal"]
 

@@ -18,7 +18,7 @@ from search.score_words import epoch_count, interval_known, times
 from search.scorecard import ScorecardRow, SeenDepth, scorecard, seen_depths
 from search.study_run import EVIDENCE_FIGURE
 from search.study_storage import finished_trials
-from search.trial_result import TrialParams
+from search.trial.result import TrialParams
 from search.winner import Winner
 
 __all__ = ["print_scorecard", "print_trials", "print_where", "print_winner"]

@@ -32,16 +32,16 @@ from lightning_modules.scores import scores
 from lightning_modules.splits import Splits
 from search.figures import histogram_figure
 from search.ownership import owned
-from search.preparation import default_name, describe_data, identity, load, prepare_process, split
 from search.settings.model_settings import ModelSettings
 from search.settings.parsing import flatten
 from search.settings.schema import Settings
-from search.task import Task, build_task
 from search.thesis_arms import Arm, arms, available_model
 from search.thesis_runs import ArmRun, PartRun, find_part, read_parts
 from search.tracking.tracker import Tracker
-from search.trial import train_in_full
-from search.trial_result import TrialParams
+from search.trial.preparation import default_name, describe_data, identity, load, prepare_process, split
+from search.trial.result import TrialParams
+from search.trial.task import Task, build_task
+from search.trial.training import train_in_full
 from search.winner import package_versions, predict
 
 __all__ = ["WARNING", "run_thesis"]

@@ -10,7 +10,7 @@ from lightning_modules.errors import InputError
 from lightning_modules.optimizers import OPTIMIZERS
 from search.settings.model_settings import ModelSettings
 from search.settings.schema import Settings
-from search.trial_result import TrialParams
+from search.trial.result import TrialParams
 
 __all__ = ["SUBSTITUTE", "Arm", "arms", "available_model", "frozen_name"]
 

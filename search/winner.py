@@ -24,10 +24,10 @@ from search.run_notes import version_note
 from search.sampler import slot_seed
 from search.settings.schema import Settings
 from search.study_storage import finished_trials
-from search.task import Task
 from search.tracking.tracker import Tracker
-from search.trial import train_final, trial_network
-from search.trial_result import TrialParams
+from search.trial.result import TrialParams
+from search.trial.task import Task
+from search.trial.training import train_final, trial_network
 from search.winner_record import PACKAGES, Winner, package_versions, recorded_winner
 
 __all__ = ["PACKAGES", "Winner", "choose_winner", "crown_winner", "package_versions", "recorded_winner"]

@@ -49,10 +49,10 @@ def scores(settings: list[str], root: Path, chosen: dict[str, list[tuple[str, st
         root: folder of the policies' tracking roots.
         chosen: policy -> (version, month) to score.
     """
-    from search.preparation import load
     from search.retraining.answers import probabilities
     from search.settings.compose import compose_settings
     from search.tracking.models import resolve_model
+    from search.trial.preparation import load
 
     composed = compose_settings([*settings, f"tracking.root={root / 'images'}"])
     images = load(composed, Console(quiet=True), accept=lambda _: None)

@@ -11,9 +11,9 @@ import traceback
 from collections.abc import Callable
 
 from search.executor.protocol import Event, Failed, Finished, Job, Reported
-from search.task import Task
-from search.trial import run_trial
-from search.trial_result import EpochReport, TrialCancelledError, Verdict
+from search.trial.result import EpochReport, TrialCancelledError, Verdict
+from search.trial.task import Task
+from search.trial.training import run_trial
 
 __all__ = ["InlineExecutor"]
 

@@ -27,8 +27,8 @@ import torch
 
 from search.executor.protocol import Event, Failed, Finished, Job, Reported
 from search.executor.worker import Answer, Began, Cancel, Idle, Note, WorkerPlan, serve
-from search.task import Task
-from search.trial_result import Verdict
+from search.trial.result import Verdict
+from search.trial.task import Task
 
 __all__ = ["LocalExecutor"]
 

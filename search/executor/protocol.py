@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from search.trial_result import EpochReport, TrialParams, TrialResult, Verdict
+from search.trial.result import EpochReport, TrialParams, TrialResult, Verdict
 
 __all__ = ["Event", "Executor", "Failed", "Finished", "Job", "Reported"]
 

@@ -15,7 +15,7 @@ from lightning_modules.image_index import ImageIndex
 from lightning_modules.splits import Splits
 from search.executor.protocol import Failed, Finished, Job, Reported
 from search.settings.schema import Settings
-from search.trial_result import Verdict
+from search.trial.result import Verdict
 
 __all__ = ["Answer", "Began", "Cancel", "Idle", "Note", "WorkerPlan", "serve"]
 
@@ -90,9 +90,9 @@ def _serve(pipe: Connection, plan: WorkerPlan) -> None:
 
     from lightning_modules.allocator import keep_freed_memory
     from lightning_modules.image_store import ImageSet
-    from search.task import Task, build_task
-    from search.trial import run_trial
-    from search.trial_result import EpochReport, TrialCancelledError
+    from search.trial.result import EpochReport, TrialCancelledError
+    from search.trial.task import Task, build_task
+    from search.trial.training import run_trial
 
     keep_freed_memory()
     torch.set_num_threads(plan.threads)

@@ -16,7 +16,6 @@ from lightning_modules.errors import InputError
 from lightning_modules.image_store import ImageSet
 from search.clock import Clock
 from search.pipeline import run_study
-from search.preparation import describe_data, identity, space_of, split
 from search.retraining.answers import plain_images
 from search.retraining.champion import BASELINE, settle
 from search.retraining.drift import measure_baseline
@@ -26,8 +25,9 @@ from search.retraining.ledger_rows import MonthRow
 from search.retraining.months import month_rows, settings_digest
 from search.retraining.session import MonthOutcome, Session
 from search.settings.schema import Settings
-from search.task import build_task
 from search.tracking.models import resolve_model
+from search.trial.preparation import describe_data, identity, space_of, split
+from search.trial.task import build_task
 
 __all__ = ["bootstrap", "first_months"]
 

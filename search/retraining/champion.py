@@ -18,7 +18,7 @@ from search.retraining.ledger_rows import PromotionRow
 from search.settings.schema import Settings
 from search.tracking.models import resolve_model
 from search.tracking.tracker import Tracker
-from search.trial_result import TrialParams
+from search.trial.result import TrialParams
 
 __all__ = ["BASELINE", "CHAMPION", "PREVIOUS", "Champion", "load_champion", "settle", "widened"]
 

@@ -10,7 +10,7 @@ from search.retraining.depth_decision import DepthDecision
 from search.retraining.drift import Drift
 from search.retraining.pictures import SUSPECTS_RULE
 from search.retraining.record import PLACES, ModelFacts, MonthRecord, PictureFacts, SearchFacts
-from search.trial_result import TrialParams
+from search.trial.result import TrialParams
 
 if TYPE_CHECKING:
     from search.retraining.month_run import MonthRun

@@ -17,15 +17,15 @@ from lightning_modules.model_file import save_model
 from lightning_modules.splits import Fold, Splits
 from search.clock import Clock
 from search.pipeline import run_study
-from search.preparation import identity
 from search.retraining.champion import Champion, widened
 from search.retraining.ledger_rows import MonthRow
 from search.retraining.session import Session
 from search.settings.schema import Settings
-from search.space import Space, build_space
 from search.study_storage import finished_trials, load_or_create
-from search.task import Task, build_task
-from search.trial_result import TrialParams
+from search.trial.preparation import identity
+from search.trial.result import TrialParams
+from search.trial.space import Space, build_space
+from search.trial.task import Task, build_task
 from search.winner import Winner
 
 __all__ = ["Found", "month_settings", "month_space", "search_month", "too_few"]

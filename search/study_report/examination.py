@@ -27,9 +27,9 @@ from search.study_report.confused_pairs import confused_pairs
 from search.study_report.findings import BlockMeasures, Findings, Suspect
 from search.study_report.judged_images import METHOD, JudgedImages, finite
 from search.study_report.suspect_labels import suspect_labels
-from search.task import Task
-from search.trial import trial_network
-from search.trial_result import TrialParams
+from search.trial.result import TrialParams
+from search.trial.task import Task
+from search.trial.training import trial_network
 from search.winner import predict
 from search.winner_record import Winner
 

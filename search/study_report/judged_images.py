@@ -19,7 +19,7 @@ from lightning_modules.blocknet import BlockNet
 from lightning_modules.errors import printable
 from search.study_report.false_associations import map_traits
 from search.study_report.pictures import PictureStore
-from search.task import Task
+from search.trial.task import Task
 
 __all__ = ["METHOD", "JudgedImages", "RegionEvidence", "finite", "image_name"]
 

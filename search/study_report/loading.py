@@ -15,7 +15,7 @@ from lightning_modules.errors import InputError, printable
 from search.evidence import Evidence, recorded_evidence
 from search.scorecard import ScorecardRow, SeenDepth, scorecard, seen_depths
 from search.study_storage import FINISHED, finished_trials, open_storage
-from search.trial_result import TrialParams
+from search.trial.result import TrialParams
 from search.winner_record import Winner, recorded_winner
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ import torch
 from rich.console import Console
 
 from lightning_modules.errors import InputError
-from search.preparation import identity, load, split
 from search.settings.parsing import key_paths, parse
 from search.settings.schema import Settings
-from search.task import Task, build_task
+from search.trial.preparation import identity, load, split
+from search.trial.task import Task, build_task
 
 __all__ = ["restored_settings", "restored_task"]
 

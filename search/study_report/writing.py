@@ -20,9 +20,9 @@ from search.study_report.page import page
 from search.tracking.runs import ParentRun, read_parent_run
 
 if TYPE_CHECKING:
-    from search.task import Task
     from search.tracking.tracker import Tracker
-    from search.waiting_room import WaitingRoom
+    from search.trial.files import WaitingRoom
+    from search.trial.task import Task
 
 __all__ = ["DATA", "PAGE", "Report", "examined", "write_report"]
 

@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 
 if TYPE_CHECKING:
-    from search.task import Task
+    from search.trial.task import Task
 
 REPOSITORY = Path(__file__).parents[2]
 CLASSES = ("가로 줄무늬", "세로", "점")
@@ -174,7 +174,7 @@ def make_task(tmp_path_factory: pytest.TempPathFactory, make_stripes: Callable[.
         Settings,
         TrainerSettings,
     )
-    from search.task import build_task
+    from search.trial.task import build_task
 
     folder = tmp_path_factory.mktemp("trial")
     images = make_stripes(folder / "images", {"a": 8, "b": 8, "c": 8})

@@ -14,11 +14,11 @@ from optuna.storages import InMemoryStorage
 from search.executor.protocol import Event, Failed, Finished, Job, Reported
 from search.settings.parsing import parse
 from search.settings.schema import Settings
-from search.space import Space
 from search.study import SearchStudy
 from search.study_storage import finished_trials
-from search.trial_result import EpochReport, TrialParams, TrialResult, Verdict
-from search.waiting_room import WaitingRoom
+from search.trial.files import WaitingRoom
+from search.trial.result import EpochReport, TrialParams, TrialResult, Verdict
+from search.trial.space import Space
 
 EPOCHS = 3
 DEFAULT = TrialParams("momentum", 1.0, 4)

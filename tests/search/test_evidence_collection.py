@@ -16,8 +16,8 @@ from lightning_modules.splits import make_splits
 from search.evidence_collection import collect_evidence
 from search.probe_fine_tuning import balanced_rows, probe_rows, tuned_rows
 from search.settings.schema import DataSettings, ModelSettings, SearchSettings, Settings, TrainerSettings
-from search.task import Task, build_task, state_digest
-from search.trial_result import TrialCancelledError
+from search.trial.result import TrialCancelledError
+from search.trial.task import Task, build_task, state_digest
 
 
 @pytest.fixture(scope="module")

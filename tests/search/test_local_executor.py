@@ -18,8 +18,8 @@ from search.executor.inline import InlineExecutor
 from search.executor.local import LocalExecutor, _epitaph
 from search.executor.protocol import Event, Executor, Failed, Finished, Job, Reported
 from search.settings.schema import DataSettings, ExecutorSettings, Settings, TrainerSettings
-from search.task import Task, build_task
-from search.trial_result import EpochReport, TrialParams, Verdict
+from search.trial.result import EpochReport, TrialParams, Verdict
+from search.trial.task import Task, build_task
 
 pytestmark = pytest.mark.slow  # real worker processes
 

@@ -73,10 +73,10 @@ def searched(root: Path) -> str:
 
 def test_table_runs_model_and_study_agree(searched: str, root: Path) -> None:
     from lightning_modules.model_file import load_model
-    from search.preparation import load, split
     from search.settings.compose import compose_settings
     from search.study_storage import finished_trials
     from search.tracking.models import resolve_model
+    from search.trial.preparation import load, split
 
     study, client = _study(root, "whole"), _client(root)
     trials, parent = finished_trials(study), study.user_attrs["parent"]
@@ -214,8 +214,8 @@ def test_the_served_model_takes_files_and_bytes(searched: str, root: Path, tmp_p
 
 
 def test_groups_of_magnetic_tile_never_straddle(tmp_path: Path) -> None:
-    from search.preparation import load, split
     from search.settings.compose import compose_settings
+    from search.trial.preparation import load, split
 
     arguments = (
         "data=manifest",

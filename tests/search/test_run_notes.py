@@ -18,7 +18,7 @@ from PIL import Image
 from search.run_notes import MODEL_NOTE_BEGINS, NOTE, outcome_tags, run_name, start_tags
 from search.study_report.loading import Study, load_study
 from search.tracking.tracker import Tracker, tracking_uri
-from search.trial_result import TrialParams
+from search.trial.result import TrialParams
 
 NAG = TrialParams("nag", 0.21, 3)
 NUMBERS = {"value": 0.9123, "best_epoch": 1, "epochs": 2, "seconds": 9.1, "epoch_equivalents": 1.25}

@@ -15,8 +15,8 @@ from optuna.trial import TrialState
 from explain.evidence import depth_prior
 from search.sampler import PriorSampler, build_sampler, prior_weight
 from search.settings.schema import SearchSettings
-from search.space import Space
-from search.trial_result import TrialParams
+from search.trial.result import TrialParams
+from search.trial.space import Space
 
 SPACE = Space(("momentum", "adam"), (0.1, 10.0), (0, 4), TrialParams("momentum", 1.0, 2))
 PEAKED = np.array([0.04, 0.04, 0.04, 0.04, 0.84])

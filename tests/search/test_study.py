@@ -15,7 +15,7 @@ from search.settings.parsing import parse, to_plain
 from search.slots import StudyStalledError
 from search.study import SearchStudy
 from search.study_storage import finished_trials, load_or_create
-from search.trial_result import TrialParams
+from search.trial.result import TrialParams
 from tests.search.scripted_study import CRASH, DEFAULT, EPOCHS, Bench, ScriptedExecutor, curve, settings_of
 
 

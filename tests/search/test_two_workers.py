@@ -16,14 +16,14 @@ import torch
 from mlflow import MlflowClient
 from rich.console import Console
 
-from search.preparation import load, split
 from search.sampler import slot_seed
 from search.settings.compose import compose_settings
 from search.study_storage import finished_trials, open_storage
-from search.task import build_task
 from search.tracking.tracker import tracking_uri
-from search.trial import run_trial
-from search.trial_result import TrialParams
+from search.trial.preparation import load, split
+from search.trial.result import TrialParams
+from search.trial.task import build_task
+from search.trial.training import run_trial
 
 TRIALS = 200
 

@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 from search.executor.protocol import Job
 from search.study import SearchStudy
 from search.study_storage import finished_trials
-from search.waiting_room import WaitingRoom, network_file
+from search.trial.files import WaitingRoom, network_file
 from search.winner import choose_winner
 from tests.search.scripted_study import EPOCHS, Bench, ScriptedExecutor, curve
 

@@ -101,7 +101,7 @@ def test_a_journal_that_is_a_pickle(study: tuple[Path, list[str]], command: Any,
 def test_a_waiting_trial_that_is_a_pickle(tmp_path: Path) -> None:
     import torch
 
-    from search.checkpoint import load_checkpoint
+    from search.trial.checkpoint import load_checkpoint
 
     file = tmp_path / "slot-0.pt"
     for write in (

@@ -11,9 +11,9 @@ import numpy as np
 import pytorch_lightning as pl
 
 from lightning_modules.classifier import Classifier
-from search.best_network import BestNetwork
-from search.checkpoint import TrialCheckpoint
-from search.trial_result import EpochReport, TrialCancelledError, TrialOvertimeError, Verdict
+from search.trial.best_network import BestNetwork
+from search.trial.checkpoint import TrialCheckpoint
+from search.trial.result import EpochReport, TrialCancelledError, TrialOvertimeError, Verdict
 
 __all__ = ["STOPPED", "Recorder"]
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from search.task import Task
-from search.trial import run_trial, train_final
-from search.trial_result import EpochReport, TrialCancelledError, TrialParams, TrialResult, Verdict
+from search.trial.result import EpochReport, TrialCancelledError, TrialParams, TrialResult, Verdict
+from search.trial.task import Task
+from search.trial.training import run_trial, train_final
 
 PARAMS = TrialParams("momentum", 1.0, 5)
 

@@ -13,7 +13,7 @@ import torch
 from lightning_modules.blocknet import BlockNet
 from lightning_modules.classifier import Classifier
 from lightning_modules.freezing import freeze
-from search.checkpoint import DAMAGED, TrialCheckpoint, thawed, write_state
+from search.trial.checkpoint import DAMAGED, TrialCheckpoint, thawed, write_state
 
 __all__ = ["BestNetwork", "load_network", "save_network"]
 

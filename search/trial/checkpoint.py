@@ -16,7 +16,7 @@ from torch import nn
 from lightning_modules.blocknet import BlockNet
 from lightning_modules.classifier import Classifier
 from lightning_modules.whole_file import whole_file
-from search.trial_result import EpochReport
+from search.trial.result import EpochReport
 
 __all__ = ["DAMAGED", "TrialCheckpoint", "load_checkpoint", "save_checkpoint", "thawed", "write_state"]
 

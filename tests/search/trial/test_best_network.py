@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from lightning_modules.blocknet import BlockNet
-from search.task import Task
-from search.trial import run_trial, trial_network
-from search.trial_result import TrialCancelledError, TrialParams, TrialResult
-from search.waiting_room import network_file
+from search.trial.files import network_file
+from search.trial.result import TrialCancelledError, TrialParams, TrialResult
+from search.trial.task import Task
+from search.trial.training import run_trial, trial_network
 
 PARAMS = TrialParams("momentum", 1.0, 5)
 

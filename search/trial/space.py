@@ -10,7 +10,7 @@ from lightning_modules.errors import InputError
 from lightning_modules.fostering import check_target
 from lightning_modules.freezing import check_freeze_depth
 from search.settings.schema import Settings, SpaceSettings
-from search.trial_result import TrialParams
+from search.trial.result import TrialParams
 
 if TYPE_CHECKING:
     import optuna

@@ -17,10 +17,10 @@ from lightning_modules.blocknet import BlockNet
 from lightning_modules.classifier import Classifier
 from lightning_modules.datamodule import ActivationData
 from lightning_modules.fostering import Fostering, target_block
-from search.recorder import Recorder
-from search.space import fosters
-from search.task import Task, statistics_rows
-from search.trial_result import TrialParams
+from search.trial.recorder import Recorder
+from search.trial.result import TrialParams
+from search.trial.space import fosters
+from search.trial.task import Task, statistics_rows
 
 __all__ = ["Fitted", "fit"]
 

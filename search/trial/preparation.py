@@ -21,8 +21,8 @@ from lightning_modules.image_store import ImageSet, load_images
 from lightning_modules.splits import Splits, make_splits
 from search.settings.parsing import flatten, key_paths
 from search.settings.schema import Settings
-from search.space import Space, build_space, check_fostering
-from search.task import Task, choose_device, state_digest
+from search.trial.space import Space, build_space, check_fostering
+from search.trial.task import Task, choose_device, state_digest
 
 __all__ = ["default_name", "describe_data", "identity", "load", "prepare_process", "space_of", "split"]
 

@@ -34,12 +34,12 @@ from search.settings.schema import (
     SpaceSettings,
     TrainerSettings,
 )
-from search.space import build_space, check_fostering
 from search.study_storage import finished_trials
 from search.summary import print_trials
-from search.task import Task, build_task
-from search.trial import run_trial, train_final
-from search.trial_result import EpochReport, TrialParams, TrialResult
+from search.trial.result import EpochReport, TrialParams, TrialResult
+from search.trial.space import build_space, check_fostering
+from search.trial.task import Task, build_task
+from search.trial.training import run_trial, train_final
 from search.winner import choose_winner
 from tests.search.scripted_study import SPACE, Bench, ScriptedExecutor, curve
 

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from lightning_modules.blocknet import BlockNet
 from lightning_modules.classifier import Classifier
 from lightning_modules.cost import epoch_equivalents
-from search.best_network import BestNetwork, load_network, save_network
-from search.checkpoint import TrialCheckpoint, load_checkpoint, save_checkpoint
-from search.fitting import fit
-from search.recorder import STOPPED, Recorder
-from search.task import Task
-from search.trial_result import EpochReport, TrialOvertimeError, TrialParams, TrialResult, Verdict
-from search.waiting_room import network_file
+from search.trial.best_network import BestNetwork, load_network, save_network
+from search.trial.checkpoint import TrialCheckpoint, load_checkpoint, save_checkpoint
+from search.trial.files import network_file
+from search.trial.fitting import fit
+from search.trial.recorder import STOPPED, Recorder
+from search.trial.result import EpochReport, TrialOvertimeError, TrialParams, TrialResult, Verdict
+from search.trial.task import Task
 
 __all__ = ["run_trial", "train_final", "train_in_full", "trial_network"]
 
