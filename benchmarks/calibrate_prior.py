@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-import search.prior_calibration as prior_calibration
+import search.evidence.calibration as prior_calibration
 from benchmarks.evidence_tables import read_evidence
 from benchmarks.finished_tables import TABLES, DepthTable, Floats, read_table
 from benchmarks.planted_tasks import PLANTED
@@ -28,8 +28,8 @@ from benchmarks.results_file import write_rows
 from benchmarks.similarity_tables import read_similarity
 from explain.evidence.advisor import advise
 from explain.evidence.prior import LEAST_FLOOR
-from search.evidence import prior_mode
-from search.prior_calibration import BLIND, Calibration, Row, fit
+from search.evidence.calibration import BLIND, Calibration, Row, fit
+from search.evidence.record import prior_mode
 
 __all__ = ["calibration_without", "data_set", "depth_gains", "evidence_rows", "prior_of"]
 

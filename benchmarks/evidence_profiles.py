@@ -27,7 +27,7 @@ from benchmarks.planted_tasks import PLANTED
 from benchmarks.replay import interval
 from benchmarks.results_file import write_rows
 from explain.evidence import SCORERS
-from search.prior_calibration import standardised
+from search.evidence.calibration import standardised
 
 __all__ = ["correlation", "main", "profiles"]
 

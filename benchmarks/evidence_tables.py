@@ -23,7 +23,7 @@ from benchmarks.real_images import refusal
 
 if TYPE_CHECKING:
     from lightning_modules.image_index import ImageIndex
-    from search.evidence import Evidence
+    from search.evidence.record import Evidence
     from search.trial.task import Task
 
 NULLS = ("none", "labels", "weights")
@@ -120,7 +120,7 @@ def add_row(name: str, split: int, null: str) -> None:
     import torch
 
     from lightning_modules.allocator import keep_freed_memory
-    from search.evidence_collection import collect_evidence
+    from search.evidence.collecting import collect_evidence
 
     keep_freed_memory()
     torch.set_num_threads(1)

@@ -18,7 +18,7 @@ from benchmarks.evidence_tables import read_evidence
 from benchmarks.finished_tables import TABLES, DepthTable
 from benchmarks.replay_engine import Hint, Strategy
 from benchmarks.similarity_tables import read_similarity
-from search.prior_calibration import BLIND, PARTS, Calibration, Row
+from search.evidence.calibration import BLIND, PARTS, Calibration, Row
 
 __all__ = ["prior_strategies"]
 

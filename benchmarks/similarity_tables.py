@@ -1,6 +1,6 @@
 """What the advisor reads on every split of the depth tables: `python -m benchmarks.similarity_tables [TASK ...]`.
 
-Measured by the code of a search (`search.similarity`) on its probe images; a line a split in
+Measured by the code of a search (`search.evidence.similarity`) on its probe images; a line a split in
 benchmarks/tables/TASK/similarity.jsonl. Runs continue where they stopped.
 """
 
@@ -30,8 +30,8 @@ def add_row(name: str, split: int) -> None:
 
     from benchmarks.evidence_tables import evidence_task
     from explain.evidence.advisor import advise
-    from search.probe_fine_tuning import probe_rows
-    from search.similarity import measure_similarity
+    from search.evidence.probe import probe_rows
+    from search.evidence.similarity import measure_similarity
 
     torch.set_num_threads(1)
     task = evidence_task(name, split, "none")

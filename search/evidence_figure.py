@@ -22,7 +22,7 @@ from explain.arguments import printable
 from explain.evidence.scores import Numbers
 from explain.fonts import use_fonts
 from explain.overlay import as_pixels, map_overlay
-from search.evidence import Evidence, ScorerEvidence
+from search.evidence.record import Evidence, ScorerEvidence
 from search.score_words import spoken
 from search.scorecard import SeenDepth
 

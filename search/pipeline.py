@@ -16,8 +16,9 @@ from rich.console import Console
 from lightning_modules.errors import InputError, printable
 from search.clock import Clock
 from search.command_line.interrupts import InterruptFlag, graceful_interrupts
-from search.evidence import recorded_evidence
-from search.evidence_collection import study_evidence
+from search.evidence.collecting import study_evidence
+from search.evidence.record import recorded_evidence
+from search.evidence.trust import describe_trust
 from search.executor.inline import InlineExecutor
 from search.executor.local import LocalExecutor
 from search.executor.protocol import Executor
@@ -37,7 +38,6 @@ from search.trial.preparation import default_name, describe_data, identity, load
 from search.trial.result import TrialCancelledError
 from search.trial.space import Space
 from search.trial.task import Task, build_task
-from search.trust import describe_trust
 from search.winner import Winner, choose_winner, crown_winner, recorded_winner
 
 __all__ = [

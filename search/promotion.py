@@ -16,7 +16,7 @@ from bisect import bisect_left
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from search.trust import Trust
+from search.evidence.trust import Trust
 
 __all__ = ["DEFAULT_SLOTS", "ENOUGH_STEPS", "FEWEST_STEPS", "PromotionRule", "Standing", "rungs"]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from optuna.pruners import BasePruner, MedianPruner, NopPruner
 
-from search.evidence import Evidence
+from search.evidence.record import Evidence
+from search.evidence.trust import trust_from_evidence
 from search.promotion import DEFAULT_SLOTS, ENOUGH_STEPS, PromotionRule, rungs
 from search.settings.schema import SearchSettings
-from search.trust import trust_from_evidence
 
 __all__ = ["build_promotion", "build_pruner", "expected_epochs"]
 

@@ -17,7 +17,7 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
 from explain.evidence.scores import Numbers
-from search.evidence import prior_mode
+from search.evidence.record import prior_mode
 from search.settings.schema import SearchSettings
 
 __all__ = ["PriorSampler", "build_sampler", "prior_mode", "prior_weight", "slot_seed"]

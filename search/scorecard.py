@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import kendalltau
 
 from explain.evidence.scores import Numbers
-from search.evidence import Evidence
+from search.evidence.record import Evidence
 
 __all__ = ["ScorecardRow", "SeenDepth", "scorecard", "scorecard_metrics", "scorecard_table", "seen_depths"]
 

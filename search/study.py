@@ -13,7 +13,7 @@ from dataclasses import replace
 import optuna
 from optuna.trial import TrialState
 
-from search.evidence import Evidence, recorded_evidence
+from search.evidence.record import Evidence, recorded_evidence
 from search.executor.protocol import Executor, Failed, Finished, Job, Reported
 from search.interrupted_trials import take_up
 from search.listener import StudyListener

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lightning_modules.errors import InputError, printable
 from search.block_slides import BEFORE, block_slides
-from search.evidence import Evidence, TypicalMaps, recorded_evidence
+from search.evidence.record import Evidence, TypicalMaps, recorded_evidence
 from search.evidence_figure import evidence_figure
 from search.figures import curves_figure, histogram_figure
 from search.progress import describe_params

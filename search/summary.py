@@ -13,7 +13,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from search.evidence import recorded_evidence
+from search.evidence.record import recorded_evidence
 from search.score_words import epoch_count, interval_known, times
 from search.scorecard import ScorecardRow, SeenDepth, scorecard, seen_depths
 from search.study_run import EVIDENCE_FIGURE

@@ -12,7 +12,7 @@ import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_modules.errors import InputError, printable
-from search.evidence import Evidence, recorded_evidence
+from search.evidence.record import Evidence, recorded_evidence
 from search.scorecard import ScorecardRow, SeenDepth, scorecard, seen_depths
 from search.study_storage import FINISHED, finished_trials, open_storage
 from search.trial.result import TrialParams

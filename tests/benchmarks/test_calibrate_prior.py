@@ -13,7 +13,7 @@ from benchmarks import calibrate_prior, evidence_tables
 from benchmarks.calibrate_prior import calibration_without, data_set, depth_gains, evidence_rows, judge
 from benchmarks.evidence_tables import read_evidence, with_shuffled_labels
 from benchmarks.finished_tables import DepthTable
-from search.prior_calibration import Row
+from search.evidence.calibration import Row
 
 DEPTHS, SPLITS = 5, 3
 

@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from explain.evidence import Cost
-from search.evidence import Evidence, ScorerEvidence, TypicalMaps, prior_mode
+from search.evidence.record import Evidence, ScorerEvidence, TypicalMaps, prior_mode
 from search.evidence_figure import evidence_figure
 from search.scorecard import SeenDepth
 

@@ -7,7 +7,7 @@ import optuna
 import pytest
 
 from explain.evidence import Cost
-from search.evidence import Evidence, ScorerEvidence
+from search.evidence.record import Evidence, ScorerEvidence
 from search.pruner import build_promotion, build_pruner, expected_epochs
 from search.settings.schema import SearchSettings
 

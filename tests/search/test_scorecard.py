@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from rich.console import Console
 
 from explain.evidence import Cost
-from search.evidence import Evidence, ScorerEvidence
+from search.evidence.record import Evidence, ScorerEvidence
 from search.scorecard import ScorecardRow, SeenDepth, scorecard, scorecard_metrics, scorecard_table, seen_depths
 from search.summary import print_scorecard
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from lightning_modules.backbones import build
-from search.evidence import recorded_evidence
-from search.similarity import feature_distance, probe_gain
+from search.evidence.record import recorded_evidence
+from search.evidence.similarity import feature_distance, probe_gain
 from search.study_storage import open_storage
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from explain.evidence import SCORERS
-from search.prior_calibration import NOISE, PARTS, Calibration, Row, fit, load, standardised
+from search.evidence.calibration import NOISE, PARTS, Calibration, Row, fit, load, standardised
 
 DEPTHS = 9
 HUMP = 0.9 - 0.05 * ((np.arange(DEPTHS) - 3) / 4) ** 2

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from optuna.trial import TrialState
 
 from explain.evidence import Cost
-from search.evidence import Evidence, ScorerEvidence
+from search.evidence.record import Evidence, ScorerEvidence
+from search.evidence.trust import Trust, describe_trust, trust_from_evidence, trust_from_scores
 from search.executor.protocol import Job
 from search.promotion import PromotionRule, Standing
 from search.study import SearchStudy
 from search.study_storage import finished_trials
-from search.trust import Trust, describe_trust, trust_from_evidence, trust_from_scores
 from tests.search.conftest import RunSearch
 from tests.search.scripted_study import Bench, ScriptedExecutor, curve
 

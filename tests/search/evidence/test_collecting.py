@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from lightning_modules.image_store import load_images
 from lightning_modules.splits import make_splits
-from search.evidence_collection import collect_evidence
-from search.probe_fine_tuning import balanced_rows, probe_rows, tuned_rows
+from search.evidence.collecting import collect_evidence
+from search.evidence.probe import balanced_rows, probe_rows, tuned_rows
 from search.settings.schema import DataSettings, ModelSettings, SearchSettings, Settings, TrainerSettings
 from search.trial.result import TrialCancelledError
 from search.trial.task import Task, build_task, state_digest

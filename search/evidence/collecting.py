@@ -16,10 +16,10 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from explain.evidence import SCORERS, Cost, Material, Pass, Scores
 from explain.evidence.scores import Numbers
-from search.evidence import Evidence, ScorerEvidence, TypicalMaps, prior_mode, recorded_evidence
-from search.prior_calibration import BLIND, PARTS, Calibration, load
-from search.probe_fine_tuning import collect_material, probe_rows
-from search.similarity import Similarity, measure_similarity
+from search.evidence.calibration import BLIND, PARTS, Calibration, load
+from search.evidence.probe import collect_material, probe_rows
+from search.evidence.record import Evidence, ScorerEvidence, TypicalMaps, prior_mode, recorded_evidence
+from search.evidence.similarity import Similarity, measure_similarity
 from search.trial.space import build_space
 from search.trial.task import Task
 

@@ -26,8 +26,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from explain.evidence.scores import Numbers
-from search.evidence import Evidence
-from search.prior_calibration import standardised
+from search.evidence.calibration import standardised
+from search.evidence.record import Evidence
 
 __all__ = ["LEAST_TRUST", "MOST_TRUST", "Trust", "describe_trust", "trust_from_evidence", "trust_from_scores"]
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from explain.evidence import Cost
-from search.evidence import Evidence, ScorerEvidence, TypicalMaps, prior_mode
+from search.evidence.record import Evidence, ScorerEvidence, TypicalMaps, prior_mode
 
 
 def evidence() -> Evidence:

@@ -1,6 +1,6 @@
 """What every scorer said about one task before its study began: kept with the study, drawn, and scored at its end.
 
-L is the number of blocks; freeze depths k run from 0 to L. `search.evidence_collection` makes it. Nothing here loads
+L is the number of blocks; freeze depths k run from 0 to L. `search.evidence.collecting` makes it. Nothing here loads
 torch.
 """
 

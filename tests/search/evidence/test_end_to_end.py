@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from explain.evidence import SCORERS
-from search.evidence import Evidence, recorded_evidence
+from search.evidence.record import Evidence, recorded_evidence
 from search.tracking.tracker import tracking_uri
 
 
