@@ -75,7 +75,7 @@ def run(name: str, seed: int, root: Path) -> dict[str, object]:
     subprocess.run(command, check=True)  # noqa: S603 - our own interpreter and arguments
     import optuna
 
-    from search.study_storage import open_storage
+    from search.study.storage import open_storage
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     stored = optuna.load_study(study_name=study, storage=open_storage(root / "studies" / f"{study}.journal"))

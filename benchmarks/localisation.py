@@ -90,7 +90,7 @@ def train(name: str) -> tuple[dict[str, Any], list[str]]:
     """The winner of the task's study, with the run that holds it, and the arguments of the search."""
     import optuna
 
-    from search.study_storage import open_storage
+    from search.study.storage import open_storage
 
     study = f"localisation-{name}"
     if "{tiles}" in " ".join(TASKS[name].settings):

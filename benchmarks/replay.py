@@ -21,7 +21,7 @@ from benchmarks.finished_tables import DepthTable, Floats, is_complete, read_tab
 from benchmarks.replay_engine import Replay, Strategy, replay
 from benchmarks.replay_priors import prior_strategies
 from benchmarks.results_file import read_rows, write_rows
-from search.promotion import PromotionRule, rungs
+from search.study.promotion import PromotionRule, rungs
 
 REPEATS, WITHIN = 10, 0.01
 Spent = list[tuple[float, bool]]

@@ -31,7 +31,7 @@ from benchmarks.replay import interval
 from benchmarks.replay_engine import TRIALS, Replay, Strategy, replay
 from benchmarks.results_file import write_rows
 from search.evidence.trust import LEAST_TRUST, MOST_TRUST, Trust, trust_from_scores
-from search.promotion import PromotionRule, Standing, rungs
+from search.study.promotion import PromotionRule, Standing, rungs
 
 __all__ = ["Decisions", "WatchedRule", "table_scores"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from search.study_report.loading import Study, Trial, load_study
+    from search.study.record import Study, Trial, load_study
 
 __all__ = ["Study", "Trial", "load_study"]
 
@@ -14,7 +14,7 @@ def __getattr__(name: str) -> Any:
     # Loaded when it is asked for: `python -m search --help` answers in a twentieth of a second.
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from search.study_report import loading
+    from search.study import record as loading
 
     return getattr(loading, name)
 

@@ -20,9 +20,9 @@ from torch import Tensor
 
 from lightning_modules.fostering import Fostering, target_block
 from search.front_figure import End, front_figure, maps_figure
-from search.progress import describe_params
-from search.sampler import slot_seed
-from search.study_storage import finished_trials
+from search.study.progress import describe_params
+from search.study.sampler import slot_seed
+from search.study.storage import finished_trials
 from search.tracking.tracker import Tracker
 from search.trial.result import TrialParams
 from search.trial.task import Task

@@ -23,14 +23,14 @@ from search.executor.inline import InlineExecutor
 from search.executor.local import LocalExecutor
 from search.executor.protocol import Executor
 from search.front import log_front, print_front
-from search.ownership import owned
-from search.progress import StudyProgress
-from search.pruner import expected_epochs
 from search.report import report_finished_search
 from search.settings.schema import Settings
-from search.study import SearchStudy
+from search.study.driver import SearchStudy
+from search.study.ownership import owned
+from search.study.progress import StudyProgress
+from search.study.pruner import expected_epochs
+from search.study.storage import finished_trials, load_or_create
 from search.study_run import log_outcome, parent_run
-from search.study_storage import finished_trials, load_or_create
 from search.summary import print_trials, print_where, print_winner
 from search.tracking.tracker import Tracker
 from search.trial.files import WaitingRoom

@@ -16,12 +16,12 @@ from search.block_slides import BEFORE, block_slides
 from search.evidence.record import Evidence, TypicalMaps, recorded_evidence
 from search.evidence_figure import evidence_figure
 from search.figures import curves_figure, histogram_figure
-from search.progress import describe_params
-from search.run_notes import NOTE, begun_note, study_note
 from search.scorecard import scorecard, scorecard_metrics, scorecard_table, seen_depths
 from search.settings.parsing import flatten
 from search.settings.schema import Settings
-from search.study_storage import finished_trials
+from search.study.notes import NOTE, begun_note, study_note
+from search.study.progress import describe_params
+from search.study.storage import finished_trials
 from search.tracking.tracker import Tracker
 from search.trial.result import TrialParams
 from search.trial.task import Task

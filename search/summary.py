@@ -16,8 +16,8 @@ from rich.table import Table
 from search.evidence.record import recorded_evidence
 from search.score_words import epoch_count, interval_known, times
 from search.scorecard import ScorecardRow, SeenDepth, scorecard, seen_depths
+from search.study.storage import finished_trials
 from search.study_run import EVIDENCE_FIGURE
-from search.study_storage import finished_trials
 from search.trial.result import TrialParams
 from search.winner import Winner
 

@@ -31,10 +31,10 @@ from lightning_modules.model_file import ModelCard, TrainedModel, save_model
 from lightning_modules.scores import scores
 from lightning_modules.splits import Splits
 from search.figures import histogram_figure
-from search.ownership import owned
 from search.settings.model_settings import ModelSettings
 from search.settings.parsing import flatten
 from search.settings.schema import Settings
+from search.study.ownership import owned
 from search.thesis_arms import Arm, arms, available_model
 from search.thesis_runs import ArmRun, PartRun, find_part, read_parts
 from search.tracking.tracker import Tracker

@@ -20,15 +20,15 @@ from lightning_modules.blocknet import BlockNet
 from lightning_modules.model_file import ModelCard, TrainedModel, save_model
 from lightning_modules.scores import TestScores, scores_with_intervals
 from search.figures import confusion_figure
-from search.run_notes import version_note
-from search.sampler import slot_seed
 from search.settings.schema import Settings
-from search.study_storage import finished_trials
+from search.study.notes import version_note
+from search.study.sampler import slot_seed
+from search.study.storage import finished_trials
+from search.study.winner_record import PACKAGES, Winner, package_versions, recorded_winner
 from search.tracking.tracker import Tracker
 from search.trial.result import TrialParams
 from search.trial.task import Task
 from search.trial.training import train_final, trial_network
-from search.winner_record import PACKAGES, Winner, package_versions, recorded_winner
 
 __all__ = ["PACKAGES", "Winner", "choose_winner", "crown_winner", "package_versions", "recorded_winner"]
 

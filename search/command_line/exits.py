@@ -45,7 +45,7 @@ def until_interrupted(program: str, work: Callable[[], int]) -> int:
         SystemExit: with 143 on SIGTERM, so that whatever has open books closes them on the way out.
     """
     from search.pipeline import InterruptedSearchError
-    from search.slots import StudyStalledError
+    from search.study.slots import StudyStalledError
     from search.tracking.store import StoreError, disk_problem
 
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

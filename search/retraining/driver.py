@@ -11,7 +11,6 @@ from lightning_modules.errors import InputError
 from lightning_modules.image_index import ImageIndex
 from lightning_modules.image_listing import is_month
 from lightning_modules.image_store import ImageSet
-from search.ownership import owned
 from search.retraining.bootstrap import bootstrap, first_months
 from search.retraining.champion import load_champion, settle
 from search.retraining.ledger import Ledger
@@ -20,6 +19,7 @@ from search.retraining.months import Due, check_month_name, due_months, settings
 from search.retraining.session import MonthOutcome, Session
 from search.settings.parsing import refuse_without_effect
 from search.settings.schema import Settings
+from search.study.ownership import owned
 from search.tracking.tracker import Tracker
 from search.trial.preparation import load, prepare_process, space_of
 from search.trial.task import choose_device

@@ -21,7 +21,7 @@ from search.retraining.champion import Champion, widened
 from search.retraining.ledger_rows import MonthRow
 from search.retraining.session import Session
 from search.settings.schema import Settings
-from search.study_storage import finished_trials, load_or_create
+from search.study.storage import finished_trials, load_or_create
 from search.trial.preparation import identity
 from search.trial.result import TrialParams
 from search.trial.space import Space, build_space

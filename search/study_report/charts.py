@@ -18,7 +18,7 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial
 
 from search.score_words import spoken
-from search.study_report.loading import Study, Trial
+from search.study.record import Study, Trial
 
 __all__ = ["PARAMETERS", "chart_data", "importances"]
 

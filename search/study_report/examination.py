@@ -22,7 +22,8 @@ from explain.attribution import METHODS
 from explain.subject import measure
 from lightning_modules.scores import scores
 from search.block_slides import block_slides
-from search.sampler import slot_seed
+from search.study.sampler import slot_seed
+from search.study.winner_record import Winner
 from search.study_report.confused_pairs import confused_pairs
 from search.study_report.findings import BlockMeasures, Findings, Suspect
 from search.study_report.judged_images import METHOD, JudgedImages, finite
@@ -31,7 +32,6 @@ from search.trial.result import TrialParams
 from search.trial.task import Task
 from search.trial.training import trial_network
 from search.winner import predict
-from search.winner_record import Winner
 
 __all__ = ["Examination", "examine"]
 

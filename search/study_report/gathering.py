@@ -14,6 +14,8 @@ from search.score_words import interval_known
 from search.settings.compose import compose_settings
 from search.settings.parsing import flatten
 from search.settings.schema import Settings
+from search.study.record import Study, Trial
+from search.study.winner_record import Winner
 from search.study_report.data import (
     ClassScores,
     Confusion,
@@ -29,9 +31,7 @@ from search.study_report.data import (
     Tested,
 )
 from search.study_report.findings import Findings
-from search.study_report.loading import Study, Trial
 from search.tracking.runs import ParentRun
-from search.winner_record import Winner
 
 __all__ = ["command", "gather"]
 

@@ -14,7 +14,7 @@ from search.study_report.markup import name
 if TYPE_CHECKING:
     from explain.subject import ImageExplanation
     from search.evidence.record import Evidence
-    from search.study_report.loading import Study
+    from search.study.record import Study
 
 __all__ = ["evidence_html", "explain_image", "study_html"]
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from search.pages.html import text
-from search.study_report.loading import Trial
+from search.study.record import Trial
 
 __all__ = ["curves_svg", "slice_svg"]
 

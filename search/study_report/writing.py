@@ -12,10 +12,10 @@ import pandas as pd
 from rich.console import Console
 
 from lightning_modules.errors import InputError
+from search.study.record import Study, load_study
 from search.study_report.charts import chart_data, importances
 from search.study_report.findings import ARTIFACT, PREDICTIONS, Findings
 from search.study_report.gathering import gather
-from search.study_report.loading import Study, load_study
 from search.study_report.page import page
 from search.tracking.runs import ParentRun, read_parent_run
 

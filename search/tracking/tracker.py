@@ -32,7 +32,7 @@ from mlflow.data.pandas_dataset import from_pandas
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 
-from search.run_notes import EXPERIMENT_NOTE, MODEL_NOTE_BEGINS, NOTE, model_note
+from search.study.notes import EXPERIMENT_NOTE, MODEL_NOTE_BEGINS, NOTE, model_note
 from search.tracking.served_model import CODE_FOLDERS, requirements, signature
 from search.tracking.store import check_store, explained, make_store
 

@@ -180,7 +180,7 @@ def observe(scene: Scene) -> Undisturbed:
     """What the finished study of a scene came to."""
     import optuna
 
-    from search.study_storage import finished_trials, open_storage
+    from search.study.storage import finished_trials, open_storage
 
     study = optuna.load_study(study_name=STUDY, storage=open_storage(scene.journal))
     trials = {
@@ -238,7 +238,7 @@ def _runs(scene: Scene) -> list[str]:
     """One parent, one closed run for each trial, one registered model."""
     import optuna
 
-    from search.study_storage import finished_trials, open_storage
+    from search.study.storage import finished_trials, open_storage
 
     study = optuna.load_study(study_name=STUDY, storage=open_storage(scene.journal))
     parent = study.user_attrs["parent"]

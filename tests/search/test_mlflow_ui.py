@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from search.study_report.loading import Study, load_study
+from search.study.record import Study, load_study
 from tests.headless_browser import Browser, opened_browser
 
 pytestmark = pytest.mark.slow

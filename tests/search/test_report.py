@@ -15,10 +15,10 @@ from mlflow import MlflowClient
 from scipy.stats import binomtest
 
 from search.report import main
+from search.study.record import load_study
+from search.study.storage import load_or_create
 from search.study_report.findings import ARTIFACT, PREDICTIONS
-from search.study_report.loading import load_study
 from search.study_report.markup import written
-from search.study_storage import load_or_create
 from search.tracking.tracker import Tracker, tracking_uri
 from tests.search.study_report.page_reader import PageReader
 

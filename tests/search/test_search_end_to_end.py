@@ -15,7 +15,7 @@ import pytest
 from mlflow import MlflowClient
 
 from lightning_modules.model_file import load_model
-from search.study_storage import finished_trials, open_storage
+from search.study.storage import finished_trials, open_storage
 from search.tracking.tracker import tracking_uri
 
 Run = Callable[..., SimpleNamespace]

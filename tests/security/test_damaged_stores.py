@@ -18,8 +18,8 @@ import pytest
 from filelock import FileLock
 
 import search.tracking.store
-from search.ownership import owned
-from search.study_storage import repair_journal
+from search.study.ownership import owned
+from search.study.storage import repair_journal
 from search.tracking.store import StoreError
 from search.tracking.tracker import Tracker
 from tests.security.malicious_files import Payload

@@ -21,7 +21,7 @@ def run_search(run_search_warm):  # type: ignore[no-untyped-def]
 def study_of(root: Path, name: str):  # type: ignore[no-untyped-def]
     import optuna
 
-    from search.study_storage import open_storage
+    from search.study.storage import open_storage
 
     return optuna.load_study(study_name=name, storage=open_storage(root / "studies" / f"{name}.journal"))
 

@@ -13,7 +13,7 @@ import torch
 from lightning_modules.backbones import build
 from search.evidence.record import recorded_evidence
 from search.evidence.similarity import feature_distance, probe_gain
-from search.study_storage import open_storage
+from search.study.storage import open_storage
 
 
 def test_a_probe_that_errs_half_as_often_gains_a_half() -> None:

@@ -16,11 +16,11 @@ from explain.evidence import Cost
 from search.evidence.record import Evidence, ScorerEvidence
 from search.evidence.trust import Trust, describe_trust, trust_from_evidence, trust_from_scores
 from search.executor.protocol import Job
-from search.promotion import PromotionRule, Standing
-from search.study import SearchStudy
-from search.study_storage import finished_trials
+from search.study.driver import SearchStudy
+from search.study.promotion import PromotionRule, Standing
+from search.study.storage import finished_trials
 from tests.search.conftest import RunSearch
-from tests.search.scripted_study import Bench, ScriptedExecutor, curve
+from tests.search.study.scripted_study import Bench, ScriptedExecutor, curve
 
 E2, E3 = "cam_stability", "train_validation_disagreement"
 NAN = math.nan

@@ -13,8 +13,8 @@ from optuna.trial import TrialState
 
 from lightning_modules.errors import InputError
 from search.settings.budget import Spending, parse_budget
-from search.study_storage import finished_trials, open_storage
-from tests.search.scripted_study import EPOCHS, Bench, ScriptedExecutor, curve
+from search.study.storage import finished_trials, open_storage
+from tests.search.study.scripted_study import EPOCHS, Bench, ScriptedExecutor, curve
 
 
 @pytest.mark.parametrize(

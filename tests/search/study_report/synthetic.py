@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from search.study.record import Trial
 from search.study_report.data import (
     ClassScores,
     Confusion,
@@ -25,7 +26,6 @@ from search.study_report.findings import (
     Suspect,
     Trait,
 )
-from search.study_report.loading import Trial
 
 IMAGE = "<img src=x onerror=alert(1)>"
 SCRIPT = "</script><script>alert(2)</script>"

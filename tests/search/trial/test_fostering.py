@@ -23,7 +23,6 @@ from lightning_modules.image_store import load_images
 from lightning_modules.splits import make_splits
 from search.executor.protocol import Finished
 from search.front import log_front, pareto_front, print_front
-from search.sampler_view import SamplerView
 from search.settings.compose import compose_settings
 from search.settings.parsing import parse
 from search.settings.schema import (
@@ -34,14 +33,15 @@ from search.settings.schema import (
     SpaceSettings,
     TrainerSettings,
 )
-from search.study_storage import finished_trials
+from search.study.sampler_view import SamplerView
+from search.study.storage import finished_trials
 from search.summary import print_trials
 from search.trial.result import EpochReport, TrialParams, TrialResult
 from search.trial.space import build_space, check_fostering
 from search.trial.task import Task, build_task
 from search.trial.training import run_trial, train_final
 from search.winner import choose_winner
-from tests.search.scripted_study import SPACE, Bench, ScriptedExecutor, curve
+from tests.search.study.scripted_study import SPACE, Bench, ScriptedExecutor, curve
 
 PARAMS = TrialParams("momentum", 1.0, 5)
 MAPS = {"val_ce", "val_ce_normalised", "val_ca", "val_cd", "val_relative_difference", "val_dead_maps"}
@@ -172,7 +172,7 @@ def test_beta_is_a_dimension_where_it_is_asked_for() -> None:
 
 def test_a_study_over_beta_asks_lost_trials_again_with_the_same_beta(monkeypatch: pytest.MonkeyPatch) -> None:
     space = replace(SPACE, default=replace(SPACE.default, fostering_beta=0.0), fostering=(0.0, 1.0, 10.0))
-    monkeypatch.setattr("tests.search.scripted_study.SPACE", space)
+    monkeypatch.setattr("tests.search.study.scripted_study.SPACE", space)
     bench = Bench()
     executor = bench.run(ScriptedExecutor(lambda n, job: "crash" if n == 3 else curve(job.params)))
     attempts = [job for job in executor.jobs if job.slot == 3]

@@ -10,13 +10,13 @@ import pytest
 from optuna.trial import TrialState
 
 from lightning_modules.errors import InputError
-from search.sampler import slot_seed
 from search.settings.parsing import parse, to_plain
-from search.slots import StudyStalledError
-from search.study import SearchStudy
-from search.study_storage import finished_trials, load_or_create
+from search.study.driver import SearchStudy
+from search.study.sampler import slot_seed
+from search.study.slots import StudyStalledError
+from search.study.storage import finished_trials, load_or_create
 from search.trial.result import TrialParams
-from tests.search.scripted_study import CRASH, DEFAULT, EPOCHS, Bench, ScriptedExecutor, curve, settings_of
+from tests.search.study.scripted_study import CRASH, DEFAULT, EPOCHS, Bench, ScriptedExecutor, curve, settings_of
 
 
 def test_every_slot_is_filled_once_and_trial_0_is_the_default() -> None:

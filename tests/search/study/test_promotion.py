@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search.promotion import PromotionRule, Standing, rungs
+from search.study.promotion import PromotionRule, Standing, rungs
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ from optuna.storages import InMemoryStorage
 from search.executor.protocol import Event, Failed, Finished, Job, Reported
 from search.settings.parsing import parse
 from search.settings.schema import Settings
-from search.study import SearchStudy
-from search.study_storage import finished_trials
+from search.study.driver import SearchStudy
+from search.study.storage import finished_trials
 from search.trial.files import WaitingRoom
 from search.trial.result import EpochReport, TrialParams, TrialResult, Verdict
 from search.trial.space import Space

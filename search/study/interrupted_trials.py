@@ -5,8 +5,8 @@ from __future__ import annotations
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from search.running_trial import RunningTrial
-from search.slots import Slots
+from search.study.attempts import RunningTrial
+from search.study.slots import Slots
 from search.tracking.tracker import Tracker
 
 __all__ = ["take_up"]

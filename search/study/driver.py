@@ -15,17 +15,17 @@ from optuna.trial import TrialState
 
 from search.evidence.record import Evidence, recorded_evidence
 from search.executor.protocol import Executor, Failed, Finished, Job, Reported
-from search.interrupted_trials import take_up
-from search.listener import StudyListener
-from search.promotion import ENOUGH_STEPS, Standing
-from search.pruner import build_promotion, build_pruner
-from search.run_notes import outcome_tags, start_tags
-from search.running_trial import RunningTrial
-from search.sampler import build_sampler, slot_seed
-from search.sampler_view import SamplerView
 from search.settings.budget import Spending, parse_budget
 from search.settings.schema import Settings
-from search.slots import Slots
+from search.study.attempts import RunningTrial
+from search.study.interrupted_trials import take_up
+from search.study.listener import StudyListener
+from search.study.notes import outcome_tags, start_tags
+from search.study.promotion import ENOUGH_STEPS, Standing
+from search.study.pruner import build_promotion, build_pruner
+from search.study.sampler import build_sampler, slot_seed
+from search.study.sampler_view import SamplerView
+from search.study.slots import Slots
 from search.tracking.tracker import Tracker
 from search.trial.files import WaitingRoom
 from search.trial.result import EpochReport, TrialParams, TrialResult, Verdict

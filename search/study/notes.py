@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from search.progress import duration
 from search.score_words import epoch_count, interval_known, times
+from search.study.progress import duration
 from search.trial.result import TrialParams
 
 if TYPE_CHECKING:
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from lightning_modules.scores import TestScores
     from search.settings.schema import Settings
+    from search.study.winner_record import Winner
     from search.trial.task import Task
-    from search.winner_record import Winner
 
 __all__ = [
     "EXPERIMENT_NOTE",

@@ -14,9 +14,9 @@ from optuna.trial import FrozenTrial, TrialState
 from lightning_modules.errors import InputError, printable
 from search.evidence.record import Evidence, recorded_evidence
 from search.scorecard import ScorecardRow, SeenDepth, scorecard, seen_depths
-from search.study_storage import FINISHED, finished_trials, open_storage
+from search.study.storage import FINISHED, finished_trials, open_storage
+from search.study.winner_record import Winner, recorded_winner
 from search.trial.result import TrialParams
-from search.winner_record import Winner, recorded_winner
 
 if TYPE_CHECKING:
     from explain.subject import ImageExplanation

@@ -12,7 +12,7 @@ import optuna
 import pytest
 
 from search.command_line.exits import until_interrupted
-from search.study_storage import open_storage, repair_journal
+from search.study.storage import open_storage, repair_journal
 from search.tracking.store import StoreError
 
 

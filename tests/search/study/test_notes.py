@@ -15,8 +15,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from PIL import Image
 
-from search.run_notes import MODEL_NOTE_BEGINS, NOTE, outcome_tags, run_name, start_tags
-from search.study_report.loading import Study, load_study
+from search.study.notes import MODEL_NOTE_BEGINS, NOTE, outcome_tags, run_name, start_tags
+from search.study.record import Study, load_study
 from search.tracking.tracker import Tracker, tracking_uri
 from search.trial.result import TrialParams
 

@@ -8,9 +8,9 @@ from collections.abc import Collection
 import optuna
 from optuna.trial import FrozenTrial
 
-from search.promotion import Standing
 from search.settings.schema import SearchSettings
-from search.study_storage import FINISHED
+from search.study.promotion import Standing
+from search.study.storage import FINISHED
 
 __all__ = ["Slots", "StudyStalledError"]
 

@@ -6,8 +6,8 @@ from optuna.pruners import BasePruner, MedianPruner, NopPruner
 
 from search.evidence.record import Evidence
 from search.evidence.trust import trust_from_evidence
-from search.promotion import DEFAULT_SLOTS, ENOUGH_STEPS, PromotionRule, rungs
 from search.settings.schema import SearchSettings
+from search.study.promotion import DEFAULT_SLOTS, ENOUGH_STEPS, PromotionRule, rungs
 
 __all__ = ["build_promotion", "build_pruner", "expected_epochs"]
 

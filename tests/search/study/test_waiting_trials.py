@@ -9,11 +9,11 @@ import pytest
 from optuna.trial import TrialState
 
 from search.executor.protocol import Job
-from search.study import SearchStudy
-from search.study_storage import finished_trials
+from search.study.driver import SearchStudy
+from search.study.storage import finished_trials
 from search.trial.files import WaitingRoom, network_file
 from search.winner import choose_winner
-from tests.search.scripted_study import EPOCHS, Bench, ScriptedExecutor, curve
+from tests.search.study.scripted_study import EPOCHS, Bench, ScriptedExecutor, curve
 
 TRIALS = 12
 

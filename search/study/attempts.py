@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from optuna.trial import FrozenTrial
 
-from search.run_notes import run_name
+from search.study.notes import run_name
 from search.trial.result import TrialParams
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from optuna.samplers import RandomSampler
 from optuna.trial import TrialState
 
 from explain.evidence import depth_prior
-from search.sampler import PriorSampler, build_sampler, prior_weight
 from search.settings.schema import SearchSettings
+from search.study.sampler import PriorSampler, build_sampler, prior_weight
 from search.trial.result import TrialParams
 from search.trial.space import Space
 
