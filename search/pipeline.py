@@ -22,7 +22,10 @@ from search.evidence.trust import describe_trust
 from search.executor.inline import InlineExecutor
 from search.executor.local import LocalExecutor
 from search.executor.protocol import Executor
-from search.front import log_front, print_front
+from search.outcome.front import log_front, print_front
+from search.outcome.log import log_outcome, parent_run
+from search.outcome.summary import print_trials, print_where, print_winner
+from search.outcome.winner import Winner, choose_winner, crown_winner, recorded_winner
 from search.report import report_finished_search
 from search.settings.schema import Settings
 from search.study.driver import SearchStudy
@@ -30,15 +33,12 @@ from search.study.ownership import owned
 from search.study.progress import StudyProgress
 from search.study.pruner import expected_epochs
 from search.study.storage import finished_trials, load_or_create
-from search.study_run import log_outcome, parent_run
-from search.summary import print_trials, print_where, print_winner
 from search.tracking.tracker import Tracker
 from search.trial.files import WaitingRoom
 from search.trial.preparation import default_name, describe_data, identity, load, prepare_process, space_of, split
 from search.trial.result import TrialCancelledError
 from search.trial.space import Space
 from search.trial.task import Task, build_task
-from search.winner import Winner, choose_winner, crown_winner, recorded_winner
 
 __all__ = [
     "InterruptedSearchError",

@@ -30,7 +30,8 @@ from lightning_modules.image_store import ImageSet
 from lightning_modules.model_file import ModelCard, TrainedModel, save_model
 from lightning_modules.scores import scores
 from lightning_modules.splits import Splits
-from search.figures import histogram_figure
+from search.outcome.figures import histogram_figure
+from search.outcome.winner import package_versions, predict
 from search.settings.model_settings import ModelSettings
 from search.settings.parsing import flatten
 from search.settings.schema import Settings
@@ -42,7 +43,6 @@ from search.trial.preparation import default_name, describe_data, identity, load
 from search.trial.result import TrialParams
 from search.trial.task import Task, build_task
 from search.trial.training import train_in_full
-from search.winner import package_versions, predict
 
 __all__ = ["WARNING", "run_thesis"]
 

@@ -16,6 +16,7 @@ from lightning_modules.image_store import ImageSet
 from lightning_modules.model_file import save_model
 from lightning_modules.splits import Fold, Splits
 from search.clock import Clock
+from search.outcome.winner import Winner
 from search.pipeline import run_study
 from search.retraining.champion import Champion, widened
 from search.retraining.ledger_rows import MonthRow
@@ -26,7 +27,6 @@ from search.trial.preparation import identity
 from search.trial.result import TrialParams
 from search.trial.space import Space, build_space
 from search.trial.task import Task, build_task
-from search.winner import Winner
 
 __all__ = ["Found", "month_settings", "month_space", "search_month", "too_few"]
 

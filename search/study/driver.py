@@ -15,6 +15,7 @@ from optuna.trial import TrialState
 
 from search.evidence.record import Evidence, recorded_evidence
 from search.executor.protocol import Executor, Failed, Finished, Job, Reported
+from search.outcome.winner import choose_winner
 from search.settings.budget import Spending, parse_budget
 from search.settings.schema import Settings
 from search.study.attempts import RunningTrial
@@ -30,7 +31,6 @@ from search.tracking.tracker import Tracker
 from search.trial.files import WaitingRoom
 from search.trial.result import EpochReport, TrialParams, TrialResult, Verdict
 from search.trial.space import Space
-from search.winner import choose_winner
 
 __all__ = ["SearchStudy"]
 

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lightning_modules.errors import InputError, printable
 from search.evidence.record import Evidence, recorded_evidence
-from search.scorecard import ScorecardRow, SeenDepth, scorecard, seen_depths
+from search.outcome.scorecard import ScorecardRow, SeenDepth, scorecard, seen_depths
 from search.study.storage import FINISHED, finished_trials, open_storage
 from search.study.winner_record import Winner, recorded_winner
 from search.trial.result import TrialParams

@@ -168,7 +168,7 @@ class Importance:
 
 @dataclass(frozen=True)
 class ScorerResult:
-    """A row of the scorecard (`search.scorecard.ScorecardRow`)."""
+    """A row of the scorecard (`search.outcome.scorecard.ScorecardRow`)."""
 
     scorer: str
     used: bool

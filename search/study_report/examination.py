@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from explain.attribution import METHODS
 from explain.subject import measure
 from lightning_modules.scores import scores
-from search.block_slides import block_slides
+from search.outcome.slides import block_slides
+from search.outcome.winner import predict
 from search.study.sampler import slot_seed
 from search.study.winner_record import Winner
 from search.study_report.confused_pairs import confused_pairs
@@ -31,7 +32,6 @@ from search.study_report.suspect_labels import suspect_labels
 from search.trial.result import TrialParams
 from search.trial.task import Task
 from search.trial.training import trial_network
-from search.winner import predict
 
 __all__ = ["Examination", "examine"]
 

@@ -46,7 +46,7 @@ def study_html(study: Study) -> str:
 
 def evidence_html(evidence: Evidence) -> str:
     """The figure of the evidence, without results."""
-    from search.evidence_figure import evidence_figure
+    from search.outcome.evidence_figure import evidence_figure
 
     memory = io.BytesIO()
     figure = evidence_figure(evidence, {}, evidence.preferred, metric="score")

@@ -115,7 +115,7 @@ def examined(
     kept = _kept(run)
     if kept is not None and kept.slot == study.winner.slot:
         return kept
-    from search.block_slides import WINNER
+    from search.outcome.slides import WINNER
     from search.study_report.examination import examine
     from search.study_report.judged_images import image_name
 

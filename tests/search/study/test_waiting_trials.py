@@ -9,10 +9,10 @@ import pytest
 from optuna.trial import TrialState
 
 from search.executor.protocol import Job
+from search.outcome.winner import choose_winner
 from search.study.driver import SearchStudy
 from search.study.storage import finished_trials
 from search.trial.files import WaitingRoom, network_file
-from search.winner import choose_winner
 from tests.search.study.scripted_study import EPOCHS, Bench, ScriptedExecutor, curve
 
 TRIALS = 12

@@ -22,7 +22,9 @@ from lightning_modules.errors import InputError
 from lightning_modules.image_store import load_images
 from lightning_modules.splits import make_splits
 from search.executor.protocol import Finished
-from search.front import log_front, pareto_front, print_front
+from search.outcome.front import log_front, pareto_front, print_front
+from search.outcome.summary import print_trials
+from search.outcome.winner import choose_winner
 from search.settings.compose import compose_settings
 from search.settings.parsing import parse
 from search.settings.schema import (
@@ -35,12 +37,10 @@ from search.settings.schema import (
 )
 from search.study.sampler_view import SamplerView
 from search.study.storage import finished_trials
-from search.summary import print_trials
 from search.trial.result import EpochReport, TrialParams, TrialResult
 from search.trial.space import build_space, check_fostering
 from search.trial.task import Task, build_task
 from search.trial.training import run_trial, train_final
-from search.winner import choose_winner
 from tests.search.study.scripted_study import SPACE, Bench, ScriptedExecutor, curve
 
 PARAMS = TrialParams("momentum", 1.0, 5)

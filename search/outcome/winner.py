@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from lightning_modules.blocknet import BlockNet
 from lightning_modules.model_file import ModelCard, TrainedModel, save_model
 from lightning_modules.scores import TestScores, scores_with_intervals
-from search.figures import confusion_figure
+from search.outcome.figures import confusion_figure
 from search.settings.schema import Settings
 from search.study.notes import version_note
 from search.study.sampler import slot_seed

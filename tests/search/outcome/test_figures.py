@@ -11,7 +11,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from search.figures import confusion_figure, curves_figure, histogram_figure
+from search.outcome.figures import confusion_figure, curves_figure, histogram_figure
 
 LATIN = ("crazing", "pitted surface", "rolled-in scale")
 HANGUL = ("가로 줄무늬", "개재물", "점")

@@ -15,8 +15,8 @@ from rich.console import Console
 
 from explain.evidence import Cost
 from search.evidence.record import Evidence, ScorerEvidence
-from search.scorecard import ScorecardRow, SeenDepth, scorecard, scorecard_metrics, scorecard_table, seen_depths
-from search.summary import print_scorecard
+from search.outcome.scorecard import ScorecardRow, SeenDepth, scorecard, scorecard_metrics, scorecard_table, seen_depths
+from search.outcome.summary import print_scorecard
 
 NAN = float("nan")
 

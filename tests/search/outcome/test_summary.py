@@ -12,8 +12,8 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState, create_trial
 from rich.console import Console
 
+from search.outcome.summary import print_trials, print_winner
 from search.study.winner_record import Winner
-from search.summary import print_trials, print_winner
 
 SPACE = {
     "optimizer": CategoricalDistribution(["momentum"]),

@@ -14,12 +14,12 @@ from rich.console import Console
 from rich.table import Table
 
 from search.evidence.record import recorded_evidence
+from search.outcome.log import EVIDENCE_FIGURE
+from search.outcome.scorecard import ScorecardRow, SeenDepth, scorecard, seen_depths
+from search.outcome.winner import Winner
 from search.score_words import epoch_count, interval_known, times
-from search.scorecard import ScorecardRow, SeenDepth, scorecard, seen_depths
 from search.study.storage import finished_trials
-from search.study_run import EVIDENCE_FIGURE
 from search.trial.result import TrialParams
-from search.winner import Winner
 
 __all__ = ["print_scorecard", "print_trials", "print_where", "print_winner"]
 

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_modules.errors import InputError, printable
-from search.block_slides import BEFORE, block_slides
 from search.evidence.record import Evidence, TypicalMaps, recorded_evidence
-from search.evidence_figure import evidence_figure
-from search.figures import curves_figure, histogram_figure
-from search.scorecard import scorecard, scorecard_metrics, scorecard_table, seen_depths
+from search.outcome.evidence_figure import evidence_figure
+from search.outcome.figures import curves_figure, histogram_figure
+from search.outcome.scorecard import scorecard, scorecard_metrics, scorecard_table, seen_depths
+from search.outcome.slides import BEFORE, block_slides
+from search.outcome.winner import Winner, package_versions
 from search.settings.parsing import flatten
 from search.settings.schema import Settings
 from search.study.notes import NOTE, begun_note, study_note
@@ -25,7 +26,6 @@ from search.study.storage import finished_trials
 from search.tracking.tracker import Tracker
 from search.trial.result import TrialParams
 from search.trial.task import Task
-from search.winner import Winner, package_versions
 
 __all__ = ["EVIDENCE_FIGURE", "log_outcome", "parent_run"]
 

@@ -19,7 +19,7 @@ from rich.table import Table
 from torch import Tensor
 
 from lightning_modules.fostering import Fostering, target_block
-from search.front_figure import End, front_figure, maps_figure
+from search.outcome.front_figure import End, front_figure, maps_figure
 from search.study.progress import describe_params
 from search.study.sampler import slot_seed
 from search.study.storage import finished_trials

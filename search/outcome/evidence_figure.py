@@ -23,8 +23,8 @@ from explain.evidence.scores import Numbers
 from explain.fonts import use_fonts
 from explain.overlay import as_pixels, map_overlay
 from search.evidence.record import Evidence, ScorerEvidence
+from search.outcome.scorecard import SeenDepth
 from search.score_words import spoken
-from search.scorecard import SeenDepth
 
 __all__ = ["evidence_figure"]
 

@@ -14,8 +14,8 @@ from PIL import Image
 
 from explain.evidence import Cost
 from search.evidence.record import Evidence, ScorerEvidence, TypicalMaps, prior_mode
-from search.evidence_figure import evidence_figure
-from search.scorecard import SeenDepth
+from search.outcome.evidence_figure import evidence_figure
+from search.outcome.scorecard import SeenDepth
 
 NAN = float("nan")
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
+from search.outcome.winner import Winner, choose_winner, recorded_winner
 from search.trial.result import TrialParams
 from search.trial.space import Space
-from search.winner import Winner, choose_winner, recorded_winner
 
 SPACE = Space(("adam",), (0.1, 10.0), (0, 8), TrialParams("adam", 1.0, 4))
 
