@@ -132,7 +132,7 @@ class Evidence:
         return " ".join([words, *(f"{note}." for note in self.notes)])
 
     def _repr_html_(self) -> str:
-        from search.study_report.notebook import evidence_html
+        from search.notebook import evidence_html
 
         return evidence_html(self)
 

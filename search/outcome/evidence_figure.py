@@ -24,7 +24,7 @@ from explain.fonts import use_fonts
 from explain.overlay import as_pixels, map_overlay
 from search.evidence.record import Evidence, ScorerEvidence
 from search.outcome.scorecard import SeenDepth
-from search.score_words import spoken
+from search.words import spoken
 
 __all__ = ["evidence_figure"]
 

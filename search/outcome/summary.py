@@ -17,9 +17,9 @@ from search.evidence.record import recorded_evidence
 from search.outcome.log import EVIDENCE_FIGURE
 from search.outcome.scorecard import ScorecardRow, SeenDepth, scorecard, seen_depths
 from search.outcome.winner import Winner
-from search.score_words import epoch_count, interval_known, times
 from search.study.storage import finished_trials
 from search.trial.result import TrialParams
+from search.words import epoch_count, interval_known, times
 
 __all__ = ["print_scorecard", "print_trials", "print_where", "print_winner"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from search.score_words import epoch_count, interval_known, times
 from search.study.progress import duration
 from search.trial.result import TrialParams
+from search.words import epoch_count, interval_known, times
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial

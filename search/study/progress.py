@@ -12,8 +12,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from search.score_words import epoch_count
 from search.trial.result import EpochReport, TrialParams
+from search.words import epoch_count
 
 __all__ = ["StudyProgress", "describe_params", "duration"]
 

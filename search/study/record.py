@@ -125,12 +125,12 @@ class Study:
         Raises:
             InputError: no winner yet, an unknown method, or no readable image.
         """
-        from search.study_report.notebook import explain_image
+        from search.notebook import explain_image
 
         return explain_image(self, Path(image), method)
 
     def _repr_html_(self) -> str:
-        from search.study_report.notebook import study_html
+        from search.notebook import study_html
 
         return study_html(self)
 

@@ -17,8 +17,8 @@ from optuna.importance import BaseImportanceEvaluator, FanovaImportanceEvaluator
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial
 
-from search.score_words import spoken
 from search.study.record import Study, Trial
+from search.words import spoken
 
 __all__ = ["PARAMETERS", "chart_data", "importances"]
 

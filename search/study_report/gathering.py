@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from lightning_modules.errors import printable
-from search.score_words import interval_known
 from search.settings.compose import compose_settings
 from search.settings.parsing import flatten
 from search.settings.schema import Settings
@@ -32,6 +31,7 @@ from search.study_report.data import (
 )
 from search.study_report.findings import Findings
 from search.tracking.runs import ParentRun
+from search.words import interval_known
 
 __all__ = ["command", "gather"]
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from search.pages.html import definitions, text
-from search.score_words import spoken
 from search.study_report.data import ReportData
 from search.study_report.markup import Numbers, name, section
+from search.words import spoken
 
 __all__ = ["headline", "trust"]
 
