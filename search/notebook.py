@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from lightning_modules.errors import InputError, printable
 from search.pages.html import text
-from search.study_report.markup import name
+from search.report.markup import name
 
 if TYPE_CHECKING:
     from explain.subject import ImageExplanation

@@ -26,7 +26,7 @@ from search.outcome.front import log_front, print_front
 from search.outcome.log import log_outcome, parent_run
 from search.outcome.summary import print_trials, print_where, print_winner
 from search.outcome.winner import Winner, choose_winner, crown_winner, recorded_winner
-from search.report import report_finished_search
+from search.report.__main__ import report_finished_search
 from search.settings.schema import Settings
 from search.study.driver import SearchStudy
 from search.study.ownership import owned

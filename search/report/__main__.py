@@ -16,7 +16,7 @@ from search.command_line.exits import let_threads_sleep, refuse
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from search.study_report.writing import Report
+    from search.report.writing import Report
     from search.tracking.tracker import Tracker
     from search.trial.files import WaitingRoom
     from search.trial.task import Task
@@ -46,7 +46,7 @@ def write(name: str, root: Path, console: Console, to: Path | None = None) -> Re
     Raises:
         InputError: no such study, or a file that cannot be written; nothing has been written.
     """
-    from search.study_report.writing import examined, restored, study_and_run, write_report
+    from search.report.writing import examined, restored, study_and_run, write_report
 
     if to is not None and (to.is_dir() or not to.absolute().parent.is_dir()):
         reason = "it is a folder" if to.is_dir() else f"there is no folder {printable(to.absolute().parent)}"
@@ -91,7 +91,7 @@ def report_finished_search(
         room: where the winning trial's network lies.
         cancelled: asked before every training batch; True raises `TrialCancelledError`.
     """
-    from search.study_report.writing import examined, study_and_run, write_report
+    from search.report.writing import examined, study_and_run, write_report
     from search.trial.result import TrialCancelledError
 
     root = task.settings.tracking.root

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from search.study_report.false_associations import TRAITS, compare_traits, map_traits
+from search.report.false_associations import TRAITS, compare_traits, map_traits
 
 
 def bumps(centres: np.ndarray, width: float = 1.2, side: int = 8) -> torch.Tensor:

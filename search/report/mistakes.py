@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from search.pages.html import table, text
-from search.study_report.data import ReportData
-from search.study_report.false_associations import FEWEST_CORRECT, FEWEST_MISTAKEN, TRAITS
-from search.study_report.findings import ConfusedPair, Findings, Trait
-from search.study_report.markup import Numbers, details, name, section
+from search.report.data import ReportData
+from search.report.false_associations import FEWEST_CORRECT, FEWEST_MISTAKEN, TRAITS
+from search.report.findings import ConfusedPair, Findings, Trait
+from search.report.markup import Numbers, details, name, section
 
 __all__ = ["additions", "confusion", "suspects"]
 

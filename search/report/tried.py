@@ -5,9 +5,9 @@ from __future__ import annotations
 import base64
 
 from search.pages.html import table, text
-from search.study_report.data import HeatCell, ReportData
-from search.study_report.markup import Numbers, bar, details, name, section
-from search.study_report.static_charts import curves_svg, slice_svg
+from search.report.data import HeatCell, ReportData
+from search.report.markup import Numbers, bar, details, name, section
+from search.report.static_charts import curves_svg, slice_svg
 from search.words import spoken
 
 __all__ = ["curves", "depths", "evidence", "parameters"]

@@ -23,12 +23,12 @@ from explain.subject import measure
 from lightning_modules.scores import scores
 from search.outcome.slides import block_slides
 from search.outcome.winner import predict
+from search.report.confused_pairs import confused_pairs
+from search.report.findings import BlockMeasures, Findings, Suspect
+from search.report.judged_images import METHOD, JudgedImages, finite
+from search.report.suspect_labels import suspect_labels
 from search.study.sampler import slot_seed
 from search.study.winner_record import Winner
-from search.study_report.confused_pairs import confused_pairs
-from search.study_report.findings import BlockMeasures, Findings, Suspect
-from search.study_report.judged_images import METHOD, JudgedImages, finite
-from search.study_report.suspect_labels import suspect_labels
 from search.trial.result import TrialParams
 from search.trial.task import Task
 from search.trial.training import trial_network

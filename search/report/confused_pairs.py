@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from search.study_report.false_associations import TRAITS, compare_traits
-from search.study_report.findings import ConfusedPair, Mistake, NearMiss
-from search.study_report.judged_images import JudgedImages, RegionEvidence
+from search.report.false_associations import TRAITS, compare_traits
+from search.report.findings import ConfusedPair, Mistake, NearMiss
+from search.report.judged_images import JudgedImages, RegionEvidence
 
 __all__ = ["confused_pairs"]
 

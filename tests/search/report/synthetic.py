@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from search.study.record import Trial
-from search.study_report.data import (
+from search.report.data import (
     ClassScores,
     Confusion,
     Cost,
@@ -17,7 +16,7 @@ from search.study_report.data import (
     ScorerResult,
     Tested,
 )
-from search.study_report.findings import (
+from search.report.findings import (
     BlockMeasures,
     ConfusedPair,
     Findings,
@@ -26,6 +25,7 @@ from search.study_report.findings import (
     Suspect,
     Trait,
 )
+from search.study.record import Trial
 
 IMAGE = "<img src=x onerror=alert(1)>"
 SCRIPT = "</script><script>alert(2)</script>"

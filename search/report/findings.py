@@ -1,6 +1,6 @@
 """What the winning configuration does on images it was not trained on: mistakes, their maps, doubtful labels.
 
-Plain values and pictures as they are kept in MLflow (`validation/findings.json`); `search.study_report.examination`
+Plain values and pictures as they are kept in MLflow (`validation/findings.json`); `search.report.examination`
 makes them. Nothing here loads torch.
 """
 

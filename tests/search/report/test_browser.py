@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from search.report import main
+from search.report.__main__ import main
 from tests.headless_browser import OVERFLOWING, Browser, opened_browser
-from tests.search.study_report.page_reader import PageReader
-from tests.search.study_report.synthetic import IMAGE, SCRIPT
+from tests.search.report.page_reader import PageReader
+from tests.search.report.synthetic import IMAGE, SCRIPT
 
 pytestmark = pytest.mark.slow
 

@@ -10,12 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from lightning_modules.errors import printable
-from search.settings.compose import compose_settings
-from search.settings.parsing import flatten
-from search.settings.schema import Settings
-from search.study.record import Study, Trial
-from search.study.winner_record import Winner
-from search.study_report.data import (
+from search.report.data import (
     ClassScores,
     Confusion,
     Cost,
@@ -29,7 +24,12 @@ from search.study_report.data import (
     ScorerResult,
     Tested,
 )
-from search.study_report.findings import Findings
+from search.report.findings import Findings
+from search.settings.compose import compose_settings
+from search.settings.parsing import flatten
+from search.settings.schema import Settings
+from search.study.record import Study, Trial
+from search.study.winner_record import Winner
 from search.tracking.runs import ParentRun
 from search.words import interval_known
 

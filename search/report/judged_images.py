@@ -17,8 +17,8 @@ from explain.signals import BlockSignals, capture
 from explain.subject import choose_blocks
 from lightning_modules.blocknet import BlockNet
 from lightning_modules.errors import printable
-from search.study_report.false_associations import map_traits
-from search.study_report.pictures import PictureStore
+from search.report.false_associations import map_traits
+from search.report.pictures import PictureStore
 from search.trial.task import Task
 
 __all__ = ["METHOD", "JudgedImages", "RegionEvidence", "finite", "image_name"]

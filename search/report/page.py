@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from search.pages.html import text
-from search.study_report.closing import cost, measures, reproduction
-from search.study_report.data import ReportData
-from search.study_report.headline import headline, trust
-from search.study_report.markup import Numbers
-from search.study_report.mistakes import additions, confusion, suspects
-from search.study_report.script import SCRIPT, content_security_policy, inert_json, packed_plotly
-from search.study_report.style import STYLE
-from search.study_report.tried import curves, depths, evidence, parameters
+from search.report.closing import cost, measures, reproduction
+from search.report.data import ReportData
+from search.report.headline import headline, trust
+from search.report.markup import Numbers
+from search.report.mistakes import additions, confusion, suspects
+from search.report.script import SCRIPT, content_security_policy, inert_json, packed_plotly
+from search.report.style import STYLE
+from search.report.tried import curves, depths, evidence, parameters
 
 __all__ = ["page"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from explain.measures import MAP_MEASURES
 from search.pages.html import definitions, table, text
-from search.study_report.data import ReportData
-from search.study_report.markup import Numbers, bar, details, name, section
+from search.report.data import ReportData
+from search.report.markup import Numbers, bar, details, name, section
 
 __all__ = ["cost", "measures", "reproduction"]
 

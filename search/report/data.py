@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from search.report.findings import Findings
 from search.study.record import Trial
-from search.study_report.findings import Findings
 
 __all__ = [
     "ClassScores",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from search.pages.html import definitions, text
-from search.study_report.data import ReportData
-from search.study_report.markup import Numbers, name, section
+from search.report.data import ReportData
+from search.report.markup import Numbers, name, section
 from search.words import spoken
 
 __all__ = ["headline", "trust"]

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from search.study_report.findings import Findings
-from search.study_report.markup import Numbers, written
-from search.study_report.page import page
-from search.study_report.script import SCRIPT as OWN_SCRIPT
-from search.study_report.script import inert_json, packed_plotly
-from tests.search.study_report.page_reader import PageReader
-from tests.search.study_report.synthetic import CHARTS, EVIL, IMAGE, PIXEL, SCRIPT, findings, report_data
+from search.report.findings import Findings
+from search.report.markup import Numbers, written
+from search.report.page import page
+from search.report.script import SCRIPT as OWN_SCRIPT
+from search.report.script import inert_json, packed_plotly
+from tests.search.report.page_reader import PageReader
+from tests.search.report.synthetic import CHARTS, EVIL, IMAGE, PIXEL, SCRIPT, findings, report_data
 
 NUMBER = re.compile(r"(?<![\w.])[-+]?\d[\d.,]*(?![\w])")
 

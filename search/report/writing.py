@@ -12,11 +12,11 @@ import pandas as pd
 from rich.console import Console
 
 from lightning_modules.errors import InputError
+from search.report.charts import chart_data, importances
+from search.report.findings import ARTIFACT, PREDICTIONS, Findings
+from search.report.gathering import gather
+from search.report.page import page
 from search.study.record import Study, load_study
-from search.study_report.charts import chart_data, importances
-from search.study_report.findings import ARTIFACT, PREDICTIONS, Findings
-from search.study_report.gathering import gather
-from search.study_report.page import page
 from search.tracking.runs import ParentRun, read_parent_run
 
 if TYPE_CHECKING:
@@ -116,8 +116,8 @@ def examined(
     if kept is not None and kept.slot == study.winner.slot:
         return kept
     from search.outcome.slides import WINNER
-    from search.study_report.examination import examine
-    from search.study_report.judged_images import image_name
+    from search.report.examination import examine
+    from search.report.judged_images import image_name
 
     made = task()
     found = examine(made, study.winner, room.checkpoint(study.winner.slot), cancelled=cancelled)
@@ -166,7 +166,7 @@ def restored(study: Study, run: ParentRun, root: Path, console: Console) -> Task
     Raises:
         InputError: images that are gone, or changed since.
     """
-    from search.study_report.restored_task import restored_settings, restored_task
+    from search.report.restored_task import restored_settings, restored_task
 
     settings = restored_settings(run.params, {"tracking.root": root, "search.fresh": False})
     return restored_task(settings, study.identity, console)
