@@ -3,7 +3,7 @@
 Every image is drawn by itself: its class by the simulated set's mean shares, then which of the two models has it right.
 The champion has 85 % right; the challenger d points more on the newest images, and as many as the champion on 150
 images of the regression set, both as much so in every class; the share of images on which one alone is right is 10 %
-(or d, where that is more). The whole rule of `search.retraining.comparison.decide` decides, class guard included.
+(or d, where that is more). The whole rule of `search.retrain.comparison.decide` decides, class guard included.
 Compared with two others: any challenger with more images right, and only significantly better ones (McNemar's exact
 test, 5 %). Rows go to benchmarks/results/promotion_rule.json.
 """
@@ -21,8 +21,8 @@ from rich.table import Table
 from scipy.stats import binomtest
 
 from benchmarks.results_file import write_rows
-from search.retraining.comparison import ClassComparison, Comparison, ScorePair, decide
-from search.retraining.paired_tests import paired_interval
+from search.paired_tests import paired_interval
+from search.retrain.month.comparison import ClassComparison, Comparison, ScorePair, decide
 from search.settings.retrain import RetrainSettings
 
 __all__ = ["coverage", "main", "promotions"]

@@ -42,7 +42,7 @@ def test_the_protocol_is_refused_elsewhere(overrides: list[str], words: str) -> 
 
 
 def test_retraining_refuses_the_protocol(capsys: pytest.CaptureFixture[str]) -> None:
-    from search.retrain import main
+    from search.retrain.__main__ import main
 
     assert main(["experiment=thesis_lenet"]) == 2
     assert "protocol must be search for retraining, got thesis" in capsys.readouterr().err

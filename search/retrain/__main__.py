@@ -1,0 +1,95 @@
+"""`python -m search.retrain`: wires arguments, settings and monthly retraining together."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from shlex import join
+
+from lightning_modules.errors import InputError
+from search.command_line.exits import let_threads_sleep, refuse
+
+__all__ = ["main"]
+
+_USAGE = """Usage: python -m search.retrain [month=YYYY-MM] [GROUP=OPTION ...] [key=value ...]
+       python -m search.retrain rollback reason=TEXT [key=value ...]
+       python -m search.retrain history [key=value ...]
+
+Keeps the chosen model current as each month's data arrives: looks at the champion with the new month, decides from its
+maps how deep to retrain, searches briefly from its weights, and promotes the challenger where it is shown to be no
+worse and no class collapses. Does every month that it has not done yet, oldest first; the first call searches the
+first champion. The same command again does nothing, and continues what was interrupted. See docs/retraining.md.
+
+  python -m search.retrain data=folder data.path=IMAGES            IMAGES/<YYYY-MM>/<class>/*
+  python -m search.retrain data=folder data.path=IMAGES month=2020-02
+  python -m search.retrain rollback reason='scratches are missed'  the previous champion is put back
+  python -m search.retrain history                                 every change of champion
+
+Exit codes: 0 done, 1 a month was refused or trials kept failing, 2 bad input, 130 stopped by the user.
+Every setting of python -m search (see its --help), and:
+"""
+
+
+def help_text() -> str:
+    """The page that `--help` prints."""
+    from search.settings.reference import setting_lines
+
+    return _USAGE + "\n".join(setting_lines("retrain."))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Do the months that are due, roll back, or print the history; returns the exit code."""
+    let_threads_sleep()
+    given = list(arguments)
+    try:
+        if "--help" in given or "-h" in given:
+            print(help_text())
+            return 0
+        verb = given.pop(0) if given and given[0] in ("rollback", "history") else ""
+        month = _take(given, "month")
+        reason = _take(given, "reason")
+        if month is not None and verb:
+            raise InputError(f"month= is for python -m search.retrain alone, got {verb} with month={month}")
+        if (reason is not None) != (verb == "rollback"):
+            raise InputError(
+                "rollback needs reason=TEXT" if verb else "reason= is for python -m search.retrain rollback"
+            )
+        if reason is not None and not (reason.strip() and reason.isprintable() and len(reason) <= 1000):
+            raise InputError(f"reason must be 1 to 1000 printable characters, got {reason[:100]!r}")
+        from search.settings.compose import compose_settings
+
+        settings = compose_settings(given)
+        if settings.protocol != "search":
+            raise InputError(f"protocol must be search for retraining, got {settings.protocol}")
+        from rich.console import Console
+
+        from search.retrain import commands
+
+        command = join(["python", "-m", "search.retrain", *arguments])
+        if verb == "history":
+            return commands.history(settings, Console())
+        if reason is not None:
+            return commands.rollback(settings, Console(), reason=reason)
+        return commands.retrain(settings, Console(), month=month, command=command)
+    except InputError as error:
+        return refuse("retrain", error)
+    except KeyboardInterrupt:
+        return 130
+
+
+def _take(arguments: list[str], key: str) -> str | None:
+    """Remove `key=value` from the arguments and give the value.
+
+    Raises:
+        InputError: it is given twice.
+    """
+    found = [argument for argument in arguments if argument.startswith(f"{key}=")]
+    if len(found) > 1:
+        raise InputError(f"{key}= is given {len(found)} times")
+    for argument in found:
+        arguments.remove(argument)
+    return found[0].removeprefix(f"{key}=") if found else None
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

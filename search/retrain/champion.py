@@ -1,0 +1,164 @@
+"""The champion: which version it is, its network, a head with more outputs, and the moves of its alias."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from lightning_modules.blocknet import BlockNet
+from lightning_modules.errors import InputError
+from lightning_modules.model_file import TrainedModel
+from search.retrain.ledger import Ledger
+from search.retrain.ledger_rows import PromotionRow
+from search.settings.schema import Settings
+from search.tracking.models import resolve_model
+from search.tracking.tracker import Tracker
+from search.trial.result import TrialParams
+
+__all__ = ["BASELINE", "CHAMPION", "PREVIOUS", "Champion", "load_champion", "settle", "widened"]
+
+CHAMPION, PREVIOUS = "champion", "previous"
+BASELINE = "champion_baseline.npz"
+"""Artifact of the run that made a champion: what it shows of images it was not trained on."""
+
+_NEVER = -1e4  # logit of a class that a network does not know
+
+
+@dataclass(frozen=True, eq=False)
+class Champion:
+    """The model in use.
+
+    Attributes:
+        version: in the registry.
+        run_id: MLflow run that made it.
+        model: its network and card.
+        params: it was trained with.
+        cut: freeze depth that its lineage's last search settled on; deeper retrainings of the head keep it.
+        month: newest month that it was trained on.
+        trained: images that it was trained on.
+    """
+
+    version: str
+    run_id: str
+    model: TrainedModel
+    params: TrialParams
+    cut: int
+    month: str
+    trained: int
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of its outputs."""
+        return self.model.card.classes
+
+    def describe(self) -> str:
+        """Its parameters in words."""
+        rate = f"{self.params.learning_rate:.3g}"
+        return f"{self.params.optimizer}, learning rate {rate}, freeze depth {self.params.freeze_depth}"
+
+
+def settle(ledger: Ledger, tracker: Tracker, model_name: str) -> PromotionRow | None:
+    """Let the aliases say what the ledger has decided, and return its last decision; None before the first.
+
+    The ledger is written first and the aliases are moved after, so a call that was killed between is finished here.
+    Doing it twice changes nothing.
+
+    Raises:
+        InputError: the alias `champion` was moved by somebody else.
+    """
+    decided = ledger.promotions()
+    aliases = tracker.aliases(model_name)
+    if not decided:
+        if CHAMPION in aliases:
+            raise InputError(
+                f"model {model_name} has a champion (version {aliases[CHAMPION]}) that the ledger of retraining does "
+                "not know; remove that alias, or take another tracking.model_name"
+            )
+        return None
+    last = decided[-1]
+    if last.state == "done" and aliases.get(CHAMPION) != last.to_version:
+        raise InputError(
+            f"the alias champion of model {model_name} names version {aliases.get(CHAMPION, 'none')}, the ledger says "
+            f"{last.to_version}: it was moved by hand; move it back, and use python -m search.retrain rollback"
+        )
+    if last.state != "done":
+        tracker.set_alias(model_name, PREVIOUS, last.previous_version)
+        tracker.set_alias(model_name, CHAMPION, last.to_version)
+        for row in decided:
+            if row.state != "done":
+                ledger.mark_done(row)
+    return last
+
+
+def load_champion(settings: Settings, ledger: Ledger, tracker: Tracker, version: str) -> Champion:
+    """The champion with what the ledger knows of how it was made.
+
+    Raises:
+        InputError: it is damaged, or not of the network and size that the settings name.
+    """
+    name = settings.tracking.model_name
+    model = resolve_model(f"models:/{name}/{version}", settings.tracking.root)
+    for key, wanted, found in (
+        ("model.name", settings.model.architecture, model.card.architecture),
+        ("data.size", list(settings.data.size), list(model.card.size)),
+        ("data.fit", settings.data.fit, model.card.fit),
+    ):
+        if wanted != found:
+            raise InputError(
+                f"{key}={wanted} is not that of the champion, version {version} of model {name}: {found}; give that, "
+                "or take another tracking.model_name for a new champion"
+            )
+    run_id, tags = tracker.version_tags(name, version)
+    made: dict[str, Any] = next(row.numbers for row in ledger.promotions() if row.to_version == version)
+    params = TrialParams(tags["optimizer"], float(tags["lr_factor"]), int(tags["freeze_depth"]))
+    if "fostering_beta" in tags:
+        params = replace(params, fostering_beta=float(tags["fostering_beta"]))
+    return Champion(version, run_id, model, params, int(made["cut"]), str(made["month"]), int(made["trained"]))
+
+
+def widened(model: TrainedModel, classes: Sequence[str], *, seed: int | None = None) -> TrainedModel:
+    """The model with an output for each of `classes`; outputs it has keep their weights, wherever they stand now.
+
+    Args:
+        model: it is left as it is.
+        classes: sorted, all of its own among them.
+        seed: draws small weights for the new outputs, to train from; None gives them a logit that is never the largest,
+            to judge the model as it is.
+
+    Raises:
+        InputError: a head whose last layer is not linear.
+    """
+    old = model.card.classes
+    if tuple(classes) == old:
+        return model
+    net: BlockNet = deepcopy(model.net)
+    name, last = _last_linear(net, len(old))
+    wide = nn.Linear(last.in_features, len(classes)).to(last.weight.device)
+    positions = torch.tensor([list(classes).index(one) for one in old])
+    new = torch.tensor([position for position in range(len(classes)) if position not in set(positions.tolist())])
+    with torch.no_grad():
+        wide.weight[positions], wide.bias[positions] = last.weight, last.bias
+        if seed is None:
+            wide.weight[new], wide.bias[new] = 0.0, _NEVER
+        else:
+            drawn = torch.randn(len(new), last.in_features, generator=torch.Generator().manual_seed(seed))
+            wide.weight[new] = (drawn * 0.1 * last.weight.std().cpu()).to(wide.weight.device)
+            wide.bias[new] = last.bias.mean()
+    parent, _, attribute = name.rpartition(".")
+    setattr(net.get_submodule(parent), attribute, wide)
+    return TrainedModel(net.eval(), replace(model.card, classes=tuple(classes)))
+
+
+def _last_linear(net: BlockNet, outputs: int) -> tuple[str, nn.Linear]:
+    found = [(f"head.{n}", m) for n, m in net.head.named_modules() if isinstance(m, nn.Linear)]
+    if not found or found[-1][1].out_features != outputs or found[-1][1].bias is None:
+        raise InputError(
+            f"the head of {net.architecture} cannot be given another class: its last layer is not a linear one; "
+            "retrain.new_class=refuse leaves such months out"
+        )
+    return found[-1]

@@ -1,0 +1,156 @@
+"""All months that are due, oldest first."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+
+from rich.console import Console
+
+from lightning_modules import backbones
+from lightning_modules.errors import InputError
+from lightning_modules.image_index import ImageIndex
+from lightning_modules.image_listing import is_month
+from lightning_modules.image_store import ImageSet
+from search.retrain.bootstrap import bootstrap, first_months
+from search.retrain.champion import load_champion, settle
+from search.retrain.ledger import Ledger
+from search.retrain.month.run import MonthRun
+from search.retrain.months import Due, check_month_name, due_months, settings_digest
+from search.retrain.session import MonthOutcome, Session
+from search.settings.parsing import refuse_without_effect
+from search.settings.schema import Settings
+from search.study.ownership import owned
+from search.tracking.tracker import Tracker
+from search.trial.preparation import load, prepare_process, space_of
+from search.trial.task import choose_device
+
+__all__ = ["owned_model", "run_months"]
+
+
+def owned_model(settings: Settings) -> AbstractContextManager[None]:
+    """Keep every other retraining of this model away (`ownership.owned`)."""
+    name = settings.tracking.model_name
+    folder = settings.tracking.root / "retraining"
+    return owned(folder, name, what=f"retraining of model {name!r}", advice=" and start again")
+
+
+def run_months(
+    settings: Settings, console: Console, *, month: str | None = None, command: str = "python -m search.retrain"
+) -> list[MonthOutcome]:
+    """Do every month that is due, or the one asked for; the first call searches the first champion.
+
+    Args:
+        settings: all settings.
+        console: where to tell of it.
+        month: YYYY-MM, or None for all.
+        command: that was given, for the record.
+
+    Returns:
+        What became of the months done now, in that order; empty where nothing was due.
+
+    Raises:
+        InputError: bad input, found before anything is written.
+        InterruptedSearchError: the user stopped it; the same command goes on.
+        StudyStalledError: trials fail for a reason of their own.
+    """
+    _check(settings, month)
+    prepare_process(settings)
+    depth = _blocks(settings)
+    if settings.retrain.depth.isdigit() and int(settings.retrain.depth) > depth:
+        raise InputError(
+            f"retrain.depth must be auto, none, head, search or in 0..{depth} for {settings.model.name}, "
+            f"got {settings.retrain.depth}"
+        )
+
+    def accept(index: ImageIndex) -> None:
+        if not index.has_months:
+            raise InputError(
+                "retraining needs months: data/<YYYY-MM>/<class>/* (data=folder), or a column month (data=manifest)"
+            )
+        if any(record.split is not None for record in index.records):
+            raise InputError("retraining splits months itself: leave the manifest's column split out")
+        if month is not None:
+            check_month_name(month, index)
+        first_months(index.months, settings)
+
+    images = load(settings, console, accept=accept)
+    with owned_model(settings):
+        ledger = Ledger(settings.tracking.root, settings.tracking.model_name)
+        try:
+            tracker = Tracker(settings.tracking.root, settings.tracking.experiment)
+            device = choose_device(settings.trainer.accelerator)
+            session = Session(settings, console, ledger, tracker, device, command)
+            return _run(session, images, month)
+        finally:
+            ledger.close()
+
+
+def _run(session: Session, images: ImageSet, asked: str | None) -> list[MonthOutcome]:
+    outcomes: list[MonthOutcome] = []
+    ledger, settings = session.ledger, session.settings
+    for line in _unused(images.index, settings):
+        session.say(line)
+    last = settle(ledger, session.tracker, session.model_name)
+    if last is None:
+        outcomes.append(bootstrap(session, images))
+    while True:
+        last = settle(ledger, session.tracker, session.model_name)
+        if last is None:
+            raise RuntimeError("the bootstrap left no champion")
+        due, notes = due_months(images.index, ledger.latest(), settings, champion=last.to_version, asked=asked)
+        if not due:
+            break
+        outcomes.append(_month(session, images, due[0], last.to_version))
+    if not outcomes:
+        session.say(f"Nothing to do: {_summary(notes)}. Champion: version {last.to_version}.")
+    return outcomes
+
+
+def _month(session: Session, images: ImageSet, due: Due, version: str) -> MonthOutcome:
+    ledger = session.ledger
+    if due.stale is not None:
+        if (run_id := due.stale.run_id) is not None:
+            session.tracker.kill_open_runs(run_id)
+            session.tracker.kill(run_id)
+        session.clear(due.stale)
+        ledger.abandon(due.stale, due.why)
+    champion = load_champion(session.settings, ledger, session.tracker, version)
+    row = due.row
+    if row is None:
+        digest = settings_digest(session.settings)
+        row = ledger.begin(due.month, due.digest, digest, images=due.images, why=due.why, champion=version)
+        session.say(f"{due.month}: {due.images} images, {due.why}.")
+    else:
+        done = ", ".join(ledger.steps(row)) or "nothing"
+        session.say(f"{due.month}: {due.images} images, continued after an interruption (done: {done}).")
+    return MonthRun(session, row, images, champion).run()
+
+
+def _unused(index: ImageIndex, settings: Settings) -> list[str]:
+    """What is there and not used, of which no month would tell."""
+    aside, path = index.set_aside, settings.data.path
+    lines = [f"{len(aside)} images set aside, the first: {aside[0].path}: {aside[0].reason}."] if aside else []
+    if settings.data.source == "folder" and path is not None:
+        found = sorted(folder.name for folder in path.iterdir() if is_month(folder.name) and folder.is_dir())
+        lines += [f"{month}: no image that can be used; not done." for month in found if month not in index.months]
+    return lines
+
+
+def _summary(notes: list[str]) -> str:
+    return notes[0] if len(notes) == 1 else f"all {len(notes)} months are in the ledger, the last: {notes[-1]}"
+
+
+def _check(settings: Settings, month: str | None) -> None:
+    """Refuse what would have no effect, and a month that is none, before anything is read."""
+    if month is not None:
+        check_month_name(month)
+    said = "retrain.test_fraction and retrain.regression_fraction say what is held out"
+    refuse_without_effect(settings, ("data.test", "data.test_months", "data.test_fraction"), f"retraining: {said}")
+    refuse_without_effect(settings, ("search.study", "search.fresh"), "retraining")
+
+
+def _blocks(settings: Settings) -> int:
+    """L of the network that the settings name; refuses what it cannot be or start from."""
+    space_of(settings)
+    model = settings.model
+    return backbones.build(model.architecture, classes=2, size=settings.data.size, weights="none").depth

@@ -1,0 +1,124 @@
+"""Which months are to be done, and why: new ones, interrupted ones, and those whose data changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+import numpy as np
+
+from lightning_modules.errors import InputError
+from lightning_modules.image_index import ImageIndex
+from lightning_modules.image_listing import is_month
+from lightning_modules.split_units import Rows
+from search.retrain.ledger_rows import MonthRow
+from search.retrain.month.image_subset import month_digest
+from search.settings.parsing import flatten, key_paths
+from search.settings.schema import Settings
+
+__all__ = ["Due", "check_month_name", "due_months", "month_rows", "settings_digest", "usable_months"]
+
+_FREE = {"retrain.start_months"}  # matters before there is a champion only
+
+
+@dataclass(frozen=True)
+class Due:
+    """A month to be done.
+
+    Attributes:
+        month: YYYY-MM.
+        digest: of its data.
+        images: it has.
+        why: in words.
+        row: the row that an interrupted call left and that goes on, or None.
+        stale: a row that an interrupted call left and that cannot go on, or None.
+    """
+
+    month: str
+    digest: str
+    images: int
+    why: str
+    row: MonthRow | None = None
+    stale: MonthRow | None = None
+
+
+def settings_digest(settings: Settings) -> str:
+    """Digest of every setting that decides what a month's retraining does."""
+    fields = key_paths()
+    chosen = {
+        key: value
+        for key, value in flatten(settings).items()
+        if fields[key][0].metadata["identity"] or (key.startswith("retrain.") and key not in _FREE)
+    }
+    return hashlib.blake2b(json.dumps(chosen, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def month_rows(index: ImageIndex, month: str) -> Rows:
+    """Positions of a month's images."""
+    return np.array([row for row, record in enumerate(index.records) if record.month == month], dtype=np.int64)
+
+
+def check_month_name(month: str, index: ImageIndex | None = None) -> None:
+    """Refuse what is no month, or a month without images.
+
+    Raises:
+        InputError: one of these.
+    """
+    if not is_month(month):
+        raise InputError(f"month must be YYYY-MM with MM in 01..12, got {month!r}")
+    if index is not None and month not in index.months:
+        known = f"{index.months[0]} to {index.months[-1]}" if index.months else "none"
+        raise InputError(f"month={month} has no images; months in the data: {known}")
+
+
+def due_months(
+    index: ImageIndex, latest: dict[str, MonthRow], settings: Settings, *, champion: str, asked: str | None
+) -> tuple[list[Due], list[str]]:
+    """What is to be done, oldest month first, and a sentence on every month that was asked for and is not.
+
+    Args:
+        index: all images.
+        latest: month -> the last time it was done or begun.
+        settings: all settings.
+        champion: its version.
+        asked: the one month asked for, or None for all.
+    """
+    wanted = settings_digest(settings)
+    due, notes = [], []
+    for month in index.months if asked is None else (asked,):
+        rows = month_rows(index, month)
+        digest, count = month_digest(index.records[row] for row in rows.tolist()), len(rows)
+        before = latest.get(month)
+        if before is None:
+            due.append(Due(month, digest, count, "new"))
+        elif before.state == "running":
+            same = (before.data_digest, before.settings_digest, before.champion_before) == (digest, wanted, champion)
+            if same:
+                due.append(Due(month, digest, count, before.why, row=before))
+            else:
+                why = _difference(before, digest, wanted)
+                due.append(Due(month, digest, count, f"begun on {_day(before.started)}; {why}", stale=before))
+        elif before.data_digest != digest:
+            then = f"{before.images} images then, {count} now"
+            due.append(Due(month, digest, count, f"its data changed since {_day(before.finished)} ({then})"))
+        elif before.settings_digest != wanted and (asked is not None or before.outcome == "refused"):
+            due.append(Due(month, digest, count, f"settings changed since {_day(before.finished)} ({before.outcome})"))
+        else:
+            notes.append(f"{month} was done on {_day(before.finished)}: {before.outcome}")
+    return due, notes
+
+
+def _difference(before: MonthRow, digest: str, settings: str) -> str:
+    if before.data_digest != digest:
+        return "its data changed meanwhile"
+    return "settings changed meanwhile" if before.settings_digest != settings else "the champion changed meanwhile"
+
+
+def _day(time: str | None) -> str:
+    return (time or "?")[:10]
+
+
+def usable_months(latest: dict[str, MonthRow]) -> set[str]:
+    """Months done whose images later months may train on and test with."""
+    return {m for m, row in latest.items() if row.state == "done" and row.outcome != "refused" and row.usable}
