@@ -21,7 +21,7 @@ from benchmarks.results_file import write_rows
 GOAL = 1.05
 _LIST = """
 import pathlib, sys
-from search.prediction.image_list import listed_images
+from search.predict.image_list import listed_images
 with listed_images(sys.argv[1]) as images:
     count = sum(1 for _ in images)
 # Not getrusage, whose maximum begins with the process that started this one.

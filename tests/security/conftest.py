@@ -54,7 +54,7 @@ def _main(program: str) -> Callable[[list[str]], int]:
     elif program == "ui":
         from search.ui import main
     elif program == "predict":
-        from search.predict import main
+        from search.predict.__main__ import main
     else:
         from search.__main__ import main
     return main

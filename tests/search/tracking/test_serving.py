@@ -177,7 +177,7 @@ class TestServer:
     def test_answers_as_predict_does(
         self, server: str, root: Path, images: list[Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
-        from search.predict import main
+        from search.predict.__main__ import main
 
         table = tmp_path / "list.csv"
         table.write_text("path\n" + "".join(f"{path}\n" for path in images))

@@ -21,7 +21,7 @@ from rich.console import Console
 
 from lightning_modules import backbones
 from lightning_modules.model_file import ModelCard, TrainedModel, load_model, save_model
-from search.predict import main
+from search.predict.__main__ import main
 
 CLASSES = ("가로, 줄", "b", "c")
 SIZE = (32, 32)
@@ -326,7 +326,7 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_million_names_are_not_held(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import tracemalloc
 
-    from search.prediction.image_list import listed_images
+    from search.predict.image_list import listed_images
 
     table = tmp_path / "list.csv"
     table.write_text("path\n" + "".join(f"{'folder/' * 8}{number}.png\n" for number in range(40_000)))

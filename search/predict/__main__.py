@@ -12,7 +12,7 @@ from lightning_modules.allocator import keep_freed_memory
 from lightning_modules.errors import InputError
 from search.command_line.arguments import ArgumentError
 from search.command_line.exits import let_threads_sleep, refuse
-from search.prediction.arguments import DEFAULT_MODEL, Arguments, help_text, parse
+from search.predict.arguments import DEFAULT_MODEL, Arguments, help_text, parse
 
 __all__ = ["main"]
 
@@ -38,8 +38,8 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _predict(arguments: Arguments) -> int:
-    from search.prediction.image_list import listed_images
-    from search.prediction.new_files import check_places
+    from search.predict.image_list import listed_images
+    from search.predict.new_files import check_places
 
     check_places(arguments.images, arguments.to, arguments.maps, overwrite=arguments.overwrite)
     with listed_images(arguments.images) as images:
@@ -50,7 +50,7 @@ def _predict(arguments: Arguments) -> int:
         except InputError as error:
             hint = "; model=champion is the default, model= names another" if arguments.model == DEFAULT_MODEL else ""
             raise InputError(f"{error}{hint}") from error
-        from search.prediction.run import predict_images
+        from search.predict.run import predict_images
 
         predicted, set_aside = predict_images(model, images, arguments)
     aside = f", {set_aside} set aside (column error)" if set_aside else ""

@@ -19,12 +19,12 @@ from lightning_modules.decoding import stream
 from lightning_modules.errors import BadImages, InputError, Problem, printable
 from lightning_modules.model_file import TrainedModel
 from search.command_line.arguments import ArgumentError
-from search.prediction.arguments import Arguments
-from search.prediction.image_list import ImageList, ListedFile
-from search.prediction.new_files import map_name, new_maps, new_table
+from search.predict.arguments import Arguments
+from search.predict.image_list import ImageList, ListedFile
+from search.predict.new_files import map_name, new_maps, new_table
 
 if TYPE_CHECKING:
-    from search.prediction.maps import MapDrawer
+    from search.predict.maps import MapDrawer
 
 __all__ = ["predict_images"]
 
@@ -49,7 +49,7 @@ def predict_images(model: TrainedModel, images: ImageList, arguments: Arguments)
     model.net.to("cuda" if cuda else "cpu").eval()
     drawer = None
     if arguments.maps is not None:
-        from search.prediction.maps import MapDrawer  # brings matplotlib
+        from search.predict.maps import MapDrawer  # brings matplotlib
 
         drawer = MapDrawer(model)
     refuse = arguments.on_bad == "refuse"
