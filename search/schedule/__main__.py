@@ -259,7 +259,7 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     try:
         checked = parse(arguments)
-        from search.cron_trigger import cron_trigger, fire_times
+        from search.schedule.cron_trigger import cron_trigger, fire_times
 
         trigger = cron_trigger(checked.cron, checked.zone)
     except (ArgumentError, InputError) as error:

@@ -25,8 +25,8 @@ from apscheduler.triggers.interval import IntervalTrigger
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search.cron_trigger import cron_trigger, fire_times
-from search.schedule import main, run_schedule
+from search.schedule.__main__ import main, run_schedule
+from search.schedule.cron_trigger import cron_trigger, fire_times
 
 BERLIN = ZoneInfo("Europe/Berlin")
 DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
