@@ -51,7 +51,7 @@ def run(data: str, part: str) -> None:
     from rich.console import Console
 
     from search.settings.compose import compose_settings
-    from search.thesis import run_thesis
+    from search.thesis.experiment import run_thesis
 
     if data == "magnetic_tile":
         grouped_by_tile(TILES)

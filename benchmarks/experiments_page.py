@@ -8,9 +8,9 @@ from pathlib import Path
 from PIL import Image
 
 from benchmarks.optimizer_families import families, rates_table
-from search.thesis_figures import classes_figure, lenet_figure, training_figure
-from search.thesis_runs import PartRun, read_parts
-from search.thesis_tables import DataSetRuns, by_data_set, tables
+from benchmarks.thesis_figures import classes_figure, lenet_figure, training_figure
+from benchmarks.thesis_tables import DataSetRuns, by_data_set, tables
+from search.thesis.runs import PartRun, read_parts
 
 __all__ = ["write_page"]
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from lightning_modules.optimizers import OPTIMIZERS
-from search.thesis_runs import PartRun
+from search.thesis.runs import PartRun
 
 __all__ = ["depth_table_rows", "families", "rates_table"]
 

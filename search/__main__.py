@@ -54,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _search(settings: Settings, console: Console) -> int:
     if settings.protocol == "thesis":
-        from search.thesis import run_thesis
+        from search.thesis.experiment import run_thesis
 
         run_thesis(settings, console)
     else:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from search.thesis_runs import ArmRun, PartRun
+from search.thesis.runs import ArmRun, PartRun
 
 __all__ = ["DataSetRuns", "by_data_set", "standard_error", "tables"]
 

@@ -11,9 +11,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from benchmarks.thesis_tables import DataSetRuns
 from explain.fonts import use_fonts
-from search.thesis_runs import ArmRun
-from search.thesis_tables import DataSetRuns
+from search.thesis.runs import ArmRun
 
 __all__ = ["classes_figure", "lenet_figure", "training_figure"]
 

@@ -36,8 +36,8 @@ from search.settings.model_settings import ModelSettings
 from search.settings.parsing import flatten
 from search.settings.schema import Settings
 from search.study.ownership import owned
-from search.thesis_arms import Arm, arms, available_model
-from search.thesis_runs import ArmRun, PartRun, find_part, read_parts
+from search.thesis.arms import Arm, arms, available_model
+from search.thesis.runs import ArmRun, PartRun, find_part, read_parts
 from search.tracking.tracker import Tracker
 from search.trial.preparation import default_name, describe_data, identity, load, prepare_process, split
 from search.trial.result import TrialParams
@@ -289,7 +289,7 @@ def _finetune(session: _Session, task: Task, key: str, console: Console) -> None
 def _draw_maps(session: _Session, task: Task, net: BlockNet) -> None:
     """Figures 17 to 19 by the fine-tuned network, where maps are asked for."""
     if session.settings.thesis.maps:
-        from search.thesis_maps import maps_figures
+        from search.thesis.maps import maps_figures
 
         for name, figure in maps_figures(task, net, session.settings.thesis.maps).items():
             session.tracker.log_figure(session.parent, figure, f"figures/{name}.png")
