@@ -29,7 +29,7 @@ from benchmarks.results_file import read_rows, write_rows
 if TYPE_CHECKING:
     import torch
 
-    from explain.annotations import Annotation
+    from search.explain.annotations import Annotation
     from search.trial.task import Task
 
 TABLES = Path(__file__).parent / "tables" / "fostering"
@@ -78,7 +78,7 @@ TASKS = {
 
 def truths(name: str) -> dict[Path, Annotation]:
     """Where the defects are, by resolved path of the image."""
-    from explain.annotations import read_boxes, read_masks
+    from search.explain.annotations import read_boxes, read_masks
 
     table = DATA / TASKS[name].truth
     return (read_boxes if table.name == "boxes.csv" else read_masks)(table)

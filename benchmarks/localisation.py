@@ -155,7 +155,7 @@ def ceiling(name: str, run: str) -> dict[str, float]:
     from torch.nn.functional import adaptive_avg_pool2d
 
     from explain import MEASURES, capture
-    from explain.annotations import read_boxes, read_masks
+    from search.explain.annotations import read_boxes, read_masks
     from search.tracking.models import resolve_model
 
     task, folder = TASKS[name], ROOT / name

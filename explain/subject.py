@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from explain import MAP_MEASURES, METHODS, SuperpixelExplanation, cam, capture, spatial_blocks
-from explain.arguments import CAM, ArgumentError
+from search.explain.arguments import CAM, ArgumentError
 
 __all__ = ["MEASURED", "BatchExplanation", "ImageExplanation", "Subject", "choose_blocks", "explain_batch", "measure"]
 
@@ -110,7 +110,7 @@ class ImageExplanation:
     stability: float = float("nan")
 
     def _repr_html_(self) -> str:
-        from explain.page import image_fragment  # it imports this module
+        from search.explain.page import image_fragment  # it imports this module
 
         return image_fragment(self)
 

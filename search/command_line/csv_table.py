@@ -6,7 +6,7 @@ import csv
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from explain.arguments import ArgumentError, printable
+from search.explain.arguments import ArgumentError, printable
 
 __all__ = ["iterate_rows", "read_rows"]
 

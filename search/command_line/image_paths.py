@@ -6,7 +6,7 @@ import glob
 from collections.abc import Collection
 from pathlib import Path
 
-from explain.arguments import ArgumentError, printable
+from search.explain.arguments import ArgumentError, printable
 
 __all__ = ["find_images", "images_in"]
 

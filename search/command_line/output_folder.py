@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from explain.arguments import ArgumentError, printable
+from search.explain.arguments import ArgumentError, printable
 
 __all__ = ["check_free", "new_folder"]
 

@@ -18,11 +18,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from explain.arguments import printable
 from explain.evidence.scores import Numbers
 from explain.fonts import use_fonts
 from explain.overlay import as_pixels, map_overlay
 from search.evidence.record import Evidence, ScorerEvidence
+from search.explain.arguments import printable
 from search.outcome.scorecard import SeenDepth
 from search.words import spoken
 

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from explain.arguments import printable
 from explain.fonts import use_fonts
 from explain.overlay import as_pixels, map_overlay
+from search.explain.arguments import printable
 
 __all__ = ["BEFORE", "WINNER", "block_slides"]
 

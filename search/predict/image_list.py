@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from explain.arguments import printable
 from lightning_modules.images import IMAGE_SUFFIXES
 from search.command_line.arguments import ArgumentError
 from search.command_line.csv_table import iterate_rows
+from search.explain.arguments import printable
 
 __all__ = ["ImageList", "ListedFile", "listed_images"]
 

@@ -12,9 +12,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from explain.arguments import printable
 from search.command_line.arguments import ArgumentError
 from search.command_line.output_folder import check_free, new_folder
+from search.explain.arguments import printable
 
 __all__ = ["check_places", "map_name", "new_maps", "new_table"]
 

@@ -11,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from explain.arguments import ArgumentError
 from explain.attribution import METHODS
 from explain.signals import BlockSignals, capture
 from explain.subject import choose_blocks
 from lightning_modules.blocknet import BlockNet
 from lightning_modules.errors import printable
+from search.explain.arguments import ArgumentError
 from search.report.false_associations import map_traits
 from search.report.pictures import PictureStore
 from search.trial.task import Task

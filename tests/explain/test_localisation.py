@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from explain.annotations import AnnotationError, image_shape, read_boxes, read_masks
-from explain.arguments import ArgumentError
 from explain.geometry import frame_of
 from explain.localisation import CONTROL, Localisation, bootstrap_intervals
 from explain.measures import boxes_to_masks
-from explain.selection import Selection
 from lightning_modules.images import fit_image
+from search.explain.annotations import AnnotationError, image_shape, read_boxes, read_masks
+from search.explain.arguments import ArgumentError
+from search.explain.selection import Selection
 
 FITS = ("stretch", "pad", "crop")
 

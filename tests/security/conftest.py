@@ -50,7 +50,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captu
 
 def _main(program: str) -> Callable[[list[str]], int]:
     if program == "explain":
-        from explain.__main__ import main
+        from search.explain.__main__ import main
     elif program == "ui":
         from search.ui import main
     elif program == "predict":

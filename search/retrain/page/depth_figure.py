@@ -8,8 +8,8 @@ import math
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from explain.arguments import printable
 from explain.fonts import use_fonts
+from search.explain.arguments import printable
 from search.retrain.month.depth_decision import DepthDecision
 
 __all__ = ["depth_figure", "depth_title"]

@@ -102,7 +102,7 @@ class TestStore:
     ) -> None:
         from PIL import Image
 
-        from explain.__main__ import main
+        from search.explain.__main__ import main
 
         Image.new("L", (40, 40)).save(tmp_path / "a.png")
         words = [f"images={tmp_path / 'a.png'}", f"root={store.root}", f"out={tmp_path / 'out'}"]

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from explain.arguments import ArgumentError, printable
 from search.command_line.csv_table import read_rows
+from search.explain.arguments import ArgumentError, printable
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from explain.__main__ import main
 from lightning_modules import backbones
 from lightning_modules.model_file import ModelCard, TrainedModel, save_model
+from search.explain.__main__ import main
 
 CLASSES = ("island", "pipe", "각도")
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-from explain.annotations import Annotation
 from explain.subject import MEASURED, BatchExplanation, Subject, measure
+from search.explain.annotations import Annotation
 
 __all__ = ["PredictionTable", "number"]
 

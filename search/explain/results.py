@@ -13,14 +13,14 @@ from pathlib import Path
 
 from rich.progress import Progress
 
-from explain.arguments import CAM, ArgumentError, Arguments, printable
-from explain.cam_heads import CamHeads
-from explain.figures import contact_sheet, image_figure
 from explain.localisation import LocalisationRow
-from explain.localisation_table import write_localisation
-from explain.page import PageContent, image_article, page, sheet_figure
-from explain.streaming import CONTACT_IMAGES, Stream, Summary
 from explain.subject import Subject
+from search.explain.arguments import CAM, ArgumentError, Arguments, printable
+from search.explain.cam_heads import CamHeads
+from search.explain.figures import contact_sheet, image_figure
+from search.explain.localisation_table import write_localisation
+from search.explain.page import PageContent, image_article, page, sheet_figure
+from search.explain.streaming import CONTACT_IMAGES, Stream, Summary
 
 __all__ = ["problems_of", "write_results"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from explain.arguments import ArgumentError, help_text, parse
+from search.explain.arguments import ArgumentError, help_text, parse
 
 __all__ = ["main"]
 
@@ -17,7 +17,7 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     try:
         checked = parse(arguments)
-        from explain.command import run
+        from search.explain.command import run
 
         return run(checked)
     except ArgumentError as error:

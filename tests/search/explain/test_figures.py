@@ -11,11 +11,11 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from explain.figures import contact_sheet, image_figure, measure_lines, three_digits
 from explain.fonts import use_fonts
 from explain.overlay import COLOURS, SIGNED_COLOURS, as_pixels, map_overlay, superpixel_overlay, truth_overlay
 from explain.subject import MEASURED, ImageExplanation, measure
 from explain.superpixels import SuperpixelExplanation
+from search.explain.figures import contact_sheet, image_figure, measure_lines, three_digits
 
 CLASSES = ("island", "pipe $x_1$", "갈라짐 & <b>")
 METHODS = ("gradcam", "layercam")

@@ -6,9 +6,9 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
-from explain.arguments import ArgumentError, printable
 from search.command_line.csv_table import read_rows
 from search.command_line.image_paths import images_in
+from search.explain.arguments import ArgumentError, printable
 
 __all__ = ["labelled_images"]
 

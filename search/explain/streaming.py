@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from explain import explain_superpixels, randomised
-from explain.annotations import Annotation, AnnotationError
-from explain.arguments import CAM, Arguments, printable
-from explain.batches import Batch, batches
-from explain.cam_heads import CamHeads, with_trained_heads
 from explain.localisation import CONTROL, Localisation
-from explain.prediction_table import PredictionTable
-from explain.selection import Selection
 from explain.subject import BatchExplanation, ImageExplanation, Subject, explain_batch, measure
+from search.explain.annotations import Annotation, AnnotationError
+from search.explain.arguments import CAM, Arguments, printable
+from search.explain.batches import Batch, batches
+from search.explain.cam_heads import CamHeads, with_trained_heads
+from search.explain.prediction_table import PredictionTable
+from search.explain.selection import Selection
 
 __all__ = ["CONTACT_IMAGES", "Stream", "Summary"]
 

@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 
 from explain.localisation import LocalisationRow
-from explain.page import PageContent, image_article, page, sheet_figure
 from explain.subject import MEASURED, ImageExplanation, measure
 from explain.superpixels import SuperpixelExplanation
+from search.explain.page import PageContent, image_article, page, sheet_figure
 from tests.headless_browser import OVERFLOWING, Browser, opened_browser
 
 EVIL = '<script>alert("x")</script> & 섬'

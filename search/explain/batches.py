@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from explain.annotations import image_shape
-from explain.arguments import printable
 from explain.subject import Subject
+from search.explain.annotations import image_shape
+from search.explain.arguments import printable
 
 __all__ = ["Batch", "batches"]
 

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from explain.annotations import Annotation, read_boxes, read_masks
-from explain.arguments import CAM, ArgumentError, Arguments, printable
-from explain.labelled_images import labelled_images
 from search.command_line.image_paths import find_images
 from search.command_line.output_folder import check_free, new_folder
+from search.explain.annotations import Annotation, read_boxes, read_masks
+from search.explain.arguments import CAM, ArgumentError, Arguments, printable
+from search.explain.labelled_images import labelled_images
 from search.tracking.models import InputError, resolve_model
 
 if TYPE_CHECKING:
-    from explain.cam_heads import CamHeads
-    from explain.streaming import Stream
     from explain.subject import Subject
+    from search.explain.cam_heads import CamHeads
+    from search.explain.streaming import Stream
     from search.tracking.models import TrainedModel
 
 __all__ = ["run"]
@@ -49,9 +49,9 @@ def run(arguments: Arguments) -> int:
     except InputError as error:
         raise ArgumentError(str(error)) from error
     # Not before: what is wrong above is refused without torch.
-    from explain.localisation_table import print_localisation
-    from explain.results import write_results
-    from explain.streaming import Stream
+    from search.explain.localisation_table import print_localisation
+    from search.explain.results import write_results
+    from search.explain.streaming import Stream
 
     subject, left_out = _subject(model, arguments)
     target = _target(arguments.target, subject.classes)
@@ -92,7 +92,7 @@ def _subject(model: TrainedModel, arguments: Arguments) -> tuple[Subject, tuple[
 
 def _heads(subject: Subject, arguments: Arguments) -> tuple[CamHeads, list[tuple[Path, int]]]:
     """Heads the network has for CAM, and labelled images to train the others on."""
-    from explain.cam_heads import CamHeads, own_heads
+    from search.explain.cam_heads import CamHeads, own_heads
 
     if CAM not in arguments.methods:
         return CamHeads(), []
@@ -133,7 +133,7 @@ def _progress(console: Console) -> Iterator[Progress]:
 
 
 def _report(stream: Stream, paths: Sequence[Path], arguments: Arguments) -> int:
-    from explain.results import problems_of
+    from search.explain.results import problems_of
 
     problems = problems_of(stream)
     if stream.labelled:

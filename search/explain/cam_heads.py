@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from explain import own_gap_heads, pooled_features, train_gap_head
-from explain.arguments import ArgumentError, printable
-from explain.batches import batches
 from explain.subject import Subject
+from search.explain.arguments import ArgumentError, printable
+from search.explain.batches import batches
 
 __all__ = ["CamHeads", "own_heads", "with_trained_heads"]
 

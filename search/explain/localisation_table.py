@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from explain.localisation import CONTROL, LocalisationRow
-from explain.prediction_table import number
+from search.explain.prediction_table import number
 
 __all__ = ["print_localisation", "write_localisation"]
 

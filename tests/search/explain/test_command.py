@@ -15,14 +15,14 @@ import pytest
 import torch
 from PIL import Image
 
-from explain.__main__ import main
-from explain.arguments import BLOCK_METHODS, CAM, ArgumentError, parse, printable
 from explain.attribution import METHODS
 from explain.subject import choose_blocks
 from lightning_modules import backbones
 from lightning_modules.digests import write_digests
 from lightning_modules.model_file import ModelCard, TrainedModel, save_model
 from search.command_line.output_folder import new_folder
+from search.explain.__main__ import main
+from search.explain.arguments import BLOCK_METHODS, CAM, ArgumentError, parse, printable
 
 CLASSES = ("island", "pipe", "갈라짐 <b>")
 Explain = Callable[..., subprocess.CompletedProcess[str]]
