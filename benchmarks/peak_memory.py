@@ -17,7 +17,7 @@ from rich.table import Table
 
 from lightning_modules import backbones
 from lightning_modules.model_file import ModelCard, TrainedModel, save_model
-from lightning_modules.simulated import CLASSES, simulate
+from lightning_modules.simulated.generator import CLASSES, simulate
 
 __all__ = ["measure", "peak"]
 

@@ -189,7 +189,7 @@ def _simulated(cache: Path, images: int | None, size: Size, seed: int) -> Iterat
     """
     from filelock import FileLock
 
-    from lightning_modules import simulated
+    from lightning_modules.simulated import generator as simulated
 
     arguments: dict[str, Any] = {"size": size, "seed": seed} | ({} if images is None else {"images": images})
     try:

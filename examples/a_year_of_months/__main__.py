@@ -25,7 +25,7 @@ import sys
 from pathlib import Path
 
 from examples.a_year_of_months.scoring import Month, paired, rows_of, scores, show, summary, wanted
-from lightning_modules.simulated import CLASSES, write
+from lightning_modules.simulated.generator import CLASSES, write
 
 RESULTS = Path(__file__).parent / "results"
 ROOT = Path("mlruns") / "a_year_of_months"

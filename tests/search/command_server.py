@@ -27,7 +27,7 @@ _LATER = (
     "sklearn.model_selection",
     "timm",
     "torchvision.models",
-    "lightning_modules.simulated",
+    "lightning_modules.simulated.generator",
 )
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightning_modules.errors import printable
-from lightning_modules.simulated_months import CLASSES, MONTHS
+from lightning_modules.simulated.months import CLASSES, MONTHS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -107,9 +107,9 @@ def simulate(images: int, size: tuple[int, int] = (96, 96), seed: int = 0) -> It
 def _images(images: int, size: tuple[int, int], seed: int) -> Iterator[SimulatedImage]:
     import numpy as np
 
-    from lightning_modules.simulated_defects import draw
-    from lightning_modules.simulated_months import conditions, plate, schedule
-    from lightning_modules.simulated_physics import acquire, extent
+    from lightning_modules.simulated.defects import draw
+    from lightning_modules.simulated.months import conditions, plate, schedule
+    from lightning_modules.simulated.physics import acquire, extent
 
     for index, what in zip(range(images), schedule(seed), strict=False):
         rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0, index)))
@@ -239,7 +239,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         command = _parse(arguments)
         if command.sheet:
-            from lightning_modules.simulated_sheet import contact_sheet
+            from lightning_modules.simulated.sheet import contact_sheet
 
             contact_sheet(command.target, command.seed)
         else:

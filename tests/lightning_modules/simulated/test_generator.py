@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lightning_modules.image_listing import list_folder, list_manifest
-from lightning_modules.simulated import CLASSES, MONTHS, SimulatedImage, main, simulate, write
-from lightning_modules.simulated_defects import DEFECTS
-from lightning_modules.simulated_months import SHARES, TRENDS, class_mix, conditions, schedule
-from lightning_modules.simulated_physics import CHAIN
+from lightning_modules.simulated.defects import DEFECTS
+from lightning_modules.simulated.generator import CLASSES, MONTHS, SimulatedImage, main, simulate, write
+from lightning_modules.simulated.months import SHARES, TRENDS, class_mix, conditions, schedule
+from lightning_modules.simulated.physics import CHAIN
 
 ROOT = Path(__file__).parents[2]
 
@@ -198,7 +198,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def command(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    code = "import sys; sys.path.insert(0, sys.argv.pop(1)); import lightning_modules.simulated as s; "
+    code = "import sys; sys.path.insert(0, sys.argv.pop(1)); import lightning_modules.simulated.generator as s; "
     code += "sys.exit(s.main(sys.argv[1:]))"
     return subprocess.run(
         [sys.executable, "-c", code, str(ROOT), *arguments], cwd=folder, capture_output=True, text=True, check=False
@@ -248,7 +248,7 @@ def test_bad_input_gives_one_line_and_writes_nothing(arguments: list[str], messa
 
 def test_the_module_runs_as_a_command(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "lightning_modules.simulated", str(tmp_path / "out"), "images=14", "size=[32, 40]"],
+        [sys.executable, "-m", "lightning_modules.simulated.generator", str(tmp_path / "out"), "images=14", "size=[32, 40]"],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -260,7 +260,7 @@ def test_the_module_runs_as_a_command(tmp_path: Path) -> None:
 
 def test_help_and_import_load_neither_numpy_nor_torch(tmp_path: Path) -> None:
     code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); import lightning_modules.simulated as s; s.main(['--help']); "
+        "import sys; sys.path.insert(0, sys.argv[1]); import lightning_modules.simulated.generator as s; s.main(['--help']); "
         "sys.exit(bool({'numpy', 'scipy', 'torch', 'PIL', 'rich'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code, str(ROOT)], cwd=tmp_path, capture_output=True, text=True)
@@ -269,7 +269,7 @@ def test_help_and_import_load_neither_numpy_nor_torch(tmp_path: Path) -> None:
 
 
 def test_the_contact_sheet_is_one_grey_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lightning_modules import simulated_sheet
+    from lightning_modules.simulated import sheet as simulated_sheet
 
     monkeypatch.setattr(simulated_sheet, "simulate", lambda images, seed: simulate(40, (16, 16), seed))
     assert main(["--contact-sheet", str(tmp_path / "sheet.png")]) == 0

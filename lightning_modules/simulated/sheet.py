@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from lightning_modules.errors import printable
-from lightning_modules.simulated import SimulatedImage, simulate
-from lightning_modules.simulated_defects import draw
-from lightning_modules.simulated_months import CLASSES, MONTHS, Plate, conditions
-from lightning_modules.simulated_physics import acquire
+from lightning_modules.simulated.defects import draw
+from lightning_modules.simulated.generator import SimulatedImage, simulate
+from lightning_modules.simulated.months import CLASSES, MONTHS, Plate, conditions
+from lightning_modules.simulated.physics import acquire
 
 __all__ = ["contact_sheet"]
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_modules.simulated import CLASSES
-from lightning_modules.simulated_defects import draw, line, pores, reflectivity
-from lightning_modules.simulated_months import Conditions, Plate, conditions
-from lightning_modules.simulated_physics import CHAIN, Grid, Reflectors, acquire, attenuation, extent, peak
+from lightning_modules.simulated.defects import draw, line, pores, reflectivity
+from lightning_modules.simulated.generator import CLASSES
+from lightning_modules.simulated.months import Conditions, Plate, conditions
+from lightning_modules.simulated.physics import CHAIN, Grid, Reflectors, acquire, attenuation, extent, peak
 
 PLATE = Plate(thickness=40.0, attenuation=1.0, grain=0.0, gain=0.0)
 NOTHING = Reflectors(*(np.zeros(1) for _ in fields(Reflectors)))

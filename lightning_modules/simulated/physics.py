@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
-from lightning_modules.simulated_months import Conditions, Plate
+from lightning_modules.simulated.months import Conditions, Plate
 
 __all__ = ["CHAIN", "Chain", "Grid", "Reflectors", "acquire", "attenuation", "extent", "peak"]
 

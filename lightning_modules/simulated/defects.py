@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_modules.simulated_physics import CHAIN, Reflectors, peak
+from lightning_modules.simulated.physics import CHAIN, Reflectors, peak
 
 __all__ = ["DEFECTS", "draw", "line", "pores", "reflectivity"]
 
