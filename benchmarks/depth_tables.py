@@ -24,8 +24,8 @@ from benchmarks.planted_tasks import PLANTED, write_planted
 from benchmarks.real_images import DATA, refusal
 
 if TYPE_CHECKING:
-    from lightning_modules.image_store import ImageSet
-    from lightning_modules.splits import Splits
+    from lightning_modules.images.splits import Splits
+    from lightning_modules.images.store import ImageSet
     from search.settings.schema import Settings
 
 TABLES = Path(__file__).parent / "tables"

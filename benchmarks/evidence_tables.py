@@ -22,7 +22,7 @@ from benchmarks.depth_tables import CACHE, TABLES, TASKS, table_data
 from benchmarks.real_images import refusal
 
 if TYPE_CHECKING:
-    from lightning_modules.image_index import ImageIndex
+    from lightning_modules.images.index import ImageIndex
     from search.evidence.record import Evidence
     from search.trial.task import Task
 
@@ -39,7 +39,7 @@ def evidence_task(name: str, split: int, null: str) -> Task:
     """
     from lightning_modules import backbones
     from lightning_modules.batch_norm import reestimate_batch_norm
-    from lightning_modules.image_store import ImageSet
+    from lightning_modules.images.store import ImageSet
     from search.trial.task import build_task, statistics_rows
 
     settings, images, splits = table_data(name, split)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final, get_args
 
 from lightning_modules.errors import InputError, printable
-from lightning_modules.images import FULL_WHITE_LEVEL, Fit
+from lightning_modules.images.reading import FULL_WHITE_LEVEL, Fit
 
 __all__ = ["ModelCard", "card_json", "read_card"]
 

@@ -13,7 +13,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from lightning_modules.image_store import ImageSet
+from lightning_modules.images.store import ImageSet
 
 __all__ = ["Month", "Right", "paired", "rows_of", "scores", "show", "summary", "trained", "wanted"]
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_modules.image_index import ImageIndex
-from lightning_modules.splits import Splits
+from lightning_modules.images.index import ImageIndex
+from lightning_modules.images.splits import Splits
 from search.executor.protocol import Failed, Finished, Job, Reported
 from search.settings.schema import Settings
 from search.trial.result import Verdict
@@ -89,7 +89,7 @@ def _serve(pipe: Connection, plan: WorkerPlan) -> None:
     import torch
 
     from lightning_modules.allocator import keep_freed_memory
-    from lightning_modules.image_store import ImageSet
+    from lightning_modules.images.store import ImageSet
     from search.trial.result import EpochReport, TrialCancelledError
     from search.trial.task import Task, build_task
     from search.trial.training import run_trial

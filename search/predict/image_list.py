@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from lightning_modules.images import IMAGE_SUFFIXES
+from lightning_modules.images.reading import IMAGE_SUFFIXES
 from search.command_line.arguments import ArgumentError
 from search.command_line.csv_table import iterate_rows
 from search.explain.arguments import printable

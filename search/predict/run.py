@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from lightning_modules.decoding import stream
 from lightning_modules.errors import BadImages, InputError, Problem, printable
+from lightning_modules.images.decoding import stream
 from lightning_modules.model_file import TrainedModel
 from search.command_line.arguments import ArgumentError
 from search.predict.arguments import Arguments

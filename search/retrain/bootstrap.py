@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from lightning_modules.errors import InputError
-from lightning_modules.image_store import ImageSet
+from lightning_modules.images.store import ImageSet
 from search.clock import Clock
 from search.pipeline import run_study
 from search.retrain.champion import BASELINE, settle

@@ -8,9 +8,9 @@ from rich.console import Console
 
 from lightning_modules import backbones
 from lightning_modules.errors import InputError
-from lightning_modules.image_index import ImageIndex
-from lightning_modules.image_listing import is_month
-from lightning_modules.image_store import ImageSet
+from lightning_modules.images.index import ImageIndex
+from lightning_modules.images.listing import is_month
+from lightning_modules.images.store import ImageSet
 from search.retrain.bootstrap import bootstrap, first_months
 from search.retrain.champion import load_champion, settle
 from search.retrain.ledger import Ledger

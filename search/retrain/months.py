@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from lightning_modules.errors import InputError
-from lightning_modules.image_index import ImageIndex
-from lightning_modules.image_listing import is_month
-from lightning_modules.split_units import Rows
+from lightning_modules.images.index import ImageIndex
+from lightning_modules.images.listing import is_month
+from lightning_modules.images.split_units import Rows
 from search.retrain.ledger_rows import MonthRow
 from search.retrain.month.image_subset import month_digest
 from search.settings.parsing import flatten, key_paths

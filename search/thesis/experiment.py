@@ -26,10 +26,10 @@ from rich.table import Table
 from lightning_modules import backbones
 from lightning_modules.blocknet import BlockNet
 from lightning_modules.errors import InputError
-from lightning_modules.image_store import ImageSet
+from lightning_modules.images.splits import Splits
+from lightning_modules.images.store import ImageSet
 from lightning_modules.model_file import ModelCard, TrainedModel, save_model
 from lightning_modules.scores import scores
-from lightning_modules.splits import Splits
 from search.outcome.figures import histogram_figure
 from search.outcome.winner import package_versions, predict
 from search.settings.model_settings import ModelSettings

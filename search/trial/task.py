@@ -20,11 +20,11 @@ from lightning_modules.blocknet import BlockNet
 from lightning_modules.cost import block_flops, epoch_equivalents
 from lightning_modules.datamodule import ActivationBatches, view_order
 from lightning_modules.errors import InputError
-from lightning_modules.image_index import ImageIndex
-from lightning_modules.image_store import ImageSet
+from lightning_modules.images.index import ImageIndex
+from lightning_modules.images.splits import Splits
+from lightning_modules.images.store import ImageSet
+from lightning_modules.images.views import Views, apply_views
 from lightning_modules.model_file import load_model
-from lightning_modules.splits import Splits
-from lightning_modules.views import Views, apply_views
 from lightning_modules.warm_start import HeadStore, fit_head, warm_depth
 from search.settings.schema import Settings
 

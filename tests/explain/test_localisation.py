@@ -14,7 +14,7 @@ from PIL import Image
 from explain.geometry import frame_of
 from explain.localisation import CONTROL, Localisation, bootstrap_intervals
 from explain.measures import boxes_to_masks
-from lightning_modules.images import fit_image
+from lightning_modules.images.reading import fit_image
 from search.explain.annotations import AnnotationError, image_shape, read_boxes, read_masks
 from search.explain.arguments import ArgumentError
 from search.explain.selection import Selection

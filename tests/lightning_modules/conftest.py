@@ -12,8 +12,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from lightning_modules import decoding
-from lightning_modules.image_index import ImageIndex, ImageRecord
+from lightning_modules.images import decoding
+from lightning_modules.images.index import ImageIndex, ImageRecord
 
 Encode = Callable[..., bytes]
 MakeFolder = Callable[..., Path]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lightning_modules.image_store import ImageSet, load_images
+from lightning_modules.images.store import ImageSet, load_images
 
 SIZE = (8, 10)
 

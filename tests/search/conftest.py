@@ -164,8 +164,8 @@ def finished(tiny: tuple[str, ...], tracking_root: Path, run_search_warm: RunSea
 @pytest.fixture(scope="module")
 def make_task(tmp_path_factory: pytest.TempPathFactory, make_stripes: Callable[..., Path]) -> Callable[..., Task]:
     """A task on 24 tiny images, with these settings."""
-    from lightning_modules.image_store import load_images
-    from lightning_modules.splits import make_splits
+    from lightning_modules.images.splits import make_splits
+    from lightning_modules.images.store import load_images
     from search.settings.schema import (
         DataSettings,
         ExecutorSettings,

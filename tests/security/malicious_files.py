@@ -172,7 +172,7 @@ def _models(root: Path, marker: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     from lightning_modules import backbones
-    from lightning_modules.digests import DIGESTS, write_digests
+    from lightning_modules.images.digests import DIGESTS, write_digests
     from lightning_modules.model_file import ModelCard, TrainedModel, save_model
 
     Image.new("L", (32, 32), 9).save(root / "image.png")

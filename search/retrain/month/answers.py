@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_modules.blocknet import BlockNet
-from lightning_modules.image_store import ImageSet
-from lightning_modules.split_units import Rows
-from lightning_modules.views import ViewParameters, apply_views
+from lightning_modules.images.split_units import Rows
+from lightning_modules.images.store import ImageSet
+from lightning_modules.images.views import ViewParameters, apply_views
 
 __all__ = ["plain_images", "probabilities"]
 

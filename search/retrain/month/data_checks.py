@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import chi2_contingency
 
-from lightning_modules.image_index import ImageIndex
-from lightning_modules.image_store import ImageSet
-from lightning_modules.split_units import Rows
+from lightning_modules.images.index import ImageIndex
+from lightning_modules.images.split_units import Rows
+from lightning_modules.images.store import ImageSet
 
 __all__ = ["DataCheck", "check_month"]
 

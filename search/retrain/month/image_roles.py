@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_modules.image_index import ImageIndex
-from lightning_modules.split_units import Rows, Units
-from lightning_modules.splits import Fold, Splits
+from lightning_modules.images.index import ImageIndex
+from lightning_modules.images.split_units import Rows, Units
+from lightning_modules.images.splits import Fold, Splits
 from search.retrain.ledger_rows import Role
 from search.settings.schema import Settings
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_modules.image_index import ImageIndex, ImageRecord
-from lightning_modules.image_store import ImageSet
+from lightning_modules.images.index import ImageIndex, ImageRecord
+from lightning_modules.images.store import ImageSet
 
 __all__ = ["image_subset", "month_digest"]
 

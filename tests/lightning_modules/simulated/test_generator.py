@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from lightning_modules.image_listing import list_folder, list_manifest
+from lightning_modules.images.listing import list_folder, list_manifest
 from lightning_modules.simulated.defects import DEFECTS
 from lightning_modules.simulated.generator import CLASSES, MONTHS, SimulatedImage, main, simulate, write
 from lightning_modules.simulated.months import SHARES, TRENDS, class_mix, conditions, schedule

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_modules.image_store import load_images
-from lightning_modules.splits import make_splits
+from lightning_modules.images.splits import make_splits
+from lightning_modules.images.store import load_images
 from search.evidence.collecting import collect_evidence
 from search.evidence.probe import balanced_rows, probe_rows, tuned_rows
 from search.settings.schema import DataSettings, ModelSettings, SearchSettings, Settings, TrainerSettings

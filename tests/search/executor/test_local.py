@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from lightning_modules.image_store import load_images
-from lightning_modules.splits import make_splits
+from lightning_modules.images.splits import make_splits
+from lightning_modules.images.store import load_images
 from search.executor.inline import InlineExecutor
 from search.executor.local import LocalExecutor, _epitaph
 from search.executor.protocol import Event, Executor, Failed, Finished, Job, Reported

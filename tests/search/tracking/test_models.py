@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from lightning_modules import backbones
-from lightning_modules.digests import sha256, write_digests
+from lightning_modules.images.digests import sha256, write_digests
 from lightning_modules.model_file import ModelCard, TrainedModel, save_model
 from search.tracking.models import InputError, resolve_model
 

@@ -19,8 +19,8 @@ from rich.console import Console
 
 from lightning_modules.backbones import build
 from lightning_modules.errors import InputError
-from lightning_modules.image_store import load_images
-from lightning_modules.splits import make_splits
+from lightning_modules.images.splits import make_splits
+from lightning_modules.images.store import load_images
 from search.executor.protocol import Finished
 from search.outcome.front import log_front, pareto_front, print_front
 from search.outcome.summary import print_trials

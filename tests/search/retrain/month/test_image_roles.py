@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lightning_modules.image_index import ImageIndex, ImageRecord
+from lightning_modules.images.index import ImageIndex, ImageRecord
 from search.retrain.ledger_rows import Role
 from search.retrain.month.image_roles import month_roles, plan_month
 from search.settings.schema import DataSettings, Settings

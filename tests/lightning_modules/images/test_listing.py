@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lightning_modules.errors import InputError
-from lightning_modules.image_listing import ListedImage, Listing, is_month, list_folder, list_manifest
+from lightning_modules.images.listing import ListedImage, Listing, is_month, list_folder, list_manifest
 
 
 def _seen(listing: Listing) -> list[tuple[str | None, ...]]:

@@ -6,7 +6,7 @@ import os
 import threading
 from typing import Any
 
-from lightning_modules import decoding
+from lightning_modules.images import decoding
 
 
 def test_threads_stay_few_steps_ahead() -> None:

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_modules.views import ViewParameters, Views, apply_views
+from lightning_modules.images.views import ViewParameters, Views, apply_views
 
 
 def _pixels(batch: int, channels: int, height: int = 6, width: int = 7) -> torch.Tensor:
@@ -111,7 +111,7 @@ def test_seed_image_and_number_make_the_view() -> None:
 
 @pytest.mark.slow
 def test_another_process_makes_the_same_views() -> None:
-    code = "from lightning_modules.views import Views; print(Views(seed=7).parameters(['abc']).dx.tolist())"
+    code = "from lightning_modules.images.views import Views; print(Views(seed=7).parameters(['abc']).dx.tolist())"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     assert printed == str(Views(seed=7).parameters(["abc"]).dx.tolist())
 

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_modules.errors import BadImages, Problem, printable
-from lightning_modules.image_listing import ListedImage, Listing
-from lightning_modules.images import FULL_WHITE_LEVEL
+from lightning_modules.images.listing import ListedImage, Listing
+from lightning_modules.images.reading import FULL_WHITE_LEVEL
 
 __all__ = ["ImageIndex", "ImageRecord", "OnBad", "build_index"]
 

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lightning_modules import decoding, image_store
 from lightning_modules.errors import BadImages, InputError
-from lightning_modules.image_store import load_images
-from lightning_modules.images import fit_image, read_image
+from lightning_modules.images import decoding
+from lightning_modules.images import store as image_store
+from lightning_modules.images.reading import fit_image, read_image
+from lightning_modules.images.store import load_images
 from tests.lightning_modules.small_folder import SIZE, files_of, load_folder
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"

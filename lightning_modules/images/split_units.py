@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_modules.image_index import ImageIndex
+from lightning_modules.images.index import ImageIndex
 
 __all__ = ["Amounts", "Rows", "Units"]
 

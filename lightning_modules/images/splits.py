@@ -11,8 +11,8 @@ from typing import Final, Literal, get_args
 import numpy as np
 
 from lightning_modules.errors import InputError, printable
-from lightning_modules.image_index import ImageIndex
-from lightning_modules.split_units import Rows, Units
+from lightning_modules.images.index import ImageIndex
+from lightning_modules.images.split_units import Rows, Units
 
 __all__ = ["Fold", "Splits", "TestChoice", "ValidationChoice", "make_splits"]
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lightning_modules import pixel_store
 from lightning_modules.errors import InputError
+from lightning_modules.images import pixel_store
 from tests.lightning_modules.small_folder import SIZE, files_of, load_folder
 
 
@@ -79,7 +79,7 @@ def test_a_cache_that_is_a_file_is_refused(make_folder, tmp_path: Path) -> None:
 def test_processes_may_build_the_same_store(make_folder, cache: Path) -> None:
     root = make_folder({"a": 10, "b": 10})
     code = (
-        "import sys, pathlib; from lightning_modules.image_store import load_images\n"
+        "import sys, pathlib; from lightning_modules.images.store import load_images\n"
         f"images = load_images('folder', pathlib.Path(sys.argv[1]), size={SIZE}, cache=pathlib.Path(sys.argv[2]))\n"
         "print(int(images.pixels.astype('int64').sum()))"
     )

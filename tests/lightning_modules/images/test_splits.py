@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from lightning_modules.errors import InputError
-from lightning_modules.image_index import ImageIndex, ImageRecord
-from lightning_modules.image_store import load_images
-from lightning_modules.splits import Splits, make_splits
+from lightning_modules.images.index import ImageIndex, ImageRecord
+from lightning_modules.images.splits import Splits, make_splits
+from lightning_modules.images.store import load_images
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 

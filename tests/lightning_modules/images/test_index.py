@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from lightning_modules.errors import BadImages, Problem
-from lightning_modules.image_index import build_index
-from lightning_modules.image_listing import ListedImage, Listing
+from lightning_modules.images.index import build_index
+from lightning_modules.images.listing import ListedImage, Listing
 
 Row = tuple[str, str]
 

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_modules.errors import InputError, Problem, printable
-from lightning_modules.images import (
+from lightning_modules.images.pixel_store import PixelStore, StoredFile, write_store
+from lightning_modules.images.reading import (
     FULL_WHITE_LEVEL,
     Fit,
     decode_image,
@@ -24,7 +25,6 @@ from lightning_modules.images import (
     scale_to_uint8,
     white_level_for,
 )
-from lightning_modules.pixel_store import PixelStore, StoredFile, write_store
 
 __all__ = ["Decoding", "content_digest", "stream"]
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Final, Literal
 
 from lightning_modules.errors import InputError, Problem, printable
-from lightning_modules.image_places import Outside, Places
-from lightning_modules.images import IMAGE_SUFFIXES
-from lightning_modules.manifest_file import COLUMNS, read_manifest
+from lightning_modules.images.manifest_file import COLUMNS, read_manifest
+from lightning_modules.images.places import Outside, Places
+from lightning_modules.images.reading import IMAGE_SUFFIXES
 
 __all__ = ["Groups", "ListedImage", "Listing", "is_month", "list_folder", "list_manifest"]
 

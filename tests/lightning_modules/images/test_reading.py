@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lightning_modules.errors import BadImages, InputError, Problem, printable
-from lightning_modules.images import decode_image, fit_image, read_image, scale_to_uint8, white_level_for
+from lightning_modules.images.reading import decode_image, fit_image, read_image, scale_to_uint8, white_level_for
 
 LOSSLESS = [("PNG", {}), ("BMP", {}), ("TIFF", {}), ("WEBP", {"lossless": True})]
 
