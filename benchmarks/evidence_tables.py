@@ -37,9 +37,9 @@ def evidence_task(name: str, split: int, null: str) -> Task:
         split: its number.
         null: "none"; "labels": training labels shuffled; "weights": random weights, batch-norm re-estimated.
     """
-    from lightning_modules import backbones
-    from lightning_modules.batch_norm import reestimate_batch_norm
     from lightning_modules.images.store import ImageSet
+    from lightning_modules.networks import backbones
+    from lightning_modules.networks.batch_norm import reestimate_batch_norm
     from search.trial.task import build_task, statistics_rows
 
     settings, images, splits = table_data(name, split)

@@ -15,8 +15,8 @@ from pathlib import Path
 from PIL import Image
 from rich.table import Table
 
-from lightning_modules import backbones
-from lightning_modules.model_file import ModelCard, TrainedModel, save_model
+from lightning_modules.networks import backbones
+from lightning_modules.networks.model_file import ModelCard, TrainedModel, save_model
 from lightning_modules.simulated.generator import CLASSES, simulate
 
 __all__ = ["measure", "peak"]

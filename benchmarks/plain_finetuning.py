@@ -70,7 +70,7 @@ class PlainClassifier(pl.LightningModule):
 
 def main(lists: Path, epochs: int, workers: int) -> None:
     """Train; prints the seconds of `fit` and the last validation accuracy as JSON."""
-    from lightning_modules.backbones import build
+    from lightning_modules.networks.backbones import build
 
     given = json.loads(lists.read_text())
     size = tuple(given["size"])

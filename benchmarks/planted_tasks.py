@@ -28,10 +28,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.real_images import DATA
-from lightning_modules.backbones import build
-from lightning_modules.batch_norm import reestimate_batch_norm
-from lightning_modules.blocknet import BlockNet
-from lightning_modules.freezing import freeze
+from lightning_modules.networks.backbones import build
+from lightning_modules.networks.batch_norm import reestimate_batch_norm
+from lightning_modules.networks.blocknet import BlockNet
+from lightning_modules.networks.freezing import freeze
 
 __all__ = ["PLANTED", "write_planted"]
 

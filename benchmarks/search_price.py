@@ -47,8 +47,8 @@ def write_lists(overrides: list[str], file: Path) -> tuple[int, float, float]:
         The epochs of a trial; the operations of an epoch in which everything is trained (forward and backward, three
         times a forward pass); images of the refit / training images.
     """
-    from lightning_modules import backbones
-    from lightning_modules.cost import block_flops
+    from lightning_modules.networks import backbones
+    from lightning_modules.networks.cost import block_flops
     from search.settings.compose import compose_settings
     from search.trial.preparation import load, split
 

@@ -33,7 +33,7 @@ def train(threads: int, bfloat16: bool, seconds: float) -> None:
     from torch.nn import functional as F
 
     from lightning_modules.allocator import keep_freed_memory
-    from lightning_modules.backbones import build
+    from lightning_modules.networks.backbones import build
 
     keep_freed_memory()
     torch.set_num_threads(threads)

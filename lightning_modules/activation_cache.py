@@ -31,8 +31,8 @@ from lightning_modules.activation_file import (
     pack,
     write_activations,
 )
-from lightning_modules.blocknet import BlockNet
 from lightning_modules.cut_choice import CutChoice, available_memory, choose_cut, load_choices, measured, save_choice
+from lightning_modules.networks.blocknet import BlockNet
 
 __all__ = ["PRECISIONS", "ActivationCache"]
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_modules.batch_norm import reestimate_batch_norm
-from lightning_modules.blocknet import BlockNet
 from lightning_modules.fostering import Fostering
-from lightning_modules.freezing import freeze
+from lightning_modules.networks.batch_norm import reestimate_batch_norm
+from lightning_modules.networks.blocknet import BlockNet
+from lightning_modules.networks.freezing import freeze
 from lightning_modules.optimizers import build_optimizer
 from lightning_modules.scores import scores
 

@@ -21,9 +21,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lightning_modules.batch_norm import batch_norms_behind, reestimate_batch_norm
-from lightning_modules.blocknet import BlockNet
-from lightning_modules.freezing import freeze
+from lightning_modules.networks.batch_norm import batch_norms_behind, reestimate_batch_norm
+from lightning_modules.networks.blocknet import BlockNet
+from lightning_modules.networks.freezing import freeze
 from lightning_modules.probe import warm_up_head
 from lightning_modules.whole_file import whole_file
 

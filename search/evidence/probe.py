@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from explain.evidence import Cost, Material, gather
-from lightning_modules.blocknet import BlockNet
+from lightning_modules.networks.blocknet import BlockNet
 from search.trial.result import TrialParams
 from search.trial.task import Task, statistics_rows
 from search.trial.training import train_final

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from explain.evidence import Cost
 from explain.evidence.linear_probe import probe_accuracy, stratified_folds
-from lightning_modules import backbones
-from lightning_modules.batch_norm import batch_norms_behind, reestimate_batch_norm
-from lightning_modules.blocknet import BlockNet
+from lightning_modules.networks import backbones
+from lightning_modules.networks.batch_norm import batch_norms_behind, reestimate_batch_norm
+from lightning_modules.networks.blocknet import BlockNet
 from search.trial.task import Task
 
 __all__ = ["Similarity", "feature_distance", "measure_similarity", "probe_gain"]

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from explain.overlay import map_overlay
 from explain.subject import Subject, choose_blocks, explain_batch
-from lightning_modules.model_file import TrainedModel
+from lightning_modules.networks.model_file import TrainedModel
 
 __all__ = ["MapDrawer"]
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lightning_modules.errors import BadImages, InputError, Problem, printable
 from lightning_modules.images.decoding import stream
-from lightning_modules.model_file import TrainedModel
+from lightning_modules.networks.model_file import TrainedModel
 from search.command_line.arguments import ArgumentError
 from search.predict.arguments import Arguments
 from search.predict.image_list import ImageList, ListedFile

@@ -14,8 +14,8 @@ from torch import Tensor
 from explain.attribution import METHODS
 from explain.signals import BlockSignals, capture
 from explain.subject import choose_blocks
-from lightning_modules.blocknet import BlockNet
 from lightning_modules.errors import printable
+from lightning_modules.networks.blocknet import BlockNet
 from search.explain.arguments import ArgumentError
 from search.report.false_associations import map_traits
 from search.report.pictures import PictureStore

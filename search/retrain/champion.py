@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from lightning_modules.blocknet import BlockNet
 from lightning_modules.errors import InputError
-from lightning_modules.model_file import TrainedModel
+from lightning_modules.networks.blocknet import BlockNet
+from lightning_modules.networks.model_file import TrainedModel
 from search.retrain.ledger import Ledger
 from search.retrain.ledger_rows import PromotionRow
 from search.settings.schema import Settings

@@ -6,11 +6,11 @@ from contextlib import AbstractContextManager
 
 from rich.console import Console
 
-from lightning_modules import backbones
 from lightning_modules.errors import InputError
 from lightning_modules.images.index import ImageIndex
 from lightning_modules.images.listing import is_month
 from lightning_modules.images.store import ImageSet
+from lightning_modules.networks import backbones
 from search.retrain.bootstrap import bootstrap, first_months
 from search.retrain.champion import load_champion, settle
 from search.retrain.ledger import Ledger

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from lightning_modules import backbones
 from lightning_modules.errors import InputError
+from lightning_modules.networks import backbones
 from lightning_modules.optimizers import OPTIMIZERS
 from search.settings.model_settings import ModelSettings
 from search.settings.schema import Settings

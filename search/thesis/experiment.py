@@ -23,12 +23,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from lightning_modules import backbones
-from lightning_modules.blocknet import BlockNet
 from lightning_modules.errors import InputError
 from lightning_modules.images.splits import Splits
 from lightning_modules.images.store import ImageSet
-from lightning_modules.model_file import ModelCard, TrainedModel, save_model
+from lightning_modules.networks import backbones
+from lightning_modules.networks.blocknet import BlockNet
+from lightning_modules.networks.model_file import ModelCard, TrainedModel, save_model
 from lightning_modules.scores import scores
 from search.outcome.figures import histogram_figure
 from search.outcome.winner import package_versions, predict

@@ -16,7 +16,7 @@ from explain import METHODS, cam, capture, explain_superpixels, train_gap_head
 from explain.fonts import use_fonts
 from explain.gap_head import pooled_features
 from explain.overlay import as_pixels, map_overlay, superpixel_overlay
-from lightning_modules.blocknet import BlockNet
+from lightning_modules.networks.blocknet import BlockNet
 from search.trial.task import Task
 
 __all__ = ["maps_figures", "thesis_blocks"]

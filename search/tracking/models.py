@@ -14,7 +14,7 @@ from search.tracking.store import check_store, explained
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-    from lightning_modules.model_file import TrainedModel
+    from lightning_modules.networks.model_file import TrainedModel
 
 __all__ = ["DEFAULT_NAME", "InputError", "TrainedModel", "resolve_model"]
 
@@ -42,7 +42,7 @@ def resolve_model(reference: str, root: Path = Path("mlruns")) -> TrainedModel:
     if folder is None:
         folder = _from_store(reference, root)
     # Not before: most references that are wrong can be refused without torch.
-    from lightning_modules.model_file import load_model
+    from lightning_modules.networks.model_file import load_model
 
     try:
         return load_model(folder)

@@ -40,7 +40,7 @@ class ImageClassifier(PythonModel):
 
     def load_context(self, context: PythonModelContext) -> None:
         """Load the model folder logged as the artifact `model`."""
-        from lightning_modules.model_file import load_model
+        from lightning_modules.networks.model_file import load_model
 
         self._model = load_model(Path(context.artifacts["model"]))
 

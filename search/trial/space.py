@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from lightning_modules.blocknet import BlockNet
 from lightning_modules.errors import InputError
 from lightning_modules.fostering import check_target
-from lightning_modules.freezing import check_freeze_depth
+from lightning_modules.networks.blocknet import BlockNet
+from lightning_modules.networks.freezing import check_freeze_depth
 from search.settings.schema import Settings, SpaceSettings
 from search.trial.result import TrialParams
 

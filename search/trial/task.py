@@ -14,17 +14,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lightning_modules import backbones
 from lightning_modules.activation_cache import ActivationCache
-from lightning_modules.blocknet import BlockNet
-from lightning_modules.cost import block_flops, epoch_equivalents
 from lightning_modules.datamodule import ActivationBatches, view_order
 from lightning_modules.errors import InputError
 from lightning_modules.images.index import ImageIndex
 from lightning_modules.images.splits import Splits
 from lightning_modules.images.store import ImageSet
 from lightning_modules.images.views import Views, apply_views
-from lightning_modules.model_file import load_model
+from lightning_modules.networks import backbones
+from lightning_modules.networks.blocknet import BlockNet
+from lightning_modules.networks.cost import block_flops, epoch_equivalents
+from lightning_modules.networks.model_file import load_model
 from lightning_modules.warm_start import HeadStore, fit_head, warm_depth
 from search.settings.schema import Settings
 

@@ -17,9 +17,9 @@ from torch import nn
 
 from lightning_modules import activation_cache
 from lightning_modules.activation_cache import ActivationCache
-from lightning_modules.backbones import build
 from lightning_modules.cut_choice import choose_cut, load_choices, save_choice
 from lightning_modules.datamodule import ActivationBatches, view_order
+from lightning_modules.networks.backbones import build
 
 ROWS = 12
 VIEWS = 2

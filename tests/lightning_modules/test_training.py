@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_modules.backbones import build
-from lightning_modules.batch_norm import reestimate_batch_norm, thawed_batch_norms
-from lightning_modules.cost import block_flops, epoch_equivalents
-from lightning_modules.freezing import freeze
+from lightning_modules.networks.backbones import build
+from lightning_modules.networks.batch_norm import reestimate_batch_norm, thawed_batch_norms
+from lightning_modules.networks.cost import block_flops, epoch_equivalents
+from lightning_modules.networks.freezing import freeze
 from lightning_modules.probe import fit_linear_probe, warm_up_head
 
 ROWS = 12

@@ -72,7 +72,7 @@ def searched(root: Path) -> str:
 
 
 def test_table_runs_model_and_study_agree(searched: str, root: Path) -> None:
-    from lightning_modules.model_file import load_model
+    from lightning_modules.networks.model_file import load_model
     from search.settings.compose import compose_settings
     from search.study.storage import finished_trials
     from search.tracking.models import resolve_model

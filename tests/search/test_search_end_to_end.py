@@ -14,7 +14,7 @@ import optuna
 import pytest
 from mlflow import MlflowClient
 
-from lightning_modules.model_file import load_model
+from lightning_modules.networks.model_file import load_model
 from search.study.storage import finished_trials, open_storage
 from search.tracking.tracker import tracking_uri
 

@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lightning_modules.blocknet import BlockNet
 from lightning_modules.images.split_units import Rows
 from lightning_modules.images.store import ImageSet
 from lightning_modules.images.views import ViewParameters, apply_views
+from lightning_modules.networks.blocknet import BlockNet
 
 __all__ = ["plain_images", "probabilities"]
 

@@ -24,8 +24,8 @@ from explain.measures.dispersion import dispersion
 from explain.measures.elliptical_area import elliptical_area_12
 from explain.measures.entropy import normalised_entropy
 from explain.signals import capture
-from lightning_modules.blocknet import BlockNet
 from lightning_modules.errors import InputError, printable
+from lightning_modules.networks.blocknet import BlockNet
 
 __all__ = ["MEASURES", "Baseline", "measure_baseline"]
 

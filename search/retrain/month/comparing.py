@@ -16,7 +16,7 @@ from search.retrain.month.probe import beyond_chance, month_probe
 from search.tracking.models import resolve_model
 
 if TYPE_CHECKING:
-    from lightning_modules.blocknet import BlockNet
+    from lightning_modules.networks.blocknet import BlockNet
     from search.retrain.month.run import MonthRun
 
 __all__ = ["compare_models"]

@@ -21,7 +21,7 @@ from search.retrain.page.pictures import PagePicture, explained, informative, pi
 from search.tracking.models import resolve_model
 
 if TYPE_CHECKING:
-    from lightning_modules.blocknet import BlockNet
+    from lightning_modules.networks.blocknet import BlockNet
     from search.retrain.month.run import MonthRun
 
 __all__ = ["PAGE", "RECORD", "report_month"]

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from lightning_modules.cost import epoch_equivalents
 from lightning_modules.images.splits import Fold, Splits
 from lightning_modules.images.store import ImageSet
-from lightning_modules.model_file import save_model
+from lightning_modules.networks.cost import epoch_equivalents
+from lightning_modules.networks.model_file import save_model
 from search.clock import Clock
 from search.outcome.winner import Winner
 from search.pipeline import run_study

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from explain.attribution import METHODS
 from explain.signals import capture
-from lightning_modules.blocknet import BlockNet
+from lightning_modules.networks.blocknet import BlockNet
 from search.retrain.month.record import PictureFacts
 
 __all__ = ["SUSPECTS_RULE", "PagePicture", "explained", "informative", "picture_facts", "suspect"]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_modules.backbones import build
+from lightning_modules.networks.backbones import build
 from search.evidence.record import recorded_evidence
 from search.evidence.similarity import feature_distance, probe_gain
 from search.study.storage import open_storage

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lightning_modules import backbones
-from lightning_modules.model_file import ModelCard, TrainedModel, save_model
+from lightning_modules.networks import backbones
+from lightning_modules.networks.model_file import ModelCard, TrainedModel, save_model
 from search.explain.__main__ import main
 
 CLASSES = ("island", "pipe", "각도")

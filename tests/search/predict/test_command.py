@@ -19,8 +19,8 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from lightning_modules import backbones
-from lightning_modules.model_file import ModelCard, TrainedModel, load_model, save_model
+from lightning_modules.networks import backbones
+from lightning_modules.networks.model_file import ModelCard, TrainedModel, load_model, save_model
 from search.predict.__main__ import main
 
 CLASSES = ("가로, 줄", "b", "c")

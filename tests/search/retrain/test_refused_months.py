@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from lightning_modules.blocknet import BlockNet
+from lightning_modules.networks.blocknet import BlockNet
 from search.retrain.champion import widened
 from search.tracking.models import resolve_model
 from tests.search.retrain.conftest import CLASSES, Months

@@ -22,8 +22,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from lightning_modules import backbones
-from lightning_modules.model_file import ModelCard, TrainedModel, load_model, save_model
+from lightning_modules.networks import backbones
+from lightning_modules.networks.model_file import ModelCard, TrainedModel, load_model, save_model
 
 CLASSES = ("가", "b", "c")
 SIZE = (32, 32)

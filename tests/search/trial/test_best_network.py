@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightning_modules.blocknet import BlockNet
+from lightning_modules.networks.blocknet import BlockNet
 from search.trial.files import network_file
 from search.trial.result import TrialCancelledError, TrialParams, TrialResult
 from search.trial.task import Task

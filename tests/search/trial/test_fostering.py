@@ -17,10 +17,10 @@ from optuna.distributions import CategoricalDistribution
 from optuna.samplers import RandomSampler
 from rich.console import Console
 
-from lightning_modules.backbones import build
 from lightning_modules.errors import InputError
 from lightning_modules.images.splits import make_splits
 from lightning_modules.images.store import load_images
+from lightning_modules.networks.backbones import build
 from search.executor.protocol import Finished
 from search.outcome.front import log_front, pareto_front, print_front
 from search.outcome.summary import print_trials

@@ -12,9 +12,9 @@ import pytest
 import torch
 from scipy.stats import chi2_contingency, kstest
 
-from lightning_modules import backbones
-from lightning_modules.blocknet import BlockNet
 from lightning_modules.errors import InputError
+from lightning_modules.networks import backbones
+from lightning_modules.networks.blocknet import BlockNet
 from lightning_modules.simulated.generator import CLASSES, SimulatedImage, simulate
 from search.permutation_tests import chi_square, holm, memberships, squared_mmd
 from search.retrain.month.baseline import Baseline, measure_baseline

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from lightning_modules import backbones
+from lightning_modules.networks import backbones
 from search.retrain.page.pictures import explained, informative, suspect
 from tests.search.retrain.made_up import two_models
 

@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from lightning_modules.block_split import split_sequence
-from lightning_modules.blocknet import BlockNet
 from lightning_modules.errors import InputError
-from lightning_modules.pretrained import load_weights, package_weights, weights_path
+from lightning_modules.networks.block_split import split_sequence
+from lightning_modules.networks.blocknet import BlockNet
+from lightning_modules.networks.pretrained import load_weights, package_weights, weights_path
 
 __all__ = ["BACKBONES", "Backbone", "build", "generic_timm"]
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_modules import backbones
-from lightning_modules.backbones import BACKBONES, build
-from lightning_modules.block_split import split_sequence
 from lightning_modules.errors import InputError
-from lightning_modules.freezing import freeze
-from lightning_modules.pretrained import read_state_dict
+from lightning_modules.networks import backbones
+from lightning_modules.networks.backbones import BACKBONES, build
+from lightning_modules.networks.block_split import split_sequence
+from lightning_modules.networks.freezing import freeze
+from lightning_modules.networks.pretrained import read_state_dict
 
 
 @pytest.mark.parametrize("name", ["lenet5", "lenet5_relu"])
@@ -159,7 +159,7 @@ def test_the_packaged_weights_know_a_cat() -> None:
     net = backbones.BACKBONES["efficientnet_lite0"].builder(1000, (224, 224), "imagenet")
     import timm
 
-    from lightning_modules.pretrained import package_weights
+    from lightning_modules.networks.pretrained import package_weights
 
     whole = timm.create_model("tf_efficientnet_lite0", num_classes=1000)
     package_weights(whole)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lightning_modules.blocknet import BlockNet
 from lightning_modules.errors import InputError
+from lightning_modules.networks.blocknet import BlockNet
 
 __all__ = ["check_freeze_depth", "freeze"]
 

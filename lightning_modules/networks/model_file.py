@@ -14,12 +14,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lightning_modules import backbones
-from lightning_modules.blocknet import BlockNet
 from lightning_modules.errors import InputError, printable
 from lightning_modules.images.digests import check_digests, sha256, write_digests
 from lightning_modules.images.reading import fit_image, read_image
-from lightning_modules.model_card import ModelCard, card_json, read_card
+from lightning_modules.networks import backbones
+from lightning_modules.networks.blocknet import BlockNet
+from lightning_modules.networks.model_card import ModelCard, card_json, read_card
 
 __all__ = ["ModelCard", "TrainedModel", "load_model", "save_model"]
 

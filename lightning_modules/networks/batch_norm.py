@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lightning_modules.blocknet import BlockNet
+from lightning_modules.networks.blocknet import BlockNet
 
 __all__ = ["batch_norms_behind", "reestimate_batch_norm", "thawed_batch_norms"]
 
