@@ -118,7 +118,7 @@ def make_table(name: str, split: int) -> None:
     import optuna
     import torch
 
-    from lightning_modules.allocator import keep_freed_memory
+    from lightning_modules.training.allocator import keep_freed_memory
     from search.trial.result import TrialParams
     from search.trial.task import build_task, state_digest
     from search.trial.training import run_trial

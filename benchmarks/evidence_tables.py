@@ -119,7 +119,7 @@ def add_row(name: str, split: int, null: str) -> None:
     """Collect the evidence of one split and append it."""
     import torch
 
-    from lightning_modules.allocator import keep_freed_memory
+    from lightning_modules.training.allocator import keep_freed_memory
     from search.evidence.collecting import collect_evidence
 
     keep_freed_memory()

@@ -19,11 +19,11 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.results_file import read_rows, write_rows
-from lightning_modules.allocator import keep_freed_memory
-from lightning_modules.classifier import Classifier
-from lightning_modules.fostering import Fostering, target_block
 from lightning_modules.networks.backbones import build
 from lightning_modules.networks.cost import block_flops
+from lightning_modules.training.allocator import keep_freed_memory
+from lightning_modules.training.classifier import Classifier
+from lightning_modules.training.fostering import Fostering, target_block
 
 SIZE, BATCH, CLASSES, ROUNDS = (192, 192), 32, 20, 7
 GOAL = 1.05

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lightning_modules.optimizers import OPTIMIZERS
+from lightning_modules.training.optimizers import OPTIMIZERS
 from search.thesis.runs import PartRun
 
 __all__ = ["depth_table_rows", "families", "rates_table"]

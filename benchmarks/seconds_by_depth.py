@@ -18,7 +18,7 @@ from rich.table import Table
 
 from benchmarks.product_rate import product_rate
 from benchmarks.results_file import write_rows
-from lightning_modules.allocator import keep_freed_memory
+from lightning_modules.training.allocator import keep_freed_memory
 from search.settings.compose import compose_settings
 from search.trial.preparation import load, split
 from search.trial.result import TrialParams

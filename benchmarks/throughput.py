@@ -32,8 +32,8 @@ def train(threads: int, bfloat16: bool, seconds: float) -> None:
     import torch
     from torch.nn import functional as F
 
-    from lightning_modules.allocator import keep_freed_memory
     from lightning_modules.networks.backbones import build
+    from lightning_modules.training.allocator import keep_freed_memory
 
     keep_freed_memory()
     torch.set_num_threads(threads)

@@ -23,9 +23,9 @@ from torch.nn import functional as F
 
 from benchmarks.product_rate import product_rate
 from benchmarks.results_file import write_rows
-from lightning_modules.allocator import keep_freed_memory
-from lightning_modules.classifier import Classifier
-from lightning_modules.datamodule import ActivationBatches
+from lightning_modules.training.allocator import keep_freed_memory
+from lightning_modules.training.classifier import Classifier
+from lightning_modules.training.datamodule import ActivationBatches
 from search.settings.compose import compose_settings
 from search.trial.preparation import load, split
 from search.trial.result import TrialParams

@@ -87,7 +87,7 @@ def versions(policy: str, month: Month) -> list[str]:
 
 def rows_of(ledgers: dict[str, list[Month]], right: Right) -> list[dict[str, Any]]:
     """One row a policy and month: the model then in charge on the next month, cost, whether the decision was right."""
-    from lightning_modules.scores import exact_interval
+    from lightning_modules.training.scores import exact_interval
 
     rows = []
     for policy, months in ledgers.items():

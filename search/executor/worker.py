@@ -88,8 +88,8 @@ def _serve(pipe: Connection, plan: WorkerPlan) -> None:
     # Imported here: the environment above must be set before CUDA is touched.
     import torch
 
-    from lightning_modules.allocator import keep_freed_memory
     from lightning_modules.images.store import ImageSet
+    from lightning_modules.training.allocator import keep_freed_memory
     from search.trial.result import EpochReport, TrialCancelledError
     from search.trial.task import Task, build_task
     from search.trial.training import run_trial

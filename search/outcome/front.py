@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from lightning_modules.fostering import Fostering, target_block
+from lightning_modules.training.fostering import Fostering, target_block
 from search.outcome.front_figure import End, front_figure, maps_figure
 from search.study.progress import describe_params
 from search.study.sampler import slot_seed

@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lightning_modules.networks.blocknet import BlockNet
 from lightning_modules.networks.model_file import ModelCard, TrainedModel, save_model
-from lightning_modules.scores import TestScores, scores_with_intervals
+from lightning_modules.training.scores import TestScores, scores_with_intervals
 from search.outcome.figures import confusion_figure
 from search.settings.schema import Settings
 from search.study.notes import version_note

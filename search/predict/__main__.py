@@ -8,8 +8,8 @@ import sqlite3
 import sys
 from collections.abc import Sequence
 
-from lightning_modules.allocator import keep_freed_memory
 from lightning_modules.errors import InputError
+from lightning_modules.training.allocator import keep_freed_memory
 from search.command_line.arguments import ArgumentError
 from search.command_line.exits import let_threads_sleep, refuse
 from search.predict.arguments import DEFAULT_MODEL, Arguments, help_text, parse

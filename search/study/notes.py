@@ -12,7 +12,7 @@ from search.words import epoch_count, interval_known, times
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-    from lightning_modules.scores import TestScores
+    from lightning_modules.training.scores import TestScores
     from search.settings.schema import Settings
     from search.study.winner_record import Winner
     from search.trial.task import Task

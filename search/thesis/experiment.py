@@ -29,7 +29,7 @@ from lightning_modules.images.store import ImageSet
 from lightning_modules.networks import backbones
 from lightning_modules.networks.blocknet import BlockNet
 from lightning_modules.networks.model_file import ModelCard, TrainedModel, save_model
-from lightning_modules.scores import scores
+from lightning_modules.training.scores import scores
 from search.outcome.figures import histogram_figure
 from search.outcome.winner import package_versions, predict
 from search.settings.model_settings import ModelSettings

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from lightning_modules.classifier import Classifier
 from lightning_modules.networks.blocknet import BlockNet
 from lightning_modules.networks.freezing import freeze
+from lightning_modules.training.classifier import Classifier
 from search.trial.checkpoint import DAMAGED, TrialCheckpoint, thawed, write_state
 
 __all__ = ["BestNetwork", "load_network", "save_network"]

@@ -13,8 +13,8 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from lightning_modules.classifier import Classifier
 from lightning_modules.networks.blocknet import BlockNet
+from lightning_modules.training.classifier import Classifier
 from lightning_modules.whole_file import whole_file
 from search.trial.result import EpochReport
 

@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 from pytorch_lightning.loops.progress import _ProcessedTracker
 
-from lightning_modules.classifier import Classifier
-from lightning_modules.datamodule import ActivationData
-from lightning_modules.fostering import Fostering, target_block
 from lightning_modules.networks.blocknet import BlockNet
+from lightning_modules.training.classifier import Classifier
+from lightning_modules.training.datamodule import ActivationData
+from lightning_modules.training.fostering import Fostering, target_block
 from search.trial.recorder import Recorder
 from search.trial.result import TrialParams
 from search.trial.space import fosters

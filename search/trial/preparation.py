@@ -13,12 +13,12 @@ import optuna
 import torch
 from rich.console import Console
 
-from lightning_modules.allocator import keep_freed_memory
 from lightning_modules.errors import InputError, printable
 from lightning_modules.images.index import ImageIndex
 from lightning_modules.images.splits import Splits, make_splits
 from lightning_modules.images.store import ImageSet, load_images
 from lightning_modules.networks import backbones
+from lightning_modules.training.allocator import keep_freed_memory
 from search.settings.parsing import flatten, key_paths
 from search.settings.schema import Settings
 from search.trial.space import Space, build_space, check_fostering

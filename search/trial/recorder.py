@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 
-from lightning_modules.classifier import Classifier
+from lightning_modules.training.classifier import Classifier
 from search.trial.best_network import BestNetwork
 from search.trial.checkpoint import TrialCheckpoint
 from search.trial.result import EpochReport, TrialCancelledError, TrialOvertimeError, Verdict

@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from lightning_modules.optimizers import OPTIMIZERS
+from lightning_modules.training.optimizers import OPTIMIZERS
 
 __all__ = ["EpochReport", "TrialCancelledError", "TrialOvertimeError", "TrialParams", "TrialResult", "Verdict"]
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lightning_modules.errors import InputError
-from lightning_modules.fostering import check_target
 from lightning_modules.networks.blocknet import BlockNet
 from lightning_modules.networks.freezing import check_freeze_depth
+from lightning_modules.training.fostering import check_target
 from search.settings.schema import Settings, SpaceSettings
 from search.trial.result import TrialParams
 

@@ -14,8 +14,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lightning_modules.activation_cache import ActivationCache
-from lightning_modules.datamodule import ActivationBatches, view_order
 from lightning_modules.errors import InputError
 from lightning_modules.images.index import ImageIndex
 from lightning_modules.images.splits import Splits
@@ -25,7 +23,9 @@ from lightning_modules.networks import backbones
 from lightning_modules.networks.blocknet import BlockNet
 from lightning_modules.networks.cost import block_flops, epoch_equivalents
 from lightning_modules.networks.model_file import load_model
-from lightning_modules.warm_start import HeadStore, fit_head, warm_depth
+from lightning_modules.training.activation_cache import ActivationCache
+from lightning_modules.training.datamodule import ActivationBatches, view_order
+from lightning_modules.training.warm_start import HeadStore, fit_head, warm_depth
 from search.settings.schema import Settings
 
 __all__ = ["Task", "build_task", "choose_device", "state_digest", "statistics_rows"]

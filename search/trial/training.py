@@ -13,9 +13,9 @@ import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
 
-from lightning_modules.classifier import Classifier
 from lightning_modules.networks.blocknet import BlockNet
 from lightning_modules.networks.cost import epoch_equivalents
+from lightning_modules.training.classifier import Classifier
 from search.trial.best_network import BestNetwork, load_network, save_network
 from search.trial.checkpoint import TrialCheckpoint, load_checkpoint, save_checkpoint
 from search.trial.files import network_file

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_modules.scores import exact_interval
+from lightning_modules.training.scores import exact_interval
 from search.retrain.month.answers import probabilities
 from search.retrain.month.baseline import Baseline
 from search.retrain.month.comparison import Comparison, Decision, compare, decide

@@ -17,7 +17,7 @@ import torch
 
 from lightning_modules.images.split_units import Rows
 from lightning_modules.images.store import ImageSet
-from lightning_modules.scores import scores_with_intervals
+from lightning_modules.training.scores import scores_with_intervals
 from search.retrain.champion import BASELINE, Champion, settle, widened
 from search.retrain.ledger_rows import MonthRow
 from search.retrain.month.answers import plain_images, probabilities

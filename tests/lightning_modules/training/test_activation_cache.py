@@ -15,11 +15,11 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_modules import activation_cache
-from lightning_modules.activation_cache import ActivationCache
-from lightning_modules.cut_choice import choose_cut, load_choices, save_choice
-from lightning_modules.datamodule import ActivationBatches, view_order
 from lightning_modules.networks.backbones import build
+from lightning_modules.training import activation_cache
+from lightning_modules.training.activation_cache import ActivationCache
+from lightning_modules.training.cut_choice import choose_cut, load_choices, save_choice
+from lightning_modules.training.datamodule import ActivationBatches, view_order
 
 ROWS = 12
 VIEWS = 2

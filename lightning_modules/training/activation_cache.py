@@ -23,7 +23,8 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lightning_modules.activation_file import (
+from lightning_modules.networks.blocknet import BlockNet
+from lightning_modules.training.activation_file import (
     PRECISIONS,
     make_room,
     mark_used,
@@ -31,8 +32,14 @@ from lightning_modules.activation_file import (
     pack,
     write_activations,
 )
-from lightning_modules.cut_choice import CutChoice, available_memory, choose_cut, load_choices, measured, save_choice
-from lightning_modules.networks.blocknet import BlockNet
+from lightning_modules.training.cut_choice import (
+    CutChoice,
+    available_memory,
+    choose_cut,
+    load_choices,
+    measured,
+    save_choice,
+)
 
 __all__ = ["PRECISIONS", "ActivationCache"]
 

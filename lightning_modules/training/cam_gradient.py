@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_modules.networks.blocknet import BlockNet
-from lightning_modules.probe import final_linear
+from lightning_modules.training.probe import final_linear
 
 __all__ = ["gap_linear", "gap_maps", "gradient_maps"]
 

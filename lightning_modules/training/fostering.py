@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from explain.measures import MAP_MEASURES
-from lightning_modules.cam_gradient import gap_linear, gap_maps, gradient_maps
 from lightning_modules.errors import InputError
 from lightning_modules.networks.blocknet import BlockNet
+from lightning_modules.training.cam_gradient import gap_linear, gap_maps, gradient_maps
 
 __all__ = ["Fostering", "cam_entropy", "check_target", "map_scores", "target_block"]
 

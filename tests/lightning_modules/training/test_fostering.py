@@ -15,11 +15,11 @@ from torch.nn import functional as F
 
 from explain import MEASURES, capture
 from explain.attribution import gradcam
-from lightning_modules.cam_gradient import gap_linear, gap_maps, gradient_maps
-from lightning_modules.classifier import Classifier
 from lightning_modules.errors import InputError
-from lightning_modules.fostering import Fostering, cam_entropy, check_target, map_scores, target_block
 from lightning_modules.networks.blocknet import BlockNet
+from lightning_modules.training.cam_gradient import gap_linear, gap_maps, gradient_maps
+from lightning_modules.training.classifier import Classifier
+from lightning_modules.training.fostering import Fostering, cam_entropy, check_target, map_scores, target_block
 
 CLASSES = 3
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from lightning_modules.errors import InputError
-from lightning_modules.optimizers import OPTIMIZERS, build_optimizer
+from lightning_modules.training.optimizers import OPTIMIZERS, build_optimizer
 from search.settings.schema import OPTIMIZER_NAMES
 
 

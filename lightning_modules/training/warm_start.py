@@ -24,7 +24,7 @@ from torch import Tensor
 from lightning_modules.networks.batch_norm import batch_norms_behind, reestimate_batch_norm
 from lightning_modules.networks.blocknet import BlockNet
 from lightning_modules.networks.freezing import freeze
-from lightning_modules.probe import warm_up_head
+from lightning_modules.training.probe import warm_up_head
 from lightning_modules.whole_file import whole_file
 
 __all__ = ["HeadStore", "fit_head", "warm_depth"]

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lightning_modules.activation_cache import ActivationCache
+from lightning_modules.training.activation_cache import ActivationCache
 
 __all__ = ["ActivationBatches", "ActivationData", "view_order"]
 

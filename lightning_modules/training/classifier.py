@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_modules.fostering import Fostering
 from lightning_modules.networks.batch_norm import reestimate_batch_norm
 from lightning_modules.networks.blocknet import BlockNet
 from lightning_modules.networks.freezing import freeze
-from lightning_modules.optimizers import build_optimizer
-from lightning_modules.scores import scores
+from lightning_modules.training.fostering import Fostering
+from lightning_modules.training.optimizers import build_optimizer
+from lightning_modules.training.scores import scores
 
 __all__ = ["Classifier"]
 

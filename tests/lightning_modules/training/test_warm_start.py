@@ -9,8 +9,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from lightning_modules import warm_start
-from lightning_modules.warm_start import HeadStore
+from lightning_modules.training import warm_start
+from lightning_modules.training.warm_start import HeadStore
 
 
 class Fit:
