@@ -3,8 +3,8 @@
 Reads every complete depth table that has evidence (`benchmarks.evidence_tables`) and prints, for each data set left out
 of the fit, what each prior is worth there: the expected quality of a freeze depth drawn from it against one drawn
 uniformly, in points, and how far its mode stays behind the best depth. Tasks cut from the same pictures are one data
-set; planted tasks are looked at, never fitted on. With `write`, search/prior_calibration.json is replaced by the fit on
-all data sets, if there are at least two.
+set; planted tasks are looked at, never fitted on. With `write`, search/evidence/calibration.json is
+replaced by the fit on all data sets, if there are at least two.
 """
 
 from __future__ import annotations

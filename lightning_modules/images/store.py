@@ -197,7 +197,7 @@ def _simulated(cache: Path, images: int | None, size: Size, seed: int) -> Iterat
     except (TypeError, ValueError) as error:
         raise InputError(f"data=simulated: {error}") from None
     digest = hashlib.blake2b(repr(sorted(arguments.items())).encode(), digest_size=16)
-    for module in sorted(Path(simulated.__file__).parent.glob("simulated*.py")):
+    for module in sorted(Path(simulated.__file__).parent.glob("*.py")):
         digest.update(module.read_bytes())
     folder = cache / "simulated" / digest.hexdigest()
     manifest = folder / "manifest.csv"

@@ -253,7 +253,3 @@ def main(arguments: Sequence[str]) -> int:
         return 130
     print(printable(command.target))
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

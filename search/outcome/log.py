@@ -151,7 +151,7 @@ def _slides(evidence: Evidence, maps: TypicalMaps, image: Tensor, label: str) ->
 
 def _git_commit() -> str | None:
     """Commit of the checkout this runs from, read without starting git."""
-    git = Path(__file__).resolve().parent.parent / ".git"
+    git = Path(__file__).resolve().parents[2] / ".git"
     try:
         head = (git / "HEAD").read_text().strip()
         if not head.startswith("ref: "):

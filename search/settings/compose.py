@@ -24,7 +24,7 @@ def configuration_folder() -> Path:
     Raises:
         InputError: neither is there.
     """
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     for folder in (package / "conf", package.parent / "conf"):
         if (folder / "config.yaml").is_file():
             return folder

@@ -1,7 +1,7 @@
 """Every setting of a search: frozen dataclasses whose field metadata is the one source of validation, help and docs.
 
-`search.settings.parsing` turns a composed configuration into these classes; `search.settings.reference` prints them as `--help` and
-as docs/configuration.md.
+`search.settings.parsing` turns a composed configuration into these classes; `search.settings.reference` prints them
+as `--help` and as docs/configuration.md.
 """
 
 from __future__ import annotations

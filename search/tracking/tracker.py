@@ -228,7 +228,7 @@ class Tracker:
         """
         mlflow.set_tracking_uri(tracking_uri(self._root))
         mlflow.set_registry_uri(tracking_uri(self._root))
-        packages = Path(__file__).resolve().parent.parent
+        packages = Path(__file__).resolve().parents[2]
         with warnings.catch_warnings(), mlflow.start_run(run_id=run_id):
             # An example would be a picture of the user's, copied into the registry; the signature is given instead.
             warnings.filterwarnings("ignore", message=".*input example was not provided.*")

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-NOTEBOOK = Path(__file__).parents[3] / "examples" / "study.ipynb"
+NOTEBOOK = Path(__file__).parents[2] / "examples" / "study.ipynb"
 
 
 def test_it_is_committed_without_outputs() -> None:

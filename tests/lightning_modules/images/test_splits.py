@@ -19,7 +19,7 @@ from lightning_modules.images.index import ImageIndex, ImageRecord
 from lightning_modules.images.splits import Splits, make_splits
 from lightning_modules.images.store import load_images
 
-DATA = Path(__file__).parents[2].parent / "shared" / "data"
+DATA = Path(__file__).parents[3].parent / "shared" / "data"
 
 
 def _counts(index: ImageIndex, rows: Any) -> list[int]:

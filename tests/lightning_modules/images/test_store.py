@@ -18,7 +18,7 @@ from lightning_modules.images.reading import fit_image, read_image
 from lightning_modules.images.store import load_images
 from tests.lightning_modules.small_folder import SIZE, files_of, load_folder
 
-DATA = Path(__file__).parents[2].parent / "shared" / "data"
+DATA = Path(__file__).parents[3].parent / "shared" / "data"
 
 
 @pytest.mark.parametrize("colour", [False, True])

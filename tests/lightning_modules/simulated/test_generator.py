@@ -24,7 +24,7 @@ from lightning_modules.simulated.generator import CLASSES, MONTHS, SimulatedImag
 from lightning_modules.simulated.months import SHARES, TRENDS, class_mix, conditions, schedule
 from lightning_modules.simulated.physics import CHAIN
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -248,7 +248,7 @@ def test_bad_input_gives_one_line_and_writes_nothing(arguments: list[str], messa
 
 def test_the_module_runs_as_a_command(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "lightning_modules.simulated.generator", str(tmp_path / "out"), "images=14", "size=[32, 40]"],
+        [sys.executable, "-m", "lightning_modules.simulated", str(tmp_path / "out"), "images=14", "size=[32, 40]"],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -260,7 +260,8 @@ def test_the_module_runs_as_a_command(tmp_path: Path) -> None:
 
 def test_help_and_import_load_neither_numpy_nor_torch(tmp_path: Path) -> None:
     code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); import lightning_modules.simulated.generator as s; s.main(['--help']); "
+        "import sys; sys.path.insert(0, sys.argv[1]); "
+        "import lightning_modules.simulated.generator as s; s.main(['--help']); "
         "sys.exit(bool({'numpy', 'scipy', 'torch', 'PIL', 'rich'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code, str(ROOT)], cwd=tmp_path, capture_output=True, text=True)

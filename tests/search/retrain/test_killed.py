@@ -37,7 +37,7 @@ class Server:
         self._folder = folder
         self._streams = {"out": folder / "out", "err": folder / "err"}
         self._process = subprocess.Popen(
-            [sys.executable, str(SERVER), "search.retrain", "search.retrain.driver"],
+            [sys.executable, str(SERVER), "search.retrain.__main__", "search.retrain.driver"],
             cwd=folder,
             env={**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "COLUMNS": "120"},
             stdin=subprocess.PIPE,

@@ -246,7 +246,7 @@ class TestRunning:
 
 @pytest.fixture(scope="module")
 def page() -> str:
-    return (Path(__file__).parents[2] / "docs" / "scheduling.md").read_text(encoding="utf-8")
+    return (Path(__file__).parents[3] / "docs" / "scheduling.md").read_text(encoding="utf-8")
 
 
 class TestPage:

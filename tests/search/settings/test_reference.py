@@ -14,7 +14,7 @@ from search.settings.parsing import flatten, key_paths
 from search.settings.reference import configuration_page, help_text
 from search.settings.schema import Settings
 
-PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
+PAGE = Path(__file__).parents[3] / "docs" / "configuration.md"
 
 
 def test_the_committed_page_is_the_generated_one() -> None:

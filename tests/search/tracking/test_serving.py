@@ -220,7 +220,7 @@ class TestServer:
         assert status == 200 and len(json.loads(answer)["predictions"]) == 1
 
     def test_the_example_of_the_docs(self, server: str, images: list[Path]) -> None:
-        text = (Path(__file__).parents[2] / "docs" / "predict.md").read_text(encoding="utf-8")
+        text = (Path(__file__).parents[3] / "docs" / "predict.md").read_text(encoding="utf-8")
         (command,) = [block for block in text.split("```") if block.startswith("sh\nprintf")]
         command = (
             command.removeprefix("sh\n").replace("http://127.0.0.1:5001", server).replace("plate.png", images[0].name)
