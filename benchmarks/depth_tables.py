@@ -145,7 +145,7 @@ def make_table(name: str, split: int) -> None:
     }
     file = TABLES / name / f"{split}.jsonl"
     done = _read(file, head)
-    for k, optimizer, factor in configurations(TASKS[name], task.net.depth):
+    for k, optimizer, factor in configurations(TASKS[name], task.net.num_blocks):
         if (k, optimizer, factor) in done:
             continue
         started = time.perf_counter()

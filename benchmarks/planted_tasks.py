@@ -79,7 +79,7 @@ def teacher(kept: int) -> BlockNet:
     """The pre-trained network with its first `kept` blocks, and random ones behind them."""
     net = build("efficientnet_lite0", classes=4, size=(SIDE, SIDE), weights="imagenet", seed=0)
     other = build("efficientnet_lite0", classes=4, size=(SIDE, SIDE), weights="none", seed=1)
-    for position in range(kept, net.depth):
+    for position in range(kept, net.num_blocks):
         net.blocks[position].load_state_dict(other.blocks[position].state_dict())
     return net
 
@@ -97,9 +97,9 @@ def teacher_labels(pictures: NDArray[np.uint8], kept: int) -> NDArray[np.int64]:
         for part in np.array_split(pictures, -(-len(pictures) // 128))
     ]
     freeze(net, kept)
-    if kept < net.depth:  # random blocks without statistics of their own would give noise or nothing
+    if kept < net.num_blocks:  # random blocks without statistics of their own would give noise or nothing
         reestimate_batch_norm(net, [net.prefix(x, kept) for x in batches[:8]], kept)
-    pooled = torch.cat([net.eval().prefix(x, net.depth).mean((2, 3)) for x in batches]).double().numpy()
+    pooled = torch.cat([net.eval().prefix(x, net.num_blocks).mean((2, 3)) for x in batches]).double().numpy()
     centred = pooled - pooled.mean(0)
     _, _, axes = np.linalg.svd(centred[:: max(1, len(centred) // 2000)], full_matrices=False)
     scores = centred @ axes[:2].T
@@ -119,7 +119,7 @@ def write_planted(name: str, folder: Path) -> Path:
         pictures = hidden(pictures)
         labels = classes
     else:
-        depth = teacher(0).depth
+        depth = teacher(0).num_blocks
         found = teacher_labels(pictures, depth if name == "planted_L" else depth // 2)
         labels = ["" if label < 0 else f"teacher{label}" for label in found]
     (folder / name / "pictures").mkdir(parents=True, exist_ok=True)

@@ -39,15 +39,15 @@ def main() -> int:
         task = build_task(settings, images, splits, cache=Path(folder) / "cache")
         fold = splits.folds[0]
         scored = len(fold.val) + len(statistics_rows(settings, fold.train))
-        depths = range(task.net.depth + 1)
+        depths = range(task.net.num_blocks + 1)
         seconds = np.zeros((len(depths), 2))
         work = np.zeros((len(depths), 2))
-        task.warm_head(fold.train, task.net.depth)
-        run_trial(task, TrialParams("momentum", 0.1, task.net.depth), 0)  # warms up threads and allocator
+        task.warm_head(fold.train, task.net.num_blocks)
+        run_trial(task, TrialParams("momentum", 0.1, task.net.num_blocks), 0)  # warms up threads and allocator
         for k in depths:
             suffix, prefix = sum(task.flops[k:]), sum(task.flops[:k])
             training = EPOCHS * (3 * suffix * len(fold.train) + suffix * scored)
-            head = suffix * (2 * len(fold.train) + scored) if k < task.net.depth else 0
+            head = suffix * (2 * len(fold.train) + scored) if k < task.net.num_blocks else 0
             work[k] = training + prefix * (len(fold.train) * EPOCHS + scored) + head, training
             for turn in range(2):
                 seconds[k, turn] = run_trial(task, TrialParams("momentum", 0.1, k), turn).seconds

@@ -45,7 +45,7 @@ def add_row(name: str, split: int) -> None:
     }
     with (TABLES / name / "similarity.jsonl").open("a") as lines:
         lines.write(json.dumps(row) + "\n")
-    advice = advise(task.net.depth, **found.options())
+    advice = advise(task.net.num_blocks, **found.options())
     print(f"{name} {split}: {row}: {advice.strategy}, freeze depth {advice.depth}", flush=True)
 
 

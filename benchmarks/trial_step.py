@@ -90,7 +90,7 @@ def main() -> int:
             steps = EPOCHS * IMAGES / 32
             trial, plain = (1e3 * statistics.median(times) / steps for times in (trial_times, bare_times))
             limit = 1e3 * 32 * 3 * sum(task.flops[depth:]) / rate
-            goal = 1.10 if depth <= task.net.depth // 2 else None
+            goal = 1.10 if depth <= task.net.num_blocks // 2 else None
             missed |= goal is not None and trial / plain > goal
             table.add_row(
                 str(depth), f"{trial:.1f} ms", f"{plain:.1f} ms", f"{trial / plain:.2f}",

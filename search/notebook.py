@@ -69,7 +69,7 @@ def explain_image(study: Study, path: Path, method: str) -> ImageExplanation:
     model = resolve_model(study.winner.run_id, study.root)
     net, card = model.net, model.card
     blocks, _ = choose_blocks(net, {label: f"blocks.{label}" for label in net.block_names}, card.size, None)
-    title = f"{card.architecture}, freeze depth {card.freeze_depth} of {net.depth}"
+    title = f"{card.architecture}, freeze depth {card.freeze_depth} of {net.num_blocks}"
     subject = Subject(
         net, card.classes, blocks, model.read, card.size, card.fit, net.minimum_size, net.mean.device, title
     )

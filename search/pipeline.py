@@ -25,7 +25,7 @@ from search.executor.protocol import Executor
 from search.outcome.front import log_front, print_front
 from search.outcome.log import log_outcome, parent_run
 from search.outcome.summary import print_trials, print_where, print_winner
-from search.outcome.winner import Winner, choose_winner, crown_winner, recorded_winner
+from search.outcome.winner import Winner, choose_winner, recorded_winner, refit_and_test
 from search.report.__main__ import report_finished_search
 from search.settings.schema import Settings
 from search.study.driver import SearchStudy
@@ -34,7 +34,7 @@ from search.study.progress import StudyProgress
 from search.study.pruner import expected_epochs
 from search.study.storage import finished_trials, load_or_create
 from search.tracking.tracker import Tracker
-from search.trial.files import WaitingRoom
+from search.trial.files import TrialFiles
 from search.trial.preparation import default_name, describe_data, identity, load, prepare_process, space_of, split
 from search.trial.result import TrialCancelledError
 from search.trial.space import Space
@@ -105,7 +105,7 @@ def run_study(
     *,
     summary: bool = True,
 ) -> SearchOutcome:
-    """Fill the study, crown its winner and log both; continues where an earlier call stopped.
+    """Fill the study, test its winner and log both; continues where an earlier call stopped.
 
     Args:
         settings: all settings.
@@ -124,7 +124,7 @@ def run_study(
     journal = root / "studies" / f"{name}.journal"
     study, existed = load_or_create(journal, name, identity, fresh=settings.search.fresh)
     existed = existed and bool(study.get_trials(deepcopy=False))  # a month's study is made before it is run
-    status, parent, report, room = "KILLED", None, None, WaitingRoom.of(journal)
+    status, parent, report, files = "KILLED", None, None, TrialFiles.of(journal)
     with graceful_interrupts(partial(console.print, style="bold")) as stopping:
         try:
             with clock("tracking"), stopping.held():
@@ -145,7 +145,7 @@ def run_study(
             )
             driver = SearchStudy(
                 settings, space, study, tracker, parent, progress,
-                waiting_room=room, batches=batches, epoch_cost=task.epoch_cost,
+                trial_files=files, batches=batches, epoch_cost=task.epoch_cost,
             )  # fmt: skip
             with stopping.held():
                 repaired = driver.repair()
@@ -161,7 +161,7 @@ def run_study(
                 console.print(line, highlight=False)
                 tracker.log(parent, {}, tags={"budget": line})
             with clock("winner"), console.status("Refitting and testing the winner"), stopping.held():
-                winner = _winner(task, study, tracker, parent, room, stopping)
+                winner = _winner(task, study, tracker, parent, files, stopping)
             with clock("figures"), stopping.held():
                 log_outcome(task, study, tracker, parent, winner)
                 if settings.search.objective != "accuracy":
@@ -169,9 +169,9 @@ def run_study(
             tracker.log(parent, {f"seconds_{phase}": value for phase, value in clock.seconds.items()})
             if settings.tracking.report:
                 with clock("report"), console.status("Writing the report"), stopping.held():
-                    report = report_finished_search(task, name, tracker, console, room, cancelled=stopping)
+                    report = report_finished_search(task, name, tracker, console, files, cancelled=stopping)
                 tracker.log(parent, {"seconds_report": clock.seconds["report"]})
-            room.close()
+            files.close()
             status = "FINISHED"
         except (KeyboardInterrupt, TrialCancelledError):  # the latter: Ctrl-C while the winner is refitted
             raise InterruptedSearchError(_continue_line(study, settings)) from None
@@ -219,7 +219,7 @@ def run_trials(
     try:
         with clock("warmup"):
             for fold in task.splits.folds:
-                task.start_net(fold.train, task.net.depth)
+                task.start_net(fold.train, task.net.num_blocks)
         with clock("evidence"), stopping.held():
             evidence()
         with clock("trials"), progress.shown(), stopping.held():
@@ -258,7 +258,7 @@ def _executor(task: Task, progress: StudyProgress) -> Executor:
 
 
 def _winner(
-    task: Task, study: optuna.Study, tracker: Tracker, parent: str, room: WaitingRoom, stopping: InterruptFlag
+    task: Task, study: optuna.Study, tracker: Tracker, parent: str, files: TrialFiles, stopping: InterruptFlag
 ) -> Winner:
     trial = choose_winner(study)
     if trial is None:
@@ -268,9 +268,9 @@ def _winner(
     slot, recorded = int(trial.user_attrs["slot"]), recorded_winner(study)
     if recorded is not None and recorded.slot == slot:
         return recorded
-    return crown_winner(
+    return refit_and_test(
         task, study, trial, tracker, parent,
-        checkpoint=room.checkpoint(slot), clock=time.perf_counter, cancelled=stopping,
+        checkpoint=files.checkpoint(slot), clock=time.perf_counter, cancelled=stopping,
     )  # fmt: skip
 
 
@@ -280,7 +280,7 @@ def _describe_study(
     net = task.net
     weights = "pre-trained" if net.pretrained else "random"
     console.print(
-        f"Network: {net.architecture}, {weights} weights, {net.depth} blocks on {task.device}.", highlight=False
+        f"Network: {net.architecture}, {weights} weights, {net.num_blocks} blocks on {task.device}.", highlight=False
     )
     if not existed:
         state = f"{trials} trials"

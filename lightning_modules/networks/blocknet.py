@@ -67,7 +67,7 @@ class BlockNet(nn.Module):
         return tuple(name for name, _ in self.blocks.named_children())
 
     @property
-    def depth(self) -> int:
+    def num_blocks(self) -> int:
         """L, the number of blocks: freeze depths run from 0 to L."""
         return len(self.blocks)
 
@@ -88,7 +88,7 @@ class BlockNet(nn.Module):
 
     def suffix(self, activations: Tensor, cut: int) -> Tensor:
         """Logits (N, classes) from what `prefix(images, cut)` returned."""
-        logits: Tensor = self.head(self.between(activations, cut, self.depth))
+        logits: Tensor = self.head(self.between(activations, cut, self.num_blocks))
         return logits
 
     def forward(self, images: Tensor) -> Tensor:

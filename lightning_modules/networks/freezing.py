@@ -17,8 +17,8 @@ def check_freeze_depth(net: BlockNet, depth: int) -> None:
     """
     if isinstance(depth, bool) or not isinstance(depth, int):
         raise TypeError(f"freeze_depth must be an int, got {depth!r}")
-    if not 0 <= depth <= net.depth:
-        raise InputError(f"freeze_depth must be in 0..{net.depth} for {net.architecture}, got {depth}")
+    if not 0 <= depth <= net.num_blocks:
+        raise InputError(f"freeze_depth must be in 0..{net.num_blocks} for {net.architecture}, got {depth}")
     if depth and not net.pretrained:
         raise InputError(f"freeze_depth must be 0 for {net.architecture} with random weights, got {depth}")
 

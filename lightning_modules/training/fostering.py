@@ -64,8 +64,8 @@ class Fostering:
     """
 
     def __init__(self, net: BlockNet, block: int, beta: float) -> None:
-        if not 0 <= block < net.depth:
-            raise ValueError(f"block must be in 0..{net.depth - 1}, got {block}")
+        if not 0 <= block < net.num_blocks:
+            raise ValueError(f"block must be in 0..{net.num_blocks - 1}, got {block}")
         if not beta >= 0:
             raise ValueError(f"beta must be 0 or more, got {beta}")
         self.beta = beta
@@ -128,7 +128,7 @@ class Fostering:
             raise ValueError(f"cut must be at most {behind}, the place behind the target block, got {cut}")
         A = net.between(activations, cut, behind)
         if not self._asked:
-            self._linear = gap_linear(net, A) if behind == net.depth else None
+            self._linear = gap_linear(net, A) if behind == net.num_blocks else None
             self._asked = True
         if self._linear is not None:
             maps = gap_maps(A, labels, self._linear)
@@ -162,7 +162,7 @@ def target_block(net: BlockNet, name: str | None) -> int:
         InputError: the network has no such block.
     """
     if name is None:
-        return net.depth - 1
+        return net.num_blocks - 1
     if name not in net.block_names:
         raise InputError(f"trainer.fostering.block must be null or one of {', '.join(net.block_names)}, got {name!r}")
     return net.block_names.index(name)

@@ -34,7 +34,7 @@ State = dict[str, Tensor]
 
 def warm_depth(net: BlockNet, depth: int) -> int:
     """The freeze depth whose head a trial at `depth` starts from: its own, or L where no batch-norm is thawed."""
-    return depth if batch_norms_behind(net, depth) else net.depth
+    return depth if batch_norms_behind(net, depth) else net.num_blocks
 
 
 def fit_head(
@@ -81,7 +81,7 @@ class _LastBlock:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for activations, labels, *_ in self._batches:
             with torch.no_grad():
-                features = self._net.between(activations, self._depth, self._net.depth)
+                features = self._net.between(activations, self._depth, self._net.num_blocks)
             yield features, labels
 
 

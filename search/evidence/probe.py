@@ -111,7 +111,7 @@ def collect_material(
         cancelled: asked before every batch of a fine-tuning; True raises.
     """
     if before is None:
-        before = task.start_net(task.splits.folds[0].train, task.net.depth)
+        before = task.start_net(task.splits.folds[0].train, task.net.num_blocks)
     after, cost = probe_fine_tuning(task, 0, cancelled)
     other = probe_fine_tuning(task, 1, cancelled)[0] if again else None
     rows = np.concatenate([training, validation])

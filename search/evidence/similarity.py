@@ -120,7 +120,7 @@ def feature_distance(net: BlockNet, images: Tensor) -> float | None:
     modes = [(module, module.training) for module in net.modules()]
     try:
         net.eval()
-        net.prefix(images, net.depth)
+        net.prefix(images, net.num_blocks)
     finally:
         for hook in hooks:
             hook.remove()
@@ -134,7 +134,7 @@ def _features(net: BlockNet, images: Tensor) -> Tensor:
     modes = [(module, module.training) for module in net.modules()]
     try:
         net.eval()
-        return net.prefix(images, net.depth).float().mean((2, 3)).cpu()
+        return net.prefix(images, net.num_blocks).float().mean((2, 3)).cpu()
     finally:
         for module, mode in modes:
             module.training = mode

@@ -85,7 +85,7 @@ def _subject(model: TrainedModel, arguments: Arguments) -> tuple[Subject, tuple[
     labels = {label: f"blocks.{label}" for label in net.block_names}
     blocks, left_out = choose_blocks(net, labels, model.card.size, arguments.blocks)
     card = model.card
-    name = f"{card.architecture}, freeze depth {card.freeze_depth} of {net.depth}"
+    name = f"{card.architecture}, freeze depth {card.freeze_depth} of {net.num_blocks}"
     subject = Subject(net, card.classes, blocks, model.read, card.size, card.fit, net.minimum_size, device, name)
     return subject, left_out
 

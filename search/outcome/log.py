@@ -34,7 +34,7 @@ EVIDENCE_FIGURE = "figures/evidence.png"
 
 
 def parent_run(settings: Settings, study: optuna.Study, tracker: Tracker, task: Task, name: str) -> str:
-    """Start the parent run with parameters, data set, versions and commit, or take up the one of an earlier call."""
+    """Start the parent run with parameters, data set, versions and commit, or resume the one of an earlier call."""
     existing = study.user_attrs.get("parent")
     if existing is not None:
         if not tracker.holds(existing):

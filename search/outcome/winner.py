@@ -30,7 +30,7 @@ from search.trial.result import TrialParams
 from search.trial.task import Task
 from search.trial.training import train_final, trial_network
 
-__all__ = ["PACKAGES", "Winner", "choose_winner", "crown_winner", "package_versions", "recorded_winner"]
+__all__ = ["PACKAGES", "Winner", "choose_winner", "package_versions", "recorded_winner", "refit_and_test"]
 
 _BATCH = 128
 
@@ -43,7 +43,7 @@ def choose_winner(study: optuna.Study) -> FrozenTrial | None:
     return max(complete, key=lambda t: (t.values[0], t.params["freeze_depth"], -int(t.user_attrs["slot"])))
 
 
-def crown_winner(
+def refit_and_test(
     task: Task,
     study: optuna.Study,
     trial: FrozenTrial,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from search.report.writing import Report
     from search.tracking.tracker import Tracker
-    from search.trial.files import WaitingRoom
+    from search.trial.files import TrialFiles
     from search.trial.task import Task
 
 __all__ = ["main", "report_finished_search", "write"]
@@ -53,14 +53,14 @@ def write(name: str, root: Path, console: Console, to: Path | None = None) -> Re
         raise InputError(f"to must name a file in a folder that exists, got {printable(to)}: {reason}")
     study, run = study_and_run(name, root)
     from search.tracking.tracker import Tracker
-    from search.trial.files import WaitingRoom
+    from search.trial.files import TrialFiles
 
-    tracker, room = Tracker(root, run.experiment), WaitingRoom.of(root / "studies" / f"{name}.journal")
+    tracker, files = Tracker(root, run.experiment), TrialFiles.of(root / "studies" / f"{name}.journal")
     notes: tuple[str, ...] = ()
     findings = None
     try:
         with console.status("Examining the winning configuration"):
-            findings = examined(study, run, tracker, partial(restored, study, run, root, console), room)
+            findings = examined(study, run, tracker, partial(restored, study, run, root, console), files)
     except InputError as error:
         notes = (f"No validation image could be examined: {error}",)
     report = write_report(name, root, tracker, findings, notes)
@@ -74,11 +74,11 @@ def report_finished_search(
     name: str,
     tracker: Tracker,
     console: Console,
-    room: WaitingRoom,
+    files: TrialFiles,
     *,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> Path | None:
-    """The report of a search that has just crowned its winner; returns where it is.
+    """The report of a search that has just tested its winner; returns where it is.
 
     A search of hours does not fail because of its report: what goes wrong is logged with the run as
     report/traceback.txt and said in a line, and None is returned.
@@ -88,7 +88,7 @@ def report_finished_search(
         name: of the study.
         tracker: of its experiment.
         console: told when there is no report.
-        room: where the winning trial's network lies.
+        files: where the winning trial's network lies.
         cancelled: asked before every training batch; True raises `TrialCancelledError`.
     """
     from search.report.writing import examined, study_and_run, write_report
@@ -99,7 +99,7 @@ def report_finished_search(
     try:
         study, run = study_and_run(name, root)
         run_id = run.run_id
-        findings = examined(study, run, tracker, lambda: task, room, cancelled=cancelled)
+        findings = examined(study, run, tracker, lambda: task, files, cancelled=cancelled)
         return write_report(name, root, tracker, findings, ()).path
     except TrialCancelledError:
         raise

@@ -21,7 +21,7 @@ from search.tracking.runs import ParentRun, read_parent_run
 
 if TYPE_CHECKING:
     from search.tracking.tracker import Tracker
-    from search.trial.files import WaitingRoom
+    from search.trial.files import TrialFiles
     from search.trial.task import Task
 
 __all__ = ["DATA", "PAGE", "Report", "examined", "write_report"]
@@ -90,7 +90,7 @@ def examined(
     run: ParentRun,
     tracker: Tracker,
     task: Callable[[], Task],
-    room: WaitingRoom,
+    files: TrialFiles,
     *,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> Findings | None:
@@ -101,7 +101,7 @@ def examined(
         run: its parent run.
         tracker: of its experiment.
         task: makes the study's task; called only where it is needed.
-        room: where the winning trial's network lies until the study is complete.
+        files: where the winning trial's network lies until the study is complete.
         cancelled: asked before every training batch; True raises `TrialCancelledError`.
 
     Returns:
@@ -120,7 +120,7 @@ def examined(
     from search.report.judged_images import image_name
 
     made = task()
-    found = examine(made, study.winner, room.checkpoint(study.winner.slot), cancelled=cancelled)
+    found = examine(made, study.winner, files.checkpoint(study.winner.slot), cancelled=cancelled)
     findings, classes = found.findings, made.classes
     rows = [
         [image_name(made, int(row)), classes[made.index.labels[row]], *(round(float(p), 6) for p in probabilities)]

@@ -153,4 +153,4 @@ def _blocks(settings: Settings) -> int:
     """L of the network that the settings name; refuses what it cannot be or start from."""
     space_of(settings)
     model = settings.model
-    return backbones.build(model.architecture, classes=2, size=settings.data.size, weights="none").depth
+    return backbones.build(model.architecture, classes=2, size=settings.data.size, weights="none").num_blocks

@@ -63,7 +63,7 @@ class RunningTrial:
         return cls(trial, run_id, attempt, params)
 
     @classmethod
-    def taken_up(cls, study: optuna.Study, frozen: FrozenTrial) -> RunningTrial:
+    def resumed(cls, study: optuna.Study, frozen: FrozenTrial) -> RunningTrial:
         """One that an earlier driver left waiting."""
         attrs = frozen.user_attrs
         trial = optuna.Trial(study, frozen._trial_id)

@@ -19,7 +19,7 @@ from search.outcome.winner import choose_winner
 from search.settings.budget import Spending, parse_budget
 from search.settings.schema import Settings
 from search.study.attempts import RunningTrial
-from search.study.interrupted_trials import take_up
+from search.study.interrupted_trials import resume_open_trials
 from search.study.listener import StudyListener
 from search.study.notes import outcome_tags, start_tags
 from search.study.promotion import ENOUGH_STEPS, Standing
@@ -28,7 +28,7 @@ from search.study.sampler import build_sampler, slot_seed
 from search.study.sampler_view import SamplerView
 from search.study.slots import Slots
 from search.tracking.tracker import Tracker
-from search.trial.files import WaitingRoom
+from search.trial.files import TrialFiles
 from search.trial.result import EpochReport, TrialParams, TrialResult, Verdict
 from search.trial.space import Space
 
@@ -48,7 +48,7 @@ class SearchStudy:
         parent: id of the study's MLflow run.
         listener: told of everything that happens.
         batches: training steps in an epoch.
-        waiting_room: keeps trials that go on later, and the network of the best; None trains them again.
+        trial_files: keeps trials that go on later, and the network of the best; None trains them again.
         epoch_cost: freeze depth -> what an epoch costs, in epochs of training everything; for `search.budget`.
     """
 
@@ -61,7 +61,7 @@ class SearchStudy:
         parent: str,
         listener: StudyListener,
         *,
-        waiting_room: WaitingRoom | None = None,
+        trial_files: TrialFiles | None = None,
         batches: int = ENOUGH_STEPS,
         epoch_cost: Callable[[int], float] = lambda _: 1.0,
     ) -> None:
@@ -71,7 +71,7 @@ class SearchStudy:
         self._tracker = tracker
         self._parent = parent
         self._listener = listener
-        self._room = waiting_room or WaitingRoom(None)
+        self._files = trial_files or TrialFiles(None)
         self._active: dict[int, RunningTrial] = {}
         self._waiting: dict[int, RunningTrial] = {}
         self._evidence: Evidence | None = None
@@ -92,7 +92,9 @@ class SearchStudy:
         Returns:
             How many were lost. Call before `run`.
         """
-        lost, waiting = take_up(self.study, self._slots, self._tracker, self._parent, rungs=self._promotion is not None)
+        lost, waiting = resume_open_trials(
+            self.study, self._slots, self._tracker, self._parent, rungs=self._promotion is not None
+        )
         self._waiting |= waiting
         return lost
 
@@ -188,7 +190,7 @@ class SearchStudy:
         tags = start_tags(params, self.study.study_name, self.settings.search.prior if steered else "uniform")
         self._active[slot] = RunningTrial.started(trial, params, slot, attempt, seed, self._tracker, self._parent, tags)
         self._listener.trial_started(slot, params, attempt)
-        return Job(slot, params, seed, self._room.checkpoint(slot))
+        return Job(slot, params, seed, self._files.checkpoint(slot))
 
     def _draw(self, slot: int) -> TrialParams:
         """The default first, then the same at the depth that the prior prefers, then what the sampler says."""
@@ -208,7 +210,7 @@ class SearchStudy:
         told = len(self.study.get_trials(deepcopy=False)[active.trial.number].intermediate_values)
         self._tracker.log(active.run_id, {}, tags={"status": "running"})
         self._listener.trial_goes_on(slot, active.params, told)
-        return Job(slot, active.params, slot_seed(self.settings.seed, slot), self._room.checkpoint(slot), told)
+        return Job(slot, active.params, slot_seed(self.settings.seed, slot), self._files.checkpoint(slot), told)
 
     def _report(self, slot: int, report: EpochReport) -> Verdict:
         active = self._active[slot]
@@ -278,7 +280,7 @@ class SearchStudy:
             self._best = _best_slot(self.study)
         else:
             self.study.tell(active.trial, state=TrialState.PRUNED)
-        self._room.leave(slot, best=self._best, before=before)
+        self._files.leave(slot, best=self._best, before=before)
         self._listener.trial_ended(slot, outcome, value)
 
     def _drop_hopeless(self) -> None:

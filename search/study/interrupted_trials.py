@@ -1,4 +1,4 @@
-"""Trials that an interrupted driver left open: taken up again, or told that they failed."""
+"""Trials that an interrupted driver left open: resumed, or told that they failed."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from search.study.attempts import RunningTrial
 from search.study.slots import Slots
 from search.tracking.tracker import Tracker
 
-__all__ = ["take_up"]
+__all__ = ["resume_open_trials"]
 
 _KILLED = "the search was killed while it ran"
 
 
-def take_up(
+def resume_open_trials(
     study: optuna.Study, slots: Slots, tracker: Tracker, parent: str, *, rungs: bool
 ) -> tuple[int, dict[int, RunningTrial]]:
     """Take up the trials that wait at a rung, tell the others FAIL, and close all their MLflow runs.
@@ -43,7 +43,7 @@ def take_up(
         if run_id := frozen.user_attrs.get("run_id"):
             tracker.kill(run_id)
     tracker.kill_open_runs(parent)
-    return len(lost), {int(t.user_attrs["slot"]): RunningTrial.taken_up(study, t) for t in waiting}
+    return len(lost), {int(t.user_attrs["slot"]): RunningTrial.resumed(study, t) for t in waiting}
 
 
 def _stands_still(lost: FrozenTrial, slots: Slots) -> bool:

@@ -177,7 +177,7 @@ def _rate(params: TrialParams) -> str:
 
 def _network(task: Task) -> str:
     weights = "pre-trained" if task.net.pretrained else "random"
-    return f"{task.net.architecture} ({task.net.depth} blocks, {weights} weights)"
+    return f"{task.net.architecture} ({task.net.num_blocks} blocks, {weights} weights)"
 
 
 def _images(task: Task) -> str:

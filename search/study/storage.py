@@ -14,7 +14,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_modules.errors import InputError, printable
-from search.trial.files import WaitingRoom
+from search.trial.files import TrialFiles
 
 __all__ = ["FINISHED", "finished_trials", "load_or_create", "open_storage", "repair_journal"]
 
@@ -131,7 +131,7 @@ def load_or_create(path: Path, name: str, identity: Mapping[str, Any], *, fresh:
     path.parent.mkdir(parents=True, exist_ok=True)
     if fresh:
         path.unlink(missing_ok=True)
-        WaitingRoom.of(path).close()
+        TrialFiles.of(path).close()
     repair_journal(path)
     existed = path.exists()
     storage = open_storage(path)

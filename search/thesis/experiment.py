@@ -102,7 +102,7 @@ def run_thesis(settings: Settings, console: Console) -> PartRun:
     key = _digest(made_of)
     name = f"thesis-{settings.thesis.part}-{default_name(with_model, base)}"
     if settings.thesis.part == "finetune":
-        _best_transfer(with_model, _digest(base), first.net.depth)  # refuses before anything is written
+        _best_transfer(with_model, _digest(base), first.net.num_blocks)  # refuses before anything is written
     with owned(settings.tracking.root / "studies", name):
         tracker = Tracker(settings.tracking.root, settings.tracking.experiment)
         parent = _parent(
@@ -149,7 +149,7 @@ def _parent(
     asked: str,
     blocks: tuple[str, ...],
 ) -> str:
-    """The parent run of an earlier call, taken up, or a new one."""
+    """The parent run of an earlier call, resumed, or a new one."""
     earlier = find_part(settings.tracking.root, settings.tracking.experiment, key)
     if earlier is not None:
         tracker.resume(earlier.run_id)
@@ -265,7 +265,7 @@ def _weight_change(before: BlockNet, after: BlockNet, depth: int) -> float | Non
 
 def _finetune(session: _Session, task: Task, key: str, console: Console) -> None:
     """Train the best partly frozen model of thesis_transfer again, save it, and all of it on from there."""
-    best, epochs = _best_transfer(session.settings, key, task.net.depth)
+    best, epochs = _best_transfer(session.settings, key, task.net.num_blocks)
     settings = session.settings
     optimizer = settings.space.optimizers[0]
     params = TrialParams(optimizer, settings.space.default_lr_factor, 0)

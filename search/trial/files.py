@@ -5,10 +5,10 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-__all__ = ["WaitingRoom", "network_file"]
+__all__ = ["TrialFiles", "network_file"]
 
 
-class WaitingRoom:
+class TrialFiles:
     """Files of a study's trials; gone when the study is complete.
 
     Args:
@@ -19,7 +19,7 @@ class WaitingRoom:
         self._folder = folder
 
     @classmethod
-    def of(cls, journal: Path) -> WaitingRoom:
+    def of(cls, journal: Path) -> TrialFiles:
         """Of the study with this journal."""
         return cls(journal.with_name(f"{journal.name.removesuffix('.journal')}.waiting"))
 

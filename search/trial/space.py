@@ -64,12 +64,12 @@ def build_space(settings: SpaceSettings, net: BlockNet, *, beta: float = 0.0) ->
     Raises:
         InputError: a freeze depth the network cannot have, or a default outside the range.
     """
-    low, high = settings.freeze_depth or (0, net.depth if net.pretrained else 0)
+    low, high = settings.freeze_depth or (0, net.num_blocks if net.pretrained else 0)
     for depth in (low, high):
         check_freeze_depth(net, depth)
     default_depth = settings.default_freeze_depth
     if default_depth is None:
-        default_depth = min(max(net.depth // 2, low), high)
+        default_depth = min(max(net.num_blocks // 2, low), high)
     if not low <= default_depth <= high:
         raise InputError(f"space.default_freeze_depth must be in {low}..{high}, got {default_depth}")
     default = TrialParams(

@@ -219,7 +219,7 @@ class MonthRun:
         return self.baseline(self.champion_net, rows)
 
     def _depth(self, look: dict[str, Any]) -> dict[str, Any]:
-        setting, blocks = self.session.settings.retrain.depth, self.champion_net.depth
+        setting, blocks = self.session.settings.retrain.depth, self.champion_net.num_blocks
         if setting != "auto":
             action = "thaw" if setting.isdigit() else setting
             depth = {"head": blocks, "thaw": int(setting) if setting.isdigit() else None}.get(action)

@@ -122,7 +122,7 @@ def search_month(
     if depth is None:
         space = build_space(settings.space, task.net, beta=settings.trainer.fostering.beta)
     else:
-        space = month_space(settings, champion, task.net.depth, depth)
+        space = month_space(settings, champion, task.net.num_blocks, depth)
     made_of = identity(settings, task) | {"champion": champion.version, "depth": depth, "row": row.id}
     name = f"{session.model_name}-{row.month}-{_digest(json.dumps(made_of, sort_keys=True))[:8]}"
     journal = root / "studies" / f"{name}.journal"

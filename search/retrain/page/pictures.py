@@ -159,8 +159,10 @@ def explained(champion: BlockNet, challenger: BlockNet | None, images: Tensor, *
 
 
 def _maps(net: BlockNet, images: Tensor, most: int) -> list[dict[str, Tensor]]:
-    last = net.depth - 1
-    shown = sorted({round(last * (k + 1) / most) for k in range(most)}) if net.depth > most else range(net.depth)
+    last = net.num_blocks - 1
+    shown = (
+        sorted({round(last * (k + 1) / most) for k in range(most)}) if net.num_blocks > most else range(net.num_blocks)
+    )
     names = [net.block_names[k] for k in shown]
     found: list[dict[str, Tensor]] = []
     for start in range(0, len(images), _BATCH):

@@ -71,7 +71,7 @@ def test_blocks_are_named_spatial_and_shrinking(name: str, blocks: tuple[str, ..
     assert net.block_names == blocks
     sides = []
     with torch.no_grad():
-        for cut in range(1, net.depth + 1):
+        for cut in range(1, net.num_blocks + 1):
             activations = net.prefix(torch.rand(1, 3, 64, 48), cut)
             assert activations.dim() == 4
             sides.append(activations.shape[2])
@@ -85,7 +85,7 @@ def test_cutting_anywhere_gives_the_same_logits() -> None:
     images = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
         whole = net(images)
-        for cut in range(net.depth + 1):
+        for cut in range(net.num_blocks + 1):
             assert torch.allclose(net.suffix(net.prefix(images, cut), cut), whole, atol=1e-5)
 
 

@@ -31,7 +31,7 @@ def test_reestimated_batch_norm_makes_eval_mode_score_like_train_mode(depth: int
     freeze(net, depth)
     optimizer = torch.optim.SGD([p for p in net.parameters() if p.requires_grad], lr=0.02, momentum=0.9)
     net.train()
-    for _ in range(12 if depth < net.depth else 300):
+    for _ in range(12 if depth < net.num_blocks else 300):
         optimizer.zero_grad()
         nn.functional.cross_entropy(net.suffix(activations, depth), labels).backward()
         optimizer.step()
@@ -94,8 +94,8 @@ def test_a_warm_head_knows_the_training_images(linear: bool) -> None:
 def test_cost_falls_with_the_freeze_depth() -> None:
     net = build("efficientnet_lite0", classes=3, size=(32, 32))
     flops = block_flops(net, (32, 32))
-    assert len(flops) == net.depth + 1
-    costs = [epoch_equivalents(flops, k, 10) for k in range(net.depth + 1)]
+    assert len(flops) == net.num_blocks + 1
+    costs = [epoch_equivalents(flops, k, 10) for k in range(net.num_blocks + 1)]
     assert costs[0] == 10
     assert costs == sorted(costs, reverse=True)
     assert costs[-1] < 0.05

@@ -16,7 +16,7 @@ from search.settings.parsing import parse
 from search.settings.schema import Settings
 from search.study.driver import SearchStudy
 from search.study.storage import finished_trials
-from search.trial.files import WaitingRoom
+from search.trial.files import TrialFiles
 from search.trial.result import EpochReport, TrialParams, TrialResult, Verdict
 from search.trial.space import Space
 
@@ -191,10 +191,10 @@ class Bench:
         self.listener = Listener()
         self.search = search
 
-    def driver(self, waiting_room: Path | None = None, **search: Any) -> SearchStudy:
-        return self.driver_of(settings_of(**{**self.search, **search}), waiting_room)
+    def driver(self, trial_files: Path | None = None, **search: Any) -> SearchStudy:
+        return self.driver_of(settings_of(**{**self.search, **search}), trial_files)
 
-    def driver_of(self, settings: Settings, waiting_room: Path | None = None) -> SearchStudy:
+    def driver_of(self, settings: Settings, trial_files: Path | None = None) -> SearchStudy:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         return SearchStudy(
             settings,
@@ -203,7 +203,7 @@ class Bench:
             self.tracker,
             "parent",
             self.listener,
-            waiting_room=WaitingRoom(waiting_room),  # type: ignore[arg-type]
+            trial_files=TrialFiles(trial_files),  # type: ignore[arg-type]
         )
 
     def run(self, executor: ScriptedExecutor | None = None, **search: Any) -> ScriptedExecutor:

@@ -12,7 +12,7 @@ from search.executor.protocol import Job
 from search.outcome.winner import choose_winner
 from search.study.driver import SearchStudy
 from search.study.storage import finished_trials
-from search.trial.files import WaitingRoom, network_file
+from search.trial.files import TrialFiles, network_file
 from tests.search.study.scripted_study import EPOCHS, Bench, ScriptedExecutor, curve
 
 TRIALS = 12
@@ -170,7 +170,7 @@ def test_more_trials_continue_a_finished_study() -> None:
 @pytest.mark.parametrize("capacity", [1, 2])
 def test_in_the_end_only_the_network_of_the_best_trial_lies_in_the_waiting_room(tmp_path: Path, capacity: int) -> None:
     bench, room = halving(), tmp_path / "room"
-    driver = bench.driver(waiting_room=room)
+    driver = bench.driver(trial_files=room)
 
     def script(number: int, job: Job) -> list[float]:
         assert job.checkpoint == room / f"slot-{job.slot}.pt"
@@ -183,12 +183,12 @@ def test_in_the_end_only_the_network_of_the_best_trial_lies_in_the_waiting_room(
     best = choose_winner(bench.study)
     assert best is not None
     assert [file.name for file in room.iterdir()] == [f"slot-{best.user_attrs['slot']}.network.pt"]
-    WaitingRoom(room).close()
+    TrialFiles(room).close()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_network_that_the_driver_has_not_been_told_of_stays(tmp_path: Path) -> None:
     for slot in range(4):
         network_file(tmp_path / f"slot-{slot}.pt").touch()
-    WaitingRoom(tmp_path).leave(1, best=0, before=2)
+    TrialFiles(tmp_path).leave(1, best=0, before=2)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["slot-0.network.pt", "slot-3.network.pt"]
