@@ -29,7 +29,7 @@ from benchmarks.calibrate_prior import calibration_without, data_set, depth_gain
 from benchmarks.finished_tables import TABLES, DepthTable, Floats, is_complete, read_table
 from benchmarks.planted_tasks import PLANTED
 from benchmarks.results_file import write_rows
-from search.permutation_tests import holm
+from search.significance import holm
 
 __all__ = ["main", "permutation_p", "pooled", "regrets", "tau"]
 

@@ -26,7 +26,7 @@ from benchmarks.results_file import write_rows
 from search.executor.protocol import Event, Finished, Job, Reported
 from search.settings.schema import Settings
 from search.study.driver import SearchStudy
-from search.study.listener import StudyListener
+from search.study.progress import StudyListener
 from search.study.storage import load_or_create
 from search.tracking.tracker import Tracker
 from search.trial.result import EpochReport, TrialParams, TrialResult, Verdict

@@ -21,9 +21,9 @@ from rich.table import Table
 from scipy.stats import binomtest
 
 from benchmarks.results_file import write_rows
-from search.paired_tests import paired_interval
 from search.retrain.month.comparison import ClassComparison, Comparison, ScorePair, decide
 from search.settings.retrain import RetrainSettings
+from search.significance import paired_interval
 
 __all__ = ["coverage", "main", "promotions"]
 

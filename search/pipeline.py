@@ -16,6 +16,7 @@ from rich.console import Console
 from lightning_modules.errors import InputError, printable
 from search.clock import Clock
 from search.command_line.interrupts import InterruptFlag, graceful_interrupts
+from search.errors import InterruptedSearchError, TrialCancelledError
 from search.evidence.collecting import study_evidence
 from search.evidence.record import recorded_evidence
 from search.evidence.trust import describe_trust
@@ -25,32 +26,22 @@ from search.executor.protocol import Executor
 from search.outcome.front import log_front, print_front
 from search.outcome.log import log_outcome, parent_run
 from search.outcome.summary import print_trials, print_where, print_winner
-from search.outcome.winner import Winner, choose_winner, recorded_winner, refit_and_test
+from search.outcome.winner import Winner, recorded_winner, refit_and_test
 from search.report.__main__ import report_finished_search
 from search.settings.schema import Settings
 from search.study.driver import SearchStudy
 from search.study.ownership import owned
 from search.study.progress import StudyProgress
-from search.study.pruner import expected_epochs
+from search.study.promotion import expected_epochs
+from search.study.record import choose_winner
 from search.study.storage import finished_trials, load_or_create
 from search.tracking.tracker import Tracker
 from search.trial.files import TrialFiles
 from search.trial.preparation import default_name, describe_data, identity, load, prepare_process, space_of, split
-from search.trial.result import TrialCancelledError
 from search.trial.space import Space
 from search.trial.task import Task, build_task
 
-__all__ = [
-    "InterruptedSearchError",
-    "SearchOutcome",
-    "run_search",
-    "run_study",
-    "run_trials",
-]
-
-
-class InterruptedSearchError(Exception):
-    """The user stopped the search; the same command continues it."""
+__all__ = ["SearchOutcome", "run_search", "run_study", "run_trials"]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["epoch_count", "interval_known", "spoken", "times"]
+__all__ = ["duration", "epoch_count", "interval_known", "spoken", "times"]
 
 
 def spoken(metric: str) -> str:
@@ -29,3 +29,13 @@ def epoch_count(count: int) -> str:
 def times(count: int) -> str:
     """How often: once, or 2 times."""
     return "once" if count == 1 else f"{count} times"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as 42 s, 3 min 20 s or 2 h 05 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

@@ -44,9 +44,8 @@ def until_interrupted(program: str, work: Callable[[], int]) -> int:
         StoreError: the disk is full, read-only or failing; the same command goes on later.
         SystemExit: with 143 on SIGTERM, so that whatever has open books closes them on the way out.
     """
-    from search.pipeline import InterruptedSearchError
-    from search.study.slots import StudyStalledError
-    from search.tracking.store import StoreError, disk_problem
+    from search.errors import InterruptedSearchError, StoreError, StudyStalledError
+    from search.tracking.store import disk_problem
 
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:

@@ -10,8 +10,9 @@ import threading
 import traceback
 from collections.abc import Callable
 
+from search.errors import TrialCancelledError
 from search.executor.protocol import Event, Failed, Finished, Job, Reported
-from search.trial.result import EpochReport, TrialCancelledError, Verdict
+from search.trial.result import EpochReport, Verdict
 from search.trial.task import Task
 from search.trial.training import run_trial
 

@@ -90,7 +90,8 @@ def _serve(pipe: Connection, plan: WorkerPlan) -> None:
 
     from lightning_modules.images.store import ImageSet
     from lightning_modules.training.allocator import keep_freed_memory
-    from search.trial.result import EpochReport, TrialCancelledError
+    from search.errors import TrialCancelledError
+    from search.trial.result import EpochReport
     from search.trial.task import Task, build_task
     from search.trial.training import run_trial
 

@@ -20,11 +20,10 @@ from torch import Tensor
 
 from lightning_modules.training.fostering import Fostering, target_block
 from search.outcome.front_figure import End, front_figure, maps_figure
-from search.study.progress import describe_params
 from search.study.sampler import slot_seed
 from search.study.storage import finished_trials
 from search.tracking.tracker import Tracker
-from search.trial.result import TrialParams
+from search.trial.result import TrialParams, describe_params
 from search.trial.task import Task
 from search.trial.training import train_final
 

@@ -18,13 +18,12 @@ from search.outcome.figures import curves_figure, histogram_figure
 from search.outcome.scorecard import scorecard, scorecard_metrics, scorecard_table, seen_depths
 from search.outcome.slides import BEFORE, block_slides
 from search.outcome.winner import Winner, package_versions
-from search.settings.parsing import flatten
+from search.settings.plain import flatten
 from search.settings.schema import Settings
 from search.study.notes import NOTE, begun_note, study_note
-from search.study.progress import describe_params
 from search.study.storage import finished_trials
 from search.tracking.tracker import Tracker
-from search.trial.result import TrialParams
+from search.trial.result import TrialParams, describe_params
 from search.trial.task import Task
 
 __all__ = ["EVIDENCE_FIGURE", "log_outcome", "parent_run"]

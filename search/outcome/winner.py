@@ -14,7 +14,7 @@ import optuna
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from lightning_modules.networks.blocknet import BlockNet
 from lightning_modules.networks.model_file import ModelCard, TrainedModel, save_model
@@ -22,25 +22,16 @@ from lightning_modules.training.scores import TestScores, scores_with_intervals
 from search.outcome.figures import confusion_figure
 from search.settings.schema import Settings
 from search.study.notes import version_note
+from search.study.record import PACKAGES, Winner, package_versions, recorded_winner
 from search.study.sampler import slot_seed
-from search.study.storage import finished_trials
-from search.study.winner_record import PACKAGES, Winner, package_versions, recorded_winner
 from search.tracking.tracker import Tracker
 from search.trial.result import TrialParams
 from search.trial.task import Task
 from search.trial.training import train_final, trial_network
 
-__all__ = ["PACKAGES", "Winner", "choose_winner", "package_versions", "recorded_winner", "refit_and_test"]
+__all__ = ["PACKAGES", "Winner", "package_versions", "recorded_winner", "refit_and_test"]
 
 _BATCH = 128
-
-
-def choose_winner(study: optuna.Study) -> FrozenTrial | None:
-    """The complete trial with the best validation score; of equals the deeper, cheaper freeze, then the earlier."""
-    complete = [t for t in finished_trials(study) if t.state is TrialState.COMPLETE]
-    if not complete:
-        return None
-    return max(complete, key=lambda t: (t.values[0], t.params["freeze_depth"], -int(t.user_attrs["slot"])))
 
 
 def refit_and_test(

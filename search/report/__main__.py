@@ -91,8 +91,8 @@ def report_finished_search(
         files: where the winning trial's network lies.
         cancelled: asked before every training batch; True raises `TrialCancelledError`.
     """
+    from search.errors import TrialCancelledError
     from search.report.writing import examined, study_and_run, write_report
-    from search.trial.result import TrialCancelledError
 
     root = task.settings.tracking.root
     run_id = ""

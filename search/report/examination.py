@@ -27,8 +27,8 @@ from search.report.confused_pairs import confused_pairs
 from search.report.findings import BlockMeasures, Findings, Suspect
 from search.report.judged_images import METHOD, JudgedImages, finite
 from search.report.suspect_labels import suspect_labels
+from search.study.record import Winner
 from search.study.sampler import slot_seed
-from search.study.winner_record import Winner
 from search.trial.result import TrialParams
 from search.trial.task import Task
 from search.trial.training import trial_network

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from explain.attribution import upsample
 from explain.measures import MAP_MEASURES
-from search.permutation_tests import holm
 from search.report.findings import Trait
+from search.significance import holm
 
 __all__ = ["FEWEST_CORRECT", "FEWEST_MISTAKEN", "TRAITS", "compare_traits", "map_traits"]
 

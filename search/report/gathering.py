@@ -26,10 +26,9 @@ from search.report.data import (
 )
 from search.report.findings import Findings
 from search.settings.compose import compose_settings
-from search.settings.parsing import flatten
+from search.settings.plain import flatten
 from search.settings.schema import Settings
-from search.study.record import Study, Trial
-from search.study.winner_record import Winner
+from search.study.record import Study, Trial, Winner
 from search.tracking.runs import ParentRun
 from search.words import interval_known
 

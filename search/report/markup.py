@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from search.pages.html import text
-from search.study.progress import duration
+from search.words import duration
 
 __all__ = ["Numbers", "bar", "details", "name", "section", "written"]
 

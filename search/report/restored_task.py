@@ -10,7 +10,8 @@ import torch
 from rich.console import Console
 
 from lightning_modules.errors import InputError
-from search.settings.parsing import key_paths, parse
+from search.settings.parsing import parse
+from search.settings.plain import key_paths
 from search.settings.schema import Settings
 from search.trial.preparation import identity, load, split
 from search.trial.task import Task, build_task

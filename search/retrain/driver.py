@@ -17,7 +17,7 @@ from search.retrain.ledger import Ledger
 from search.retrain.month.run import MonthRun
 from search.retrain.months import Due, check_month_name, due_months, settings_digest
 from search.retrain.session import MonthOutcome, Session
-from search.settings.parsing import refuse_without_effect
+from search.settings.rules import refuse_without_effect
 from search.settings.schema import Settings
 from search.study.ownership import owned
 from search.tracking.tracker import Tracker

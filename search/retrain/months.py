@@ -14,7 +14,7 @@ from lightning_modules.images.listing import is_month
 from lightning_modules.images.split_units import Rows
 from search.retrain.ledger_rows import MonthRow
 from search.retrain.month.image_subset import month_digest
-from search.settings.parsing import flatten, key_paths
+from search.settings.plain import flatten, key_paths
 from search.settings.schema import Settings
 
 __all__ = ["Due", "check_month_name", "due_months", "month_rows", "settings_digest", "usable_months"]

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 from lightning_modules.errors import InputError, printable
-from search.settings.parsing import accepted, key_paths, parse, to_plain, unknown_key
+from search.settings.parsing import accepted, parse, unknown_key
+from search.settings.plain import key_paths, to_plain
 from search.settings.schema import Settings
 
 __all__ = ["as_yaml", "compose_settings", "configuration_folder", "group_options"]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import fields
 
 from search.settings.compose import group_options
-from search.settings.parsing import accepted, flatten, key_paths
+from search.settings.parsing import accepted
+from search.settings.plain import flatten, key_paths
 from search.settings.schema import Settings
 
 __all__ = ["configuration_page", "help_text", "setting_lines"]

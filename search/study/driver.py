@@ -15,18 +15,16 @@ from optuna.trial import TrialState
 
 from search.evidence.record import Evidence, recorded_evidence
 from search.executor.protocol import Executor, Failed, Finished, Job, Reported
-from search.outcome.winner import choose_winner
-from search.settings.budget import Spending, parse_budget
+from search.settings.budget import parse_budget
 from search.settings.schema import Settings
-from search.study.attempts import RunningTrial
-from search.study.interrupted_trials import resume_open_trials
-from search.study.listener import StudyListener
+from search.study.attempts import RunningTrial, resume_open_trials
 from search.study.notes import outcome_tags, start_tags
-from search.study.promotion import ENOUGH_STEPS, Standing
-from search.study.pruner import build_promotion, build_pruner
-from search.study.sampler import build_sampler, slot_seed
-from search.study.sampler_view import SamplerView
+from search.study.progress import StudyListener
+from search.study.promotion import ENOUGH_STEPS, Standing, build_promotion, build_pruner
+from search.study.record import choose_winner
+from search.study.sampler import SamplerView, build_sampler, slot_seed
 from search.study.slots import Slots
+from search.study.spending import Spending
 from search.tracking.tracker import Tracker
 from search.trial.files import TrialFiles
 from search.trial.result import EpochReport, TrialParams, TrialResult, Verdict

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from search.study.progress import duration
 from search.trial.result import TrialParams
-from search.words import epoch_count, interval_known, times
+from search.words import duration, epoch_count, interval_known, times
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from lightning_modules.training.scores import TestScores
     from search.settings.schema import Settings
-    from search.study.winner_record import Winner
+    from search.study.record import Winner
     from search.trial.task import Task
 
 __all__ = [

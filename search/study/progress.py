@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -12,26 +13,32 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from search.trial.result import EpochReport, TrialParams
-from search.words import epoch_count
+from search.trial.result import EpochReport, TrialParams, describe_params
+from search.words import duration, epoch_count
 
-__all__ = ["StudyProgress", "describe_params", "duration"]
-
-
-def duration(seconds: float) -> str:
-    """Seconds as 42 s, 3 min 20 s or 2 h 05 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+__all__ = ["StudyListener", "StudyProgress"]
 
 
-def describe_params(params: TrialParams) -> str:
-    """Parameters as one short phrase."""
-    beta = "" if params.fostering_beta is None else f" beta={params.fostering_beta:g}"
-    return f"{params.optimizer} lr={params.learning_rate:.2g} freeze={params.freeze_depth}{beta}"
+class StudyListener(Protocol):
+    """Whoever shows how the study goes."""
+
+    def trial_started(self, slot: int, params: TrialParams, attempt: int) -> None:
+        """An attempt at a slot begins."""
+
+    def epoch(self, slot: int, report: EpochReport) -> None:
+        """An epoch is over."""
+
+    def trial_waits(self, slot: int, value: float) -> None:
+        """A trial stopped at a rung, for others to catch up."""
+
+    def trial_goes_on(self, slot: int, params: TrialParams, epochs: int) -> None:
+        """A trial that waited goes on after so many epochs."""
+
+    def trial_ended(self, slot: int, outcome: str, value: float | None) -> None:
+        """An attempt ended: complete, pruned, diverged or failed."""
+
+    def waiting(self) -> None:
+        """Called a few times a second."""
 
 
 class StudyProgress:

@@ -16,10 +16,23 @@ from bisect import bisect_left
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from search.evidence.trust import Trust
+from optuna.pruners import BasePruner, MedianPruner, NopPruner
 
-__all__ = ["DEFAULT_SLOTS", "ENOUGH_STEPS", "FEWEST_STEPS", "PromotionRule", "Standing", "rungs"]
+from search.evidence.record import Evidence
+from search.evidence.trust import Trust, trust_from_evidence
+from search.settings.schema import SearchSettings
 
+__all__ = [
+    "DEFAULT_SLOTS",
+    "ENOUGH_STEPS",
+    "FEWEST_STEPS",
+    "PromotionRule",
+    "Standing",
+    "build_promotion",
+    "build_pruner",
+    "expected_epochs",
+    "rungs",
+]
 
 _Key = tuple[float, int, int]
 FEWEST_STEPS = 4
@@ -218,3 +231,35 @@ class _Field:
 def _order(trial: Standing, rung: int) -> _Key:
     """Best first; of equals the deeper, cheaper freeze, then the earlier trial: few images make many equals."""
     return (-trial.scores[rung], -trial.freeze_depth, trial.slot)
+
+
+def build_pruner(settings: SearchSettings) -> BasePruner:
+    """Optuna's rule that stops a trial for good; steps are epochs finished, from 1."""
+    if settings.pruner != "median":
+        return NopPruner()
+    return MedianPruner(
+        n_startup_trials=settings.pruner_startup_trials, n_warmup_steps=settings.pruner_warmup_epochs, interval_steps=1
+    )
+
+
+def build_promotion(
+    settings: SearchSettings, steps: int, evidence: Evidence | None = None, *, batches: int = ENOUGH_STEPS
+) -> PromotionRule | None:
+    """The rule by which trials of so many steps wait for each other; None where they do not.
+
+    Args:
+        settings: which rule, its factor, and whether evidence decides how long a trial is trusted.
+        steps: of a trial that runs its full length.
+        evidence: of the study; None trusts all freeze depths alike.
+        batches: training steps in an epoch (see `rungs`).
+    """
+    if settings.pruner != "halving":
+        return None
+    trust = trust_from_evidence(evidence) if evidence is not None and settings.trust == "evidence" else None
+    return PromotionRule(rungs(steps, batches), settings.halving_factor, trust=trust, in_full=DEFAULT_SLOTS)
+
+
+def expected_epochs(settings: SearchSettings, steps: int, trials: int, *, batches: int = ENOUGH_STEPS) -> float:
+    """About how many epochs so many trials of so many steps will take, for telling the user when they end."""
+    rule = build_promotion(settings, steps, batches=batches)
+    return rule.expected_epochs(trials, steps) if rule and trials else float(trials * steps)

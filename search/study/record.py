@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +16,74 @@ from lightning_modules.errors import InputError, printable
 from search.evidence.record import Evidence, recorded_evidence
 from search.outcome.scorecard import ScorecardRow, SeenDepth, scorecard, seen_depths
 from search.study.storage import FINISHED, finished_trials, open_storage
-from search.study.winner_record import Winner, recorded_winner
 from search.trial.result import TrialParams
 
 if TYPE_CHECKING:
+    import optuna
+
     from explain.subject import ImageExplanation
 
-__all__ = ["Study", "Trial", "load_study", "open_study"]
+__all__ = [
+    "PACKAGES",
+    "Study",
+    "Trial",
+    "Winner",
+    "choose_winner",
+    "load_study",
+    "open_study",
+    "package_versions",
+    "recorded_winner",
+]
+
+PACKAGES = ("thawline", "torch", "torchvision", "pytorch-lightning", "timm", "optuna", "mlflow", "numpy")
+
+
+@dataclass(frozen=True)
+class Winner:
+    """The tested winner, as it is kept in the study's user attributes.
+
+    Attributes:
+        slot: of the winning trial.
+        params: its parameters.
+        value: its validation score.
+        epochs: it was refitted for.
+        refit: whether on training and validation images together.
+        images: it was trained on, and tested on.
+        test: test scores, None where there are no test images.
+        intervals: their 95 % intervals.
+        version: of the registered model.
+        run_id: MLflow run that holds the model.
+        seconds: of refit and test.
+    """
+
+    slot: int
+    params: dict[str, Any]
+    value: float
+    epochs: int
+    refit: bool
+    images: tuple[int, int]
+    test: dict[str, float] | None
+    intervals: dict[str, tuple[float, float]] | None
+    version: str
+    run_id: str
+    seconds: float
+
+
+def package_versions() -> dict[str, str]:
+    """Package -> installed version, of what decides a result."""
+    return {name: version(name) for name in PACKAGES}
+
+
+def recorded_winner(study: optuna.Study) -> Winner | None:
+    """The winner that was tested earlier, if the study has one."""
+    raw = study.user_attrs.get("winner")
+    if raw is None:
+        return None
+    tuples: dict[str, Any] = {"images": tuple(raw["images"])}
+    if raw["intervals"] is not None:
+        tuples["intervals"] = {k: tuple(v) for k, v in raw["intervals"].items()}
+    return Winner(**{**raw, **tuples})
+
 
 _SHOWN = 5  # names in the line on a study that does not exist
 
@@ -215,3 +277,11 @@ def _trial(frozen: FrozenTrial) -> Trial:
         curve=tuple(float(frozen.intermediate_values[step]) for step in steps),
         run_id=str(attrs["run_id"]),
     )
+
+
+def choose_winner(study: optuna.Study) -> FrozenTrial | None:
+    """The complete trial with the best validation score; of equals the deeper, cheaper freeze, then the earlier."""
+    complete = [t for t in finished_trials(study) if t.state is TrialState.COMPLETE]
+    if not complete:
+        return None
+    return max(complete, key=lambda t: (t.values[0], t.params["freeze_depth"], -int(t.user_attrs["slot"])))

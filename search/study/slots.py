@@ -8,15 +8,12 @@ from collections.abc import Collection
 import optuna
 from optuna.trial import FrozenTrial
 
+from search.errors import StudyStalledError
 from search.settings.schema import SearchSettings
 from search.study.promotion import Standing
 from search.study.storage import FINISHED
 
-__all__ = ["Slots", "StudyStalledError"]
-
-
-class StudyStalledError(Exception):
-    """Too many slots were given up in a row for more trials to be worth trying."""
+__all__ = ["Slots"]
 
 
 class Slots:

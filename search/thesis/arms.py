@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 from lightning_modules.errors import InputError
 from lightning_modules.networks import backbones
 from lightning_modules.training.optimizers import OPTIMIZERS
-from search.settings.model_settings import ModelSettings
-from search.settings.schema import Settings
+from search.settings.schema import ModelSettings, Settings
 from search.trial.result import TrialParams
 
 __all__ = ["SUBSTITUTE", "Arm", "arms", "available_model", "frozen_name"]

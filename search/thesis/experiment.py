@@ -32,9 +32,8 @@ from lightning_modules.networks.model_file import ModelCard, TrainedModel, save_
 from lightning_modules.training.scores import scores
 from search.outcome.figures import histogram_figure
 from search.outcome.winner import package_versions, predict
-from search.settings.model_settings import ModelSettings
-from search.settings.parsing import flatten
-from search.settings.schema import Settings
+from search.settings.plain import flatten
+from search.settings.schema import ModelSettings, Settings
 from search.study.ownership import owned
 from search.thesis.arms import Arm, arms, available_model
 from search.thesis.runs import ArmRun, PartRun, find_part, read_parts

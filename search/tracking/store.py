@@ -12,17 +12,14 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from lightning_modules.errors import InputError, printable
+from lightning_modules.errors import printable
+from search.errors import StoreError
 
-__all__ = ["StoreError", "check_store", "disk_problem", "explained", "make_store"]
+__all__ = ["check_store", "disk_problem", "explained", "make_store"]
 
 _WAIT_SECONDS = 5.0
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS}
-
-
-class StoreError(InputError):
-    """The MLflow store cannot be read or written; says why and what to do."""
 
 
 def check_store(root: Path, *, write: bool) -> bool:

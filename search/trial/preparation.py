@@ -19,7 +19,7 @@ from lightning_modules.images.splits import Splits, make_splits
 from lightning_modules.images.store import ImageSet, load_images
 from lightning_modules.networks import backbones
 from lightning_modules.training.allocator import keep_freed_memory
-from search.settings.parsing import flatten, key_paths
+from search.settings.plain import flatten, key_paths
 from search.settings.schema import Settings
 from search.trial.space import Space, build_space, check_fostering
 from search.trial.task import Task, choose_device, state_digest

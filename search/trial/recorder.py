@@ -11,9 +11,9 @@ import numpy as np
 import pytorch_lightning as pl
 
 from lightning_modules.training.classifier import Classifier
-from search.trial.best_network import BestNetwork
-from search.trial.checkpoint import TrialCheckpoint
-from search.trial.result import EpochReport, TrialCancelledError, TrialOvertimeError, Verdict
+from search.errors import TrialCancelledError, TrialOvertimeError
+from search.trial.checkpoint import BestNetwork, TrialCheckpoint
+from search.trial.result import EpochReport, Verdict
 
 __all__ = ["STOPPED", "Recorder"]
 

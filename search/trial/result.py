@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from lightning_modules.training.optimizers import OPTIMIZERS
 
-__all__ = ["EpochReport", "TrialCancelledError", "TrialOvertimeError", "TrialParams", "TrialResult", "Verdict"]
+__all__ = ["EpochReport", "TrialParams", "TrialResult", "Verdict", "describe_params"]
 
 Verdict = Literal["train", "stop", "wait"]
 """What becomes of a trial after an epoch: it trains on, is stopped for good, or waits at a rung."""
@@ -117,9 +117,7 @@ class TrialResult:
         }
 
 
-class TrialCancelledError(Exception):
-    """The driver asked the trial to stop at once; it has no result."""
-
-
-class TrialOvertimeError(Exception):
-    """The trial took longer than `search.trial_seconds`."""
+def describe_params(params: TrialParams) -> str:
+    """Parameters as one short phrase."""
+    beta = "" if params.fostering_beta is None else f" beta={params.fostering_beta:g}"
+    return f"{params.optimizer} lr={params.learning_rate:.2g} freeze={params.freeze_depth}{beta}"

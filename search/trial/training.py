@@ -16,12 +16,19 @@ from numpy.typing import NDArray
 from lightning_modules.networks.blocknet import BlockNet
 from lightning_modules.networks.cost import epoch_equivalents
 from lightning_modules.training.classifier import Classifier
-from search.trial.best_network import BestNetwork, load_network, save_network
-from search.trial.checkpoint import TrialCheckpoint, load_checkpoint, save_checkpoint
+from search.errors import TrialOvertimeError
+from search.trial.checkpoint import (
+    BestNetwork,
+    TrialCheckpoint,
+    load_checkpoint,
+    load_network,
+    save_checkpoint,
+    save_network,
+)
 from search.trial.files import network_file
 from search.trial.fitting import fit
 from search.trial.recorder import STOPPED, Recorder
-from search.trial.result import EpochReport, TrialOvertimeError, TrialParams, TrialResult, Verdict
+from search.trial.result import EpochReport, TrialParams, TrialResult, Verdict
 from search.trial.task import Task
 
 __all__ = ["run_trial", "train_final", "train_in_full", "trial_network"]

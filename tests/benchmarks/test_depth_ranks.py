@@ -11,7 +11,7 @@ from benchmarks.depth_ranks import permutation_p, pooled, regrets, tau
 from benchmarks.finished_tables import DepthTable
 from benchmarks.replay_engine import Replay
 from benchmarks.ties import chosen, later_epochs, standard_error
-from search.permutation_tests import holm
+from search.significance import holm
 
 K = np.arange(9.0)
 

@@ -18,9 +18,9 @@ import pytest
 from filelock import FileLock
 
 import search.tracking.store
+from search.errors import StoreError
 from search.study.ownership import owned
 from search.study.storage import repair_journal
-from search.tracking.store import StoreError
 from search.tracking.tracker import Tracker
 from tests.security.malicious_files import Payload
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binomtest
 
-from search.paired_tests import fall_p_value, macro_f1_draws, paired_interval, smallest_detectable
+from search.significance import fall_p_value, macro_f1_draws, paired_interval, smallest_detectable
 
 __all__ = ["ClassComparison", "Comparison", "Decision", "ScorePair", "compare", "decide"]
 

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from explain.evidence.train_validation_disagreement import kolmogorov_smirnov
-from search.permutation_tests import chi_square, holm, memberships, p_value, squared_mmd
 from search.retrain.month.baseline import MEASURES, Baseline, measure_baseline
+from search.significance import chi_square, holm, memberships, p_value, squared_mmd
 
 __all__ = ["LEVEL", "Baseline", "BlockShift", "Drift", "Shift", "compare_drift", "measure_baseline"]
 

@@ -32,7 +32,7 @@ from search.retrain.month.reporting import PAGE, report_month
 from search.retrain.month.searching import search_month, too_few
 from search.retrain.months import month_rows, usable_months
 from search.retrain.session import MonthOutcome, Session
-from search.settings.parsing import flatten
+from search.settings.plain import flatten
 
 __all__ = ["MonthRun"]
 

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from lightning_modules.images.splits import make_splits
 from lightning_modules.images.store import load_images
+from search.errors import TrialCancelledError
 from search.evidence.collecting import collect_evidence
 from search.evidence.probe import balanced_rows, probe_rows, tuned_rows
 from search.settings.schema import DataSettings, ModelSettings, SearchSettings, Settings, TrainerSettings
-from search.trial.result import TrialCancelledError
 from search.trial.task import Task, build_task, state_digest
 
 

@@ -13,7 +13,7 @@ from optuna.trial import TrialState, create_trial
 from rich.console import Console
 
 from search.outcome.summary import print_trials, print_winner
-from search.study.winner_record import Winner
+from search.study.record import Winner
 
 SPACE = {
     "optimizer": CategoricalDistribution(["momentum"]),

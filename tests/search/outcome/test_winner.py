@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
-from search.outcome.winner import Winner, choose_winner, recorded_winner
+from search.outcome.winner import Winner, recorded_winner
+from search.study.record import choose_winner
 from search.trial.result import TrialParams
 from search.trial.space import Space
 

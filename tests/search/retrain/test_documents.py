@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from search.paired_tests import smallest_detectable
 from search.settings.retrain import RetrainSettings
+from search.significance import smallest_detectable
 
 REPOSITORY = Path(__file__).parents[3]
 HOW_TO = REPOSITORY / "docs" / "retraining.md"

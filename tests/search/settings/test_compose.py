@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from lightning_modules.errors import InputError
 from search.settings.compose import as_yaml, compose_settings, configuration_folder, group_options
-from search.settings.parsing import parse, to_plain
+from search.settings.parsing import parse
+from search.settings.plain import to_plain
 from search.settings.schema import Settings
 
 

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightning_modules.errors import InputError
-from search.settings.parsing import accepted, flatten, key_paths, parse, to_plain, unknown_key
+from search.settings.parsing import accepted, parse, unknown_key
+from search.settings.plain import flatten, key_paths, to_plain
 from search.settings.schema import Settings
 
 KEYS = key_paths()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from search.settings.compose import group_options
-from search.settings.parsing import flatten, key_paths
+from search.settings.plain import flatten, key_paths
 from search.settings.reference import configuration_page, help_text
 from search.settings.schema import Settings
 

@@ -12,7 +12,8 @@ import pytest
 from optuna.trial import TrialState
 
 from lightning_modules.errors import InputError
-from search.settings.budget import Spending, parse_budget
+from search.settings.budget import parse_budget
+from search.study.spending import Spending
 from search.study.storage import finished_trials, open_storage
 from tests.search.study.scripted_study import EPOCHS, Bench, ScriptedExecutor, curve
 

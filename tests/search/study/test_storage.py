@@ -12,8 +12,8 @@ import optuna
 import pytest
 
 from search.command_line.exits import until_interrupted
+from search.errors import StoreError
 from search.study.storage import open_storage, repair_journal
-from search.tracking.store import StoreError
 
 
 @contextmanager

@@ -9,8 +9,8 @@ import pytest
 from optuna.trial import TrialState
 
 from search.executor.protocol import Job
-from search.outcome.winner import choose_winner
 from search.study.driver import SearchStudy
+from search.study.record import choose_winner
 from search.study.storage import finished_trials
 from search.trial.files import TrialFiles, network_file
 from tests.search.study.scripted_study import EPOCHS, Bench, ScriptedExecutor, curve

@@ -14,7 +14,7 @@ from benchmarks.thesis_figures import training_figure
 from benchmarks.thesis_tables import DataSetRuns, by_data_set, standard_error, tables
 from lightning_modules.errors import InputError
 from search.settings.compose import compose_settings
-from search.settings.model_settings import ModelSettings
+from search.settings.schema import ModelSettings
 from search.thesis.arms import arms, available_model, frozen_name
 from search.thesis.runs import ArmRun, PartRun, find_part, read_parts
 

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from lightning_modules.networks.blocknet import BlockNet
+from search.errors import TrialCancelledError
 from search.trial.files import network_file
-from search.trial.result import TrialCancelledError, TrialParams, TrialResult
+from search.trial.result import TrialParams, TrialResult
 from search.trial.task import Task
 from search.trial.training import run_trial, trial_network
 

@@ -24,7 +24,6 @@ from lightning_modules.networks.backbones import build
 from search.executor.protocol import Finished
 from search.outcome.front import log_front, pareto_front, print_front
 from search.outcome.summary import print_trials
-from search.outcome.winner import choose_winner
 from search.settings.compose import compose_settings
 from search.settings.parsing import parse
 from search.settings.schema import (
@@ -35,7 +34,8 @@ from search.settings.schema import (
     SpaceSettings,
     TrainerSettings,
 )
-from search.study.sampler_view import SamplerView
+from search.study.record import choose_winner
+from search.study.sampler import SamplerView
 from search.study.storage import finished_trials
 from search.trial.result import EpochReport, TrialParams, TrialResult
 from search.trial.space import build_space, check_fostering

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from search.trial.result import EpochReport, TrialCancelledError, TrialParams, TrialResult, Verdict
+from search.errors import TrialCancelledError
+from search.trial.result import EpochReport, TrialParams, TrialResult, Verdict
 from search.trial.task import Task
 from search.trial.training import run_trial, train_final
 

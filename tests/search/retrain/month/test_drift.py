@@ -16,9 +16,9 @@ from lightning_modules.errors import InputError
 from lightning_modules.networks import backbones
 from lightning_modules.networks.blocknet import BlockNet
 from lightning_modules.simulated.generator import CLASSES, SimulatedImage, simulate
-from search.permutation_tests import chi_square, holm, memberships, squared_mmd
 from search.retrain.month.baseline import Baseline, measure_baseline
 from search.retrain.month.drift import Drift, compare_drift
+from search.significance import chi_square, holm, memberships, squared_mmd
 from tests.search.retrain.made_up import made_up
 
 QUICK = 99

@@ -1,0 +1,89 @@
+"""What a study has cost so far, beside what it may cost (`search.budget`)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from search.settings.budget import Budget
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.trial import FrozenTrial
+
+__all__ = ["Spending"]
+
+_NOTE_SECONDS = 10.0
+
+
+_KEPT = "seconds_spent"
+
+
+class Spending:
+    """What a study has cost so far.
+
+    Args:
+        study: the study, which may go on.
+        budget: what it may cost; None is never exhausted, and seconds are noted all the same, for a later call.
+        epoch_cost: freeze depth -> what an epoch of a trial costs, in epochs of training everything.
+        clock: seconds that only go up.
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        budget: Budget | None,
+        epoch_cost: Callable[[int], float],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.budget = budget
+        self._study, self._cost, self._clock = study, epoch_cost, clock
+        self._before = float(study.user_attrs.get(_KEPT, 0.0))
+        self._started: float | None = None
+        self._noted = 0.0
+        self._closed = 0.0
+        self._read = 0
+        self._open: list[FrozenTrial] = []
+
+    def begin(self) -> None:
+        """Trials run from now on."""
+        self._started = self._noted = self._clock()
+
+    def note(self, *, now: bool = False) -> None:
+        """Keep the seconds in the study, every ten seconds or at once."""
+        if self._started is not None and (now or self._clock() - self._noted >= _NOTE_SECONDS):
+            self._noted = self._clock()
+            self._study.set_user_attr(_KEPT, self.seconds)
+
+    @property
+    def seconds(self) -> float:
+        """Wall time in which trials ran, of all calls."""
+        return self._before + (self._clock() - self._started if self._started is not None else 0.0)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether no more trials are to be asked for."""
+        if self.budget is None:
+            return False
+        return (self.seconds if self.budget.unit == "s" else self._of_trials()) >= self.budget.amount
+
+    def _of_trials(self) -> float:
+        """Epochs or trials; what can no longer change is read once."""
+        trials = self._study.get_trials(deepcopy=False)
+        news = [*(trials[t.number] for t in self._open), *trials[self._read :]]
+        self._read, self._open = len(trials), []
+        for trial in news:
+            if trial.state.is_finished():
+                self._closed += self._price(trial)
+            else:
+                self._open.append(trial)
+        return self._closed + sum(map(self._price, self._open))
+
+    def _price(self, trial: FrozenTrial) -> float:
+        attrs = trial.user_attrs
+        if "slot" not in attrs or (trial.state.name == "FAIL" and "error" not in attrs):
+            return 0.0
+        if self.budget is None or self.budget.unit == "trials":
+            return 1.0
+        return len(trial.intermediate_values) * self._cost(int(trial.params["freeze_depth"]))
