@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from explain.hooks import frozen_in_eval_mode
-from explain.measures.coherency import pearson
+from explain.measures.faithfulness import pearson
 from explain.measures.measure import checked_maps
 
 __all__ = ["SanityResult", "label_randomisation", "randomised", "rank_correlation", "weight_randomisation"]

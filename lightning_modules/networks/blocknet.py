@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-__all__ = ["BlockNet"]
+__all__ = ["BlockNet", "final_linear"]
 
 
 class BlockNet(nn.Module):
@@ -101,3 +101,9 @@ class BlockNet(nn.Module):
         for block in self.blocks[: self.freeze_depth]:
             block.eval()
         return self
+
+
+def final_linear(head: nn.Module) -> nn.Linear | None:
+    """The head's only layer with weights if that is a linear one (pooling + linear), else None."""
+    weighted = [m for m in head.modules() if list(m.parameters(recurse=False))]
+    return weighted[0] if len(weighted) == 1 and isinstance(weighted[0], nn.Linear) else None

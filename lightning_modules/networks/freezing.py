@@ -1,11 +1,17 @@
-"""Freeze depth: which leading blocks keep their weights and batch-norm statistics."""
+"""Freeze depth: which leading blocks keep their weights and batch-norm statistics, and what training the rest costs.
+
+Cost is counted in operations, not timed: the unit in which trials at different depths compare.
+"""
 
 from __future__ import annotations
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from lightning_modules.errors import InputError
 from lightning_modules.networks.blocknet import BlockNet
 
-__all__ = ["check_freeze_depth", "freeze"]
+__all__ = ["block_flops", "check_freeze_depth", "epoch_equivalents", "freeze"]
 
 
 def check_freeze_depth(net: BlockNet, depth: int) -> None:
@@ -39,3 +45,28 @@ def freeze(net: BlockNet, depth: int) -> None:
         block.requires_grad_(position >= depth)
     net.head.requires_grad_(True)
     net.train(training)
+
+
+def block_flops(net: BlockNet, size: tuple[int, int]) -> tuple[int, ...]:
+    """Floating-point operations of one image's forward pass through each block, and through the head (last)."""
+    training = net.training
+    counts: list[int] = []
+    try:
+        net.eval()
+        with torch.no_grad():
+            activations = net.prefix(torch.zeros(1, 3, *size, device=net.mean.device), 0)
+            for part in (*net.blocks, net.head):
+                with FlopCounterMode(display=False) as counter:
+                    activations = part(activations)
+                counts.append(counter.get_total_flops())
+    finally:
+        net.train(training)
+    return tuple(counts)
+
+
+def epoch_equivalents(flops: tuple[int, ...], freeze_depth: int, epochs: float) -> float:
+    """Epochs of training everything that `epochs` at this freeze depth cost, the frozen prefix being cached.
+
+    `epochs * F_suffix / F`, F being the forward operations of `block_flops`.
+    """
+    return epochs * sum(flops[freeze_depth:]) / sum(flops)

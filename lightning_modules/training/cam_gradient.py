@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lightning_modules.networks.blocknet import BlockNet
-from lightning_modules.training.probe import final_linear
+from lightning_modules.networks.blocknet import BlockNet, final_linear
 
 __all__ = ["gap_linear", "gap_maps", "gradient_maps"]
 

@@ -9,9 +9,8 @@ from torch import nn
 
 from lightning_modules.networks.backbones import build
 from lightning_modules.networks.batch_norm import reestimate_batch_norm, thawed_batch_norms
-from lightning_modules.networks.cost import block_flops, epoch_equivalents
-from lightning_modules.networks.freezing import freeze
-from lightning_modules.training.probe import fit_linear_probe, warm_up_head
+from lightning_modules.networks.freezing import block_flops, epoch_equivalents, freeze
+from lightning_modules.training.warm_start import fit_linear_probe, warm_up_head
 
 ROWS = 12
 VIEWS = 2
