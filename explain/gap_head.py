@@ -21,8 +21,7 @@ __all__ = ["GapHead", "block_features", "own_gap_heads", "pooled_features", "tra
 class GapHead(nn.Module):
     """Global average pooling and a linear layer: logits (N, K) of block outputs (N, C, h, w).
 
-    Args:
-        linear: Layer from C channels to K classes; pass it to `explain.attribution.cam`.
+    Its `linear`, a layer from C channels to K classes, is what `explain.attribution.cam` takes.
     """
 
     def __init__(self, linear: nn.Linear) -> None:
@@ -32,7 +31,6 @@ class GapHead(nn.Module):
         self.linear = linear
 
     def forward(self, activations: Tensor) -> Tensor:
-        """Logits (N, K) of activations (N, C, h, w)."""
         logits: Tensor = self.linear(activations.mean(dim=(2, 3)))
         return logits
 
@@ -75,13 +73,10 @@ def pooled_features(model: nn.Module, images: Tensor, blocks: Sequence[str]) -> 
     Args:
         model: Network that holds the blocks; modes, flags and hooks stay as they were.
         images: Batch that it takes, (N, C, H, W).
-        blocks: Names of modules with output (N, C, h, w) that run once a forward pass.
+        blocks: Names of modules with output (N, C, h, w) that run once a forward pass, else a ValueError.
 
     Returns:
-        Features (N, C) by name of the block, float32, each what pooling leaves of it.
-
-    Raises:
-        ValueError: A block that is unknown, is not spatial or does not run exactly once.
+        Features (N, C) by name of the block, float32.
     """
     return _pooled_and_logits(model, images, blocks)[0]
 
@@ -100,12 +95,7 @@ def _pooled_and_logits(model: nn.Module, images: Tensor, blocks: Sequence[str]) 
 def block_features(model: nn.Module, block: str) -> Callable[[Tensor], Tensor]:
     """A function from images (N, C, H, W) to the output of a block, in eval mode and without a graph.
 
-    Args:
-        model: Network that holds the block.
-        block: Name of a module as in `model.named_modules()`.
-
-    Returns:
-        The function; it leaves modes, flags and hooks of the model as they were.
+    It leaves modes, flags and hooks of the model as they were.
     """
 
     def features(images: Tensor) -> Tensor:

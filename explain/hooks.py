@@ -8,7 +8,10 @@ from typing import Any
 
 from torch import nn
 
-__all__ = ["frozen_in_eval_mode", "listed", "named_modules", "observing"]
+__all__ = ["BatchNorm", "frozen_in_eval_mode", "listed", "named_modules", "observing"]
+
+BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm
+"""Layers that normalise by batch statistics; torch has no public class for all of them."""
 
 
 @contextmanager

@@ -56,9 +56,7 @@ class LocalisationRow:
 class Localisation:
     """Collects values image by image; memory is a few numbers an image.
 
-    Args:
-        blocks: labels.
-        methods: names, `CONTROL` among them.
+    `CONTROL` must be among the methods.
     """
 
     def __init__(self, blocks: Sequence[str], methods: Sequence[str]) -> None:

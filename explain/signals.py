@@ -100,7 +100,12 @@ class _Saved:
 
     @property
     def was_overwritten(self) -> bool:
-        return self.alias._version != self.version
+        return _writes(self.alias) != self.version
+
+
+def _writes(tensor: Tensor) -> int:
+    """How often a tensor was written to, views included: autograd's own counter, which has no public name."""
+    return tensor._version
 
 
 def _check_images(images: Tensor) -> None:
@@ -215,7 +220,7 @@ def _forward(
         alias = output.detach()
         copied = copy_all or _overwritten.get(module, True)
         activations = alias.clone() if copied else alias
-        saved[name] = _Saved(activations, alias, alias._version, copied, get_gradient_edge(output))
+        saved[name] = _Saved(activations, alias, _writes(alias), copied, get_gradient_edge(output))
         return replacement
 
     try:

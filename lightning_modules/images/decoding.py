@@ -37,7 +37,6 @@ _Result = TypeVar("_Result")
 
 
 def content_digest(data: bytes) -> str:
-    """Digest of a file's bytes."""
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
@@ -96,11 +95,7 @@ class Decoding:
         return white_level_for(self._maximum) if self._wide else FULL_WHITE_LEVEL
 
     def run(self, paths: Mapping[str, Path], on_progress: Callable[[int, int], None] | None = None) -> None:
-        """Decodes files.
-
-        Args:
-            paths: One file for each content, by the digest of its bytes.
-            on_progress: Called with (decoded, to decode).
+        """Decode one file for each content, by the digest of its bytes; `on_progress` gets (decoded, to decode).
 
         Raises:
             InputError: A file vanished or changed since its digest was taken.

@@ -71,7 +71,6 @@ class Listing:
     notes: list[str] = field(default_factory=list)
 
     def report(self, path: Path, reason: str) -> None:
-        """Add a problem."""
         self.problems.append(Problem(printable(path), reason))
 
 
@@ -269,8 +268,6 @@ def _exists(path: Path) -> bool:
 def _read_manifest(path: Path) -> tuple[list[str], list[dict[str, str]], int]:
     """Names of all columns, the rows (of `_COLUMNS` only where Parquet has others), and the number of the first row.
 
-    Rows are numbered as a spreadsheet shows them (the header is row 1); in Parquet the first row is row 1.
-
     Raises:
         InputError: The file cannot be read, or has more than 2 GiB or ten million rows.
     """
@@ -329,9 +326,7 @@ def _check_number(path: Path, rows: int) -> None:
 class _Places:
     """Tells paths that lie in a folder from those that lead out of it, by an absolute path, .. or a link.
 
-    Args:
-        folder: The folder; it may itself be reached through links.
-        outside: "allow" lets every path pass.
+    The folder may itself be reached through links. `outside="allow"` lets every path pass.
     """
 
     def __init__(self, folder: Path, outside: Outside) -> None:

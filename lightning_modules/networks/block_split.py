@@ -28,7 +28,7 @@ def split_sequence(
     Args:
         net: a torchvision or timm classifier.
         size: (H, W) in pixels at which the equality is checked.
-        names: names of the blocks; by default those of the children.
+        names: of the blocks; by default those of the children.
 
     Raises:
         InputError: the network is no such sequence, so cutting it would change what it computes.
@@ -56,7 +56,7 @@ def split_sequence(
         blocks = OrderedDict(zip(names, blocks.values(), strict=True))
     head = nn.Sequential()
     for name, module in modules[first_head:]:
-        if isinstance(module, nn.Linear) and name == "fc" and "avgpool" in head._modules:
+        if isinstance(module, nn.Linear) and name == "fc" and "avgpool" in dict(head.named_children()):
             head.append(nn.Flatten())  # torchvision flattens in forward, between these two children
         head.add_module(name, module)
     if not blocks or not _equal(net, blocks, head, size):
@@ -85,13 +85,8 @@ def _equal(net: nn.Module, blocks: OrderedDict[str, nn.Module], head: nn.Module,
                 if output.dim() != 4:
                     return False
             return torch.allclose(head(output), net(image), atol=1e-5, rtol=1e-4)
-    except (
-        RuntimeError,
-        TypeError,
-        ValueError,
-        AttributeError,
-        AssertionError,
-    ):  # however a library refuses a wrong input
+    # However a library refuses a wrong input.
+    except (RuntimeError, TypeError, ValueError, AttributeError, AssertionError):
         return False
     finally:
         net.train(training)

@@ -14,23 +14,23 @@ from lightning_modules.networks.blocknet import BlockNet
 __all__ = ["block_flops", "check_freeze_depth", "epoch_equivalents", "freeze"]
 
 
-def check_freeze_depth(net: BlockNet, depth: int) -> None:
+def check_freeze_depth(net: BlockNet, freeze_depth: int) -> None:
     """Refuse a freeze depth the network cannot have.
 
     Raises:
-        TypeError: depth is not an int.
-        InputError: depth outside 0..L, or above 0 on a network with random weights (frozen noise learns nothing).
+        TypeError: not an int.
+        InputError: outside 0..L, or above 0 on a network with random weights (frozen noise learns nothing).
     """
-    if isinstance(depth, bool) or not isinstance(depth, int):
-        raise TypeError(f"freeze_depth must be an int, got {depth!r}")
-    if not 0 <= depth <= net.num_blocks:
-        raise InputError(f"freeze_depth must be in 0..{net.num_blocks} for {net.architecture}, got {depth}")
-    if depth and not net.pretrained:
-        raise InputError(f"freeze_depth must be 0 for {net.architecture} with random weights, got {depth}")
+    if isinstance(freeze_depth, bool) or not isinstance(freeze_depth, int):
+        raise TypeError(f"freeze_depth must be an int, got {freeze_depth!r}")
+    if not 0 <= freeze_depth <= net.num_blocks:
+        raise InputError(f"freeze_depth must be in 0..{net.num_blocks} for {net.architecture}, got {freeze_depth}")
+    if freeze_depth and not net.pretrained:
+        raise InputError(f"freeze_depth must be 0 for {net.architecture} with random weights, got {freeze_depth}")
 
 
-def freeze(net: BlockNet, depth: int) -> None:
-    """Freeze the first `depth` blocks and thaw the rest.
+def freeze(net: BlockNet, freeze_depth: int) -> None:
+    """Freeze the first `freeze_depth` blocks and thaw the rest.
 
     Frozen means: no weight receives a gradient and batch-norm stays in eval mode through every later
     `net.train()`. Call it before the optimizer is built from the parameters that require gradients.
@@ -38,11 +38,11 @@ def freeze(net: BlockNet, depth: int) -> None:
     Raises:
         TypeError, InputError: see `check_freeze_depth`.
     """
-    check_freeze_depth(net, depth)
+    check_freeze_depth(net, freeze_depth)
     training = net.training
-    net.freeze_depth = depth
+    net.freeze_depth = freeze_depth
     for position, block in enumerate(net.blocks):
-        block.requires_grad_(position >= depth)
+        block.requires_grad_(position >= freeze_depth)
     net.head.requires_grad_(True)
     net.train(training)
 

@@ -139,7 +139,7 @@ def _refuse_others(path: Path, own: Mapping[str, Tensor], found: Mapping[str, Te
 
 
 def sha256(path: Path) -> str:
-    """Digest of a file's contents, in hexadecimal."""
+    """SHA-256 of a file's contents, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from explain.hooks import BatchNorm
 from lightning_modules.networks.blocknet import BlockNet, final_linear
 
 __all__ = ["gap_linear", "gap_maps", "gradient_maps"]
@@ -25,8 +25,7 @@ def gap_linear(net: BlockNet, activations: Tensor) -> nn.Linear | None:
     Asked of the head itself: on made-up activations its logits are those of pooling and the layer.
 
     Args:
-        net: the network.
-        activations: output of its last block, (N, C, h, w); only shape, type and device are used.
+        activations: output of the last block, (N, C, h, w); only shape, type and device are used.
     """
     linear = final_linear(net.head)
     if linear is None or linear.in_features != activations.shape[1]:
@@ -74,7 +73,6 @@ def gradient_maps(
     would be spread over all images, and would have mean zero in each channel right before such a layer.
 
     Args:
-        net: the network.
         activations: A of block `block`, (N, C, h, w).
         labels: true classes, (N,).
         block: 0..L-1.
@@ -107,7 +105,7 @@ def _in_full_precision(activations: Tensor) -> Tensor:
 def _as_in_evaluation(parts: Sequence[nn.Module]) -> Iterator[None]:
     """Evaluation mode, with batch-norm layers that were in train mode normalising by their batch as by a constant."""
     modes = [(module, module.training) for part in parts for module in part.modules()]
-    norms = [m for m, training in modes if isinstance(m, _BatchNorm) and training and m.track_running_stats]
+    norms = [m for m, training in modes if isinstance(m, BatchNorm) and training and m.track_running_stats]
     kept = [(norm, norm.running_mean, norm.running_var) for norm in norms]
 
     def use_batch(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:

@@ -35,14 +35,14 @@ __all__ = ["HeadStore", "fit_head", "fit_linear_probe", "warm_depth", "warm_up_h
 State = dict[str, Tensor]
 
 
-def warm_depth(net: BlockNet, depth: int) -> int:
-    """The freeze depth whose head a trial at `depth` starts from: its own, or L where no batch-norm is thawed."""
-    return depth if batch_norms_behind(net, depth) else net.num_blocks
+def warm_depth(net: BlockNet, freeze_depth: int) -> int:
+    """The freeze depth whose head a trial starts from: its own, or L where no batch-norm is thawed."""
+    return freeze_depth if batch_norms_behind(net, freeze_depth) else net.num_blocks
 
 
 def fit_head(
     net: BlockNet,
-    depth: int,
+    freeze_depth: int,
     batches: Iterable[Sequence[Any]],
     statistics: Iterable[Tensor],
     *,
@@ -55,36 +55,36 @@ def fit_head(
 
     Args:
         net: the pre-trained network; it is left as it is.
-        depth: the freeze depth.
-        batches: gives (activations at the cut `depth`, labels, ...) of training images, perhaps in other views each
-            time it is iterated over.
-        statistics: activations at that cut of the images that re-estimate batch-norm.
-        classes: number of classes.
+        freeze_depth: 0..L.
+        batches: gives (activations behind the frozen blocks, labels, ...) of training images, perhaps in other views
+            each time it is iterated over.
+        statistics: activations behind the frozen blocks of the images that re-estimate batch-norm.
+        classes: their number.
         passes: how often a linear head's probe goes through `batches`.
         weight: (classes,) weights of the loss, or None.
         seed: of dropout.
 
     Returns:
-        The head's state.
+        The head's state dict.
     """
     net = deepcopy(net)
-    freeze(net, depth)
-    reestimate_batch_norm(net, statistics, depth)
+    freeze(net, freeze_depth)
+    reestimate_batch_norm(net, statistics, freeze_depth)
     net.eval()
-    warm_up_head(net.head, _LastBlock(net, depth, batches), classes, passes=passes, weight=weight, seed=seed)
+    warm_up_head(net.head, _LastBlock(net, freeze_depth, batches), classes, passes=passes, weight=weight, seed=seed)
     return {name: tensor.detach().clone() for name, tensor in net.head.state_dict().items()}
 
 
 class _LastBlock:
     """The same batches behind the last block."""
 
-    def __init__(self, net: BlockNet, depth: int, batches: Iterable[Sequence[Any]]) -> None:
-        self._net, self._depth, self._batches = net, depth, batches
+    def __init__(self, net: BlockNet, freeze_depth: int, batches: Iterable[Sequence[Any]]) -> None:
+        self._net, self._freeze_depth, self._batches = net, freeze_depth, batches
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for activations, labels, *_ in self._batches:
             with torch.no_grad():
-                features = self._net.between(activations, self._depth, self._net.num_blocks)
+                features = self._net.between(activations, self._freeze_depth, self._net.num_blocks)
             yield features, labels
 
 
@@ -104,9 +104,9 @@ def fit_linear_probe(
     Args:
         features: (N, D).
         labels: (N,) int64 in 0..classes-1.
-        classes: number of classes.
+        classes: their number.
         l2: penalty, >= 0.
-        weight: (classes,) weights of the loss, or None.
+        weight: (classes,) weights of the loss.
 
     Returns:
         Weight (classes, D) and bias (classes,) for the features as given, float32.
@@ -150,7 +150,7 @@ def warm_up_head(
         head: maps (N, C, H, W) to logits.
         batches: gives (activations (B, C, H, W), labels (B,), ...) of the training images, perhaps in other views each
             time.
-        classes: number of classes.
+        classes: their number.
         passes: how often the probe goes through `batches` to see every view.
         weight: (classes,) weights of the loss, or None.
         epochs: passes over the batches for a head that is not linear.
