@@ -12,14 +12,6 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from explain.measures.concentration import (
-    COMPLEXITY,
-    DEAD_MAP_RATE,
-    DISPERSION,
-    ELLIPTICAL_AREA,
-    ELLIPTICAL_AREA_12,
-    ENTROPY,
-    NORMALISED_ENTROPY,
-    RELATIVE_DIFFERENCE,
     complexity,
     dead_map_rate,
     dispersion,
@@ -30,10 +22,6 @@ from explain.measures.concentration import (
     relative_difference,
 )
 from explain.measures.faithfulness import (
-    ADCC,
-    AVERAGE_DROP,
-    COHERENCY,
-    INCREASE,
     adcc,
     adcc_from,
     average_drop,
@@ -42,9 +30,9 @@ from explain.measures.faithfulness import (
     increase,
 )
 from explain.measures.masking import Predict, masked_images, masked_probabilities
-from explain.measures.measure import Direction, Measure
-from explain.measures.perturbation import DELETION, INSERTION, ROAD, deletion, insertion, road
-from explain.measures.pointing import ENERGY_POINTING, POINTING_GAME, boxes_to_masks, energy_pointing, pointing_game
+from explain.measures.measure import DECLARED, Direction, Measure
+from explain.measures.perturbation import deletion, insertion, road
+from explain.measures.pointing import boxes_to_masks, energy_pointing, pointing_game
 
 __all__ = [
     "MAP_MEASURES",
@@ -76,30 +64,7 @@ __all__ = [
     "road",
 ]
 
-MEASURES: Mapping[str, Measure] = MappingProxyType(
-    {
-        measure.name: measure
-        for measure in (
-            ENTROPY,
-            NORMALISED_ENTROPY,
-            ELLIPTICAL_AREA,
-            ELLIPTICAL_AREA_12,
-            DISPERSION,
-            RELATIVE_DIFFERENCE,
-            DEAD_MAP_RATE,
-            COMPLEXITY,
-            AVERAGE_DROP,
-            INCREASE,
-            COHERENCY,
-            ADCC,
-            ROAD,
-            INSERTION,
-            DELETION,
-            POINTING_GAME,
-            ENERGY_POINTING,
-        )
-    }
-)
+MEASURES: Mapping[str, Measure] = MappingProxyType(dict(DECLARED))
 """All measures by name."""
 
 MAP_MEASURES: Mapping[str, Measure] = MappingProxyType(

@@ -12,17 +12,9 @@ import math
 import torch
 from torch import Tensor
 
-from explain.measures.measure import Measure, checked_maps, dead, nan_where, share_of_max, share_of_sum
+from explain.measures.measure import checked_maps, dead, measure, nan_where, share_of_max, share_of_sum
 
 __all__ = [
-    "COMPLEXITY",
-    "DEAD_MAP_RATE",
-    "DISPERSION",
-    "ELLIPTICAL_AREA",
-    "ELLIPTICAL_AREA_12",
-    "ENTROPY",
-    "NORMALISED_ENTROPY",
-    "RELATIVE_DIFFERENCE",
     "complexity",
     "dead_map_rate",
     "dispersion",
@@ -36,6 +28,7 @@ __all__ = [
 _SCHOETTL = "Schoettl 2020, arXiv 2009.12546"
 
 
+@measure("ce", (0.0, math.inf), "lower", formula="-sum M_bar ln M_bar, M_bar = M / sum M", paper=_SCHOETTL)
 def entropy(maps: Tensor) -> Tensor:
     """ce = -sum M_bar ln M_bar in nats, with 0 ln 0 = 0: how widely a map spreads over its positions.
 
@@ -49,6 +42,14 @@ def entropy(maps: Tensor) -> Tensor:
     return nan_where(dead(maps), torch.special.entr(share_of_sum(maps)).sum(dim=(1, 2)).clamp_min(0))
 
 
+@measure(
+    "ce_normalised",
+    (0.0, 1.0),
+    "lower",
+    formula="ce / ln(h w)",
+    paper=_SCHOETTL,
+    nan="dead map, or a map of one position",
+)
 def normalised_entropy(maps: Tensor) -> Tensor:
     """ce / ln(h w). Maps (N, h, w) -> [0, 1], float64, (N,); NaN for a dead map and for a map of a single position.
 
@@ -62,6 +63,13 @@ def normalised_entropy(maps: Tensor) -> Tensor:
     return (values / math.log(positions)).clamp_max(1)
 
 
+@measure(
+    "ca",
+    (0.0, 0.25),
+    "lower",
+    formula="sqrt(l1 l2) of the covariance of (row, column) in [0, 1], weighted by M_bar",
+    paper=_SCHOETTL,
+)
 def elliptical_area(maps: Tensor) -> Tensor:
     """ca = sqrt(l1 l2), the eigenvalues of the covariance of (row, column) weighted by M_bar: the ellipse M fills.
 
@@ -88,6 +96,7 @@ def elliptical_area(maps: Tensor) -> Tensor:
     return nan_where(dead(maps), torch.where(determinant > rounding, determinant, 0).sqrt())
 
 
+@measure("ca12", (0.0, 3.0), "lower", formula="12 ca", paper=_SCHOETTL)
 def elliptical_area_12(maps: Tensor) -> Tensor:
     """12 ca: 1 for a uniform map, up to the width of a pixel.
 
@@ -96,6 +105,7 @@ def elliptical_area_12(maps: Tensor) -> Tensor:
     return 12 * elliptical_area(maps)
 
 
+@measure("cd", (0.0, math.inf), "higher", formula="var(M) / (mean(M)^2 + eps), eps = 1e-8 max(M)^2", paper=_SCHOETTL)
 def dispersion(maps: Tensor, eps: float = 1e-8) -> Tensor:
     """cd = var(M) / (mean(M)^2 + eps max(M)^2), population variance: the squared coefficient of variation of M.
 
@@ -116,6 +126,13 @@ def dispersion(maps: Tensor, eps: float = 1e-8) -> Tensor:
     return nan_where(dead(maps), variance / (mean**2 + eps))
 
 
+@measure(
+    "relative_difference",
+    (0.0, math.inf),
+    "higher",
+    formula="(max M - min M) / mean M",
+    paper=f"own definition of a quantity named by {_SCHOETTL}",
+)
 def relative_difference(maps: Tensor) -> Tensor:
     """(max M - min M) / mean M. Our own definition: the source (arXiv 2009.12546) names it and does not define it.
 
@@ -127,15 +144,14 @@ def relative_difference(maps: Tensor) -> Tensor:
     return nan_where(dead(maps), spread / scaled.mean(dim=(1, 2)))
 
 
-def complexity(maps: Tensor) -> Tensor:
-    """L1 norm of M / max M, divided by h w: the share of the image a map covers. (Quantus' Complexity is ce instead.)
-
-    Poppi et al. 2021, arXiv 2104.10252. Maps (N, h, w) -> [1 / (h w), 1], float64, (N,); NaN for a dead map.
-    """
-    maps = checked_maps(maps)
-    return nan_where(dead(maps), share_of_max(maps).mean(dim=(1, 2)))
-
-
+@measure(
+    "dead_map_rate",
+    (0.0, 1.0),
+    "lower",
+    formula="mean over images of 1[sum M = 0]",
+    paper="own definition",
+    nan="never",
+)
 def dead_map_rate(maps: Tensor) -> Tensor:
     """1[sum M = 0] by image; the mean over images is the rate. Report it beside the others, which are NaN there.
 
@@ -144,98 +160,13 @@ def dead_map_rate(maps: Tensor) -> Tensor:
     return dead(checked_maps(maps)).double()
 
 
-ENTROPY = Measure(
-    name="ce",
-    low=0.0,
-    high=math.inf,
-    direction="lower",
-    formula="-sum M_bar ln M_bar, M_bar = M / sum M",
-    paper=_SCHOETTL,
-    nan="dead map",
-    takes=("maps",),
-    function=entropy,
+@measure(
+    "complexity", (0.0, 1.0), "lower", formula="|M / max M|_1 / (h w)", paper="Poppi et al. 2021, arXiv 2104.10252"
 )
+def complexity(maps: Tensor) -> Tensor:
+    """L1 norm of M / max M, divided by h w: the share of the image a map covers. (Quantus' Complexity is ce instead.)
 
-NORMALISED_ENTROPY = Measure(
-    name="ce_normalised",
-    low=0.0,
-    high=1.0,
-    direction="lower",
-    formula="ce / ln(h w)",
-    paper=_SCHOETTL,
-    nan="dead map, or a map of one position",
-    takes=("maps",),
-    function=normalised_entropy,
-)
-
-ELLIPTICAL_AREA = Measure(
-    name="ca",
-    low=0.0,
-    high=0.25,
-    direction="lower",
-    formula="sqrt(l1 l2) of the covariance of (row, column) in [0, 1], weighted by M_bar",
-    paper=_SCHOETTL,
-    nan="dead map",
-    takes=("maps",),
-    function=elliptical_area,
-)
-
-ELLIPTICAL_AREA_12 = Measure(
-    name="ca12",
-    low=0.0,
-    high=3.0,
-    direction="lower",
-    formula="12 ca",
-    paper=_SCHOETTL,
-    nan="dead map",
-    takes=("maps",),
-    function=elliptical_area_12,
-)
-
-DISPERSION = Measure(
-    name="cd",
-    low=0.0,
-    high=math.inf,
-    direction="higher",
-    formula="var(M) / (mean(M)^2 + eps), eps = 1e-8 max(M)^2",
-    paper=_SCHOETTL,
-    nan="dead map",
-    takes=("maps",),
-    function=dispersion,
-)
-
-RELATIVE_DIFFERENCE = Measure(
-    name="relative_difference",
-    low=0.0,
-    high=math.inf,
-    direction="higher",
-    formula="(max M - min M) / mean M",
-    paper=f"own definition of a quantity named by {_SCHOETTL}",
-    nan="dead map",
-    takes=("maps",),
-    function=relative_difference,
-)
-
-COMPLEXITY = Measure(
-    name="complexity",
-    low=0.0,
-    high=1.0,
-    direction="lower",
-    formula="|M / max M|_1 / (h w)",
-    paper="Poppi et al. 2021, arXiv 2104.10252",
-    nan="dead map",
-    takes=("maps",),
-    function=complexity,
-)
-
-DEAD_MAP_RATE = Measure(
-    name="dead_map_rate",
-    low=0.0,
-    high=1.0,
-    direction="lower",
-    formula="mean over images of 1[sum M = 0]",
-    paper="own definition",
-    nan="never",
-    takes=("maps",),
-    function=dead_map_rate,
-)
+    Poppi et al. 2021, arXiv 2104.10252. Maps (N, h, w) -> [1 / (h w), 1], float64, (N,); NaN for a dead map.
+    """
+    maps = checked_maps(maps)
+    return nan_where(dead(maps), share_of_max(maps).mean(dim=(1, 2)))

@@ -19,13 +19,9 @@ from torch import Tensor
 
 from explain.measures.concentration import complexity
 from explain.measures.masking import Predict, masked_images, masked_probabilities
-from explain.measures.measure import Measure, checked_maps, dead, nan_where, share_of_max
+from explain.measures.measure import checked_maps, dead, measure, nan_where, share_of_max
 
 __all__ = [
-    "ADCC",
-    "AVERAGE_DROP",
-    "COHERENCY",
-    "INCREASE",
     "adcc",
     "adcc_from",
     "average_drop",
@@ -36,6 +32,14 @@ __all__ = [
 ]
 
 
+@measure(
+    "average_drop",
+    (0.0, 1.0),
+    "lower",
+    formula="mean of max(0, Y - Y_E) / Y",
+    paper="Chattopadhyay et al. 2018, arXiv 1710.11063",
+    nan="dead map, or Y = 0",
+)
 def average_drop(maps: Tensor, images: Tensor, targets: Tensor, predict: Predict) -> Tensor:
     """max(0, Y - Y_E) / Y by image, the confidence lost where only the map's part of the image is shown.
 
@@ -53,6 +57,9 @@ def drop_from(before: Tensor, after: Tensor) -> Tensor:
     return nan_where(before == 0, (before - after).clamp_min(0) / before)
 
 
+@measure(
+    "increase", (0.0, 1.0), "higher", formula="mean of 1[Y_E > Y]", paper="Chattopadhyay et al. 2018, arXiv 1710.11063"
+)
 def increase(maps: Tensor, images: Tensor, targets: Tensor, predict: Predict) -> Tensor:
     """1[Y_E > Y] by image; the mean over images is the Increase in Confidence.
 
@@ -65,6 +72,14 @@ def increase(maps: Tensor, images: Tensor, targets: Tensor, predict: Predict) ->
     return nan_where(dead(checked_maps(maps)).to(before.device), (after > before).double())
 
 
+@measure(
+    "coherency",
+    (0.0, 1.0),
+    "higher",
+    formula="(Pearson(CAM(x), CAM(x * CAM(x))) + 1) / 2",
+    paper="Poppi et al. 2021, arXiv 2104.10252",
+    nan="one of the two maps is constant",
+)
 def coherency(maps: Tensor, images: Tensor, explain: Callable[[Tensor], Tensor]) -> Tensor:
     """(Pearson(CAM(x), CAM(x * CAM(x))) + 1) / 2 over positions: does the explained part get the same explanation?
 
@@ -91,6 +106,14 @@ def pearson(one: Tensor, other: Tensor) -> Tensor:
     return nan_where(constant, ((a * b).sum(1) / norm).clamp(-1, 1))
 
 
+@measure(
+    "adcc",
+    (0.0, 1.0),
+    "higher",
+    formula="3 / (1/Coherency + 1/(1 - Complexity) + 1/(1 - Average Drop))",
+    paper="Poppi et al. 2021, arXiv 2104.10252",
+    nan="coherency, complexity or average drop is NaN",
+)
 def adcc(
     maps: Tensor, images: Tensor, targets: Tensor, predict: Predict, explain: Callable[[Tensor], Tensor]
 ) -> Tensor:
@@ -113,52 +136,3 @@ def adcc_from(coherency: Tensor, complexity: Tensor, average_drop: Tensor) -> Te
     """
     terms = torch.stack([coherency, 1 - complexity, 1 - average_drop])
     return torch.where((terms == 0).any(dim=0) & ~terms.isnan().any(dim=0), 0, 3 / (1 / terms).sum(dim=0))
-
-
-AVERAGE_DROP = Measure(
-    name="average_drop",
-    low=0.0,
-    high=1.0,
-    direction="lower",
-    formula="mean of max(0, Y - Y_E) / Y",
-    paper="Chattopadhyay et al. 2018, arXiv 1710.11063",
-    nan="dead map, or Y = 0",
-    takes=("maps", "images", "targets", "predict"),
-    function=average_drop,
-)
-
-INCREASE = Measure(
-    name="increase",
-    low=0.0,
-    high=1.0,
-    direction="higher",
-    formula="mean of 1[Y_E > Y]",
-    paper="Chattopadhyay et al. 2018, arXiv 1710.11063",
-    nan="dead map",
-    takes=("maps", "images", "targets", "predict"),
-    function=increase,
-)
-
-COHERENCY = Measure(
-    name="coherency",
-    low=0.0,
-    high=1.0,
-    direction="higher",
-    formula="(Pearson(CAM(x), CAM(x * CAM(x))) + 1) / 2",
-    paper="Poppi et al. 2021, arXiv 2104.10252",
-    nan="one of the two maps is constant",
-    takes=("maps", "images", "explain"),
-    function=coherency,
-)
-
-ADCC = Measure(
-    name="adcc",
-    low=0.0,
-    high=1.0,
-    direction="higher",
-    formula="3 / (1/Coherency + 1/(1 - Complexity) + 1/(1 - Average Drop))",
-    paper="Poppi et al. 2021, arXiv 2104.10252",
-    nan="coherency, complexity or average drop is NaN",
-    takes=("maps", "images", "targets", "predict", "explain"),
-    function=adcc,
-)

@@ -22,94 +22,21 @@ from torch.nn import functional
 
 from explain.attribution import upsample
 from explain.measures.masking import Predict, class_probabilities
-from explain.measures.measure import Measure, checked_maps, dead, nan_where, share_of_max
+from explain.measures.measure import checked_maps, dead, measure, nan_where, share_of_max
 
-__all__ = ["DELETION", "INSERTION", "ROAD", "blurred", "deletion", "impute", "insertion", "pixel_ranks", "road"]
+__all__ = ["blurred", "deletion", "impute", "insertion", "pixel_ranks", "road"]
 
 # Four of the eight neighbours; the equations are symmetric, which gives the other four.
 _HALF_NEIGHBOURS = ((0, 1, 1 / 6), (1, 0, 1 / 6), (1, 1, 1 / 12), (1, -1, 1 / 12))
 
 
-def deletion(
-    maps: Tensor,
-    images: Tensor,
-    targets: Tensor,
-    predict: Predict,
-    *,
-    steps: int = 20,
-    baseline: float = 0.0,
-    seed: int = 0,
-) -> Tensor:
-    """Area under the probability of the target class while the most relevant pixels are set to a baseline.
-
-    Petsiuk et al. 2018, arXiv 1806.07421.
-
-    Args:
-        steps: Equal steps from no pixel to all pixels, >= 1.
-        baseline: Value of deleted pixels, in units of `images` (0 is the mean colour of normalised images).
-
-    Returns:
-        Values in [0, 1], float64, (N,); NaN for a dead map.
-
-    Raises:
-        ValueError: Fewer than one step.
-    """
-    return _area(maps, images, torch.full_like(images, baseline), targets, predict, steps, seed)
-
-
-def insertion(
-    maps: Tensor, images: Tensor, targets: Tensor, predict: Predict, *, steps: int = 20, seed: int = 0
-) -> Tensor:
-    """Area under the probability of the target class while the most relevant pixels of a blurred image become sharp.
-
-    Petsiuk et al. 2018, arXiv 1806.07421.
-
-    Args:
-        steps: Equal steps from no pixel to all pixels, >= 1.
-
-    Returns:
-        Values in [0, 1], float64, (N,); NaN for a dead map.
-
-    Raises:
-        ValueError: Fewer than one step.
-    """
-    return _area(maps, blurred(images), images, targets, predict, steps, seed)
-
-
-def blurred(images: Tensor, size: int = 11, sigma: float = 5.0) -> Tensor:
-    """Gaussian blur with the kernel of the paper, borders repeated, (N, C, H, W).
-
-    Args:
-        images: (N, C, H, W).
-        size: Width of the kernel in pixels, odd.
-        sigma: Standard deviation in pixels, > 0.
-    """
-    channels = images.shape[1]
-    offsets = torch.arange(size, dtype=images.dtype, device=images.device) - size // 2
-    kernel = torch.exp(-(offsets**2) / (2 * sigma**2))
-    kernel = (kernel / kernel.sum()).expand(channels, 1, size)
-    padded = functional.pad(images, [size // 2] * 4, mode="replicate")
-    vertical = functional.conv2d(padded, kernel[..., None], groups=channels)
-    return functional.conv2d(vertical, kernel[:, :, None], groups=channels)
-
-
-def _area(maps: Tensor, start: Tensor, end: Tensor, targets: Tensor, predict: Predict, steps: int, seed: int) -> Tensor:
-    """Mean probability, by the trapezoid rule, on the way from `start` to `end`, most relevant pixels first."""
-    if isinstance(steps, bool) or not isinstance(steps, int):
-        raise TypeError(f"steps must be an integer, got {steps!r}")
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1, got {steps}")
-    height, width = start.shape[2:]
-    ranks = pixel_ranks(maps, (height, width), seed)
-    pixels = ranks.shape[1]
-    curve = []
-    for step in range(steps + 1):
-        changed = (ranks < round(step * pixels / steps)).reshape(-1, 1, height, width).to(start.device)
-        curve.append(class_probabilities(predict, torch.where(changed, end, start), targets))
-    area = torch.trapezoid(torch.stack(curve), dx=1 / steps, dim=0)
-    return nan_where(dead(checked_maps(maps)).to(area.device), area)
-
-
+@measure(
+    "road",
+    (-0.5, 0.5),
+    "higher",
+    formula="mean over fractions of (LeRF - MoRF) / 2",
+    paper="Rong et al. 2022, arXiv 2202.00449",
+)
 def road(
     maps: Tensor,
     images: Tensor,
@@ -202,6 +129,100 @@ def impute(image: Tensor, removed: Tensor) -> Tensor:
     return torch.from_numpy(values.T.reshape(image.shape).copy()).to(image)
 
 
+@measure(
+    "insertion",
+    (0.0, 1.0),
+    "higher",
+    formula="area under p(class) over the share of most relevant pixels inserted into the blurred image",
+    paper="Petsiuk et al. 2018, arXiv 1806.07421",
+)
+def insertion(
+    maps: Tensor, images: Tensor, targets: Tensor, predict: Predict, *, steps: int = 20, seed: int = 0
+) -> Tensor:
+    """Area under the probability of the target class while the most relevant pixels of a blurred image become sharp.
+
+    Petsiuk et al. 2018, arXiv 1806.07421.
+
+    Args:
+        steps: Equal steps from no pixel to all pixels, >= 1.
+
+    Returns:
+        Values in [0, 1], float64, (N,); NaN for a dead map.
+
+    Raises:
+        ValueError: Fewer than one step.
+    """
+    return _area(maps, blurred(images), images, targets, predict, steps, seed)
+
+
+@measure(
+    "deletion",
+    (0.0, 1.0),
+    "lower",
+    formula="area under p(class) over the share of most relevant pixels deleted",
+    paper="Petsiuk et al. 2018, arXiv 1806.07421",
+)
+def deletion(
+    maps: Tensor,
+    images: Tensor,
+    targets: Tensor,
+    predict: Predict,
+    *,
+    steps: int = 20,
+    baseline: float = 0.0,
+    seed: int = 0,
+) -> Tensor:
+    """Area under the probability of the target class while the most relevant pixels are set to a baseline.
+
+    Petsiuk et al. 2018, arXiv 1806.07421.
+
+    Args:
+        steps: Equal steps from no pixel to all pixels, >= 1.
+        baseline: Value of deleted pixels, in units of `images` (0 is the mean colour of normalised images).
+
+    Returns:
+        Values in [0, 1], float64, (N,); NaN for a dead map.
+
+    Raises:
+        ValueError: Fewer than one step.
+    """
+    return _area(maps, images, torch.full_like(images, baseline), targets, predict, steps, seed)
+
+
+def blurred(images: Tensor, size: int = 11, sigma: float = 5.0) -> Tensor:
+    """Gaussian blur with the kernel of the paper, borders repeated, (N, C, H, W).
+
+    Args:
+        images: (N, C, H, W).
+        size: Width of the kernel in pixels, odd.
+        sigma: Standard deviation in pixels, > 0.
+    """
+    channels = images.shape[1]
+    offsets = torch.arange(size, dtype=images.dtype, device=images.device) - size // 2
+    kernel = torch.exp(-(offsets**2) / (2 * sigma**2))
+    kernel = (kernel / kernel.sum()).expand(channels, 1, size)
+    padded = functional.pad(images, [size // 2] * 4, mode="replicate")
+    vertical = functional.conv2d(padded, kernel[..., None], groups=channels)
+    return functional.conv2d(vertical, kernel[:, :, None], groups=channels)
+
+
+def _area(maps: Tensor, start: Tensor, end: Tensor, targets: Tensor, predict: Predict, steps: int, seed: int) -> Tensor:
+    """Mean probability, by the trapezoid rule, on the way from `start` to `end`, most relevant pixels first."""
+    if isinstance(steps, bool) or not isinstance(steps, int):
+        raise TypeError(f"steps must be an integer, got {steps!r}")
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}")
+    height, width = start.shape[2:]
+    ranks = pixel_ranks(maps, (height, width), seed)
+    pixels = ranks.shape[1]
+    curve = []
+    for step in range(steps + 1):
+        changed = (ranks < round(step * pixels / steps)).reshape(-1, 1, height, width).to(start.device)
+        curve.append(class_probabilities(predict, torch.where(changed, end, start), targets))
+    area = torch.trapezoid(torch.stack(curve), dx=1 / steps, dim=0)
+    return nan_where(dead(checked_maps(maps)).to(area.device), area)
+
+
 def pixel_ranks(maps: Tensor, size: tuple[int, int], seed: int) -> Tensor:
     """Rank of every pixel by its up-sampled map, 0 the most relevant.
 
@@ -219,40 +240,3 @@ def pixel_ranks(maps: Tensor, size: tuple[int, int], seed: int) -> Tensor:
     shuffle = torch.stack([torch.randperm(flat.shape[1], generator=generator) for _ in range(len(flat))])
     order = shuffle.gather(1, flat.gather(1, shuffle).argsort(dim=1, descending=True, stable=True))
     return torch.empty_like(order).scatter_(1, order, torch.arange(flat.shape[1]).expand_as(order))
-
-
-DELETION = Measure(
-    name="deletion",
-    low=0.0,
-    high=1.0,
-    direction="lower",
-    formula="area under p(class) over the share of most relevant pixels deleted",
-    paper="Petsiuk et al. 2018, arXiv 1806.07421",
-    nan="dead map",
-    takes=("maps", "images", "targets", "predict"),
-    function=deletion,
-)
-
-INSERTION = Measure(
-    name="insertion",
-    low=0.0,
-    high=1.0,
-    direction="higher",
-    formula="area under p(class) over the share of most relevant pixels inserted into the blurred image",
-    paper="Petsiuk et al. 2018, arXiv 1806.07421",
-    nan="dead map",
-    takes=("maps", "images", "targets", "predict"),
-    function=insertion,
-)
-
-ROAD = Measure(
-    name="road",
-    low=-0.5,
-    high=0.5,
-    direction="higher",
-    formula="mean over fractions of (LeRF - MoRF) / 2",
-    paper="Rong et al. 2022, arXiv 2202.00449",
-    nan="dead map",
-    takes=("maps", "images", "targets", "predict"),
-    function=road,
-)

@@ -13,11 +13,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from explain.attribution import upsample
-from explain.measures.measure import Measure, checked_maps, dead, nan_where, share_of_max, share_of_sum
+from explain.measures.measure import checked_maps, dead, measure, nan_where, share_of_max, share_of_sum
 
 __all__ = [
-    "ENERGY_POINTING",
-    "POINTING_GAME",
     "boxes_to_masks",
     "checked_truth",
     "energy_pointing",
@@ -25,6 +23,14 @@ __all__ = [
 ]
 
 
+@measure(
+    "pointing_game",
+    (0.0, 1.0),
+    "higher",
+    formula="share of the arg-max of M inside the truth",
+    paper="Zhang et al. 2016, arXiv 1608.00507",
+    nan="dead map, or an image without truth",
+)
 def pointing_game(maps: Tensor, truth: Tensor, *, tolerance: int = 0) -> Tensor:
     """1 if the arg-max of the up-sampled map lies inside the truth, else 0.
 
@@ -62,6 +68,14 @@ def _dilated(truth: Tensor, radius: int) -> Tensor:
     return functional.conv2d(truth[:, None].float(), disc[None, None], padding=radius)[:, 0] > 0.5
 
 
+@measure(
+    "energy_pointing",
+    (0.0, 1.0),
+    "higher",
+    formula="sum of M inside the truth / sum of M",
+    paper="Wang et al. 2020, arXiv 1910.01279",
+    nan="dead map, or an image without truth",
+)
 def energy_pointing(maps: Tensor, truth: Tensor) -> Tensor:
     """Share of the up-sampled map's sum that lies inside the truth.
 
@@ -121,28 +135,3 @@ def checked_truth(maps: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
     if truth.ndim != 3 or len(truth) != len(maps):
         raise ValueError(f"truth must be masks (N, H, W) with N = {len(maps)}, got shape {tuple(truth.shape)}")
     return maps, truth.to(maps.device)
-
-
-POINTING_GAME = Measure(
-    name="pointing_game",
-    low=0.0,
-    high=1.0,
-    direction="higher",
-    formula="share of the arg-max of M inside the truth",
-    paper="Zhang et al. 2016, arXiv 1608.00507",
-    nan="dead map, or an image without truth",
-    takes=("maps", "truth"),
-    function=pointing_game,
-)
-
-ENERGY_POINTING = Measure(
-    name="energy_pointing",
-    low=0.0,
-    high=1.0,
-    direction="higher",
-    formula="sum of M inside the truth / sum of M",
-    paper="Wang et al. 2020, arXiv 1910.01279",
-    nan="dead map, or an image without truth",
-    takes=("maps", "truth"),
-    function=energy_pointing,
-)
