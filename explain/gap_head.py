@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from explain.hooks import frozen_in_eval_mode, observing
+from explain.measures.measure import check_integer
 
 __all__ = ["GapHead", "block_features", "own_gap_heads", "pooled_features", "train_gap_head"]
 
@@ -149,14 +150,10 @@ def train_gap_head(
     Raises:
         ValueError: No batch, labels outside 0..K-1, fewer than two classes, or a setting out of range.
     """
-    if isinstance(classes, bool) or not isinstance(classes, int):
-        raise TypeError(f"classes must be an integer, got {classes!r}")
-    if classes < 2:
-        raise ValueError(f"classes must be at least 2, got {classes}")
+    check_integer("classes", classes, 2)
     if not penalty > 0:
         raise ValueError(f"penalty must be > 0, got {penalty}")
-    if iterations < 1:
-        raise ValueError(f"iterations must be at least 1, got {iterations}")
+    check_integer("iterations", iterations, 1)
     pooled, labels = _pooled(features, batches, classes)
     shift, scale = pooled.mean(dim=0), pooled.std(dim=0, correction=0)
     scale = torch.where(scale > 0, scale, 1)

@@ -15,6 +15,7 @@ __all__ = [
     "DECLARED",
     "Direction",
     "Measure",
+    "check_integer",
     "checked_maps",
     "dead",
     "measure",
@@ -84,6 +85,14 @@ def measure(
         return function
 
     return declare
+
+
+def check_integer(name: str, value: object, least: int) -> None:
+    """Refuse an argument that is no integer (TypeError) or below `least` (ValueError)."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")
 
 
 def checked_maps(maps: Tensor) -> Tensor:

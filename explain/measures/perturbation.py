@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from explain.attribution import upsample
 from explain.measures.masking import Predict, class_probabilities
-from explain.measures.measure import checked_maps, dead, measure, nan_where, share_of_max
+from explain.measures.measure import check_integer, checked_maps, dead, measure, nan_where, share_of_max
 
 __all__ = ["blurred", "deletion", "impute", "insertion", "pixel_ranks", "road"]
 
@@ -208,10 +208,7 @@ def blurred(images: Tensor, size: int = 11, sigma: float = 5.0) -> Tensor:
 
 def _area(maps: Tensor, start: Tensor, end: Tensor, targets: Tensor, predict: Predict, steps: int, seed: int) -> Tensor:
     """Mean probability, by the trapezoid rule, on the way from `start` to `end`, most relevant pixels first."""
-    if isinstance(steps, bool) or not isinstance(steps, int):
-        raise TypeError(f"steps must be an integer, got {steps!r}")
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1, got {steps}")
+    check_integer("steps", steps, 1)
     height, width = start.shape[2:]
     ranks = pixel_ranks(maps, (height, width), seed)
     pixels = ranks.shape[1]

@@ -70,7 +70,6 @@ def load_images(
     whatever their names and labels, hashes them and decodes nothing. Memory does not grow with the set's pixels.
 
     Args:
-        source: Where the images come from.
         path: Folder or manifest; None for "simulated".
         size: (height, width) in pixels.
         fit: How another aspect ratio is brought to `size` (`fit_image`).

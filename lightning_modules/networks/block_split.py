@@ -7,6 +7,7 @@ from collections import OrderedDict
 import torch
 from torch import nn
 
+from explain.hooks import frozen_in_eval_mode
 from lightning_modules.errors import InputError
 
 __all__ = ["split_sequence"]
@@ -74,11 +75,9 @@ def _expanded(name: str, module: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def _equal(net: nn.Module, blocks: OrderedDict[str, nn.Module], head: nn.Module, size: tuple[int, int]) -> bool:
-    training = net.training
     image = torch.linspace(-1, 1, 3 * size[0] * size[1]).view(1, 3, *size)
     try:
-        net.eval()
-        with torch.no_grad():
+        with torch.no_grad(), frozen_in_eval_mode(net):
             output = image
             for block in blocks.values():
                 output = block(output)
@@ -88,5 +87,3 @@ def _equal(net: nn.Module, blocks: OrderedDict[str, nn.Module], head: nn.Module,
     # However a library refuses a wrong input.
     except (RuntimeError, TypeError, ValueError, AttributeError, AssertionError):
         return False
-    finally:
-        net.train(training)

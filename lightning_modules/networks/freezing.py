@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from explain.hooks import frozen_in_eval_mode
 from lightning_modules.errors import InputError
 from lightning_modules.networks.blocknet import BlockNet
 
@@ -49,18 +50,13 @@ def freeze(net: BlockNet, freeze_depth: int) -> None:
 
 def block_flops(net: BlockNet, size: tuple[int, int]) -> tuple[int, ...]:
     """Floating-point operations of one image's forward pass through each block, and through the head (last)."""
-    training = net.training
     counts: list[int] = []
-    try:
-        net.eval()
-        with torch.no_grad():
-            activations = net.prefix(torch.zeros(1, 3, *size, device=net.mean.device), 0)
-            for part in (*net.blocks, net.head):
-                with FlopCounterMode(display=False) as counter:
-                    activations = part(activations)
-                counts.append(counter.get_total_flops())
-    finally:
-        net.train(training)
+    with torch.no_grad(), frozen_in_eval_mode(net):
+        activations = net.prefix(torch.zeros(1, 3, *size, device=net.mean.device), 0)
+        for part in (*net.blocks, net.head):
+            with FlopCounterMode(display=False) as counter:
+                activations = part(activations)
+            counts.append(counter.get_total_flops())
     return tuple(counts)
 
 

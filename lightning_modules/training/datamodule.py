@@ -94,17 +94,13 @@ class ActivationBatches:
 class ActivationData(pl.LightningDataModule):
     """Training and validation batches of one trial on one fold, and the images that re-estimate batch-norm.
 
+    What is not named here is as in `ActivationBatches`.
+
     Args:
-        cache: where activations come from.
-        freeze_depth: whose activations are read.
         labels: (rows of the index,) class of every image.
         train: rows to train on.
         val: rows to validate on; may be empty.
-        batch_size: of training.
-        view_order: see `ActivationBatches`.
         statistics: rows of the training images whose plain view re-estimates batch-norm.
-        seed: of the order of images.
-        parts: micro-batches a training batch is split into.
         first_pass: epochs of this training that are over already.
         watched: rows that are scored beside the validation rows; may be empty.
     """

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from explain.hooks import frozen_in_eval_mode
 from explain.measures import MAP_MEASURES
 from lightning_modules.errors import InputError
 from lightning_modules.networks.blocknet import BlockNet
@@ -179,10 +180,8 @@ def check_target(net: BlockNet, name: str | None, size: tuple[int, int], deepest
             f"trainer.fostering.block={name} needs freeze depths of at most {block + 1}, since trials start behind the "
             f"blocks that are frozen; got up to {deepest}: set space.freeze_depth=[0,{block + 1}]"
         )
-    training = net.training
-    net.eval()
-    height, width = net.prefix(torch.zeros(1, 3, *size, device=net.mean.device), block + 1).shape[2:]
-    net.train(training)
+    with frozen_in_eval_mode(net):
+        height, width = net.prefix(torch.zeros(1, 3, *size, device=net.mean.device), block + 1).shape[2:]
     if height * width == 1:
         raise InputError(
             f"trainer.fostering needs a map of more than one position, got 1 x 1 at block {net.block_names[block]} "
