@@ -39,14 +39,7 @@ def observing(
 ) -> Iterator[None]:
     """Call `on_output(name, module, output)` after each named module runs; remove the hooks whatever happens.
 
-    Args:
-        model: Network that holds the modules.
-        blocks: Names as in `model.named_modules()`.
-        on_output: Receives the output; a value other than None replaces it.
-
-    Raises:
-        ValueError: A name is not a module of the model, is given twice, or none is given.
-        TypeError: `model` is not an `nn.Module` or `blocks` is a single string.
+    A value other than None that `on_output` returns replaces the output. Raises as `named_modules` does.
     """
     modules = named_modules(model, blocks)
     handles = []
@@ -62,7 +55,12 @@ def observing(
 
 
 def named_modules(model: nn.Module, blocks: Sequence[str]) -> dict[str, nn.Module]:
-    """The modules of that name, in the order requested; raises as `observing` does."""
+    """The modules of that name, as in `model.named_modules()`, in the order requested.
+
+    Raises:
+        ValueError: A name is not a module of the model, is given twice, or none is given.
+        TypeError: `model` is not an `nn.Module` or `blocks` is a single string.
+    """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
     if isinstance(blocks, str) or not all(isinstance(name, str) for name in blocks):

@@ -70,13 +70,8 @@ class _Row:
 class Decoding:
     """Images decoded, checked, hashed and resized in one threaded pass.
 
-    Rows wait in a scratch file, so that memory does not grow with the set and nothing is kept of a set that is refused.
-
-    Args:
-        scratch: Empty binary file for reading and writing.
-        size: (height, width) in pixels.
-        fit: As in `fit_image`.
-        max_pixels: As in `decode_image`.
+    Rows wait in an empty scratch file, so that memory does not grow with the set and nothing is kept of a set that is
+    refused. Other arguments are as in `fit_image` and `decode_image`.
 
     Attributes:
         files: What each file gave, by the digest of its bytes.

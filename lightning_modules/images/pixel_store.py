@@ -42,7 +42,6 @@ class PixelStore:
     """One store.
 
     Attributes:
-        folder: Where it lies.
         pixels: uint8 (N, H, W, C), memory-mapped, read-only; sorted by pixel digest, a picture as often as listed.
         files: By digest of the file's bytes.
         white_level: Value of white that the images of more than 8 bits were divided by.

@@ -127,10 +127,6 @@ def apply_views(pixels: Tensor, parameters: ViewParameters) -> Tensor:
 
     Returns:
         float32 (B, 3, H, W) in [0, 1], channels_last; grey is repeated.
-
-    Raises:
-        TypeError: `pixels` is not uint8.
-        ValueError: Shapes do not fit.
     """
     if pixels.dtype != torch.uint8:
         raise TypeError(f"pixels must be uint8, got {pixels.dtype}")

@@ -36,8 +36,7 @@ def freeze(net: BlockNet, freeze_depth: int) -> None:
     Frozen means: no weight receives a gradient and batch-norm stays in eval mode through every later
     `net.train()`. Call it before the optimizer is built from the parameters that require gradients.
 
-    Raises:
-        TypeError, InputError: see `check_freeze_depth`.
+    Raises as `check_freeze_depth` does.
     """
     check_freeze_depth(net, freeze_depth)
     training = net.training

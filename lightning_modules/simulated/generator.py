@@ -109,10 +109,6 @@ def write_images(out: Path, images: Iterable[SimulatedImage]) -> None:
     255, in a hidden folder that ``data=folder`` passes over. All is written to a sibling folder first and renamed at
     the end, so ``out`` is complete or absent.
 
-    Args:
-        out: folder that does not exist yet, or is empty; its parent exists.
-        images: read once, one by one.
-
     Raises:
         FileExistsError: ``out`` is a file, or a folder with something in it.
         FileNotFoundError: the parent of ``out`` does not exist.

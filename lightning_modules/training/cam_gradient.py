@@ -22,10 +22,8 @@ __all__ = ["gap_linear", "gap_maps", "gradient_maps"]
 def gap_linear(net: BlockNet, activations: Tensor) -> nn.Linear | None:
     """The head's linear layer if the head is global average pooling and that layer and nothing else.
 
-    Asked of the head itself: on made-up activations its logits are those of pooling and the layer.
-
-    Args:
-        activations: output of the last block, (N, C, h, w); only shape, type and device are used.
+    Asked of the head itself: on made-up activations its logits are those of pooling and the layer. Of `activations`,
+    the output (N, C, h, w) of the last block, only shape, type and device are used.
     """
     linear = final_linear(net.head)
     if linear is None or linear.in_features != activations.shape[1]:
@@ -49,13 +47,7 @@ def gap_maps(activations: Tensor, labels: Tensor, linear: nn.Linear) -> Tensor:
     That is Grad-CAM but for the factor 1 / (h w), since there d y_c / d A_k = W_ck / (h w) at every position: a
     product of A and W, whose gradient is one more term in the ordinary backward pass of the head.
 
-    Args:
-        activations: A of the last block, (N, C, h, w).
-        labels: true classes, (N,).
-        linear: see `gap_linear`.
-
-    Returns:
-        Maps, (N, h, w).
+    A (N, C, h, w) of the last block and true classes (N,) give maps (N, h, w); for `linear` see `gap_linear`.
     """
     A = _in_full_precision(activations)
     with torch.autocast(A.device.type, enabled=False):
@@ -76,10 +68,7 @@ def gradient_maps(
         activations: A of block `block`, (N, C, h, w).
         labels: true classes, (N,).
         block: 0..L-1.
-        create_graph: whether the maps can be differentiated.
-
-    Returns:
-        Maps, (N, h, w).
+        create_graph: whether the maps, (N, h, w), can be differentiated.
     """
     A = _in_full_precision(activations)
     if not (A.requires_grad and create_graph):
