@@ -20,7 +20,7 @@ from rich.table import Table
 
 from benchmarks.results_file import read_rows, write_rows
 from lightning_modules.networks.backbones import build
-from lightning_modules.networks.cost import block_flops
+from lightning_modules.networks.freezing import block_flops
 from lightning_modules.training.allocator import keep_freed_memory
 from lightning_modules.training.classifier import Classifier
 from lightning_modules.training.fostering import Fostering, target_block

@@ -48,7 +48,7 @@ def write_lists(overrides: list[str], file: Path) -> tuple[int, float, float]:
         times a forward pass); images of the refit / training images.
     """
     from lightning_modules.networks import backbones
-    from lightning_modules.networks.cost import block_flops
+    from lightning_modules.networks.freezing import block_flops
     from search.settings.compose import compose_settings
     from search.trial.preparation import load, split
 

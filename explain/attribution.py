@@ -149,12 +149,8 @@ def block_maps(
 
     Args:
         model: Network from images to logits (N, K).
-        images: Batch as the network takes it, (N, C, H, W).
-        blocks: Names of modules with output (N, C, h, w).
-        target: "predicted", a class index or name, or one per image.
+        images, blocks, target, class_names, autocast: As `explain.signals.capture` takes them.
         method: A key of `METHODS`.
-        class_names: The K names, where `target` uses them.
-        autocast: Precision for `torch.autocast`; None leaves it as it is.
 
     Returns:
         Maps (N, h, w), float32 and non-negative, by block name.
@@ -175,14 +171,7 @@ def block_maps(
 
 
 def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bring maps to the resolution of their images, bilinearly.
-
-    Args:
-        maps: (N, h, w), floating point.
-        size: Height and width H, W in pixels, each at least 1.
-
-    Returns:
-        (N, H, W).
+    """Bring floating-point maps (N, h, w) to the resolution (H, W) of their images, bilinearly: (N, H, W).
 
     Raises:
         ValueError: Maps that are not (N, h, w) or a size below 1.

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from explain.hooks import frozen_in_eval_mode, observing
+from explain.measures.measure import check_integer
 
 __all__ = ["GapHead", "block_features", "own_gap_heads", "pooled_features", "train_gap_head"]
 
@@ -21,8 +22,7 @@ __all__ = ["GapHead", "block_features", "own_gap_heads", "pooled_features", "tra
 class GapHead(nn.Module):
     """Global average pooling and a linear layer: logits (N, K) of block outputs (N, C, h, w).
 
-    Args:
-        linear: Layer from C channels to K classes; pass it to `explain.attribution.cam`.
+    Its `linear`, a layer from C channels to K classes, is what `explain.attribution.cam` takes.
     """
 
     def __init__(self, linear: nn.Linear) -> None:
@@ -32,7 +32,6 @@ class GapHead(nn.Module):
         self.linear = linear
 
     def forward(self, activations: Tensor) -> Tensor:
-        """Logits (N, K) of activations (N, C, h, w)."""
         logits: Tensor = self.linear(activations.mean(dim=(2, 3)))
         return logits
 
@@ -75,13 +74,10 @@ def pooled_features(model: nn.Module, images: Tensor, blocks: Sequence[str]) -> 
     Args:
         model: Network that holds the blocks; modes, flags and hooks stay as they were.
         images: Batch that it takes, (N, C, H, W).
-        blocks: Names of modules with output (N, C, h, w) that run once a forward pass.
+        blocks: Names of modules with output (N, C, h, w) that run once a forward pass, else a ValueError.
 
     Returns:
-        Features (N, C) by name of the block, float32, each what pooling leaves of it.
-
-    Raises:
-        ValueError: A block that is unknown, is not spatial or does not run exactly once.
+        Features (N, C) by name of the block, float32.
     """
     return _pooled_and_logits(model, images, blocks)[0]
 
@@ -100,12 +96,7 @@ def _pooled_and_logits(model: nn.Module, images: Tensor, blocks: Sequence[str]) 
 def block_features(model: nn.Module, block: str) -> Callable[[Tensor], Tensor]:
     """A function from images (N, C, H, W) to the output of a block, in eval mode and without a graph.
 
-    Args:
-        model: Network that holds the block.
-        block: Name of a module as in `model.named_modules()`.
-
-    Returns:
-        The function; it leaves modes, flags and hooks of the model as they were.
+    It leaves modes, flags and hooks of the model as they were.
     """
 
     def features(images: Tensor) -> Tensor:
@@ -159,14 +150,10 @@ def train_gap_head(
     Raises:
         ValueError: No batch, labels outside 0..K-1, fewer than two classes, or a setting out of range.
     """
-    if isinstance(classes, bool) or not isinstance(classes, int):
-        raise TypeError(f"classes must be an integer, got {classes!r}")
-    if classes < 2:
-        raise ValueError(f"classes must be at least 2, got {classes}")
+    check_integer("classes", classes, 2)
     if not penalty > 0:
         raise ValueError(f"penalty must be > 0, got {penalty}")
-    if iterations < 1:
-        raise ValueError(f"iterations must be at least 1, got {iterations}")
+    check_integer("iterations", iterations, 1)
     pooled, labels = _pooled(features, batches, classes)
     shift, scale = pooled.mean(dim=0), pooled.std(dim=0, correction=0)
     scale = torch.where(scale > 0, scale, 1)

@@ -8,7 +8,10 @@ from typing import Any
 
 from torch import nn
 
-__all__ = ["frozen_in_eval_mode", "listed", "named_modules", "observing"]
+__all__ = ["BatchNorm", "frozen_in_eval_mode", "listed", "named_modules", "observing"]
+
+BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm
+"""Layers that normalise by batch statistics; torch has no public class for all of them."""
 
 
 @contextmanager
@@ -36,14 +39,7 @@ def observing(
 ) -> Iterator[None]:
     """Call `on_output(name, module, output)` after each named module runs; remove the hooks whatever happens.
 
-    Args:
-        model: Network that holds the modules.
-        blocks: Names as in `model.named_modules()`.
-        on_output: Receives the output; a value other than None replaces it.
-
-    Raises:
-        ValueError: A name is not a module of the model, is given twice, or none is given.
-        TypeError: `model` is not an `nn.Module` or `blocks` is a single string.
+    A value other than None that `on_output` returns replaces the output. Raises as `named_modules` does.
     """
     modules = named_modules(model, blocks)
     handles = []
@@ -59,7 +55,12 @@ def observing(
 
 
 def named_modules(model: nn.Module, blocks: Sequence[str]) -> dict[str, nn.Module]:
-    """The modules of that name, in the order requested; raises as `observing` does."""
+    """The modules of that name, as in `model.named_modules()`, in the order requested.
+
+    Raises:
+        ValueError: A name is not a module of the model, is given twice, or none is given.
+        TypeError: `model` is not an `nn.Module` or `blocks` is a single string.
+    """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
     if isinstance(blocks, str) or not all(isinstance(name, str) for name in blocks):

@@ -56,9 +56,7 @@ class LocalisationRow:
 class Localisation:
     """Collects values image by image; memory is a few numbers an image.
 
-    Args:
-        blocks: labels.
-        methods: names, `CONTROL` among them.
+    `CONTROL` must be among the methods.
     """
 
     def __init__(self, blocks: Sequence[str], methods: Sequence[str]) -> None:
@@ -145,14 +143,8 @@ class Localisation:
 def bootstrap_intervals(values: NDArray[np.floating], *, seed: int = 0) -> NDArray[np.float64]:
     """Mean over images and the 2.5 and 97.5 percentiles of its bootstrap, image by image; NaN is left out.
 
-    All columns share the resamples, so that differences of columns are paired.
-
-    Args:
-        values: (images, columns).
-        seed: of the resamples.
-
-    Returns:
-        (3, columns): mean, low, high; NaN for a column of NaN alone.
+    All columns share the resamples, so that differences of columns are paired. Values (images, columns) give
+    (3, columns): mean, low, high; NaN for a column of NaN alone.
     """
     random = np.random.default_rng(seed)
     count = len(values)

@@ -41,13 +41,8 @@ def as_pixels(image: Tensor, scale: int = 1) -> Pixels:
 def truth_overlay(image: Tensor, truth: Tensor, scale: int = 1) -> Pixels:
     """An image with a line around the true extent of its defect.
 
-    Args:
-        image: (3, H, W) in [0, 1].
-        truth: mask of the same field of view at any resolution, bool (h, w).
-        scale: pixels drawn for one of the image.
-
-    Returns:
-        uint8, (scale H, scale W, 3).
+    `image` is (3, H, W) in [0, 1], `truth` a bool mask (h, w) of the same field of view at any resolution; uint8,
+    (scale H, scale W, 3).
     """
     size = (image.shape[1] * scale, image.shape[2] * scale)
     inside = functional.interpolate(truth[None, None].float(), size, mode="nearest")[0, 0].numpy() > 0
@@ -57,13 +52,8 @@ def truth_overlay(image: Tensor, truth: Tensor, scale: int = 1) -> Pixels:
 def map_overlay(image: Tensor, values: Tensor, scale: int = 1) -> Pixels:
     """A map over its image, with a line at half of the maximum.
 
-    Args:
-        image: (3, H, W) in [0, 1].
-        values: non-negative map, (h, w); scaled to its own maximum.
-        scale: pixels drawn for one of the image.
-
-    Returns:
-        uint8, (scale H, scale W, 3).
+    `image` is (3, H, W) in [0, 1], `values` a non-negative map (h, w), scaled to its own maximum; uint8,
+    (scale H, scale W, 3).
     """
     height, width = image.shape[1] * scale, image.shape[2] * scale
     share = upsample(values[None].float() / values.max().clamp_min(1e-30), (height, width))[0].numpy()
@@ -72,11 +62,7 @@ def map_overlay(image: Tensor, values: Tensor, scale: int = 1) -> Pixels:
 
 
 def superpixel_overlay(image: Tensor, explanation: SuperpixelExplanation, scale: int = 1) -> Pixels:
-    """Super-pixels over their image: bright speak for the class, dark against it, lines between them.
-
-    Returns:
-        uint8, (scale H, scale W, 3).
-    """
+    """Super-pixels over their image, uint8 (scale H, scale W, 3): bright speak for the class, dark against it."""
     signed = explanation.map / explanation.map.abs().max().clamp_min(1e-30)
     share = ((signed + 1) / 2).numpy().repeat(scale, axis=0).repeat(scale, axis=1)
     labels = explanation.segments.numpy().repeat(scale, axis=0).repeat(scale, axis=1)

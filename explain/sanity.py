@@ -14,10 +14,9 @@ from dataclasses import dataclass
 import torch
 from scipy.stats import rankdata
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from explain.hooks import frozen_in_eval_mode
-from explain.measures.coherency import pearson
+from explain.hooks import BatchNorm, frozen_in_eval_mode
+from explain.measures.faithfulness import pearson
 from explain.measures.measure import checked_maps
 
 __all__ = ["SanityResult", "label_randomisation", "randomised", "rank_correlation", "weight_randomisation"]
@@ -49,11 +48,7 @@ class SanityResult:
 
 
 def rank_correlation(one: Tensor, other: Tensor) -> Tensor:
-    """Spearman correlation over positions, ties sharing their mean rank.
-
-    Args:
-        one: Non-negative maps, (N, h, w).
-        other: As many of the same size.
+    """Spearman correlation over positions of non-negative maps (N, h, w), ties sharing their mean rank.
 
     Returns:
         Values in [-1, 1], float64, (N,); NaN where one of the two maps is constant.
@@ -103,7 +98,7 @@ def randomised(
 
 def _estimate_statistics(model: nn.Module, first: list[nn.Module], images: Tensor) -> None:
     """Set the running statistics of every batch-norm that runs from these modules on to those of the images."""
-    norms = [part for part in model.modules() if isinstance(part, _BatchNorm)]
+    norms = [part for part in model.modules() if isinstance(part, BatchNorm)]
     momenta = [part.momentum for part in norms]
 
     def begin(*_: object) -> None:
@@ -144,9 +139,6 @@ def weight_randomisation(
         threshold: Largest mean rank correlation with the original maps at the end that passes, in (0, 1).
         seed: Decides the new weights.
 
-    Returns:
-        The correlation after each stage and a verdict.
-
     Raises:
         ValueError: A threshold out of range, a name that is not a module, no stage, or a model without weights.
     """
@@ -158,7 +150,7 @@ def weight_randomisation(
     similarity = []
     for last in range(1, len(names) + 1):
         changed = randomised(model, names[:last], images=images, seed=seed)
-        similarity.append(_mean(rank_correlation(original, explain(changed))))
+        similarity.append(float(rank_correlation(original, explain(changed)).nanmean()))
     return _result("weight randomisation", tuple(names), tuple(similarity), threshold, "weights")
 
 
@@ -179,9 +171,6 @@ def label_randomisation(
         threshold: Largest mean rank correlation that passes, in (0, 1).
         seed: Decides the shuffle.
 
-    Returns:
-        The correlation and a verdict.
-
     Raises:
         ValueError: A threshold out of range, or labels of fewer than two classes.
     """
@@ -189,7 +178,7 @@ def label_randomisation(
     if labels.ndim != 1 or (labels == labels[:1]).all():
         raise ValueError(f"labels must be (N,) and hold at least two classes, got shape {tuple(labels.shape)}")
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed)).to(labels.device)
-    similarity = _mean(rank_correlation(explain(fit(labels)), explain(fit(labels[order]))))
+    similarity = float(rank_correlation(explain(fit(labels)), explain(fit(labels[order]))).nanmean())
     return _result("label randomisation", ("labels",), (similarity,), threshold, "labels")
 
 
@@ -217,10 +206,6 @@ def _draw_anew(part: nn.Module) -> None:
 def _check_threshold(threshold: float) -> None:
     if not 0 < threshold < 1:
         raise ValueError(f"threshold must lie above 0 and below 1, got {threshold}")
-
-
-def _mean(values: Tensor) -> float:
-    return float(values.nanmean())
 
 
 def _result(

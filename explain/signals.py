@@ -53,10 +53,7 @@ class BlockSignals:
 class Capture:
     """Signals of all requested blocks of one batch, in the order requested.
 
-    Attributes:
-        blocks: One `BlockSignals` per block.
-        logits: Pre-softmax outputs of the model, float32, (N, K).
-        targets: Explained class of each image, int64, (N,).
+    `logits` (N, K) and `targets` (N,) are as in each of its `BlockSignals`.
     """
 
     blocks: tuple[BlockSignals, ...]
@@ -100,7 +97,12 @@ class _Saved:
 
     @property
     def was_overwritten(self) -> bool:
-        return self.alias._version != self.version
+        return _writes(self.alias) != self.version
+
+
+def _writes(tensor: Tensor) -> int:
+    """How often a tensor was written to, views included: autograd's own counter, which has no public name."""
+    return tensor._version
 
 
 def _check_images(images: Tensor) -> None:
@@ -119,12 +121,8 @@ def _is_spatial(output: Any, count: int) -> bool:
 def spatial_blocks(model: nn.Module, images: Tensor) -> list[str]:
     """Names of the modules that can be explained: they run once and put out (N, C, h, w) with h w > 1.
 
-    Args:
-        model: Any network; nothing about it changes.
-        images: A batch it accepts, (N, C, H, W); one image is enough.
-
-    Returns:
-        Names in the order in which the modules finish; empty if the model has no spatial block.
+    One image is enough of a batch (N, C, H, W); nothing about the model changes. The names are in the order in which
+    the modules finish.
     """
     _check_images(images)
     runs: dict[str, int] = {}
@@ -215,7 +213,7 @@ def _forward(
         alias = output.detach()
         copied = copy_all or _overwritten.get(module, True)
         activations = alias.clone() if copied else alias
-        saved[name] = _Saved(activations, alias, alias._version, copied, get_gradient_edge(output))
+        saved[name] = _Saved(activations, alias, _writes(alias), copied, get_gradient_edge(output))
         return replacement
 
     try:

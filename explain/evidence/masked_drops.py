@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from explain.evidence.material import Maps, Pass
 from explain.hooks import frozen_in_eval_mode
-from explain.measures.average_drop import drop_from
+from explain.measures.faithfulness import drop_from
 from explain.measures.masking import masked_images
 from explain.measures.measure import dead
 

@@ -9,8 +9,7 @@ from explain.evidence.material import Maps, Material
 from explain.evidence.null import checked_draws, finite_mean, mean_and_spread, permutations_within
 from explain.evidence.scorer import Scorer
 from explain.evidence.scores import Numbers, Reading
-from explain.measures.elliptical_area import elliptical_area
-from explain.measures.entropy import entropy
+from explain.measures.concentration import elliptical_area, entropy
 
 __all__ = ["TRAIN_VALIDATION_DISAGREEMENT", "kolmogorov_smirnov", "train_validation_disagreement"]
 

@@ -1,7 +1,9 @@
-"""Measures of explanations, one a file.
+"""Measures of explanations: one value per image, float64, NaN where a measure is not defined.
 
 `MEASURES` holds them by name; `MAP_MEASURES` those that need nothing but the maps. Each declares its range, direction,
-formula, paper and NaN rule (see `Measure`) and returns one value per image.
+formula, paper and NaN rule (see `Measure`). A file answers a question: how concentrated is the map (`concentration`),
+does the model answer by what it shows (`faithfulness`), what happens when its pixels go (`perturbation`), does it lie
+on the defect (`pointing`)?
 """
 
 from __future__ import annotations
@@ -9,28 +11,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from explain.measures.adcc import ADCC, adcc, adcc_from
-from explain.measures.average_drop import AVERAGE_DROP, average_drop, drop_from
-from explain.measures.coherency import COHERENCY, coherency
-from explain.measures.complexity import COMPLEXITY, complexity
-from explain.measures.dead_map_rate import DEAD_MAP_RATE, dead_map_rate
-from explain.measures.dispersion import DISPERSION, dispersion
-from explain.measures.elliptical_area import (
-    ELLIPTICAL_AREA,
-    ELLIPTICAL_AREA_12,
+from explain.measures.concentration import (
+    complexity,
+    dead_map_rate,
+    dispersion,
     elliptical_area,
     elliptical_area_12,
+    entropy,
+    normalised_entropy,
+    relative_difference,
 )
-from explain.measures.energy_pointing import ENERGY_POINTING, energy_pointing
-from explain.measures.entropy import ENTROPY, NORMALISED_ENTROPY, entropy, normalised_entropy
-from explain.measures.increase import INCREASE, increase
-from explain.measures.insertion_deletion import DELETION, INSERTION, deletion, insertion
+from explain.measures.faithfulness import (
+    adcc,
+    adcc_from,
+    average_drop,
+    coherency,
+    drop_from,
+    increase,
+)
 from explain.measures.masking import Predict, masked_images, masked_probabilities
-from explain.measures.measure import Direction, Measure
-from explain.measures.pointing_game import POINTING_GAME, pointing_game
-from explain.measures.relative_difference import RELATIVE_DIFFERENCE, relative_difference
-from explain.measures.road import ROAD, road
-from explain.measures.truth import boxes_to_masks
+from explain.measures.measure import DECLARED, Direction, Measure
+from explain.measures.perturbation import deletion, insertion, road
+from explain.measures.pointing import boxes_to_masks, energy_pointing, pointing_game
 
 __all__ = [
     "MAP_MEASURES",
@@ -62,30 +64,7 @@ __all__ = [
     "road",
 ]
 
-MEASURES: Mapping[str, Measure] = MappingProxyType(
-    {
-        measure.name: measure
-        for measure in (
-            ENTROPY,
-            NORMALISED_ENTROPY,
-            ELLIPTICAL_AREA,
-            ELLIPTICAL_AREA_12,
-            DISPERSION,
-            RELATIVE_DIFFERENCE,
-            DEAD_MAP_RATE,
-            COMPLEXITY,
-            AVERAGE_DROP,
-            INCREASE,
-            COHERENCY,
-            ADCC,
-            ROAD,
-            INSERTION,
-            DELETION,
-            POINTING_GAME,
-            ENERGY_POINTING,
-        )
-    }
-)
+MEASURES: Mapping[str, Measure] = MappingProxyType(dict(DECLARED))
 """All measures by name."""
 
 MAP_MEASURES: Mapping[str, Measure] = MappingProxyType(

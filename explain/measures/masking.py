@@ -53,12 +53,8 @@ def masked_images(maps: Tensor, images: Tensor) -> Tensor:
     The product is taken in the space of `images`: where that is normalised by mean and standard deviation, masked
     pixels fade to the mean colour.
 
-    Args:
-        maps: Non-negative, (N, h, w).
-        images: As `predict` takes them, (N, C, H, W).
-
     Raises:
-        ValueError: As many maps as images are needed.
+        ValueError: Other than as many maps (N, h, w) as images (N, C, H, W).
     """
     if images.ndim != 4 or len(maps) != len(images):
         raise ValueError(
@@ -73,16 +69,8 @@ def masked_images(maps: Tensor, images: Tensor) -> Tensor:
 def masked_probabilities(maps: Tensor, images: Tensor, targets: Tensor, predict: Predict) -> tuple[Tensor, Tensor]:
     """Y and Y_E: probability of the target class on the image, and on the image times its map.
 
-    Call it once and pass the pair on where several measures are wanted.
-
-    Args:
-        maps: Non-negative, (N, h, w).
-        images: As `predict` takes them, (N, C, H, W).
-        targets: Class indices, (N,).
-        predict: From images to class probabilities (N, K).
-
-    Returns:
-        Y and Y_E, float64, (N,) each.
+    Call it once and pass the pair on where several measures are wanted. Arguments as for `average_drop`; float64, (N,)
+    each.
     """
     masked = masked_images(maps, images)
     return class_probabilities(predict, images, targets), class_probabilities(predict, masked, targets)

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor
 
-__all__ = ["Direction", "Measure", "checked_maps", "dead", "nan_where", "share_of_max", "share_of_sum"]
+__all__ = [
+    "DECLARED",
+    "Direction",
+    "Measure",
+    "check_integer",
+    "checked_maps",
+    "dead",
+    "measure",
+    "nan_where",
+    "share_of_max",
+    "share_of_sum",
+]
 
 Direction = Literal["higher", "lower", "none"]
+
+_Function = TypeVar("_Function", bound=Callable[..., Tensor])
 
 
 @dataclass(frozen=True)
@@ -53,6 +67,32 @@ class Measure:
     def __call__(self, *arguments: Any, **options: Any) -> Tensor:
         """Values of the N images, float64, (N,)."""
         return self.function(*arguments, **options)
+
+
+DECLARED: dict[str, Measure] = {}
+"""What `measure` declared so far, by name; `explain.measures.MEASURES` once all files are imported."""
+
+
+def measure(
+    name: str, span: tuple[float, float], direction: Direction, *, formula: str, paper: str, nan: str = "dead map"
+) -> Callable[[_Function], _Function]:
+    """Declare the function below a measure with values in `span`; it takes what has no default. See `Measure`."""
+
+    def declare(function: _Function) -> _Function:
+        parameters = inspect.signature(function).parameters.values()
+        takes = tuple(p.name for p in parameters if p.default is inspect.Parameter.empty)
+        DECLARED[name] = Measure(name, *span, direction, formula, paper, nan, takes, function)
+        return function
+
+    return declare
+
+
+def check_integer(name: str, value: object, least: int) -> None:
+    """Refuse an argument that is no integer (TypeError) or below `least` (ValueError)."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")
 
 
 def checked_maps(maps: Tensor) -> Tensor:

@@ -37,7 +37,6 @@ _Result = TypeVar("_Result")
 
 
 def content_digest(data: bytes) -> str:
-    """Digest of a file's bytes."""
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
@@ -71,13 +70,8 @@ class _Row:
 class Decoding:
     """Images decoded, checked, hashed and resized in one threaded pass.
 
-    Rows wait in a scratch file, so that memory does not grow with the set and nothing is kept of a set that is refused.
-
-    Args:
-        scratch: Empty binary file for reading and writing.
-        size: (height, width) in pixels.
-        fit: As in `fit_image`.
-        max_pixels: As in `decode_image`.
+    Rows wait in an empty scratch file, so that memory does not grow with the set and nothing is kept of a set that is
+    refused. Other arguments are as in `fit_image` and `decode_image`.
 
     Attributes:
         files: What each file gave, by the digest of its bytes.
@@ -96,11 +90,7 @@ class Decoding:
         return white_level_for(self._maximum) if self._wide else FULL_WHITE_LEVEL
 
     def run(self, paths: Mapping[str, Path], on_progress: Callable[[int, int], None] | None = None) -> None:
-        """Decodes files.
-
-        Args:
-            paths: One file for each content, by the digest of its bytes.
-            on_progress: Called with (decoded, to decode).
+        """Decode one file for each content, by the digest of its bytes; `on_progress` gets (decoded, to decode).
 
         Raises:
             InputError: A file vanished or changed since its digest was taken.

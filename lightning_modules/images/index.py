@@ -113,7 +113,6 @@ def build_index(
         on_bad: "refuse" raises with everything that is wrong; "set_aside" leaves it out: bad images, both copies of
             the same picture under two labels, then classes left with fewer than `min_per_class` images.
         min_per_class: Fewest images of a class.
-        white_level: Passed to the index.
 
     Returns:
         The index, and for each record its position among all readable images in the index's order: int64, ascending,

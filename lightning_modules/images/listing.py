@@ -8,16 +8,21 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from lightning_modules.errors import InputError, Problem, printable
-from lightning_modules.images.manifest_file import COLUMNS, read_manifest
-from lightning_modules.images.places import Outside, Places
 from lightning_modules.images.reading import IMAGE_SUFFIXES
 
-__all__ = ["Groups", "ListedImage", "Listing", "is_month", "list_folder", "list_manifest"]
+__all__ = ["Groups", "ListedImage", "Listing", "Outside", "is_month", "list_folder", "list_manifest"]
 
 Groups = Literal["none", "folder"]
+Outside = Literal["refuse", "allow"]
+
+# What a manifest may say of an image.
+_COLUMNS: Final = ("path", "label", "month", "group", "split", "mask")
+# A few hundred kilobytes of Parquet can hold billions of equal rows.
+_MOST_ROWS: Final = 10_000_000
+_MOST_BYTES: Final = 1 << 31
 
 _MONTH: Final = re.compile(r"[0-9]{4}-(0[1-9]|1[0-2])")
 # A separator is asked for: folders called 2019 or 201901 may well be classes.
@@ -66,7 +71,6 @@ class Listing:
     notes: list[str] = field(default_factory=list)
 
     def report(self, path: Path, reason: str) -> None:
-        """Add a problem."""
         self.problems.append(Problem(printable(path), reason))
 
 
@@ -87,7 +91,7 @@ def list_folder(root: Path, groups: Groups = "none", outside: Outside = "refuse"
     if not root.is_dir():
         raise InputError(f"data.path={printable(root)} is not a folder; data=folder reads root/<class>/* images")
     listing = Listing(root)
-    scan = _Scan(listing, Places(root, outside))
+    scan = _Scan(listing, _Places(root, outside))
     top = scan.folders(root)
     if not top:
         reason = listing.problems[0].reason if listing.problems else "accepted are root/<class>/* and root/<YYYY-MM>/*"
@@ -115,7 +119,7 @@ def list_folder(root: Path, groups: Groups = "none", outside: Outside = "refuse"
 class _Scan:
     """Walks a fixed number of levels, so that no loop of symbolic links can hold it."""
 
-    def __init__(self, listing: Listing, places: Places) -> None:
+    def __init__(self, listing: Listing, places: _Places) -> None:
         self.listing = listing
         self._places = places
         self.skipped = 0
@@ -201,23 +205,23 @@ def list_manifest(path: Path, outside: Outside = "refuse") -> Listing:
     """
     if not path.is_file():
         raise InputError(f"data.path={printable(path)} is not a file; data=manifest reads a CSV, TSV or Parquet file")
-    columns, rows, first = read_manifest(path)
+    columns, rows, first = _read_manifest(path)
     missing = [name for name in ("path", "label") if name not in columns]
     if missing or len(set(columns)) < len(columns):
         wrong = f"has no column {' and '.join(missing)}" if missing else "names a column twice"
         raise InputError(
             f"manifest {printable(path)} {wrong}; found {', '.join(map(printable, columns)) or 'nothing'}; "
-            f"accepted are {', '.join(COLUMNS)}"
+            f"accepted are {', '.join(_COLUMNS)}"
         )
     listing = Listing(path)
-    unknown = [name for name in columns if name not in COLUMNS]
+    unknown = [name for name in columns if name not in _COLUMNS]
     if unknown:
         listing.notes.append(f"unknown columns of the manifest ignored: {', '.join(map(printable, unknown))}")
-    _check_rows(listing, rows, Places(path.parent, outside), first)
+    _check_rows(listing, rows, _Places(path.parent, outside), first)
     return listing
 
 
-def _check_rows(listing: Listing, rows: list[dict[str, str]], places: Places, first: int) -> None:
+def _check_rows(listing: Listing, rows: list[dict[str, str]], places: _Places, first: int) -> None:
     folder = listing.root.parent
     known = {name for name in ("month", "split") if any(row.get(name) for row in rows)}
     seen: dict[str, int] = {}
@@ -259,3 +263,95 @@ def _exists(path: Path) -> bool:
         return path.exists()
     except (OSError, ValueError):  # names too long, or with a null character
         return False
+
+
+def _read_manifest(path: Path) -> tuple[list[str], list[dict[str, str]], int]:
+    """Names of all columns, the rows (of `_COLUMNS` only where Parquet has others), and the number of the first row.
+
+    Raises:
+        InputError: The file cannot be read, or has more than 2 GiB or ten million rows.
+    """
+    parquet = path.suffix.lower() in (".parquet", ".pq")
+    try:
+        if (size := path.stat().st_size) > _MOST_BYTES:
+            raise InputError(f"manifest {printable(path)} has {size} bytes; accepted are {_MOST_BYTES} at most")
+        columns, rows = _parquet_rows(path) if parquet else _text_rows(path)
+    except InputError:
+        raise
+    except Exception as error:  # pyarrow, csv and the codecs raise kinds of their own
+        detail = printable(" ".join(str(error).split())[:160])
+        raise InputError(
+            f"manifest {printable(path)} cannot be read as {'Parquet' if parquet else 'CSV'}: {detail}"
+        ) from None
+    return columns, rows, 1 if parquet else 2
+
+
+def _parquet_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    import pyarrow.parquet as pq
+
+    file = pq.ParquetFile(path)
+    _check_number(path, file.metadata.num_rows)
+    columns = [str(name) for name in file.schema_arrow.names]
+    table = pq.read_table(path, columns=[name for name in columns if name in _COLUMNS])
+    rows: list[dict[str, Any]] = table.to_pylist()
+    return columns, [{k: "" if v is None or v != v else str(v).strip() for k, v in row.items()} for row in rows]
+
+
+def _text_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    import csv
+
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        header = file.readline()
+        # Spreadsheets of some languages write semicolons into CSV.
+        separator = max("\t;,", key=header.count)
+        columns = [name.strip() for name in next(csv.reader([header], delimiter=separator), [])]
+        rows = []
+        for number, cells in enumerate(csv.reader(file, delimiter=separator, strict=True), 2):
+            _check_number(path, number)
+            if not any(cells):
+                cells = []
+            if len(cells) > len(columns):
+                raise InputError(
+                    f"manifest {printable(path)} row {number}: {len(cells)} cells under {len(columns)} columns"
+                )
+            rows.append({name: cell.strip() for name, cell in zip(columns, cells, strict=False)})
+    return columns, rows
+
+
+def _check_number(path: Path, rows: int) -> None:
+    if rows > _MOST_ROWS:
+        raise InputError(f"manifest {printable(path)} has more than {_MOST_ROWS} rows")
+
+
+class _Places:
+    """Tells paths that lie in a folder from those that lead out of it, by an absolute path, .. or a link.
+
+    The folder may itself be reached through links. `outside="allow"` lets every path pass.
+    """
+
+    def __init__(self, folder: Path, outside: Outside) -> None:
+        self._allow = outside == "allow"
+        self._root = os.path.realpath(folder)
+        self._folders: dict[Path, str] = {}
+
+    def leads_out(self, path: Path) -> bool:
+        """Whether what the path names in the end lies outside the folder; nothing is opened."""
+        if self._allow:
+            return False
+        try:
+            where = self._real(path)
+        except (OSError, ValueError):  # names that no file can have: whoever opens it says so
+            return False
+        return where != self._root and not where.startswith(self._root.rstrip(os.sep) + os.sep)
+
+    def reason(self, what: str) -> str:
+        """Why such a path is not read, `what` being where it would have to lie."""
+        return f"leads out of {what} (data.outside=allow accepts it)"
+
+    def _real(self, path: Path) -> str:
+        if path.name == ".." or path.is_symlink():
+            return os.path.realpath(path)
+        # A set has few folders and many files: links are followed once a folder.
+        if path.parent not in self._folders:
+            self._folders[path.parent] = os.path.realpath(path.parent)
+        return os.path.join(self._folders[path.parent], path.name)  # noqa: PTH118 (compared as text)

@@ -42,7 +42,6 @@ class PixelStore:
     """One store.
 
     Attributes:
-        folder: Where it lies.
         pixels: uint8 (N, H, W, C), memory-mapped, read-only; sorted by pixel digest, a picture as often as listed.
         files: By digest of the file's bytes.
         white_level: Value of white that the images of more than 8 bits were divided by.
@@ -82,8 +81,7 @@ def write_store(
         folder: The store's own folder; its parent is created.
         rows: N arrays of uint8 (H, W, C), taken one at a time.
         shape: (N, H, W, C).
-        files: As in `PixelStore`.
-        white_level: As in `PixelStore`.
+        files: See `PixelStore`, as for `white_level`.
 
     Raises:
         OSError: The disk is full or not writable, or what was written cannot be read back.
@@ -117,11 +115,7 @@ def write_store(
 
 
 def selected_rows(store: PixelStore, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Some rows of a store as a memory map: the store's own where they are all of them, else a copy beside it.
-
-    Args:
-        store: The store.
-        rows: Ascending int64.
+    """Some rows of a store, ascending: its own memory map where they are all of them, else one of a copy beside it.
 
     Returns:
         uint8 (len(rows), H, W, C), memory-mapped, read-only.

@@ -64,11 +64,7 @@ _header_lock = threading.Lock()
 
 
 def read_bytes(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> bytes:
-    """Contents of a regular file.
-
-    Args:
-        path: File to read.
-        max_pixels: Largest number of pixels accepted; bounds the size of the file (16 bytes a pixel, at least 1 MiB).
+    """Contents of a regular file of at most 16 bytes a pixel accepted, or 1 MiB.
 
     Raises:
         InputError: With the reason alone (no path): missing, not a regular file, no permission, empty, too large.
@@ -141,7 +137,7 @@ def read_image(
 
     Args:
         source: Path of the file, or its contents.
-        max_pixels: Largest width x height accepted, compared with the header before decoding.
+        max_pixels: As in `decode_image`.
         white_level: Value of white in files of more than 8 bits (`ImageIndex.white_level`); 65535 when not given.
 
     Returns:
@@ -167,10 +163,7 @@ def scale_to_uint8(pixels: NDArray[Any], white_level: int) -> NDArray[np.uint8]:
 
     Args:
         pixels: uint8 or uint16 of any shape.
-        white_level: In 1..65535.
-
-    Raises:
-        ValueError: `white_level` is out of range.
+        white_level: In 1..65535, else a ValueError.
     """
     if not 1 <= white_level <= FULL_WHITE_LEVEL:
         raise ValueError(f"white_level must be in 1..{FULL_WHITE_LEVEL}, got {white_level}")

@@ -32,10 +32,6 @@ class Units:
     Choices depend on the seed and on the content of images, not on their order: units are taken in the order of the
     hash of (seed, purpose, smallest digest of the unit).
 
-    Args:
-        index: The images.
-        seed: Of all choices.
-
     Attributes:
         of: (N,) int64, the unit of each image.
     """
@@ -81,11 +77,7 @@ class Units:
         return np.sort(pool[np.isin(self.of[pool], list(taken))])
 
     def deal(self, pool: Rows, folds: int, purpose: str) -> list[Rows]:
-        """The pool in `folds` parts of whole units with about the same number of each class.
-
-        Returns:
-            Ascending rows of each part.
-        """
+        """The pool in `folds` parts of whole units with about the same number of each class; rows ascend."""
         units, counts = self._tables(pool)
         total = np.maximum(counts.sum(0), 1)
         mixed = (counts > 0).sum(1) > 1
@@ -140,8 +132,7 @@ class _Choice:
     def greedy(self, hashes: NDArray[np.uint64]) -> tuple[float, set[int]]:
         """Mixed units first, then single-class units fill what each class lacks.
 
-        Returns:
-            Cost (root mean square, over classes, of the share of images missed or in excess) and the units taken.
+        Returns the cost (root mean square, over classes, of the share of images missed or in excess) and the units.
         """
         self._got: Amounts = np.zeros(len(self._target))
         self._left = (self._counts > 0).sum(0)

@@ -25,12 +25,7 @@ _MANY: Final = 10_000
 
 @dataclass(frozen=True, eq=False)
 class Fold:
-    """One way to train and to validate.
-
-    Attributes:
-        train: int64, ascending positions in the index.
-        val: int64, ascending positions in the index.
-    """
+    """One way to train and to validate: int64, ascending positions in the index."""
 
     train: Rows
     val: Rows

@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
@@ -19,9 +18,8 @@ from numpy.typing import NDArray
 from lightning_modules.errors import InputError, Problem, printable
 from lightning_modules.images.decoding import Decoding, content_digest, stream
 from lightning_modules.images.index import ImageIndex, OnBad, build_index
-from lightning_modules.images.listing import Groups, Listing, list_folder, list_manifest
+from lightning_modules.images.listing import Groups, Listing, Outside, list_folder, list_manifest
 from lightning_modules.images.pixel_store import PixelStore, StoredFile, open_store, remove_leftovers, selected_rows
-from lightning_modules.images.places import Outside
 from lightning_modules.images.reading import DEFAULT_MAX_PIXELS, Fit, read_bytes
 
 __all__ = ["ImageSet", "Source", "load_images"]
@@ -72,7 +70,6 @@ def load_images(
     whatever their names and labels, hashes them and decodes nothing. Memory does not grow with the set's pixels.
 
     Args:
-        source: Where the images come from.
         path: Folder or manifest; None for "simulated".
         size: (height, width) in pixels.
         fit: How another aspect ratio is brought to `size` (`fit_image`).
@@ -93,52 +90,80 @@ def load_images(
         InputError: An argument, the folder or manifest as a whole, or a cache that cannot be written.
     """
     _check_arguments(source, path, size, fit, on_bad, min_per_class, max_pixels, groups, outside, images)
-    read = partial(_read, size, fit, on_bad, min_per_class, max_pixels, cache, on_progress, accept)
+    reading = _Reading(size, fit, on_bad, min_per_class, max_pixels, cache, on_progress, accept)
     if path is not None:
-        return read(list_folder(path, groups, outside) if source == "folder" else list_manifest(path, outside))
+        return reading.images(
+            list_folder(path, groups, outside) if source == "folder" else list_manifest(path, outside)
+        )
     with _simulated(cache, images, size, seed) as manifest:
-        return read(list_manifest(manifest))
+        return reading.images(list_manifest(manifest))
 
 
-def _read(
-    size: Size,
-    fit: Fit,
-    on_bad: OnBad,
-    min_per_class: int,
-    max_pixels: int,
-    cache: Path,
-    on_progress: Progress | None,
-    accept: Callable[[ImageIndex], object],
-    listing: Listing,
-) -> ImageSet:
-    digests = _file_digests(listing, max_pixels)
-    stores = cache / "images"
-    key = _key(digests, size, fit, max_pixels)
-    remove_leftovers(stores)
-    store = open_store(stores / key)
-    if store is not None and {digest for digest in digests if isinstance(digest, str)} <= store.files.keys():
-        index, rows = _index(listing, digests, store.files, on_bad, min_per_class, store.white_level)
-        accept(index)
-        if on_progress is not None:
-            on_progress(len(store.files), len(store.files))
-        return _image_set(index, store, rows, cache)
-    try:
-        with tempfile.TemporaryFile(dir=_existing(cache)) as scratch, warnings.catch_warnings():
+@dataclass(frozen=True)
+class _Reading:
+    """How a listing becomes a set; see `load_images` for the fields."""
+
+    size: Size
+    fit: Fit
+    on_bad: OnBad
+    min_per_class: int
+    max_pixels: int
+    cache: Path
+    on_progress: Progress | None
+    accept: Callable[[ImageIndex], object]
+
+    def images(self, listing: Listing) -> ImageSet:
+        digests = _file_digests(listing, self.max_pixels)
+        stores = self.cache / "images"
+        key = _key(digests, self.size, self.fit, self.max_pixels)
+        remove_leftovers(stores)
+        store = open_store(stores / key)
+        if store is not None and {digest for digest in digests if isinstance(digest, str)} <= store.files.keys():
+            index, rows = self._index(listing, digests, store.files, store.white_level)
+            if self.on_progress is not None:
+                self.on_progress(len(store.files), len(store.files))
+        else:
+            index, rows, store = self._decoded(listing, digests, stores / key)
+        with _writing(self.cache):
+            return ImageSet(index, selected_rows(store, rows))
+
+    def _decoded(
+        self, listing: Listing, digests: Sequence[str | Problem], folder: Path
+    ) -> tuple[ImageIndex, NDArray[np.int64], PixelStore]:
+        with (
+            _writing(self.cache),
+            tempfile.TemporaryFile(dir=_existing(self.cache)) as scratch,
+            warnings.catch_warnings(),
+        ):
             # Pillow warns of odd metadata; what matters is whether the pixels can be read.
             warnings.filterwarnings("ignore", module=r"PIL\.")
-            decoded = Decoding(scratch, size, fit, max_pixels)
-            decoded.run(_distinct(listing, digests), on_progress)
-            index, rows = _index(listing, digests, decoded.files, on_bad, min_per_class, decoded.white_level)
-            accept(index)
-            store = decoded.keep(stores / key, digests)
-    except OSError as error:
-        raise InputError(f"cache {printable(cache)} cannot be written: {error.strerror or error}") from None
-    return _image_set(index, store, rows, cache)
+            decoded = Decoding(scratch, self.size, self.fit, self.max_pixels)
+            decoded.run(_distinct(listing, digests), self.on_progress)
+            index, rows = self._index(listing, digests, decoded.files, decoded.white_level)
+            return index, rows, decoded.keep(folder, digests)
+
+    def _index(
+        self, listing: Listing, digests: Sequence[str | Problem], files: dict[str, StoredFile], white_level: int
+    ) -> tuple[ImageIndex, NDArray[np.int64]]:
+        contents: list[str | Problem] = []
+        for image, digest in zip(listing.images, digests, strict=True):
+            if isinstance(digest, Problem):
+                contents.append(digest)
+            else:
+                entry = files[digest]
+                contents.append(entry.digest or Problem(printable(image.path), entry.reason or ""))
+        index, rows = build_index(
+            listing, contents, on_bad=self.on_bad, min_per_class=self.min_per_class, white_level=white_level
+        )
+        self.accept(index)
+        return index, rows
 
 
-def _image_set(index: ImageIndex, store: PixelStore, rows: NDArray[np.int64], cache: Path) -> ImageSet:
+@contextmanager
+def _writing(cache: Path) -> Iterator[None]:
+    """A disk that cannot be written is the user's to mend, in one line."""
     try:
-        return ImageSet(index, selected_rows(store, rows))
+        yield
     except OSError as error:
         raise InputError(f"cache {printable(cache)} cannot be written: {error.strerror or error}") from None
 
@@ -204,15 +229,13 @@ def _simulated(cache: Path, images: int | None, size: Size, seed: int) -> Iterat
     new = not manifest.is_file()
     absent = [place for place in (folder.parent, *folder.parent.absolute().parents) if not place.exists()]
     if new:
-        try:
+        with _writing(cache):
             folder.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(folder.parent / ".lock"):
                 for leftover in folder.parent.glob(".*.partial-*"):
                     shutil.rmtree(leftover, ignore_errors=True)
                 if not manifest.is_file():
                     simulated.write(folder, **arguments)
-        except OSError as error:
-            raise InputError(f"cache {printable(cache)} cannot be written: {error.strerror or error}") from None
     try:
         yield manifest
     except InputError:
@@ -256,21 +279,3 @@ def _distinct(listing: Listing, digests: Sequence[str | Problem]) -> dict[str, P
         if isinstance(digest, str):
             paths.setdefault(digest, image.path)
     return paths
-
-
-def _index(
-    listing: Listing,
-    digests: Sequence[str | Problem],
-    files: dict[str, StoredFile],
-    on_bad: OnBad,
-    min_per_class: int,
-    white_level: int,
-) -> tuple[ImageIndex, NDArray[np.int64]]:
-    contents: list[str | Problem] = []
-    for image, digest in zip(listing.images, digests, strict=True):
-        if isinstance(digest, Problem):
-            contents.append(digest)
-        else:
-            entry = files[digest]
-            contents.append(entry.digest or Problem(printable(image.path), entry.reason or ""))
-    return build_index(listing, contents, on_bad=on_bad, min_per_class=min_per_class, white_level=white_level)

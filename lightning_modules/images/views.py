@@ -38,16 +38,10 @@ class ViewParameters:
     offset: Tensor
 
     def select(self, rows: Tensor, views: Tensor | int) -> ViewParameters:
-        """Parameters of some images' views, shape (B,).
-
-        Args:
-            rows: (B,) int64 rows of parameters of shape (N, count + 1).
-            views: (B,) int64 view numbers, or one number for all.
-        """
+        """Of parameters of shape (N, count + 1), those at (B,) int64 rows and view numbers (or one number for all)."""
         return ViewParameters(*(part[rows, views] for part in self._parts()))
 
     def to(self, device: torch.device | str) -> ViewParameters:
-        """The parameters on a device."""
         return ViewParameters(*(part.to(device) for part in self._parts()))
 
     def _parts(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -103,14 +97,7 @@ class Views:
                 raise ValueError(f"{name} must be in [0, {largest_real:g}{bracket}, got {real}")
 
     def parameters(self, digests: Sequence[str]) -> ViewParameters:
-        """Parameters of all views of images.
-
-        Args:
-            digests: N digests of decoded pixels (`ImageRecord.digest`).
-
-        Returns:
-            Tensors of shape (N, count + 1); column 0 is the plain image.
-        """
+        """Of N images, by their digests of decoded pixels: tensors (N, count + 1); column 0 is the plain image."""
         draws = np.zeros((len(digests), self.count + 1, _DRAWS), dtype=np.float64)
         for row, digest in enumerate(digests):
             for view in range(1, self.count + 1):
@@ -140,10 +127,6 @@ def apply_views(pixels: Tensor, parameters: ViewParameters) -> Tensor:
 
     Returns:
         float32 (B, 3, H, W) in [0, 1], channels_last; grey is repeated.
-
-    Raises:
-        TypeError: `pixels` is not uint8.
-        ValueError: Shapes do not fit.
     """
     if pixels.dtype != torch.uint8:
         raise TypeError(f"pixels must be uint8, got {pixels.dtype}")

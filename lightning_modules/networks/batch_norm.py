@@ -12,22 +12,17 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from explain.hooks import BatchNorm
 from lightning_modules.networks.blocknet import BlockNet
 
-__all__ = ["batch_norms_behind", "reestimate_batch_norm", "thawed_batch_norms"]
+__all__ = ["batch_norms_behind", "reestimate_batch_norm"]
 
 
-def thawed_batch_norms(net: BlockNet) -> list[_BatchNorm]:
-    """Batch-norm layers behind the freeze depth, in running order, that keep running statistics."""
-    return batch_norms_behind(net, net.freeze_depth)
-
-
-def batch_norms_behind(net: BlockNet, depth: int) -> list[_BatchNorm]:
-    """The same for a freeze depth that the network need not have."""
-    parts: list[nn.Module] = [*net.blocks[depth:], net.head]
-    return [m for part in parts for m in part.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+def batch_norms_behind(net: BlockNet, freeze_depth: int) -> list[BatchNorm]:
+    """Batch-norm layers behind a freeze depth, in running order, that keep running statistics."""
+    parts: list[nn.Module] = [*net.blocks[freeze_depth:], net.head]
+    return [m for part in parts for m in part.modules() if isinstance(m, BatchNorm) and m.track_running_stats]
 
 
 @torch.no_grad()
@@ -38,12 +33,12 @@ def reestimate_batch_norm(net: BlockNet, batches: Iterable[Tensor], cut: int) ->
     are restored whatever happens; frozen layers are not touched.
 
     Args:
-        net: the network.
-        batches: activations at `cut` (what `net.prefix(images, cut)` returns) of training images, each of at least
-            two images; equal sizes make the mean exact.
-        cut: the block from which the batches go on.
+        net: frozen to its freeze depth.
+        batches: what `net.prefix(images, cut)` returns of training images, each of at least two images; equal sizes
+            make the mean exact.
+        cut: 0..freeze depth.
     """
-    layers = thawed_batch_norms(net)
+    layers = batch_norms_behind(net, net.freeze_depth)
     if not layers:
         return
     momenta = [layer.momentum for layer in layers]

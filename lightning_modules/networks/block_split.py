@@ -7,6 +7,7 @@ from collections import OrderedDict
 import torch
 from torch import nn
 
+from explain.hooks import frozen_in_eval_mode
 from lightning_modules.errors import InputError
 
 __all__ = ["split_sequence"]
@@ -28,7 +29,7 @@ def split_sequence(
     Args:
         net: a torchvision or timm classifier.
         size: (H, W) in pixels at which the equality is checked.
-        names: names of the blocks; by default those of the children.
+        names: of the blocks; by default those of the children.
 
     Raises:
         InputError: the network is no such sequence, so cutting it would change what it computes.
@@ -56,7 +57,7 @@ def split_sequence(
         blocks = OrderedDict(zip(names, blocks.values(), strict=True))
     head = nn.Sequential()
     for name, module in modules[first_head:]:
-        if isinstance(module, nn.Linear) and name == "fc" and "avgpool" in head._modules:
+        if isinstance(module, nn.Linear) and name == "fc" and "avgpool" in dict(head.named_children()):
             head.append(nn.Flatten())  # torchvision flattens in forward, between these two children
         head.add_module(name, module)
     if not blocks or not _equal(net, blocks, head, size):
@@ -74,24 +75,15 @@ def _expanded(name: str, module: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def _equal(net: nn.Module, blocks: OrderedDict[str, nn.Module], head: nn.Module, size: tuple[int, int]) -> bool:
-    training = net.training
     image = torch.linspace(-1, 1, 3 * size[0] * size[1]).view(1, 3, *size)
     try:
-        net.eval()
-        with torch.no_grad():
+        with torch.no_grad(), frozen_in_eval_mode(net):
             output = image
             for block in blocks.values():
                 output = block(output)
                 if output.dim() != 4:
                     return False
             return torch.allclose(head(output), net(image), atol=1e-5, rtol=1e-4)
-    except (
-        RuntimeError,
-        TypeError,
-        ValueError,
-        AttributeError,
-        AssertionError,
-    ):  # however a library refuses a wrong input
+    # However a library refuses a wrong input.
+    except (RuntimeError, TypeError, ValueError, AttributeError, AssertionError):
         return False
-    finally:
-        net.train(training)

@@ -1,6 +1,8 @@
 """A network as an ordered list of named blocks and a head: the shape in which a freeze depth has a meaning.
 
-Shapes: N images, C channels, H and W pixels. L is the number of blocks.
+Shapes: N images, C channels, H and W pixels. L is the number of blocks. A cut is a place between blocks where the
+network is run in two parts, as in split inference: cut k lies behind the first k blocks. The freeze depth is the cut at
+which a trial's training begins.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-__all__ = ["BlockNet"]
+__all__ = ["BlockNet", "final_linear"]
 
 
 class BlockNet(nn.Module):
@@ -72,12 +74,7 @@ class BlockNet(nn.Module):
         return len(self.blocks)
 
     def prefix(self, images: Tensor, cut: int) -> Tensor:
-        """Output of the first `cut` blocks; `cut=0` gives the normalised images.
-
-        Args:
-            images: (N, 3, H, W) in [0, 1].
-            cut: 0..L.
-        """
+        """Output of the first `cut` blocks, 0..L, of images (N, 3, H, W) in [0, 1]; at 0 the normalised images."""
         return self.between((images - self.mean) / self.std, 0, cut)
 
     def between(self, activations: Tensor, start: int, stop: int) -> Tensor:
@@ -101,3 +98,9 @@ class BlockNet(nn.Module):
         for block in self.blocks[: self.freeze_depth]:
             block.eval()
         return self
+
+
+def final_linear(head: nn.Module) -> nn.Linear | None:
+    """The head's only layer with weights if that is a linear one (pooling + linear), else None."""
+    weighted = [m for m in head.modules() if list(m.parameters(recurse=False))]
+    return weighted[0] if len(weighted) == 1 and isinstance(weighted[0], nn.Linear) else None

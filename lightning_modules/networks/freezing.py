@@ -1,41 +1,67 @@
-"""Freeze depth: which leading blocks keep their weights and batch-norm statistics."""
+"""Freeze depth: which leading blocks keep their weights and batch-norm statistics, and what training the rest costs.
+
+Cost is counted in operations, not timed: the unit in which trials at different depths compare.
+"""
 
 from __future__ import annotations
 
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from explain.hooks import frozen_in_eval_mode
 from lightning_modules.errors import InputError
 from lightning_modules.networks.blocknet import BlockNet
 
-__all__ = ["check_freeze_depth", "freeze"]
+__all__ = ["block_flops", "check_freeze_depth", "epoch_equivalents", "freeze"]
 
 
-def check_freeze_depth(net: BlockNet, depth: int) -> None:
+def check_freeze_depth(net: BlockNet, freeze_depth: int) -> None:
     """Refuse a freeze depth the network cannot have.
 
     Raises:
-        TypeError: depth is not an int.
-        InputError: depth outside 0..L, or above 0 on a network with random weights (frozen noise learns nothing).
+        TypeError: not an int.
+        InputError: outside 0..L, or above 0 on a network with random weights (frozen noise learns nothing).
     """
-    if isinstance(depth, bool) or not isinstance(depth, int):
-        raise TypeError(f"freeze_depth must be an int, got {depth!r}")
-    if not 0 <= depth <= net.num_blocks:
-        raise InputError(f"freeze_depth must be in 0..{net.num_blocks} for {net.architecture}, got {depth}")
-    if depth and not net.pretrained:
-        raise InputError(f"freeze_depth must be 0 for {net.architecture} with random weights, got {depth}")
+    if isinstance(freeze_depth, bool) or not isinstance(freeze_depth, int):
+        raise TypeError(f"freeze_depth must be an int, got {freeze_depth!r}")
+    if not 0 <= freeze_depth <= net.num_blocks:
+        raise InputError(f"freeze_depth must be in 0..{net.num_blocks} for {net.architecture}, got {freeze_depth}")
+    if freeze_depth and not net.pretrained:
+        raise InputError(f"freeze_depth must be 0 for {net.architecture} with random weights, got {freeze_depth}")
 
 
-def freeze(net: BlockNet, depth: int) -> None:
-    """Freeze the first `depth` blocks and thaw the rest.
+def freeze(net: BlockNet, freeze_depth: int) -> None:
+    """Freeze the first `freeze_depth` blocks and thaw the rest.
 
     Frozen means: no weight receives a gradient and batch-norm stays in eval mode through every later
     `net.train()`. Call it before the optimizer is built from the parameters that require gradients.
 
-    Raises:
-        TypeError, InputError: see `check_freeze_depth`.
+    Raises as `check_freeze_depth` does.
     """
-    check_freeze_depth(net, depth)
+    check_freeze_depth(net, freeze_depth)
     training = net.training
-    net.freeze_depth = depth
+    net.freeze_depth = freeze_depth
     for position, block in enumerate(net.blocks):
-        block.requires_grad_(position >= depth)
+        block.requires_grad_(position >= freeze_depth)
     net.head.requires_grad_(True)
     net.train(training)
+
+
+def block_flops(net: BlockNet, size: tuple[int, int]) -> tuple[int, ...]:
+    """Floating-point operations of one image's forward pass through each block, and through the head (last)."""
+    counts: list[int] = []
+    with torch.no_grad(), frozen_in_eval_mode(net):
+        activations = net.prefix(torch.zeros(1, 3, *size, device=net.mean.device), 0)
+        for part in (*net.blocks, net.head):
+            with FlopCounterMode(display=False) as counter:
+                activations = part(activations)
+            counts.append(counter.get_total_flops())
+    return tuple(counts)
+
+
+def epoch_equivalents(flops: tuple[int, ...], freeze_depth: int, epochs: float) -> float:
+    """Epochs of training everything that `epochs` at this freeze depth cost, the frozen prefix being cached.
+
+    `epochs * F_suffix / F`, F being the forward operations of `block_flops`.
+    """
+    return epochs * sum(flops[freeze_depth:]) / sum(flops)

@@ -24,7 +24,7 @@ class ModelCard:
 
     Attributes:
         architecture: name for `backbones.build`.
-        classes: class names, by output.
+        classes: names, by output.
         size: (H, W) in pixels the images are resized to.
         fit: stretch, pad or crop.
         white_level: value of white in 16-bit images.

@@ -1,29 +1,45 @@
 """A trained model as a folder: tensors as safetensors, everything else one needs to use it as JSON.
 
-A third file holds the SHA-256 of both, which is checked on loading. Models of format 1 have the digest of the tensors
-alone, in the card, and still load.
+A third file holds the SHA-256 of both, as `sha256sum --check SHA256SUMS` reads it too; it is checked on loading. Models
+of format 1 have the digest of the tensors alone, in the card, and still load.
 """
 
 from __future__ import annotations
 
+import hashlib
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import torch
 from torch import Tensor
 
 from lightning_modules.errors import InputError, printable
-from lightning_modules.images.digests import check_digests, sha256, write_digests
 from lightning_modules.images.reading import fit_image, read_image
 from lightning_modules.networks import backbones
 from lightning_modules.networks.blocknet import BlockNet
 from lightning_modules.networks.model_card import ModelCard, card_json, read_card
 
-__all__ = ["ModelCard", "TrainedModel", "load_model", "save_model"]
+__all__ = [
+    "DIGESTS",
+    "ModelCard",
+    "TrainedModel",
+    "check_digests",
+    "load_model",
+    "save_model",
+    "sha256",
+    "write_digests",
+]
 
 _TENSORS, _CARD = "model.safetensors", "model.json"
+
+DIGESTS: Final = "SHA256SUMS"
+"""Name of the file."""
+
+_LINE: Final = re.compile(r"([0-9a-f]{64}) [ *]([^/\\\x00-\x1f]+)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,3 +136,45 @@ def _refuse_others(path: Path, own: Mapping[str, Tensor], found: Mapping[str, Te
             f"{printable(path)} does not hold the tensors of its network: {len(missing)} missing, {len(other)} unknown "
             f"or of another shape, for example {printable((missing or other)[0])[:80]}"
         )
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's contents, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_digests(folder: Path) -> None:
+    """Write the digests of all files in a folder; what they were before is forgotten."""
+    files = sorted(path for path in folder.iterdir() if path.is_file() and path.name != DIGESTS)
+    text = "".join(f"{sha256(path)}  {path.name}\n" for path in files)
+    (folder / DIGESTS).write_text(text, encoding="utf-8")
+
+
+def check_digests(folder: Path, names: tuple[str, ...]) -> None:
+    """Compare the files of a folder with their digests. Files without a digest are nobody's business: read none.
+
+    Args:
+        folder: with a file `DIGESTS`.
+        names: of files that must have a digest.
+
+    Raises:
+        InputError: a file is missing or another one than was written, or the digests are damaged.
+    """
+    where = printable(folder / DIGESTS)
+    try:
+        lines = (folder / DIGESTS).read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        raise InputError(f"{where} is missing or cannot be read: the model cannot be checked, copy it again") from None
+    digests = {}
+    for number, line in enumerate(lines, 1):
+        found = _LINE.fullmatch(line)
+        if found is None or found[2] in (".", ".."):
+            raise InputError(f"{where} line {number} is no SHA-256 and the name of a file in this folder")
+        digests[found[2]] = found[1]
+    for name in (*names, *digests):
+        if name not in digests:
+            raise InputError(f"{where} has no digest of {name}")
+        path = folder / name
+        if not path.is_file() or sha256(path) != digests[name]:
+            raise InputError(f"{printable(path)} is missing or changed since it was written (SHA-256)")

@@ -71,11 +71,7 @@ def load_weights(
 
 
 def weights_path(weights: str, *, downloadable: str | None = None, origin: str | None = None) -> Path:
-    """The file of `weights`; args as for `load_weights`.
-
-    Raises:
-        InputError: no such file (names it and where to put it).
-    """
+    """The file of `weights`; arguments and errors as for `load_weights`."""
     if weights == "imagenet":
         folder = Path(torch.hub.get_dir()) / "checkpoints"
         path = folder / str(downloadable)

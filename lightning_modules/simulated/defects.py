@@ -47,9 +47,7 @@ def line(
     """Reflecting surface along the polyline (``z``, ``x``), arrays (N,) in mm.
 
     Args:
-        rng: source of roughness.
-        z: depths of the vertices.
-        x: scan positions of the vertices.
+        z, x: depths and scan positions of the vertices.
         strength: amplitude reflectivity, 0..1.
         roughness: 0 mirror to 1 diffuse: phase is uniform in ±π times this.
         across: size across the image plane in mm; smaller than the beam there, the echo falls in proportion.

@@ -1,17 +1,11 @@
-"""Simulated ultrasonic images: 11 internal defects in steel plate, 13 months with drift (``docs/simulated.md``).
-
-``python -m lightning_modules.simulated OUT [images=1300] [size=[96,96]] [seed=0]`` writes them as folders by month.
-"""
+"""Simulated ultrasonic images: 11 internal defects in steel plate, 13 months with drift (``docs/simulated.md``)."""
 
 from __future__ import annotations
 
 import csv
-import difflib
 import os
-import re
 import shutil
-import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,24 +17,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["CLASSES", "MONTHS", "SimulatedImage", "simulate", "write"]
+__all__ = ["CLASSES", "MONTHS", "SimulatedImage", "simulate", "write", "write_images"]
 
 SIDES = (16, 1024)
 IMAGES = (1, 1_000_000)
 SEEDS = (0, 2**63 - 1)
-
-USAGE = """\
-usage: python -m lightning_modules.simulated OUT [images=1300] [size=[96,96]] [seed=0]
-       python -m lightning_modules.simulated --contact-sheet FILE.png [seed=0]
-
-Writes simulated ultrasonic B-scans of 11 internal defects in steel plate, 13 months with drift, as
-OUT/<YYYY-MM>/<class>/<name>.png, the defects' extent as OUT/.masks/<YYYY-MM>/<class>/<name>.png,
-and OUT/manifest.csv (path,label,month,group,mask). OUT must not exist, or be an empty folder.
-
-  images=N    number of images, 1..1000000; from 1300 on every class is in every month (default 1300)
-  size=[H,W]  height and width in pixels, each 16..1024 (default [96,96])
-  seed=N      0..9223372036854775807; image i is a function of seed, size and i alone (default 0)
-"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,15 +67,12 @@ def simulate(images: int, size: tuple[int, int] = (96, 96), seed: int = 0) -> It
 
     Image i depends on (seed, size, i) alone: the first n of a longer run are the run of n. The geometry of the defect
     does not depend on ``size``, whose pixels share a fixed field of view of 48 x 48 mm. Class shares follow
-    ``simulated_months.class_mix`` by quota; from 1300 images on every class is in every month.
+    ``months.class_mix`` by quota; from 1300 images on every class is in every month.
 
     Args:
-        images: how many, 1..1,000,000.
+        images: how many, 1..1,000,000; they are made one by one.
         size: (H, W) in pixels, each 16..1024.
         seed: 0..2^63 - 1.
-
-    Returns:
-        An iterator of ``images`` images, made one by one.
 
     Raises:
         TypeError: an argument is of the wrong kind.
@@ -120,28 +98,21 @@ def _images(images: int, size: tuple[int, int], seed: int) -> Iterator[Simulated
 
 
 def write(out: Path, images: int = 1300, size: tuple[int, int] = (96, 96), seed: int = 0) -> None:
-    """Write the images as OUT/<month>/<class>/<name>.png, their masks under OUT/.masks, and OUT/manifest.csv.
+    """`write_images` of what `simulate` makes of the other arguments; raises as both do."""
+    write_images(out, simulate(images, size, seed))
+
+
+def write_images(out: Path, images: Iterable[SimulatedImage]) -> None:
+    """Write images as OUT/<month>/<class>/<name>.png, their masks under OUT/.masks, and OUT/manifest.csv.
 
     The manifest's columns are path, label, month, group, mask; its paths are relative to ``out``. Masks are 0 and
     255, in a hidden folder that ``data=folder`` passes over. All is written to a sibling folder first and renamed at
     the end, so ``out`` is complete or absent.
 
-    Args:
-        out: folder that does not exist yet, or is empty; its parent exists.
-        images: as in ``simulate``.
-        size: as in ``simulate``.
-        seed: as in ``simulate``.
-
     Raises:
-        TypeError: an argument is of the wrong kind.
-        ValueError: an argument is out of range.
         FileExistsError: ``out`` is a file, or a folder with something in it.
         FileNotFoundError: the parent of ``out`` does not exist.
     """
-    _write(out, simulate(images, size, seed))
-
-
-def _write(out: Path, images: Iterable[SimulatedImage]) -> None:
     import numpy as np
     from PIL import Image
 
@@ -174,82 +145,3 @@ def _check_folder(out: Path) -> None:
         raise FileNotFoundError(f"the folder that holds OUT must exist, got {printable(out)}")
     if out.is_symlink() or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
         raise FileExistsError(f"OUT must not exist or be an empty folder, got {printable(out)}")
-
-
-@dataclass(frozen=True)
-class _Command:
-    target: Path
-    sheet: bool = False
-    images: int = 1300
-    size: tuple[int, int] = (96, 96)
-    seed: int = 0
-
-
-def _parse(arguments: Sequence[str]) -> _Command:
-    """What the command line asks for; ValueError with one line where it cannot be read or is out of range."""
-    sheet = "--contact-sheet" in arguments
-    targets, numbers = [], dict[str, tuple[int, ...]]()
-    accepted = {"seed": "seed=N"} if sheet else {"images": "images=N", "size": "size=[H,W]", "seed": "seed=N"}
-    for argument in arguments:
-        name, equals, text = argument.partition("=")
-        if argument == "--contact-sheet":
-            continue
-        if argument.startswith("-"):
-            raise ValueError(f"unknown option {argument!r}; accepted: --contact-sheet FILE.png, --help")
-        if not equals or "/" in name or os.sep in name:
-            targets.append(argument)
-            continue
-        if name not in accepted:
-            near = difflib.get_close_matches(name, accepted, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"unknown setting {name!r}{hint} (accepted: {', '.join(accepted.values())})")
-        if name in numbers:
-            raise ValueError(f"{name} must be given once, got it again as {text!r}")
-        pattern = r"\[\s*([+-]?\d{1,20})\s*,\s*([+-]?\d{1,20})\s*\]" if name == "size" else r"([+-]?\d{1,20})"
-        found = re.fullmatch(pattern, text, re.ASCII)
-        if not found:
-            kind = "two whole numbers as [H,W]" if name == "size" else "a whole number"
-            raise ValueError(f"{name} must be {kind}, got {text!r}")
-        numbers[name] = tuple(map(int, found.groups()))
-    if len(targets) != 1:
-        raise ValueError(f"exactly one {'FILE.png' if sheet else 'OUT'} must be given, got {len(targets)}: {targets}")
-    (images,), (height, width), (seed,) = (
-        numbers.get(name, default) for name, default in (("images", (1300,)), ("size", (96, 96)), ("seed", (0,)))
-    )
-    _check(images, (height, width), seed)
-    return _Command(Path(targets[0]), sheet, images, (height, width), seed)
-
-
-def _shown(images: Iterator[SimulatedImage], total: int) -> Iterator[SimulatedImage]:
-    """``images`` with a progress bar where stderr is a terminal."""
-    if not sys.stderr.isatty():
-        yield from images
-        return
-    from rich.console import Console
-    from rich.progress import track
-
-    yield from track(images, "simulated images", total=total, console=Console(stderr=True))
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Run the command line; 0, or 2 after one line on stderr that says what is wrong."""
-    if "--help" in arguments or "-h" in arguments:
-        print(USAGE, end="")
-        return 0
-    try:
-        command = _parse(arguments)
-        if command.sheet:
-            from lightning_modules.simulated.sheet import contact_sheet
-
-            contact_sheet(command.target, command.seed)
-        else:
-            _check_folder(command.target)
-            _write(command.target, _shown(simulate(command.images, command.size, command.seed), command.images))
-    except (ValueError, OSError) as error:
-        print(f"simulated: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("simulated: interrupted, nothing written", file=sys.stderr)
-        return 130
-    print(printable(command.target))
-    return 0

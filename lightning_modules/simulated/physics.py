@@ -118,9 +118,7 @@ def attenuation(depth: FloatArray, rate: float) -> FloatArray:
 class Grid:
     """Sampling of the field of view (H, W) with a margin on both sides, and the point-spread function on it.
 
-    Args:
-        shape: (H, W) pixels; the pitch is the field of view over them.
-        chain: physical parameters.
+    The pitch is the field of view over the pixels of `shape`, (H, W).
     """
 
     def __init__(self, shape: tuple[int, int], chain: Chain) -> None:
@@ -244,11 +242,9 @@ def acquire(
 
     Args:
         reflectors: the defect.
-        plate: what the plate's images share.
-        conditions: state of the line in that month.
+        plate, conditions: what the images of the plate, and of the month, share.
         shape: (H, W) of the image in pixels.
         rng: source of speckle, coupling and noise.
-        chain: physical parameters.
 
     Returns:
         Grey image, uint8, (H, W); 0 is ``full_scale - dynamic`` dB, 255 is ``full_scale`` dB.

@@ -26,9 +26,7 @@ def contact_sheet(file: Path, seed: int = 0) -> None:
     Rows 1 to 11: the first image of each class in each month; last column: the true extent of the defect beside it.
     Last row: one island, one plate and one draw of all noise, under the conditions of each month.
 
-    Args:
-        file: name ending in .png in a folder that exists.
-        seed: seed of the set and of the island.
+    `seed` is that of the set and of the island.
 
     Raises:
         ValueError: ``file`` does not end in .png.

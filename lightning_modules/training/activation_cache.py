@@ -1,19 +1,21 @@
 """Outputs of frozen blocks, computed once for all trials and kept on disk.
 
 A frozen block computes the same thing in every epoch of every trial. The cache holds what leaves the first `cut`
-blocks for the (image, view) pairs that training needs, as memory-mapped arrays in one fixed precision. Rounding
+blocks for the (image, view) pairs that training needs (a cut is the place behind that many blocks, as in split
+inference; a trial reads at the cut of its freeze depth), as memory-mapped arrays in one fixed precision. Rounding
 happens at *every* cut on the way, also when nothing is cached, so a trial is the same trial with and without cache
 and from whichever shallower cut its activations were computed.
 
 A cut is stored in shards, one for each pass over the training images, and each when it is first asked for: a trial
-that is stopped after one epoch pays for one pass.
+that is stopped after one epoch pays for one pass. A shard is one file, whole or not there.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +26,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_modules.networks.blocknet import BlockNet
-from lightning_modules.training.activation_file import (
-    PRECISIONS,
-    make_room,
-    mark_used,
-    open_activations,
-    pack,
-    write_activations,
-)
 from lightning_modules.training.cut_choice import (
     CutChoice,
     available_memory,
@@ -40,10 +34,15 @@ from lightning_modules.training.cut_choice import (
     measured,
     save_choice,
 )
+from lightning_modules.whole_file import whole_file
 
 __all__ = ["PRECISIONS", "ActivationCache"]
 
 Pairs = NDArray[np.int64]
+
+PRECISIONS = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+# NumPy has no bfloat16, so every precision is stored as the integers of its bits.
+_INTEGERS = {2: (np.dtype(np.int16), torch.int16), 4: (np.dtype(np.int32), torch.int32)}
 # Blocks always see batches of this many images, the last one filled up: how a convolution is summed depends on the
 # batch size, and a difference of the last bit becomes one of the last *stored* bit when it is rounded.
 _CHUNK = 32
@@ -214,10 +213,10 @@ class ActivationCache:
         key, path, now = (cut, shard), self._path(cut, shard), time.monotonic()
         if key in self._open and now - self._marked[key] >= _MARK_SECONDS:
             self._marked[key] = now
-            if not mark_used(path):
+            if not _mark_used(path):
                 self._let_go(key)
         if key not in self._open:
-            found = open_activations(path, len(self._shards[shard]), self._dtype)
+            found = _open_activations(path, len(self._shards[shard]), self._dtype)
             if found is None:
                 return False
             self._open[key], self._marked[key] = found, now
@@ -240,12 +239,12 @@ class ActivationCache:
             # One lock a shard: two processes may fill different ones at the same time.
             with FileLock(self._path(cut, shard).with_suffix(".lock")):
                 if not self._opened(cut, shard):
-                    make_room(self._root, choice.bytes * len(pairs) // self._pairs, self._capacity)
+                    _make_room(self._root, choice.bytes * len(pairs) // self._pairs, self._capacity)
                     for other in [key for key in self._open if not self._path(*key).exists()]:
                         self._let_go(other)
                     chunks = (pairs[start : start + _CHUNK] for start in range(0, len(pairs), _CHUNK))
-                    arrays = (pack(self._compute(cut, c[:, 0], c[:, 1]), self._dtype) for c in chunks)
-                    write_activations(self._path(cut, shard), arrays, len(pairs))
+                    arrays = (_pack(self._compute(cut, c[:, 0], c[:, 1]), self._dtype) for c in chunks)
+                    _write_activations(self._path(cut, shard), arrays, len(pairs))
             if not self._opened(cut, shard):
                 raise OSError(0, "what was written cannot be read back")
         except OSError as error:
@@ -284,7 +283,7 @@ class ActivationCache:
         source, _ = self._source(cut, pairs[:, 0], pairs[:, 1])
         if not self._measure:
             return CutChoice(cut, True, size, float("nan"), float("nan"), source)
-        stored = pack(self._compute(cut, pairs[:, 0], pairs[:, 1]), self._dtype)
+        stored = _pack(self._compute(cut, pairs[:, 0], pairs[:, 1]), self._dtype)
         order, device = np.arange(_CHUNK)[::-1], self.net.mean.device
         compute = measured(lambda: self._compute(cut, pairs[:, 0], pairs[:, 1]))
         read = measured(lambda: torch.from_numpy(stored[order]).to(device).view(self._dtype).float())
@@ -302,3 +301,69 @@ class ActivationCache:
 def _free_on_device(device: torch.device) -> int:
     free: Any = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
     return int(free) // 2
+
+
+def _pack(activations: Tensor, dtype: torch.dtype) -> NDArray[np.signedinteger]:
+    """(B, C, H, W) as the integers (B, H, W, C) of the bits of `dtype`."""
+    packed = activations.to(dtype).permute(0, 2, 3, 1).contiguous().cpu()
+    array: NDArray[np.signedinteger] = packed.view(_INTEGERS[dtype.itemsize][1]).numpy()
+    return array
+
+
+def _open_activations(path: Path, rows: int, dtype: torch.dtype) -> NDArray[np.signedinteger] | None:
+    """The memory map of a file, marked as used now; None where it is missing, damaged or of another kind."""
+    try:
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    _mark_used(path)
+    kind = found.ndim == 4 and len(found) == rows and found.dtype == _INTEGERS[dtype.itemsize][0]
+    return found if kind else None
+
+
+def _mark_used(path: Path) -> bool:
+    """Note that a file was used now, for `_make_room`; False where it is no longer there."""
+    try:
+        os.utime(path)
+    except FileNotFoundError:
+        return False
+    except OSError:  # not ours to touch: it is used as it is
+        return True
+    return True
+
+
+def _write_activations(path: Path, arrays: Iterable[NDArray[np.signedinteger]], rows: int) -> None:
+    """Write arrays one after the other as one of `rows` rows; the file is whole or not there.
+
+    The caller holds a lock on `path`.
+
+    Raises:
+        OSError: the disk is full, or cannot be written.
+    """
+    # Written as a stream: on a full disk a write raises, where touching a memory map would kill the process.
+    with whole_file(path) as temporary, temporary.open("wb") as file:
+        first = True
+        for array in arrays:
+            if first:
+                header = {"descr": array.dtype.str, "fortran_order": False, "shape": (rows, *array.shape[1:])}
+                np.lib.format.write_array_header_2_0(file, header)
+                first = False
+            file.write(array.tobytes())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _make_room(folder: Path, size: int, capacity: int) -> None:
+    """Remove the least recently used files under `folder` until `size` more bytes fit into `capacity`."""
+    found = []
+    for file in (*folder.glob("*/cut*.npy"), *folder.glob("*/head-*.safetensors")):
+        try:
+            found.append((file.stat().st_mtime, file.stat().st_size, file))
+        except FileNotFoundError:  # another process made room at the same time
+            continue
+    in_use = sum(bytes_ for _, bytes_, _ in found)
+    for _, bytes_, file in sorted(found):
+        if in_use + size <= capacity:
+            break
+        in_use -= bytes_
+        file.unlink(missing_ok=True)  # a process that has it mapped keeps its pages

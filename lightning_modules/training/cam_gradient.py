@@ -12,10 +12,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from lightning_modules.networks.blocknet import BlockNet
-from lightning_modules.training.probe import final_linear
+from explain.hooks import BatchNorm
+from lightning_modules.networks.blocknet import BlockNet, final_linear
 
 __all__ = ["gap_linear", "gap_maps", "gradient_maps"]
 
@@ -23,11 +22,8 @@ __all__ = ["gap_linear", "gap_maps", "gradient_maps"]
 def gap_linear(net: BlockNet, activations: Tensor) -> nn.Linear | None:
     """The head's linear layer if the head is global average pooling and that layer and nothing else.
 
-    Asked of the head itself: on made-up activations its logits are those of pooling and the layer.
-
-    Args:
-        net: the network.
-        activations: output of its last block, (N, C, h, w); only shape, type and device are used.
+    Asked of the head itself: on made-up activations its logits are those of pooling and the layer. Of `activations`,
+    the output (N, C, h, w) of the last block, only shape, type and device are used.
     """
     linear = final_linear(net.head)
     if linear is None or linear.in_features != activations.shape[1]:
@@ -51,13 +47,7 @@ def gap_maps(activations: Tensor, labels: Tensor, linear: nn.Linear) -> Tensor:
     That is Grad-CAM but for the factor 1 / (h w), since there d y_c / d A_k = W_ck / (h w) at every position: a
     product of A and W, whose gradient is one more term in the ordinary backward pass of the head.
 
-    Args:
-        activations: A of the last block, (N, C, h, w).
-        labels: true classes, (N,).
-        linear: see `gap_linear`.
-
-    Returns:
-        Maps, (N, h, w).
+    A (N, C, h, w) of the last block and true classes (N,) give maps (N, h, w); for `linear` see `gap_linear`.
     """
     A = _in_full_precision(activations)
     with torch.autocast(A.device.type, enabled=False):
@@ -75,14 +65,10 @@ def gradient_maps(
     would be spread over all images, and would have mean zero in each channel right before such a layer.
 
     Args:
-        net: the network.
         activations: A of block `block`, (N, C, h, w).
         labels: true classes, (N,).
         block: 0..L-1.
-        create_graph: whether the maps can be differentiated.
-
-    Returns:
-        Maps, (N, h, w).
+        create_graph: whether the maps, (N, h, w), can be differentiated.
     """
     A = _in_full_precision(activations)
     if not (A.requires_grad and create_graph):
@@ -108,7 +94,7 @@ def _in_full_precision(activations: Tensor) -> Tensor:
 def _as_in_evaluation(parts: Sequence[nn.Module]) -> Iterator[None]:
     """Evaluation mode, with batch-norm layers that were in train mode normalising by their batch as by a constant."""
     modes = [(module, module.training) for part in parts for module in part.modules()]
-    norms = [m for m, training in modes if isinstance(m, _BatchNorm) and training and m.track_running_stats]
+    norms = [m for m, training in modes if isinstance(m, BatchNorm) and training and m.track_running_stats]
     kept = [(norm, norm.running_mean, norm.running_var) for norm in norms]
 
     def use_batch(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:

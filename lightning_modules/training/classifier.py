@@ -1,4 +1,4 @@
-"""The LightningModule of a trial: head and thawed blocks, trained on activations at the cut."""
+"""The LightningModule of a trial: head and thawed blocks, trained on what leaves the frozen blocks."""
 
 from __future__ import annotations
 
@@ -22,8 +22,7 @@ __all__ = ["Classifier"]
 
 
 class Classifier(pl.LightningModule):
-    """Trains what lies behind the freeze depth; batches are (activations at the cut (B, C, H, W), labels (B,), share),
-    share being how much a micro-batch counts in its batch's gradient (see `datamodule.ActivationBatches`).
+    """Trains what lies behind the freeze depth, from the batches of `datamodule.ActivationBatches`.
 
     Nothing is logged by step. `epoch_metrics` grows by one row an epoch: training loss and accuracy in train mode,
     then the validation scores after thawed batch-norm was re-estimated. With `fostering` there are also train_ce and
@@ -31,11 +30,10 @@ class Classifier(pl.LightningModule):
     the validation images (see `fostering.map_scores`).
 
     Args:
-        net: the network; it is frozen to `freeze_depth` here.
+        net: is frozen to `freeze_depth` here.
         freeze_depth: 0..L.
         optimizer: a name of `optimizers.OPTIMIZERS`.
         lr_factor: times the optimizer's reference rate.
-        weight_decay: L2 penalty.
         schedule: `constant`, or `cosine` from the rate to 0 over `epochs`.
         epochs: length of the cosine.
         class_weights: (classes,) weights of the loss, or None.

@@ -72,7 +72,7 @@ def choose_cut(
     """Decide from measurements.
 
     Args:
-        cut: the cut.
+        cut: what is decided on.
         source: nearest shallower cut that is stored.
         size: bytes of all files of the cut.
         pairs: (image, view) pairs in them.

@@ -1,4 +1,4 @@
-"""Batches of activations at a cut: slices of tensors, so a step costs no Python loop over images."""
+"""Batches of what leaves the frozen blocks: slices of tensors, so a step costs no Python loop over images."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class ActivationBatches:
 
     Args:
         cache: where activations come from.
-        cut: the freeze depth.
+        freeze_depth: whose activations are read.
         rows: (N,) row of each image.
         labels: (N,) its class.
         batch_size: largest number of images in a batch, >= 1.
@@ -53,7 +53,7 @@ class ActivationBatches:
     def __init__(
         self,
         cache: ActivationCache,
-        cut: int,
+        freeze_depth: int,
         rows: NDArray[np.int64],
         labels: NDArray[np.int64],
         *,
@@ -67,7 +67,7 @@ class ActivationBatches:
             raise ValueError(f"batch_size must be 1 or more, got {batch_size}")
         if len(rows) != len(labels):
             raise ValueError(f"rows and labels must be equally many, got {len(rows)} and {len(labels)}")
-        self._cache, self._cut = cache, cut
+        self._cache, self._freeze_depth = cache, freeze_depth
         self._rows, self._labels = rows, torch.from_numpy(labels)
         self._count = -(-len(rows) // batch_size)
         self._seed, self._parts = seed, parts
@@ -86,7 +86,7 @@ class ActivationBatches:
             self._pass += 1
         for batch in np.array_split(order, self._count):
             for chosen in np.array_split(batch, self._parts):
-                activations = self._cache.at(self._cut, self._rows[chosen], views[chosen])
+                activations = self._cache.at(self._freeze_depth, self._rows[chosen], views[chosen])
                 labels = self._labels[torch.from_numpy(chosen)].to(activations.device)
                 yield activations, labels, len(chosen) * self._parts / len(batch)
 
@@ -94,17 +94,13 @@ class ActivationBatches:
 class ActivationData(pl.LightningDataModule):
     """Training and validation batches of one trial on one fold, and the images that re-estimate batch-norm.
 
+    What is not named here is as in `ActivationBatches`.
+
     Args:
-        cache: where activations come from.
-        cut: the freeze depth.
         labels: (rows of the index,) class of every image.
         train: rows to train on.
         val: rows to validate on; may be empty.
-        batch_size: of training.
-        view_order: see `ActivationBatches`.
         statistics: rows of the training images whose plain view re-estimates batch-norm.
-        seed: of the order of images.
-        parts: micro-batches a training batch is split into.
         first_pass: epochs of this training that are over already.
         watched: rows that are scored beside the validation rows; may be empty.
     """
@@ -112,7 +108,7 @@ class ActivationData(pl.LightningDataModule):
     def __init__(
         self,
         cache: ActivationCache,
-        cut: int,
+        freeze_depth: int,
         labels: NDArray[np.int64],
         train: NDArray[np.int64],
         val: NDArray[np.int64],
@@ -127,15 +123,15 @@ class ActivationData(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         self._train = ActivationBatches(
-            cache, cut, train, labels[train],
+            cache, freeze_depth, train, labels[train],
             batch_size=batch_size, view_order=view_order, seed=seed, parts=parts, first_pass=first_pass,
         )  # fmt: skip
         self._scored = [
-            ActivationBatches(cache, cut, rows, labels[rows], batch_size=_EVALUATION_BATCH)
+            ActivationBatches(cache, freeze_depth, rows, labels[rows], batch_size=_EVALUATION_BATCH)
             for rows in (val, watched)
             if len(rows)
         ]
-        self._statistics = ActivationBatches(cache, cut, statistics, labels[statistics], batch_size=batch_size)
+        self._statistics = ActivationBatches(cache, freeze_depth, statistics, labels[statistics], batch_size=batch_size)
 
     def train_dataloader(self) -> ActivationBatches:
         """Training batches, shuffled anew in each pass."""

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from explain.hooks import frozen_in_eval_mode
 from explain.measures import MAP_MEASURES
 from lightning_modules.errors import InputError
 from lightning_modules.networks.blocknet import BlockNet
@@ -37,11 +38,8 @@ _SCORES = {
 def cam_entropy(maps: Tensor) -> tuple[Tensor, Tensor]:
     """ce = -sum M_bar ln M_bar of each map in nats, differentiable, and which maps are live.
 
-    Args:
-        maps: non-negative, (N, h, w).
-
-    Returns:
-        ce, (N,): in [0, ln(h w)], and 0 without a gradient where a map is dead (its sum is 0); and live, bool, (N,).
+    Maps (N, h, w), non-negative -> ce in [0, ln(h w)], (N,), 0 without a gradient where a map is dead (its sum is 0);
+    and live, bool, (N,).
     """
     total = maps.sum((1, 2), keepdim=True)
     live = total > 0
@@ -81,10 +79,7 @@ class Fostering:
         self._watched: list[Tensor] = []
 
     def train_on(self, activations: Tensor, labels: Tensor, cut: int) -> tuple[Tensor, Tensor]:
-        """Logits (N, classes), and beta times the mean entropy of the live maps, 0 where there is none.
-
-        Args: see `observe`.
-        """
+        """Logits (N, classes), and beta times the mean entropy of the live maps (0 without any); see `observe`."""
         logits, maps = self.observe(activations, labels, cut)
         entropy, live = cam_entropy(maps)
         total, count = entropy.sum(), live.sum()
@@ -94,7 +89,7 @@ class Fostering:
         return logits, self.beta * total / count.clamp_min(1)
 
     def watch(self, activations: Tensor, labels: Tensor, cut: int) -> Tensor:
-        """Logits (N, classes); the maps are kept for `of_watched`. Args: see `observe`."""
+        """Logits (N, classes), as `observe` gives them; the maps are kept for `of_watched`."""
         logits, maps = self.observe(activations, labels, cut)
         self._watched.append(maps.detach())
         return logits
@@ -143,10 +138,7 @@ class Fostering:
 def map_scores(maps: Sequence[Tensor]) -> dict[str, float]:
     """Means over live maps of ce, ce_normalised, ca, cd and relative_difference, and dead_maps, the rate of dead ones.
 
-    NaN where no map is live, or a map is not finite.
-
-    Args:
-        maps: batches of maps (N, h, w).
+    NaN where no map is live, or a map is not finite. Takes batches of maps (N, h, w).
     """
     every = torch.cat([batch.detach().float().cpu() for batch in maps])
     if not torch.isfinite(every).all():
@@ -188,10 +180,8 @@ def check_target(net: BlockNet, name: str | None, size: tuple[int, int], deepest
             f"trainer.fostering.block={name} needs freeze depths of at most {block + 1}, since trials start behind the "
             f"blocks that are frozen; got up to {deepest}: set space.freeze_depth=[0,{block + 1}]"
         )
-    training = net.training
-    net.eval()
-    height, width = net.prefix(torch.zeros(1, 3, *size, device=net.mean.device), block + 1).shape[2:]
-    net.train(training)
+    with frozen_in_eval_mode(net):
+        height, width = net.prefix(torch.zeros(1, 3, *size, device=net.mean.device), block + 1).shape[2:]
     if height * width == 1:
         raise InputError(
             f"trainer.fostering needs a map of more than one position, got 1 x 1 at block {net.block_names[block]} "

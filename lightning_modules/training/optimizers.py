@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
-import torch
 from torch import nn, optim
 
 from lightning_modules.errors import InputError
@@ -59,5 +58,5 @@ def build_optimizer(
     if not weight_decay >= 0:
         raise InputError(f"weight_decay must be 0 or more, got {weight_decay}")
     spec = OPTIMIZERS[name]
-    thawed: list[torch.nn.Parameter] = [p for p in parameters if p.requires_grad]
+    thawed = [p for p in parameters if p.requires_grad]
     return spec.build(thawed, lr=spec.reference_rate * lr_factor, weight_decay=weight_decay)

@@ -14,11 +14,7 @@ __all__ = ["TestScores", "exact_interval", "scores", "scores_with_intervals"]
 
 
 def scores(logits: Tensor, labels: Tensor) -> dict[str, float]:
-    """Loss, accuracy, macro F1 and weighted F1, each in [0, 1] but the loss.
-
-    Args:
-        logits: (N, classes).
-        labels: (N,) int64.
+    """Loss, accuracy, macro F1 and weighted F1 of logits (N, classes) and labels (N,) int64; in [0, 1] but the loss.
 
     A class that is in neither labels nor predictions is left out of macro F1 (torchmetrics' rule).
     """
@@ -86,15 +82,7 @@ def exact_interval(hits: int, of: int) -> tuple[float, float]:
 def scores_with_intervals(
     logits: Tensor, labels: Tensor, classes: tuple[str, ...], *, resamples: int = 2000, seed: int = 0
 ) -> TestScores:
-    """Test scores with 95 % intervals.
-
-    Args:
-        logits: (N, classes).
-        labels: (N,) int64.
-        classes: class names, by index.
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
-    """
+    """Test scores of logits (N, classes) and labels (N,) int64, with 95 % intervals; the seed is the bootstrap's."""
     count = len(classes)
     cell = (labels * count + logits.argmax(1)).cpu().numpy()
     confusion = np.bincount(cell, minlength=count * count).reshape(count, count)

@@ -1,5 +1,8 @@
 """The head each trial starts from: fitted once for a freeze depth, to the features that trial will train on.
 
+Fine-tuning from a random head distorts the features it starts from; a head that fits them first does not (LP-FT,
+Kumar et al. 2022, arXiv 2202.10054).
+
 Thawed batch-norm normalises by the batches it is trained on, not by ImageNet. On images far from ImageNet the two
 differ so much that a head fitted to the frozen network's features is worthless once blocks are thawed: on NEU with
 ten images a class and nothing frozen, it scored 0.31 before the first step where the frozen network scored 0.95, and
@@ -19,27 +22,27 @@ import torch
 from filelock import FileLock
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lightning_modules.networks.batch_norm import batch_norms_behind, reestimate_batch_norm
-from lightning_modules.networks.blocknet import BlockNet
+from lightning_modules.networks.blocknet import BlockNet, final_linear
 from lightning_modules.networks.freezing import freeze
-from lightning_modules.training.probe import warm_up_head
 from lightning_modules.whole_file import whole_file
 
-__all__ = ["HeadStore", "fit_head", "warm_depth"]
+__all__ = ["HeadStore", "fit_head", "fit_linear_probe", "warm_depth", "warm_up_head"]
 
 State = dict[str, Tensor]
 
 
-def warm_depth(net: BlockNet, depth: int) -> int:
-    """The freeze depth whose head a trial at `depth` starts from: its own, or L where no batch-norm is thawed."""
-    return depth if batch_norms_behind(net, depth) else net.num_blocks
+def warm_depth(net: BlockNet, freeze_depth: int) -> int:
+    """The freeze depth whose head a trial starts from: its own, or L where no batch-norm is thawed."""
+    return freeze_depth if batch_norms_behind(net, freeze_depth) else net.num_blocks
 
 
 def fit_head(
     net: BlockNet,
-    depth: int,
+    freeze_depth: int,
     batches: Iterable[Sequence[Any]],
     statistics: Iterable[Tensor],
     *,
@@ -52,37 +55,136 @@ def fit_head(
 
     Args:
         net: the pre-trained network; it is left as it is.
-        depth: the freeze depth.
-        batches: gives (activations at the cut `depth`, labels, ...) of training images, perhaps in other views each
-            time it is iterated over.
-        statistics: activations at that cut of the images that re-estimate batch-norm.
-        classes: number of classes.
+        freeze_depth: 0..L.
+        batches: gives (activations behind the frozen blocks, labels, ...) of training images, perhaps in other views
+            each time it is iterated over.
+        statistics: activations behind the frozen blocks of the images that re-estimate batch-norm.
+        classes: their number.
         passes: how often a linear head's probe goes through `batches`.
         weight: (classes,) weights of the loss, or None.
         seed: of dropout.
 
     Returns:
-        The head's state.
+        The head's state dict.
     """
     net = deepcopy(net)
-    freeze(net, depth)
-    reestimate_batch_norm(net, statistics, depth)
+    freeze(net, freeze_depth)
+    reestimate_batch_norm(net, statistics, freeze_depth)
     net.eval()
-    warm_up_head(net.head, _LastBlock(net, depth, batches), classes, passes=passes, weight=weight, seed=seed)
+    warm_up_head(net.head, _LastBlock(net, freeze_depth, batches), classes, passes=passes, weight=weight, seed=seed)
     return {name: tensor.detach().clone() for name, tensor in net.head.state_dict().items()}
 
 
 class _LastBlock:
     """The same batches behind the last block."""
 
-    def __init__(self, net: BlockNet, depth: int, batches: Iterable[Sequence[Any]]) -> None:
-        self._net, self._depth, self._batches = net, depth, batches
+    def __init__(self, net: BlockNet, freeze_depth: int, batches: Iterable[Sequence[Any]]) -> None:
+        self._net, self._freeze_depth, self._batches = net, freeze_depth, batches
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for activations, labels, *_ in self._batches:
             with torch.no_grad():
-                features = self._net.between(activations, self._depth, self._net.num_blocks)
+                features = self._net.between(activations, self._freeze_depth, self._net.num_blocks)
             yield features, labels
+
+
+def fit_linear_probe(
+    features: Tensor, labels: Tensor, classes: int, *, l2: float = 1e-1, weight: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Multinomial logistic regression by L-BFGS on centred features of mean variance 1.
+
+    Minimises mean cross-entropy + l2/2 * |W|^2 with W the weights of the scaled features. One scale for all of them:
+    scaling each by its own gives nearly dead features weights of many thousands, which blow up as soon as
+    fine-tuning moves the feature a little.
+
+    The penalty is ten times what fits best by itself: a head that already has the training images right leaves the
+    thawed blocks no gradient to learn from. With 1e-2 and nothing frozen, simulated images ended at macro F1 0.88, with
+    1e-1 at 0.91.
+
+    Args:
+        features: (N, D).
+        labels: (N,) int64 in 0..classes-1.
+        classes: their number.
+        l2: penalty, >= 0.
+        weight: (classes,) weights of the loss.
+
+    Returns:
+        Weight (classes, D) and bias (classes,) for the features as given, float32.
+    """
+    mean = features.mean(0, dtype=torch.float64)
+    x = features - mean.float()
+    scale = x.square().mean(dtype=torch.float64).sqrt().clamp_min(1e-12)
+    x /= scale.float()
+    parameters = torch.zeros(classes, x.shape[1] + 1, device=x.device, requires_grad=True)
+    optimizer = torch.optim.LBFGS([parameters], max_iter=200, line_search_fn="strong_wolfe", tolerance_grad=1e-6)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        logits = x @ parameters[:, :-1].T + parameters[:, -1]
+        loss = F.cross_entropy(logits, labels, weight=weight) + l2 / 2 * parameters[:, :-1].square().sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    solution = parameters.detach().double()
+    scaled = solution[:, :-1] / scale
+    return scaled.float(), (solution[:, -1] - scaled @ mean).float()
+
+
+def warm_up_head(
+    head: nn.Module,
+    batches: Iterable[Sequence[Any]],
+    classes: int,
+    *,
+    passes: int = 1,
+    weight: Tensor | None = None,
+    epochs: int = 30,
+    seed: int = 0,
+) -> None:
+    """Fit a head to the last block's output, in place; the head is left in eval mode.
+
+    A pooling + linear head gets the linear probe's solution. Any other head (VGG's three layers) is trained by Adam
+    for `epochs` passes.
+
+    Args:
+        head: maps (N, C, H, W) to logits.
+        batches: gives (activations (B, C, H, W), labels (B,), ...) of the training images, perhaps in other views each
+            time.
+        classes: their number.
+        passes: how often the probe goes through `batches` to see every view.
+        weight: (classes,) weights of the loss, or None.
+        epochs: passes over the batches for a head that is not linear.
+        seed: of dropout.
+    """
+    linear = final_linear(head)
+    head.eval()
+    if linear is not None:
+        pooled: list[Tensor] = []
+        hook = linear.register_forward_pre_hook(lambda _, inputs: pooled.append(inputs[0].detach()))
+        try:
+            with torch.no_grad():
+                labels = []
+                for _ in range(passes):
+                    for x, y, *_ in batches:
+                        head(x)
+                        labels.append(y)
+        finally:
+            hook.remove()
+        found, bias = fit_linear_probe(torch.cat(pooled), torch.cat(labels), classes, weight=weight)
+        with torch.no_grad():
+            linear.weight.copy_(found)
+            linear.bias.copy_(bias)
+        return
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        optimizer = torch.optim.Adam(head.parameters(), lr=1e-3)
+        head.train()
+        for _ in range(epochs):
+            for x, y, *_ in batches:
+                optimizer.zero_grad()
+                F.cross_entropy(head(x), y, weight=weight).backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+    head.eval()
 
 
 class HeadStore:

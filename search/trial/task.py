@@ -21,7 +21,7 @@ from lightning_modules.images.store import ImageSet
 from lightning_modules.images.views import Views, apply_views
 from lightning_modules.networks import backbones
 from lightning_modules.networks.blocknet import BlockNet
-from lightning_modules.networks.cost import block_flops, epoch_equivalents
+from lightning_modules.networks.freezing import block_flops, epoch_equivalents
 from lightning_modules.networks.model_file import load_model
 from lightning_modules.training.activation_cache import ActivationCache
 from lightning_modules.training.datamodule import ActivationBatches, view_order

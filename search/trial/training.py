@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from lightning_modules.networks.blocknet import BlockNet
-from lightning_modules.networks.cost import epoch_equivalents
+from lightning_modules.networks.freezing import epoch_equivalents
 from lightning_modules.training.classifier import Classifier
 from search.errors import TrialOvertimeError
 from search.trial.checkpoint import (

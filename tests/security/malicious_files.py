@@ -171,9 +171,8 @@ def _models(root: Path, marker: Path) -> None:
     import torch
     from safetensors.torch import load_file, save_file
 
-    from lightning_modules.images.digests import DIGESTS, write_digests
     from lightning_modules.networks import backbones
-    from lightning_modules.networks.model_file import ModelCard, TrainedModel, save_model
+    from lightning_modules.networks.model_file import DIGESTS, ModelCard, TrainedModel, save_model, write_digests
 
     Image.new("L", (32, 32), 9).save(root / "image.png")
     net = backbones.build("lenet5", classes=2, size=(32, 32), weights="none")

@@ -20,9 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from explain.attribution import METHODS
-from explain.measures.dispersion import dispersion
-from explain.measures.elliptical_area import elliptical_area_12
-from explain.measures.entropy import normalised_entropy
+from explain.measures.concentration import dispersion, elliptical_area_12, normalised_entropy
 from explain.signals import capture
 from lightning_modules.errors import InputError, printable
 from lightning_modules.networks.blocknet import BlockNet

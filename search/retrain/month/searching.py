@@ -13,7 +13,7 @@ import numpy as np
 
 from lightning_modules.images.splits import Fold, Splits
 from lightning_modules.images.store import ImageSet
-from lightning_modules.networks.cost import epoch_equivalents
+from lightning_modules.networks.freezing import epoch_equivalents
 from lightning_modules.networks.model_file import save_model
 from search.clock import Clock
 from search.outcome.winner import Winner

@@ -27,10 +27,8 @@ from explain.measures import (
     masked_probabilities,
     road,
 )
-from explain.measures.coherency import pearson
-from explain.measures.insertion_deletion import blurred
-from explain.measures.ranking import pixel_ranks
-from explain.measures.road import impute
+from explain.measures.faithfulness import pearson
+from explain.measures.perturbation import blurred, impute, pixel_ranks
 
 TARGETS = torch.tensor([1, 1])
 

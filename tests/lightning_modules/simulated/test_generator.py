@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lightning_modules.images.listing import list_folder, list_manifest
+from lightning_modules.simulated.__main__ import main
 from lightning_modules.simulated.defects import DEFECTS
-from lightning_modules.simulated.generator import CLASSES, MONTHS, SimulatedImage, main, simulate, write
+from lightning_modules.simulated.generator import CLASSES, MONTHS, SimulatedImage, simulate, write
 from lightning_modules.simulated.months import SHARES, TRENDS, class_mix, conditions, schedule
 from lightning_modules.simulated.physics import CHAIN
 
@@ -198,7 +199,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def command(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    code = "import sys; sys.path.insert(0, sys.argv.pop(1)); import lightning_modules.simulated.generator as s; "
+    code = "import sys; sys.path.insert(0, sys.argv.pop(1)); import lightning_modules.simulated.__main__ as s; "
     code += "sys.exit(s.main(sys.argv[1:]))"
     return subprocess.run(
         [sys.executable, "-c", code, str(ROOT), *arguments], cwd=folder, capture_output=True, text=True, check=False
@@ -261,7 +262,7 @@ def test_the_module_runs_as_a_command(tmp_path: Path) -> None:
 def test_help_and_import_load_neither_numpy_nor_torch(tmp_path: Path) -> None:
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); "
-        "import lightning_modules.simulated.generator as s; s.main(['--help']); "
+        "import lightning_modules.simulated.__main__ as s; s.main(['--help']); "
         "sys.exit(bool({'numpy', 'scipy', 'torch', 'PIL', 'rich'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code, str(ROOT)], cwd=tmp_path, capture_output=True, text=True)

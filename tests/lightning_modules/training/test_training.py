@@ -8,10 +8,9 @@ import torch
 from torch import nn
 
 from lightning_modules.networks.backbones import build
-from lightning_modules.networks.batch_norm import reestimate_batch_norm, thawed_batch_norms
-from lightning_modules.networks.cost import block_flops, epoch_equivalents
-from lightning_modules.networks.freezing import freeze
-from lightning_modules.training.probe import fit_linear_probe, warm_up_head
+from lightning_modules.networks.batch_norm import batch_norms_behind, reestimate_batch_norm
+from lightning_modules.networks.freezing import block_flops, epoch_equivalents, freeze
+from lightning_modules.training.warm_start import fit_linear_probe, warm_up_head
 
 ROWS = 12
 VIEWS = 2
@@ -47,7 +46,7 @@ def test_reestimation_is_the_plain_mean_and_restores_everything() -> None:
     net = build("efficientnet_lite0", classes=3, size=(32, 32))
     freeze(net, 2)
     net.train()
-    layer = thawed_batch_norms(net)[0]
+    layer = batch_norms_behind(net, 2)[0]
     frozen = [m for block in net.blocks[:2] for m in block.modules() if isinstance(m, nn.BatchNorm2d)]
     frozen_before = [m.running_mean.clone() for m in frozen]
     momentum, seen = layer.momentum, []

@@ -17,9 +17,8 @@ from PIL import Image
 
 from explain.attribution import METHODS
 from explain.subject import choose_blocks
-from lightning_modules.images.digests import write_digests
 from lightning_modules.networks import backbones
-from lightning_modules.networks.model_file import ModelCard, TrainedModel, save_model
+from lightning_modules.networks.model_file import ModelCard, TrainedModel, save_model, write_digests
 from search.command_line.output_folder import new_folder
 from search.explain.__main__ import main
 from search.explain.arguments import BLOCK_METHODS, CAM, ArgumentError, parse, printable

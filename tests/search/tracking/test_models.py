@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightning_modules.images.digests import sha256, write_digests
 from lightning_modules.networks import backbones
-from lightning_modules.networks.model_file import ModelCard, TrainedModel, save_model
+from lightning_modules.networks.model_file import ModelCard, TrainedModel, save_model, sha256, write_digests
 from search.tracking.models import InputError, resolve_model
 
 
