@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import kendalltau
 
 from explain.evidence.scores import Numbers
 from search.evidence.record import Evidence
+from search.study.record import Trial, TrialRecord
 
 __all__ = ["ScorecardRow", "SeenDepth", "scorecard", "scorecard_metrics", "scorecard_table", "seen_depths"]
 
@@ -68,19 +68,19 @@ class ScorecardRow:
         return self.order[0] if self.order else None
 
 
-def seen_depths(trials: Sequence[FrozenTrial]) -> dict[int, SeenDepth]:
+def seen_depths(trials: Sequence[Trial] | Sequence[TrialRecord]) -> dict[int, SeenDepth]:
     """Freeze depth -> what was reached there, the shallowest first.
 
     Args:
         trials: finished trials (complete or pruned). Those that diverged are no word on their depth and are left out.
     """
-    scored = [t for t in trials if t.user_attrs["outcome"] != "diverged" and math.isfinite(t.user_attrs["value"])]
+    scored = [t for t in trials if t.outcome != "diverged" and math.isfinite(t.value)]
     found = {}
-    for depth in sorted({int(t.params["freeze_depth"]) for t in scored}):
-        here = [t for t in scored if t.params["freeze_depth"] == depth]
+    for depth in sorted({t.freeze_depth for t in scored}):
+        here = [t for t in scored if t.freeze_depth == depth]
         # Of equal scores one of full length: more is known of it.
-        best = max(here, key=lambda t: (t.user_attrs["value"], t.state is TrialState.COMPLETE))
-        found[depth] = SeenDepth(float(best.user_attrs["value"]), best.state is not TrialState.COMPLETE, len(here))
+        best = max(here, key=lambda t: (t.value, t.outcome == "complete"))
+        found[depth] = SeenDepth(best.value, best.outcome != "complete", len(here))
     return found
 
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from explain.attribution import METHODS
 from explain.subject import measure
 from lightning_modules.training.scores import scores
-from search.outcome.slides import block_slides
+from search.outcome.figures import block_slides
 from search.outcome.winner import predict
 from search.report.confused_pairs import confused_pairs
 from search.report.findings import BlockMeasures, Findings, Suspect

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+
+from pydantic import TypeAdapter
 
 __all__ = [
     "ARTIFACT",
@@ -229,18 +230,6 @@ class Findings:
         """What `to_json` wrote.
 
         Raises:
-            ValueError, KeyError, TypeError: `text` is something else.
+            ValueError: `text` is something else.
         """
-        raw: dict[str, Any] = json.loads(text)
-        raw["pairs"] = tuple(_pair(one) for one in raw["pairs"])
-        raw["measures"] = tuple(BlockMeasures(**one) for one in raw["measures"])
-        raw["suspects"] = tuple(Suspect(**one) for one in raw["suspects"])
-        raw["confusion"] = tuple(tuple(row) for row in raw["confusion"])
-        raw["classes"], raw["notes"] = tuple(raw["classes"]), tuple(raw["notes"])
-        return Findings(**raw)
-
-
-def _pair(raw: dict[str, Any]) -> ConfusedPair:
-    kinds = {"mistakes": Mistake, "near": NearMiss, "traits": Trait}
-    parts = {name: tuple(kind(**one) for one in raw[name]) for name, kind in kinds.items()}
-    return ConfusedPair(**{**raw, **parts, "compared": tuple(raw["compared"])})
+        return TypeAdapter(Findings).validate_json(text)
