@@ -56,7 +56,6 @@ def curves_figure(curves: Sequence[tuple[str, Sequence[float], bool]], metric: s
 
     Args:
         curves: (label, score by epoch, whether the trial was stopped early).
-        metric: name of the score.
         best: which curve is the winner's.
     """
     use_fonts()
@@ -107,7 +106,6 @@ def block_slides(
 
     Args:
         images: (N, 3, H, W) in [0, 1], on the CPU.
-        captions: of the images.
         maps: (number of the block from 1, its name, maps (N, h, w)) of each block that has maps.
 
     Returns:

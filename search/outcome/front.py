@@ -152,7 +152,6 @@ def _maps_figure(images: Tensor, names: Sequence[str], ends: Sequence[_End]) -> 
     Args:
         images: (N, 3, H, W) in [0, 1].
         names: their true classes.
-        ends: one or two.
     """
     use_fonts()
     rows = len(ends) + 1

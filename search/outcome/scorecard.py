@@ -85,12 +85,7 @@ def seen_depths(trials: Sequence[Trial] | Sequence[TrialRecord]) -> dict[int, Se
 
 
 def scorecard(evidence: Evidence, seen: Mapping[int, SeenDepth]) -> tuple[ScorecardRow, ...]:
-    """A row for each scorer, in the evidence's order.
-
-    Args:
-        evidence: of the task.
-        seen: what was reached at each freeze depth.
-    """
+    """A row for each scorer, in the evidence's order; `seen`: what was reached at each freeze depth."""
     low, high = evidence.depths
     best = max((depth.best for depth in seen.values()), default=math.nan)
     rows = []
@@ -124,12 +119,7 @@ def _agreement(s: Numbers, seen: Mapping[int, SeenDepth]) -> tuple[float, float,
 
 
 def scorecard_table(rows: Sequence[ScorecardRow], trials: int) -> pd.DataFrame:
-    """The scorecard as it is logged, a line a scorer; what is not known is NaN.
-
-    Args:
-        rows: the scorecard.
-        trials: finished trials it was made from.
-    """
+    """The scorecard of so many finished trials as it is logged, a line a scorer; what is not known is NaN."""
     return pd.DataFrame(
         [
             {

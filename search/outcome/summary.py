@@ -53,13 +53,7 @@ def print_trials(console: Console, record: StudyRecord, metric: str, top: int = 
 
 
 def print_winner(console: Console, winner: Winner, reads: int) -> None:
-    """The winner's parameters and test scores with their intervals.
-
-    Args:
-        console: where to.
-        winner: of the study.
-        reads: how often the study has read the test images, once a winner.
-    """
+    """The winner's parameters and test scores with their intervals; `reads`: of the test images, once a winner."""
     params = TrialParams(**winner.params)
     trained = "training and validation images" if winner.refit else "training images"
     console.print(
@@ -114,10 +108,7 @@ def print_scorecard(
 
     Args:
         console: any of 60 columns or more.
-        rows: the scorecard.
-        seen: what was reached at each freeze depth.
         depths: the space's range of freeze depths.
-        metric: name of the validation score.
     """
     table = Table(
         title="What the evidence would have chosen",

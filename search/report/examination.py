@@ -63,7 +63,6 @@ def examine(
     """Examine the validation images of the first fold.
 
     Args:
-        task: of the study.
         winner: whose configuration it is.
         checkpoint: of the winning trial; where its network does not lie beside it, it is trained again.
         cancelled: asked before every training batch; True raises `TrialCancelledError`.

@@ -50,8 +50,6 @@ def gather(
     """Everything on the page.
 
     Args:
-        study: from its journal.
-        run: its parent run in MLflow.
         importances: parameter and share, from `charts.importances`.
         findings: of the validation images, or None.
         notes: what is missing, and why.

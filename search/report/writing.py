@@ -54,9 +54,6 @@ def write(name: str, root: Path, console: Console, to: Path | None = None) -> Re
     """Make the report of a study, in whatever state it is.
 
     Args:
-        name: of the study.
-        root: `tracking.root` of the search.
-        console: told of progress.
         to: where to write the page beside MLflow.
 
     Raises:
@@ -149,9 +146,6 @@ def _examined(
     """What the winning configuration does on validation images: read where it was logged, else found out and logged.
 
     Args:
-        study: of which it is the winner's.
-        run: its parent run.
-        tracker: of its experiment.
         task: makes the study's task; called only where it is needed.
         files: where the winning trial's network lies until the study is complete.
         cancelled: asked before every training batch; True raises `TrialCancelledError`.

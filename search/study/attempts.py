@@ -74,10 +74,6 @@ def resume_open_trials(
     """Take up the trials that wait at a rung, tell the others FAIL, and close all their MLflow runs.
 
     Args:
-        study: whose driver this process is.
-        slots: of the study.
-        tracker: of its runs.
-        parent: id of the study's MLflow run.
         rungs: whether trials wait at rungs at all.
 
     Returns:

@@ -39,10 +39,7 @@ class SearchStudy:
     """Runs trials until the study has as many finished ones as asked for.
 
     Args:
-        settings: of the search and its trials.
-        space: what to search.
         study: the Optuna study; this object must be its only user.
-        tracker: where runs are logged.
         parent: id of the study's MLflow run.
         listener: told of everything that happens.
         batches: training steps in an epoch.

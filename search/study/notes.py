@@ -34,8 +34,6 @@ def start_tags(params: TrialParams, study: str, prior: str) -> dict[str, Any]:
     """Tags that a trial's run starts with: what to filter by, and its description.
 
     Args:
-        params: of the trial.
-        study: its name.
         prior: what its freeze depth was drawn from, uniform where that was left to the sampler.
     """
     return {
@@ -54,8 +52,6 @@ def outcome_tags(
     """Tags of a trial that ended, failed or waits: what became of it, why, and a description with its key figures.
 
     Args:
-        params: of the trial.
-        metric: name of the validation score.
         outcome: complete, pruned, diverged, waiting or failed.
         reason: why, or empty.
         numbers: of `TrialResult.summary`; empty of a trial that failed.
@@ -85,9 +81,6 @@ def study_note(
     """Description of a study's run that has a winner: what won, how it tested, what it cost, where to look.
 
     Args:
-        task: of the study.
-        name: of the study.
-        winner: tested.
         trials: finished ones.
         prior: of the freeze depth, in one line; empty without evidence.
         test_reads: how often the test images were read.

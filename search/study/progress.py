@@ -45,12 +45,10 @@ class StudyProgress:
     """The listener of `python -m search` (see `StudyListener`).
 
     Args:
-        console: where to write.
         trials: finished trials to reach.
         finished: how many there are already.
         epochs: of a full trial, over all folds.
         expected_epochs: that the trials to come will take together, about.
-        metric: name of the score.
         best: best score so far, if any.
     """
 

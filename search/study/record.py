@@ -30,6 +30,7 @@ __all__ = [
     "Study",
     "StudyRecord",
     "Trial",
+    "TrialFeed",
     "TrialRecord",
     "Winner",
     "best_trial",
@@ -236,6 +237,22 @@ class StudyRecord:
     def best(self) -> TrialRecord | None:
         """See `best_trial`."""
         return best_trial(self.finished())
+
+
+class TrialFeed:
+    """The attempts of a study that goes on: those that have ended are handed out once, so a long study stays quick."""
+
+    def __init__(self, study: optuna.Study) -> None:
+        self._study = study
+        self._read = 0
+        self._open: list[TrialRecord] = []
+
+    def news(self) -> tuple[list[TrialRecord], list[TrialRecord]]:
+        """The attempts that ended since the last call, and those that are open now."""
+        trials = self._study.get_trials(deepcopy=False)
+        records = [TrialRecord(trials[n]) for n in (*(t.number for t in self._open), *range(self._read, len(trials)))]
+        self._read, self._open = len(trials), [record for record in records if not record.ended]
+        return [record for record in records if record.ended], self._open
 
 
 def finished_trials(study: optuna.Study) -> list[FrozenTrial]:

@@ -35,9 +35,7 @@ def build_sampler(settings: SearchSettings, seed: int, slot: int, prior: Numbers
     """The sampler that draws the parameters of `slot`.
 
     Args:
-        settings: of the search.
         seed: of the study.
-        slot: whose parameters are drawn.
         prior: probabilities of freeze depths 0..L, (L+1,), that early trials draw from; None leaves the depth to the
             sampler.
     """
@@ -171,7 +169,6 @@ class SamplerView:
     although its score is known: in a study where trials wait for each other, most of what there is to learn from.
 
     Args:
-        study: the study.
         both: whether the sampler sees a second objective, `map_spread` of the trials' attributes, to be minimised.
             Diverged trials are then complete ones with the worst of both: no trial of such a study was pruned.
     """

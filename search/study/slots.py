@@ -10,25 +10,20 @@ import optuna
 from search.errors import StudyStalledError
 from search.settings.schema import SearchSettings
 from search.study.promotion import Standing
-from search.study.record import TrialRecord
+from search.study.record import TrialFeed, TrialRecord
 
 __all__ = ["Slots"]
 
 
 class Slots:
-    """The slots of a study, read from it; what can no longer change is read once.
-
-    Args:
-        study: the study, which may go on.
-    """
+    """The slots of a study that may go on, read from it; what can no longer change is read once."""
 
     def __init__(self, study: optuna.Study) -> None:
-        self._study = study
+        self._feed = TrialFeed(study)
         self._attempts: dict[int, list[TrialRecord]] = {}
         self._filled: set[int] = set()
         self._errors: dict[int, int] = {}
         self._standings: list[Standing] = []
-        self._read = 0
         self._open: list[TrialRecord] = []
 
     @property
@@ -79,22 +74,15 @@ class Slots:
         return [*self._standings, *running]
 
     def _update(self) -> None:
-        trials = self._study.get_trials(deepcopy=False)
-        news = [*(trials[t.number] for t in self._open), *trials[self._read :]]
-        self._read, self._open = len(trials), []
-        for trial in map(TrialRecord, news):
-            if not trial.ended:
-                self._open.append(trial)
-            elif trial.has_slot:
-                self._keep(trial, trial.slot)
-
-    def _keep(self, trial: TrialRecord, slot: int) -> None:
-        self._attempts.setdefault(slot, []).append(trial)
-        self._errors[slot] = self._errors.get(slot, 0) + bool(trial.error)
-        if trial.finished:
-            self._filled.add(slot)
-            if _competes(trial):
-                self._standings.append(_standing(trial, waits=False))
+        ended, self._open = self._feed.news()
+        for trial in (t for t in ended if t.has_slot):
+            slot = trial.slot
+            self._attempts.setdefault(slot, []).append(trial)
+            self._errors[slot] = self._errors.get(slot, 0) + bool(trial.error)
+            if trial.finished:
+                self._filled.add(slot)
+                if _competes(trial):
+                    self._standings.append(_standing(trial, waits=False))
 
 
 def _competes(trial: TrialRecord) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import optuna
 
 from search.settings.budget import Budget
-from search.study.record import StudyRecord, TrialRecord
+from search.study.record import StudyRecord, TrialFeed, TrialRecord
 
 __all__ = ["Spending"]
 
@@ -19,7 +19,6 @@ class Spending:
     """What a study has cost so far.
 
     Args:
-        study: the study, which may go on.
         budget: what it may cost; None is never exhausted, and seconds are noted all the same, for a later call.
         epoch_cost: freeze depth -> what an epoch of a trial costs, in epochs of training everything.
         clock: seconds that only go up.
@@ -33,14 +32,12 @@ class Spending:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.budget = budget
-        self._study, self._cost, self._clock = study, epoch_cost, clock
-        self._record = StudyRecord(study)
+        self._cost, self._clock = epoch_cost, clock
+        self._feed, self._record = TrialFeed(study), StudyRecord(study)
         self._before = self._record.seconds_spent
         self._started: float | None = None
         self._noted = 0.0
         self._closed = 0.0
-        self._read = 0
-        self._open: list[TrialRecord] = []
 
     def begin(self) -> None:
         """Trials run from now on."""
@@ -66,15 +63,9 @@ class Spending:
 
     def _of_trials(self) -> float:
         """Epochs or trials; what can no longer change is read once."""
-        trials = self._study.get_trials(deepcopy=False)
-        news = [*(trials[t.number] for t in self._open), *trials[self._read :]]
-        self._read, self._open = len(trials), []
-        for trial in map(TrialRecord, news):
-            if trial.ended:
-                self._closed += self._price(trial)
-            else:
-                self._open.append(trial)
-        return self._closed + sum(map(self._price, self._open))
+        ended, still_open = self._feed.news()
+        self._closed += sum(map(self._price, ended))
+        return self._closed + sum(map(self._price, still_open))
 
     def _price(self, trial: TrialRecord) -> float:
         interrupted = trial.ended and not trial.finished and not trial.error
