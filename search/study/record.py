@@ -135,7 +135,7 @@ class _TrialAttributes:
     error = _Kept(str, "")  # what it died of; empty where an interruption was to blame
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TrialRecord(_TrialAttributes):
     """One attempt at a slot as the journal has it, read where it is asked for."""
 
