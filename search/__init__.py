@@ -15,10 +15,13 @@ def __getattr__(name: str) -> Any:
     # Loaded when it is asked for: `python -m search --help` answers in a twentieth of a second.
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from search import notebook
-    from search.study import record
+    if name == "Trial":
+        from search.study import record
 
-    return getattr(record if name == "Trial" else notebook, name)
+        return record.Trial
+    from search import notebook
+
+    return getattr(notebook, name)
 
 
 def __dir__() -> list[str]:
