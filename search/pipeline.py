@@ -132,7 +132,8 @@ def run_study(
 @contextmanager
 def _started(task: Task, record: StudyRecord, console: Console, clock: Clock, files: TrialFiles) -> Iterator[StudyRun]:
     """The study's run in MLflow while the block lasts: then FINISHED, or KILLED where the block was left early."""
-    tracking, status, parent = task.settings.tracking, "KILLED", None
+    tracking, status = task.settings.tracking, "KILLED"
+    parent: str | None = None
     with graceful_interrupts(partial(console.print, style="bold")) as stopping:
         try:
             with clock("tracking"), stopping.held():
