@@ -27,7 +27,7 @@ from search.executor.protocol import Event, Finished, Job, Reported
 from search.settings.schema import Settings
 from search.study.driver import SearchStudy
 from search.study.progress import StudyListener
-from search.study.storage import load_or_create
+from search.study.record import load_or_create
 from search.tracking.tracker import Tracker
 from search.trial.result import EpochReport, TrialParams, TrialResult, Verdict
 from search.trial.space import Space

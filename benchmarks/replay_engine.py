@@ -19,8 +19,9 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import TrialState, create_trial
 
 from benchmarks.finished_tables import DepthTable, Floats
+from search.evidence.record import prior_mode
 from search.study.promotion import DEFAULT_SLOTS, PromotionRule, Standing, rungs
-from search.study.sampler import PriorSampler, prior_mode
+from search.study.sampler import PriorSampler
 
 __all__ = ["Hint", "Replay", "Strategy", "replay"]
 

@@ -25,7 +25,8 @@ from rich.table import Table
 from benchmarks.real_images import DATA
 from benchmarks.results_file import write_rows
 from search.settings.schema import SearchSettings
-from search.study.storage import finished_trials, open_storage
+from search.study.record import finished_trials
+from search.study.storage import open_storage
 
 _NEU = ("data=manifest", f"data.path={DATA}/neu/manifest.csv", "data.test=rest", "data.max_train_per_class=10")
 

@@ -4,21 +4,76 @@ from __future__ import annotations
 
 import base64
 import io
+from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightning_modules.errors import InputError, printable
+from search.outcome.scorecard import ScorecardRow, SeenDepth, scorecard, seen_depths
 from search.pages.html import text
 from search.report.markup import name
+from search.study import record
 
 if TYPE_CHECKING:
     from explain.subject import ImageExplanation
     from search.evidence.record import Evidence
-    from search.study.record import Study
 
-__all__ = ["evidence_html", "explain_image", "study_html"]
+__all__ = ["Study", "evidence_html", "explain_image", "load_study", "study_html"]
 
 _TRIALS = 8  # shown
+
+
+@dataclass(frozen=True, eq=False)
+class Study(record.Study):
+    """A study as a notebook shows it."""
+
+    @cached_property
+    def seen(self) -> dict[int, SeenDepth]:
+        """Freeze depth -> what was reached there."""
+        return seen_depths(self.trials)
+
+    @cached_property
+    def scorecard(self) -> tuple[ScorecardRow, ...]:
+        """How each scorer of the evidence did; empty without evidence."""
+        return () if self.evidence is None else scorecard(self.evidence, self.seen)
+
+    def explain(self, image: str | Path, method: str = "layercam") -> ImageExplanation:
+        """Maps of the winner's predicted class for one image file, at every block that has positions.
+
+        Args:
+            image: a file of any kind the search reads.
+            method: a key of `explain.METHODS`.
+
+        Raises:
+            InputError: no winner yet, an unknown method, or no readable image.
+        """
+        return explain_image(self, Path(image), method)
+
+    def _repr_html_(self) -> str:
+        return study_html(self)
+
+
+def load_study(name: str, root: str | Path = "mlruns") -> Study:
+    """Read a study; nothing is written, so it may be done while a search runs.
+
+    Args:
+        name: of the study, as `python -m search` prints it.
+        root: `tracking.root` of the search.
+
+    Raises:
+        InputError: no such study (says which there are).
+
+    Example:
+        >>> from search import load_study
+        >>> load_study("none of that name", root="no such folder")
+        Traceback (most recent call last):
+        ...
+        lightning_modules.errors.InputError: there is no study 'none of that name' in no such folder: no studies yet; \
+run python -m search first
+    """
+    found = record.load_study(name, root)
+    return Study(**{field.name: getattr(found, field.name) for field in fields(found)})
 
 
 def study_html(study: Study) -> str:

@@ -8,7 +8,6 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-import optuna
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -18,28 +17,15 @@ from explain.evidence import SCORERS, Cost, Material, Pass, Scores
 from explain.evidence.scores import Numbers
 from search.evidence.calibration import BLIND, PARTS, Calibration, load
 from search.evidence.probe import collect_material, probe_rows
-from search.evidence.record import Evidence, ScorerEvidence, TypicalMaps, prior_mode, recorded_evidence
+from search.evidence.record import Evidence, ScorerEvidence, TypicalMaps, prior_mode
 from search.evidence.similarity import Similarity, measure_similarity
 from search.trial.space import build_space
 from search.trial.task import Task
 
-__all__ = ["collect_evidence", "evidence_from_material", "study_evidence"]
+__all__ = ["collect_evidence", "evidence_from_material"]
 
 _SHOWN_SIDE = 32  # cells of a typical map at most
 _ALIASES = {"probe": "linear_probe"}
-
-
-def study_evidence(
-    task: Task,
-    study: optuna.Study,
-    *,
-    on_note: Callable[[str], None] = lambda _: None,
-    cancelled: Callable[[], bool] = lambda: False,
-) -> Evidence | None:
-    """The evidence that the study keeps; collected now, and kept, if it has none yet (see `collect_evidence`)."""
-    if recorded_evidence(study) is None and (found := collect_evidence(task, on_note=on_note, cancelled=cancelled)):
-        study.set_user_attr("evidence", found.to_json())
-    return recorded_evidence(study)
 
 
 def collect_evidence(

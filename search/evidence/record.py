@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +17,7 @@ from numpy.typing import NDArray
 from explain.evidence import Cost
 from explain.evidence.scores import Kind, Numbers
 
-if TYPE_CHECKING:  # Optuna takes a second to load
-    import optuna
-
-__all__ = ["Evidence", "ScorerEvidence", "TypicalMaps", "prior_mode", "recorded_evidence"]
+__all__ = ["Evidence", "ScorerEvidence", "TypicalMaps", "prior_mode"]
 
 _NOISE = 0.02  # of the probability: depths this close are equals, and the deeper one is cheaper
 
@@ -170,12 +167,6 @@ class Evidence:
             maps=None if values["maps"] is None else _maps_from_json(values["maps"]),
             notes=tuple(values["notes"]),
         )
-
-
-def recorded_evidence(study: optuna.Study) -> Evidence | None:
-    """The evidence that a study keeps, or None if it has none."""
-    raw = study.user_attrs.get("evidence")
-    return None if raw is None else Evidence.from_json(raw)
 
 
 _ARRAYS = ("values", "null_mean", "null_spread", "z", "depth_scores", "probabilities")

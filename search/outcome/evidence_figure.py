@@ -88,10 +88,8 @@ def evidence_figure(
     What is not there (maps, scores of blocks) has no panel.
 
     Args:
-        evidence: of the task; L blocks.
         seen: what was reached at each freeze depth.
         chosen: the winner's freeze depth, 0..L.
-        metric: name of the validation score.
         image: the image `evidence.maps.row`, (3, H, W), in [0, 1]; maps are drawn over it.
         label: its class.
     """

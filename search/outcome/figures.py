@@ -1,17 +1,29 @@
-"""Figures of a search: class histogram, training curves of all trials, confusion matrix."""
+"""Pictures of a search: class histogram, training curves of all trials, confusion matrix, and slides of maps."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
 
 from explain.fonts import use_fonts
+from explain.overlay import as_pixels, map_overlay
+from search.explain.arguments import printable
 
-__all__ = ["confusion_figure", "curves_figure", "histogram_figure"]
+__all__ = ["MAPS_BEFORE", "MAPS_OF_WINNER", "block_slides", "confusion_figure", "curves_figure", "histogram_figure"]
+
+MAPS_BEFORE, MAPS_OF_WINNER = "maps/before training", "maps/winner"
+"""Names of the slides in MLflow; their step is the number of the block, 0 the images themselves."""
+
+_SLIDE_COLUMNS = 3
+_SLIDE_SIDE = 1.9  # inches of a picture
+_SLIDE_PIXELS = 192  # about so many are drawn for the longer side of one
 
 
 def histogram_figure(counts: Mapping[str, Mapping[str, int]]) -> Figure:
@@ -44,7 +56,6 @@ def curves_figure(curves: Sequence[tuple[str, Sequence[float], bool]], metric: s
 
     Args:
         curves: (label, score by epoch, whether the trial was stopped early).
-        metric: name of the score.
         best: which curve is the winner's.
     """
     use_fonts()
@@ -86,3 +97,50 @@ def confusion_figure(confusion: NDArray[np.int64], classes: Sequence[str]) -> Fi
     axes.set_ylabel("true class")
     figure.colorbar(picture, ax=axes, label="share of the true class", shrink=0.7)
     return figure
+
+
+def block_slides(
+    images: Tensor, captions: Sequence[str], maps: Sequence[tuple[int, str, Tensor]]
+) -> list[tuple[int, NDArray[np.uint8]]]:
+    """The images, then their maps block by block, all pictures of one size.
+
+    Args:
+        images: (N, 3, H, W) in [0, 1], on the CPU.
+        maps: (number of the block from 1, its name, maps (N, h, w)) of each block that has maps.
+
+    Returns:
+        (step, picture as uint8 (height, width, 3)): step 0 the images, then the block's number.
+    """
+    use_fonts()
+    scale = max(1, _SLIDE_PIXELS // max(images.shape[2:]))
+    plain = [as_pixels(image, scale) for image in images]
+    slides = [(0, _picture("the images", captions, plain))]
+    for number, name, values in maps:
+        drawn = [map_overlay(image, one, scale) for image, one in zip(images, values, strict=True)]
+        slides.append((number, _picture(f"block {number}: {printable(name)}", captions, drawn)))
+    return slides
+
+
+def _picture(title: str, captions: Sequence[str], pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    columns = min(_SLIDE_COLUMNS, len(pictures))
+    rows = -(-len(pictures) // columns)
+    tall = _SLIDE_SIDE * pictures[0].shape[0] / pictures[0].shape[1]
+    figure = Figure(figsize=(_SLIDE_SIDE * columns + 0.1, (tall + 0.3) * rows + 0.4), dpi=100)
+    height = figure.get_figheight()
+    figure.text(0.02, 1 - 0.08 / height, title, fontsize=13, weight="bold", va="top", parse_math=False)
+    for place, (caption, pixels) in enumerate(zip(captions, pictures, strict=True)):
+        row, column = divmod(place, columns)
+        left, top = 0.1 + column * _SLIDE_SIDE, 0.4 + row * (tall + 0.3) + 0.23
+        width = figure.get_figwidth()
+        axes = figure.add_axes((left / width, 1 - (top + tall) / height, (_SLIDE_SIDE - 0.1) / width, tall / height))
+        axes.imshow(pixels)
+        axes.set_axis_off()
+        axes.set_title(_shortened(caption), fontsize=11, pad=3, parse_math=False)
+    memory = io.BytesIO()
+    figure.savefig(memory, format="png")
+    return np.asarray(Image.open(memory).convert("RGB"))
+
+
+def _shortened(caption: str, most: int = 22) -> str:
+    caption = printable(caption)
+    return caption if len(caption) <= most else f"{caption[: most - 1]}…"

@@ -5,24 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import optuna
 import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_modules.errors import InputError, printable
-from search.evidence.record import Evidence, TypicalMaps, recorded_evidence
+from search.evidence.record import Evidence, TypicalMaps
 from search.outcome.evidence_figure import evidence_figure
-from search.outcome.figures import curves_figure, histogram_figure
+from search.outcome.figures import MAPS_BEFORE, block_slides, curves_figure, histogram_figure
 from search.outcome.scorecard import scorecard, scorecard_metrics, scorecard_table, seen_depths
-from search.outcome.slides import BEFORE, block_slides
-from search.outcome.winner import Winner, package_versions
+from search.outcome.winner import package_versions
 from search.settings.plain import flatten
-from search.settings.schema import Settings
-from search.study.notes import NOTE, begun_note, study_note
-from search.study.storage import finished_trials
-from search.tracking.tracker import Tracker
+from search.study.notes import begun_note, study_note
+from search.study.record import StudyRecord, Winner
+from search.study.run import StudyRun
+from search.tracking.tracker import NOTE, Tracker
 from search.trial.result import TrialParams, describe_params
 from search.trial.task import Task
 
@@ -32,17 +30,17 @@ EVIDENCE_FIGURE = "figures/evidence.png"
 """Artifact of the parent run."""
 
 
-def parent_run(settings: Settings, study: optuna.Study, tracker: Tracker, task: Task, name: str) -> str:
+def parent_run(task: Task, record: StudyRecord, tracker: Tracker) -> str:
     """Start the parent run with parameters, data set, versions and commit, or resume the one of an earlier call."""
-    existing = study.user_attrs.get("parent")
-    if existing is not None:
+    settings, name = task.settings, record.name
+    if (existing := record.parent) is not None:
         if not tracker.holds(existing):
             raise InputError(
                 f"study {name!r} was logged in another MLflow store, which is no longer in "
                 f"{printable(settings.tracking.root)}; put back its mlflow.db, or search.fresh=true to start anew"
             )
         tracker.resume(existing)
-        return str(existing)
+        return existing
     tracker.kill_open_study(name)
     parent = tracker.start_parent(
         name,
@@ -54,7 +52,7 @@ def parent_run(settings: Settings, study: optuna.Study, tracker: Tracker, task: 
             "mlflow.source.name": "python -m search",
             "mlflow.source.type": "LOCAL",
             "mlflow.source.git.commit": commit,
-            NOTE: begun_note(task, settings, name),
+            NOTE: begun_note(task, name),
             **{f"version.{package}": found for package, found in package_versions().items()},
         },
     )
@@ -67,7 +65,7 @@ def parent_run(settings: Settings, study: optuna.Study, tracker: Tracker, task: 
     except BaseException:  # Ctrl-C included: the study does not know this run yet, so nobody else would close it
         tracker.kill(parent)
         raise
-    study.set_user_attr("parent", parent)
+    record.parent = parent
     return parent
 
 
@@ -81,59 +79,44 @@ def _counts(task: Task) -> dict[str, dict[str, int]]:
     }
 
 
-def log_outcome(task: Task, study: optuna.Study, tracker: Tracker, parent: str, winner: Winner) -> None:
+def log_outcome(run: StudyRun, winner: Winner) -> None:
     """Log the training curves of all trials, the winner, how the evidence did and what the activation cache decided."""
-    trials = finished_trials(study)
-    curves = [
-        (
-            describe_params(TrialParams(**t.params)),
-            [t.intermediate_values[step] for step in sorted(t.intermediate_values)],
-            t.state is optuna.trial.TrialState.PRUNED,
-        )
-        for t in trials
-    ]
-    best = next(i for i, t in enumerate(trials) if int(t.user_attrs["slot"]) == winner.slot)
-    tracker.log_figure(parent, curves_figure(curves, task.settings.search.metric, best), "figures/training_curves.png")
+    tracker, parent, trials, evidence = run.tracker, run.parent, run.record.finished(), run.record.evidence
+    curves = [(describe_params(t.params), t.curve, t.outcome != "complete") for t in trials]
+    best = next(i for i, t in enumerate(trials) if t.slot == winner.slot)
+    tracker.log_figure(parent, curves_figure(curves, run.metric, best), "figures/training_curves.png")
+    note = study_note(
+        run.task, run.record.name, winner, trials,
+        prior="" if evidence is None else evidence.describe(), test_reads=run.record.test_reads,
+    )  # fmt: skip
     tracker.log(
         parent,
         {"best_value": winner.value, "trials": len(trials), "winner_slot": winner.slot},
-        tags={
-            "winner": f"trial {winner.slot}: {describe_params(TrialParams(**winner.params))}",
-            NOTE: study_note(
-                task,
-                study.study_name,
-                winner,
-                trials,
-                prior="" if (evidence := recorded_evidence(study)) is None else evidence.describe(),
-                test_reads=int(study.user_attrs.get("test_reads", 0)),
-            ),
-        },
+        tags={"winner": f"trial {winner.slot}: {describe_params(TrialParams(**winner.params))}", NOTE: note},
     )
-    tracker.log_text(parent, task.cache.describe(), "activation_cache.json")
+    tracker.log_text(parent, run.task.cache.describe(), "activation_cache.json")
     if evidence is not None:
-        _log_evidence(task, study, tracker, parent, winner, evidence)
+        _log_evidence(run, evidence, TrialParams(**winner.params).freeze_depth)
 
 
-def _log_evidence(
-    task: Task, study: optuna.Study, tracker: Tracker, parent: str, winner: Winner, evidence: Evidence
-) -> None:
+def _log_evidence(run: StudyRun, evidence: Evidence, chosen: int) -> None:
     """Log the scorecard as a table and as metrics, and the figure."""
-    trials = finished_trials(study)
+    task, record, tracker, parent = run.task, run.record, run.tracker, run.parent
+    trials = record.finished()
     seen = seen_depths(trials)
     rows = scorecard(evidence, seen)
     tracker.log(parent, scorecard_metrics(rows))
-    if rows and study.user_attrs.get("scorecard_trials") != len(trials):  # MLflow appends to a table that is there
+    if rows and record.scorecard_trials != len(trials):  # MLflow appends to a table that is there
         tracker.log_table(parent, scorecard_table(rows, len(trials)), "scorecard.json")
-        study.set_user_attr("scorecard_trials", len(trials))
+        record.scorecard_trials = len(trials)
     image, label = None, ""
     if evidence.maps is not None:
         image = task.inputs(np.array([evidence.maps.row]), np.zeros(1, dtype=np.int64))[0].float().cpu()
         label = task.classes[evidence.maps.label]
-        if not study.user_attrs.get("maps_logged"):
-            tracker.log_images(parent, _slides(evidence, evidence.maps, image, label), BEFORE)
-            study.set_user_attr("maps_logged", True)
-    chosen, metric = TrialParams(**winner.params).freeze_depth, task.settings.search.metric
-    figure = evidence_figure(evidence, seen, chosen, metric=metric, image=image, label=label)
+        if not record.maps_logged:
+            tracker.log_images(parent, _slides(evidence, evidence.maps, image, label), MAPS_BEFORE)
+            record.maps_logged = True
+    figure = evidence_figure(evidence, seen, chosen, metric=run.metric, image=image, label=label)
     tracker.log_figure(parent, figure, EVIDENCE_FIGURE)
 
 

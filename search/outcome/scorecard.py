@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import kendalltau
 
 from explain.evidence.scores import Numbers
 from search.evidence.record import Evidence
+from search.study.record import Trial, TrialRecord
 
 __all__ = ["ScorecardRow", "SeenDepth", "scorecard", "scorecard_metrics", "scorecard_table", "seen_depths"]
 
@@ -68,29 +68,24 @@ class ScorecardRow:
         return self.order[0] if self.order else None
 
 
-def seen_depths(trials: Sequence[FrozenTrial]) -> dict[int, SeenDepth]:
+def seen_depths(trials: Sequence[Trial] | Sequence[TrialRecord]) -> dict[int, SeenDepth]:
     """Freeze depth -> what was reached there, the shallowest first.
 
     Args:
         trials: finished trials (complete or pruned). Those that diverged are no word on their depth and are left out.
     """
-    scored = [t for t in trials if t.user_attrs["outcome"] != "diverged" and math.isfinite(t.user_attrs["value"])]
+    scored = [t for t in trials if t.outcome != "diverged" and math.isfinite(t.value)]
     found = {}
-    for depth in sorted({int(t.params["freeze_depth"]) for t in scored}):
-        here = [t for t in scored if t.params["freeze_depth"] == depth]
+    for depth in sorted({t.freeze_depth for t in scored}):
+        here = [t for t in scored if t.freeze_depth == depth]
         # Of equal scores one of full length: more is known of it.
-        best = max(here, key=lambda t: (t.user_attrs["value"], t.state is TrialState.COMPLETE))
-        found[depth] = SeenDepth(float(best.user_attrs["value"]), best.state is not TrialState.COMPLETE, len(here))
+        best = max(here, key=lambda t: (t.value, t.outcome == "complete"))
+        found[depth] = SeenDepth(best.value, best.outcome != "complete", len(here))
     return found
 
 
 def scorecard(evidence: Evidence, seen: Mapping[int, SeenDepth]) -> tuple[ScorecardRow, ...]:
-    """A row for each scorer, in the evidence's order.
-
-    Args:
-        evidence: of the task.
-        seen: what was reached at each freeze depth.
-    """
+    """A row for each scorer, in the evidence's order; `seen`: what was reached at each freeze depth."""
     low, high = evidence.depths
     best = max((depth.best for depth in seen.values()), default=math.nan)
     rows = []
@@ -124,12 +119,7 @@ def _agreement(s: Numbers, seen: Mapping[int, SeenDepth]) -> tuple[float, float,
 
 
 def scorecard_table(rows: Sequence[ScorecardRow], trials: int) -> pd.DataFrame:
-    """The scorecard as it is logged, a line a scorer; what is not known is NaN.
-
-    Args:
-        rows: the scorecard.
-        trials: finished trials it was made from.
-    """
+    """The scorecard of so many finished trials as it is logged, a line a scorer; what is not known is NaN."""
     return pd.DataFrame(
         [
             {

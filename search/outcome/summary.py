@@ -7,17 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from shlex import quote
 
-import optuna
-from optuna.trial import TrialState
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from search.evidence.record import recorded_evidence
 from search.outcome.log import EVIDENCE_FIGURE
 from search.outcome.scorecard import ScorecardRow, SeenDepth, scorecard, seen_depths
-from search.outcome.winner import Winner
-from search.study.storage import finished_trials
+from search.study.record import StudyRecord, Winner
+from search.study.run import StudyRun
 from search.trial.result import TrialParams
 from search.words import epoch_count, interval_known, times
 
@@ -27,10 +24,10 @@ _WIDE = 80  # columns from which epochs and seconds are shown too
 _NARROW = 60  # columns at which the scorecard has room for the first four of ten freeze depths
 
 
-def print_trials(console: Console, study: optuna.Study, metric: str, top: int = 8) -> None:
+def print_trials(console: Console, record: StudyRecord, metric: str, top: int = 8) -> None:
     """The best trials of the study as a table, complete ones first; then how the evidence did beside them."""
-    trials = finished_trials(study)
-    ranked = sorted(trials, key=lambda t: (t.state is not TrialState.COMPLETE, -t.user_attrs["value"]))
+    trials = record.finished()
+    ranked = sorted(trials, key=lambda t: (t.outcome != "complete", -t.value))
     table = Table(
         title=f"Best {min(top, len(trials))} of {len(trials)} finished trials",
         title_justify="left",
@@ -38,31 +35,25 @@ def print_trials(console: Console, study: optuna.Study, metric: str, top: int = 
         pad_edge=False,
     )
     wide = console.width >= _WIDE
-    beta = ["beta"] if any("fostering_beta" in trial.params for trial in trials) else []
+    beta = ["beta"] if any(trial.params.fostering_beta is not None for trial in trials) else []
     names = ["trial", "optimizer", "rate", "freeze", *beta, metric, *(["epochs", "seconds"] if wide else []), "outcome"]
     for name in names:
         table.add_column(name, justify="left" if name in ("optimizer", "outcome") else "right", no_wrap=True)
     for trial in ranked[:top]:
-        params, attrs = TrialParams(**trial.params), trial.user_attrs
-        cost = [str(attrs["epochs"]), f"{attrs['seconds']:.0f}"] if wide else []
+        params = trial.params
+        cost = [str(trial.epochs), f"{trial.seconds:.0f}"] if wide else []
         table.add_row(
-            str(attrs["slot"]), params.optimizer, f"{params.learning_rate:.2g}", str(params.freeze_depth),
-            *(f"{params.fostering_beta or 0:g}" for _ in beta), f"{attrs['value']:.4f}", *cost, attrs["outcome"],
+            str(trial.slot), params.optimizer, f"{params.learning_rate:.2g}", str(params.freeze_depth),
+            *(f"{params.fostering_beta or 0:g}" for _ in beta), f"{trial.value:.4f}", *cost, trial.outcome,
         )  # fmt: skip
     console.print(table)
-    if (evidence := recorded_evidence(study)) is not None and evidence.scorers:
+    if (evidence := record.evidence) is not None and evidence.scorers:
         seen = seen_depths(trials)
         print_scorecard(console, scorecard(evidence, seen), seen, evidence.depths, metric)
 
 
 def print_winner(console: Console, winner: Winner, reads: int) -> None:
-    """The winner's parameters and test scores with their intervals.
-
-    Args:
-        console: where to.
-        winner: of the study.
-        reads: how often the study has read the test images, once a winner.
-    """
+    """The winner's parameters and test scores with their intervals; `reads`: of the test images, once a winner."""
     params = TrialParams(**winner.params)
     trained = "training and validation images" if winner.refit else "training images"
     console.print(
@@ -92,22 +83,15 @@ def print_winner(console: Console, winner: Winner, reads: int) -> None:
     console.print(table)
 
 
-def print_where(
-    console: Console,
-    *,
-    root: Path,
-    experiment: str,
-    study: str,
-    winner: Winner,
-    model_name: str,
-    report: Path | None = None,
-) -> None:
+def print_where(run: StudyRun, winner: Winner, report: Path | None) -> None:
     """Where runs, model, study and report are, and the command that opens the UI."""
+    tracking = run.settings.tracking
+    root = tracking.root
     picture = root / "artifacts" / winner.run_id / "artifacts" / EVIDENCE_FIGURE
-    console.print(
-        f"Runs: experiment {experiment!r} in {root / 'mlflow.db'}, parent run {winner.run_id}.\n"
-        f"Model: models:/{model_name}@challenger (version {winner.version}).\n"
-        f"Study: {root / 'studies'}, {study!r}.\n"
+    run.console.print(
+        f"Runs: experiment {tracking.experiment!r} in {root / 'mlflow.db'}, parent run {winner.run_id}.\n"
+        f"Model: models:/{tracking.model_name}@challenger (version {winner.version}).\n"
+        f"Study: {root / 'studies'}, {run.record.name!r}.\n"
         + (f"Picture of the evidence: {picture}.\n" if picture.exists() else "")
         + (f"Report: {report}.\n" if report is not None else "")
         + "Look at it: python -m search.ui"
@@ -124,10 +108,7 @@ def print_scorecard(
 
     Args:
         console: any of 60 columns or more.
-        rows: the scorecard.
-        seen: what was reached at each freeze depth.
         depths: the space's range of freeze depths.
-        metric: name of the validation score.
     """
     table = Table(
         title="What the evidence would have chosen",

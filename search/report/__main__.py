@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 import sys
-import traceback
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from shlex import quote
-from typing import TYPE_CHECKING
 
 from lightning_modules.errors import InputError, printable
 from search.command_line.exits import let_threads_sleep, refuse
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from search.report.writing import Report
-    from search.tracking.tracker import Tracker
-    from search.trial.files import TrialFiles
-    from search.trial.task import Task
-
-__all__ = ["main", "report_finished_search", "write"]
+__all__ = ["main"]
 
 _USAGE = """python -m search.report study=NAME [root=mlruns] [to=FILE]
 
@@ -34,88 +22,6 @@ its data beside it as report.json.
 """
 
 
-def write(name: str, root: Path, console: Console, to: Path | None = None) -> Report:
-    """Make the report of a study, in whatever state it is.
-
-    Args:
-        name: of the study.
-        root: `tracking.root` of the search.
-        console: told of progress.
-        to: where to write the page beside MLflow.
-
-    Raises:
-        InputError: no such study, or a file that cannot be written; nothing has been written.
-    """
-    from search.report.writing import examined, restored, study_and_run, write_report
-
-    if to is not None and (to.is_dir() or not to.absolute().parent.is_dir()):
-        reason = "it is a folder" if to.is_dir() else f"there is no folder {printable(to.absolute().parent)}"
-        raise InputError(f"to must name a file in a folder that exists, got {printable(to)}: {reason}")
-    study, run = study_and_run(name, root)
-    from search.tracking.tracker import Tracker
-    from search.trial.files import TrialFiles
-
-    tracker, files = Tracker(root, run.experiment), TrialFiles.of(root / "studies" / f"{name}.journal")
-    notes: tuple[str, ...] = ()
-    findings = None
-    try:
-        with console.status("Examining the winning configuration"):
-            findings = examined(study, run, tracker, partial(restored, study, run, root, console), files)
-    except InputError as error:
-        notes = (f"No validation image could be examined: {error}",)
-    report = write_report(name, root, tracker, findings, notes)
-    if to is not None:
-        to.write_text(report.html, encoding="utf-8")
-    return report
-
-
-def report_finished_search(
-    task: Task,
-    name: str,
-    tracker: Tracker,
-    console: Console,
-    files: TrialFiles,
-    *,
-    cancelled: Callable[[], bool] = lambda: False,
-) -> Path | None:
-    """The report of a search that has just tested its winner; returns where it is.
-
-    A search of hours does not fail because of its report: what goes wrong is logged with the run as
-    report/traceback.txt and said in a line, and None is returned.
-
-    Args:
-        task: of the study.
-        name: of the study.
-        tracker: of its experiment.
-        console: told when there is no report.
-        files: where the winning trial's network lies.
-        cancelled: asked before every training batch; True raises `TrialCancelledError`.
-    """
-    from search.errors import TrialCancelledError
-    from search.report.writing import examined, study_and_run, write_report
-
-    root = task.settings.tracking.root
-    run_id = ""
-    try:
-        study, run = study_and_run(name, root)
-        run_id = run.run_id
-        findings = examined(study, run, tracker, lambda: task, files, cancelled=cancelled)
-        return write_report(name, root, tracker, findings, ()).path
-    except TrialCancelledError:
-        raise
-    except Exception as error:
-        if run_id:
-            tracker.log_text(run_id, traceback.format_exc(), "report/traceback.txt")
-        reason = str(error).strip().split("\n")[0]
-        console.print(
-            f"No report: {type(error).__name__}: {printable(reason)}; python -m search.report study={quote(name)} "
-            "tries again.",
-            highlight=False,
-            markup=False,
-        )
-        return None
-
-
 def main(arguments: Sequence[str]) -> int:
     """Write a report; returns the exit code: 0, or 2 for bad input."""
     if "--help" in arguments or "-h" in arguments:
@@ -126,6 +32,8 @@ def main(arguments: Sequence[str]) -> int:
         name, root, to = _parsed(arguments)
         import optuna
         from rich.console import Console
+
+        from search.report.writing import write
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         report = write(name, root, Console(stderr=True), to)

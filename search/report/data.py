@@ -48,11 +48,6 @@ class Tested:
     """The winner.
 
     Attributes:
-        slot: of the winning trial.
-        optimizer: its optimizer.
-        learning_rate: its learning rate.
-        lr_factor: times the optimizer's reference rate.
-        freeze_depth: its freeze depth.
         value: its validation score.
         epochs: it was refitted for.
         refit: whether on training and validation images together.
@@ -61,7 +56,6 @@ class Tested:
         scores: of the test; empty without test images.
         test_reads: how often the study's test images were read, its own time included.
         version: of the registered model.
-        model_name: of the registered model.
     """
 
     slot: int
@@ -85,8 +79,6 @@ class Rival:
     """The best trial at another freeze depth than the winner's.
 
     Attributes:
-        slot: of the trial.
-        freeze_depth: its depth.
         value: its validation score.
         difference: it minus the winner's score; positive only of a trial that was stopped early.
         stopped: whether it was stopped early, so that it might have reached more.
@@ -105,13 +97,7 @@ class Rival:
 
 @dataclass(frozen=True)
 class Phase:
-    """Wall time of one phase, summed over all calls that finished.
-
-    Attributes:
-        name: of the phase.
-        seconds: together.
-        calls: how many calls.
-    """
+    """Wall time of one phase, summed over all calls that finished."""
 
     name: str
     seconds: float
@@ -142,8 +128,6 @@ class HeatCell:
     """Best validation score of one optimizer at one freeze depth.
 
     Attributes:
-        optimizer: the optimizer.
-        freeze_depth: the depth.
         best: best score of any trial there; None where none was tried.
         slot: of the trial that reached it.
         stopped: whether that trial was stopped early.
@@ -182,12 +166,7 @@ class ScorerResult:
 
 @dataclass(frozen=True)
 class Confusion:
-    """Confusion matrix of the test images.
-
-    Attributes:
-        classes: names.
-        counts: row = true class, column = predicted class.
-    """
+    """Confusion matrix of the test images; `counts`: row = true class, column = predicted class."""
 
     classes: tuple[str, ...]
     counts: tuple[tuple[int, ...], ...]
@@ -213,7 +192,6 @@ class Reproduction:
     Attributes:
         command: gives the same study, on the same machine and images.
         commit: of the checkout, or unknown.
-        versions: package -> version.
         digests: of images, splits and weights.
     """
 
@@ -228,30 +206,21 @@ class ReportData:
     """The report.
 
     Attributes:
-        study: name.
         made: when, UTC, ISO 8601.
         state: complete, running, or interrupted.
         run_id: parent run in MLflow.
-        experiment: in MLflow.
         metric: name of the validation score.
-        network: architecture.
         blocks: names of its L blocks, first to last; empty where no evidence says them.
         depths: the range of freeze depths that the trials span or the space allows.
         images: where they came from.
         asked: trials asked for.
         unfinished: trials that run or wait.
         winner: None while there is none.
-        rival: best trial at another depth, or None.
-        cost: of everything so far.
         trials: finished ones, by slot.
         heat_map: every optimizer at every depth of `depths`.
         importances: largest first; empty with too few trials.
         prior: in one line, or empty.
-        scorecard: how each scorer did.
-        confusion: of the test images, or None.
-        classes: test scores by class.
         findings: of the validation images, without pictures, or None.
-        reproduction: how to do it again.
         notes: what is missing from this report, and why.
     """
 

@@ -1,9 +1,9 @@
 """What the winning trial's network, which has seen training images alone, does on validation images.
 
-The registered winner was refitted on training and validation images together, so what it says of validation images is
-what it has learned by heart. And the test images are read once, by the winner: not here. So the winning trial's
-network is taken from where the trial left it, or made again from its parameters and seed (one training), and judged on
-the validation images of its first fold, which it has not seen.
+The registered winner was refitted on training and validation images together, so it cannot be judged on them. The test
+images are read once, by the winner: not here. So the winning trial's network is taken from where the trial left it, or
+made again from its parameters and seed (one training), and judged on the validation images of its first fold, which it
+has not seen.
 """
 
 from __future__ import annotations
@@ -21,19 +21,18 @@ from numpy.typing import NDArray
 from explain.attribution import METHODS
 from explain.subject import measure
 from lightning_modules.training.scores import scores
-from search.outcome.slides import block_slides
+from search.outcome.figures import block_slides
 from search.outcome.winner import predict
 from search.report.confused_pairs import confused_pairs
 from search.report.findings import BlockMeasures, Findings, Suspect
 from search.report.judged_images import METHOD, JudgedImages, finite
-from search.report.suspect_labels import suspect_labels
 from search.study.record import Winner
 from search.study.sampler import slot_seed
 from search.trial.result import TrialParams
 from search.trial.task import Task
 from search.trial.training import trial_network
 
-__all__ = ["Examination", "examine"]
+__all__ = ["Examination", "SuspectLabel", "examine", "suspect_labels"]
 
 _MAPPED = 128  # images whose maps are measured
 _SUSPECTS = 24  # shown
@@ -64,7 +63,6 @@ def examine(
     """Examine the validation images of the first fold.
 
     Args:
-        task: of the study.
         winner: whose configuration it is.
         checkpoint: of the winning trial; where its network does not lie beside it, it is trained again.
         cancelled: asked before every training batch; True raises `TrialCancelledError`.
@@ -171,6 +169,50 @@ def _suspects(judged: JudgedImages) -> tuple[tuple[Suspect, ...], int]:
         )
         for one in found[:_SUSPECTS]
     ), len(found)
+
+
+@dataclass(frozen=True)
+class SuspectLabel:
+    """One doubtful label: the image's place among those judged, the likelier class, and that class's threshold."""
+
+    place: int
+    suggested: int
+    threshold: float
+
+
+def suspect_labels(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> list[SuspectLabel]:
+    """Labels that a network which has not seen the image contradicts, the largest excess of probability first.
+
+    Confident learning (Northcutt, Jiang and Chuang 2021, doi 10.1613/jair.1.12125): the threshold of a class is the
+    mean probability that it is given over the images with that label, t_j = mean of p_j over y = j. An image with label
+    i is suspect where some other class j reaches its threshold, p_j >= t_j, and is the most probable of those that do,
+    and its own label does not.
+
+    Args:
+        probabilities: out-of-sample class probabilities, (N, K).
+        labels: given labels, (N,).
+
+    Raises:
+        ValueError: shapes that do not match.
+    """
+    if probabilities.ndim != 2 or len(probabilities) != len(labels):
+        raise ValueError(f"probabilities must be (N, K) of {len(labels)} labels, got {probabilities.shape}")
+    if not len(labels):
+        return []
+    classes = probabilities.shape[1]
+    own = probabilities[np.arange(len(labels)), labels]
+    counts = np.bincount(labels, minlength=classes)
+    sums = np.bincount(labels, weights=own, minlength=classes)
+    # A class without a judged image has no threshold and is never suggested.
+    thresholds = np.where(counts > 0, sums / np.maximum(counts, 1), np.inf)
+    reached = probabilities >= thresholds - 1e-9  # a mean of equal numbers is not quite that number
+    confident = np.where(reached, probabilities, -1.0)
+    suggested = confident.argmax(1)
+    doubtful = np.flatnonzero(
+        reached.any(1) & (suggested != labels) & (own < thresholds[labels]) & (probabilities.max(1) > own)
+    )
+    ordered = sorted(doubtful.tolist(), key=lambda n: (own[n] - probabilities[n, suggested[n]], n))
+    return [SuspectLabel(n, int(suggested[n]), float(thresholds[suggested[n]])) for n in ordered]
 
 
 def _mean(values: list[float]) -> float | None:

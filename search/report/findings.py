@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+
+from pydantic import TypeAdapter
 
 __all__ = [
     "ARTIFACT",
@@ -35,9 +36,7 @@ class BlockMeasures:
     """Measures of one block's maps, means over images (dead maps left out but for `dead`); None where all are dead.
 
     Attributes:
-        block: its name.
-        height: of its maps, in positions.
-        width: of its maps, in positions.
+        height, width: of its maps, in positions.
         entropy: normalised entropy, 0 one position, 1 uniform.
         area: elliptical area, 0 a point, 1 about uniform.
         dispersion: variance over squared mean.
@@ -60,7 +59,6 @@ class Mistake:
     """An image taken for another class.
 
     Attributes:
-        path: of the image.
         probability: of the class it was taken for.
         true_probability: of its own class.
         image: key of its picture.
@@ -87,7 +85,6 @@ class NearMiss:
     """An image that is right by a small margin, the other class of the pair second.
 
     Attributes:
-        path: of the image.
         margin: probability of its class minus that of the other one.
         image: key of its picture.
         other_map: key of the picture with the map of the other class; empty without maps.
@@ -123,13 +120,10 @@ class ConfusedPair:
     """One class taken for another.
 
     Attributes:
-        true: the class.
-        predicted: what it is taken for.
         count: judged images of `true` taken for `predicted`.
         images: judged images of `true`.
         runners_up: images of `true` that are right with `predicted` second.
-        training_true: training images of `true`.
-        training_predicted: training images of `predicted`.
+        training_true, training_predicted: training images of the two classes.
         mistakes: some of the mistaken images, the most certain first.
         near: correct images of `true` nearest to the mistake.
         compared: mistaken and correct images that `traits` compare; fewer than needed gives no traits.
@@ -154,12 +148,9 @@ class Suspect:
     """An image whose label the network, which has not seen it, contradicts with confidence.
 
     Attributes:
-        path: of the image.
-        given: its label.
         suggested: the class it is taken for.
         confidence: probability of `suggested`.
         threshold: mean probability of `suggested` over the judged images with that label, which `confidence` reaches.
-        given_probability: probability of `given`.
         image: key of its picture.
     """
 
@@ -177,14 +168,12 @@ class Findings:
     """Everything learned from the validation images of the first fold.
 
     Attributes:
-        slot: of the winning trial.
-        epochs: its configuration was trained for.
+        epochs: the winning trial's configuration was trained for.
         training_images: it was trained on: the training images of the first fold alone.
         judged: validation images it was judged on, none of which it had seen.
         accuracy: on them, in [0, 1].
         score: on them, by the search's metric.
         trial_score: what the winning trial had reported at its best epoch, of all folds.
-        classes: names, by label.
         confusion: counts, row = true class, column = predicted class.
         method: attribution method of the maps.
         block: whose maps the pictures show; empty without maps.
@@ -229,18 +218,6 @@ class Findings:
         """What `to_json` wrote.
 
         Raises:
-            ValueError, KeyError, TypeError: `text` is something else.
+            ValueError: `text` is something else.
         """
-        raw: dict[str, Any] = json.loads(text)
-        raw["pairs"] = tuple(_pair(one) for one in raw["pairs"])
-        raw["measures"] = tuple(BlockMeasures(**one) for one in raw["measures"])
-        raw["suspects"] = tuple(Suspect(**one) for one in raw["suspects"])
-        raw["confusion"] = tuple(tuple(row) for row in raw["confusion"])
-        raw["classes"], raw["notes"] = tuple(raw["classes"]), tuple(raw["notes"])
-        return Findings(**raw)
-
-
-def _pair(raw: dict[str, Any]) -> ConfusedPair:
-    kinds = {"mistakes": Mistake, "near": NearMiss, "traits": Trait}
-    parts = {name: tuple(kind(**one) for one in raw[name]) for name, kind in kinds.items()}
-    return ConfusedPair(**{**raw, **parts, "compared": tuple(raw["compared"])})
+        return TypeAdapter(Findings).validate_json(text)

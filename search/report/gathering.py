@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from lightning_modules.errors import printable
+from search.outcome.scorecard import scorecard, seen_depths
 from search.report.data import (
     ClassScores,
     Confusion,
@@ -49,8 +50,6 @@ def gather(
     """Everything on the page.
 
     Args:
-        study: from its journal.
-        run: its parent run in MLflow.
         importances: parameter and share, from `charts.importances`.
         findings: of the validation images, or None.
         notes: what is missing, and why.
@@ -81,7 +80,7 @@ def gather(
         prior=run.tags.get("prior", ""),
         scorecard=tuple(
             ScorerResult(r.scorer, r.used, r.chosen, r.order, _known(r.tau), r.depths, r.regret, r.seconds)
-            for r in study.scorecard
+            for r in (scorecard(study.evidence, seen_depths(study.trials)) if study.evidence is not None else ())
         ),
         confusion=confusion,
         classes=() if confusion is None else _classes(run, len(confusion.classes)),

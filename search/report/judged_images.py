@@ -53,14 +53,12 @@ class JudgedImages:
     """Images in an order of their own: a *place* is a position in `rows`.
 
     Args:
-        task: of the study.
         net: the network, which has not seen these images.
         rows: of the task's index, (N,).
         probabilities: of the network, (N, K).
 
     Attributes:
-        labels: (N,).
-        predicted: (N,).
+        labels, predicted: (N,).
         confusion: (K, K) counts, row = true class.
         blocks: label -> module of the blocks that have maps.
         block: the last of them whose maps have at least 4 x 4 positions, or the last; empty without any.

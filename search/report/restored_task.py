@@ -50,9 +50,7 @@ def restored_task(settings: Settings, expected: Mapping[str, Any], console: Cons
     """Load images and network again.
 
     Args:
-        settings: of the study.
         expected: the study's identity.
-        console: told of progress.
 
     Raises:
         InputError: images that are gone, or images, splits or weights that are no longer those of the study.

@@ -1,34 +1,37 @@
-"""Examine the winner's configuration where that was not done yet, make the page, and log both with the study's run."""
+"""The report of a study: examine the winner's configuration where that was not done, make the page, log both."""
 
 from __future__ import annotations
 
 import json
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 import pandas as pd
 from rich.console import Console
 
-from lightning_modules.errors import InputError
+from lightning_modules.errors import InputError, printable
+from search.errors import TrialCancelledError
 from search.report.charts import chart_data, importances
 from search.report.findings import ARTIFACT, PREDICTIONS, Findings
 from search.report.gathering import gather
 from search.report.page import page
 from search.study.record import Study, load_study
 from search.tracking.runs import ParentRun, read_parent_run
+from search.trial.files import TrialFiles
 
 if TYPE_CHECKING:
+    from search.study.run import StudyRun
     from search.tracking.tracker import Tracker
-    from search.trial.files import TrialFiles
     from search.trial.task import Task
 
-__all__ = ["DATA", "PAGE", "Report", "examined", "write_report"]
+__all__ = ["Report", "report_finished_search", "write"]
 
-PAGE, DATA = "report/report.html", "report/report.json"
-"""Artifacts of the parent run."""
-
+_PAGE, _DATA = "report/report.html", "report/report.json"  # artifacts of the parent run
 _EVIDENCE = "figures/evidence.png"
 
 
@@ -47,33 +50,79 @@ class Report:
     notes: tuple[str, ...]
 
 
-def write_report(name: str, root: Path, tracker: Tracker, findings: Findings | None, notes: tuple[str, ...]) -> Report:
-    """Make the page and log it, with its data, to the study's run.
+def write(name: str, root: Path, console: Console, to: Path | None = None) -> Report:
+    """Make the report of a study, in whatever state it is.
 
     Args:
-        name: of the study.
-        root: `tracking.root`.
-        tracker: of the study's experiment.
-        findings: of `examined`.
-        notes: what is missing, and why.
+        to: where to write the page beside MLflow.
 
     Raises:
-        InputError: no such study, or it has no run yet.
+        InputError: no such study, or a file that cannot be written; nothing has been written.
     """
-    study, run = study_and_run(name, root)
+    if to is not None and (to.is_dir() or not to.absolute().parent.is_dir()):
+        reason = "it is a folder" if to.is_dir() else f"there is no folder {printable(to.absolute().parent)}"
+        raise InputError(f"to must name a file in a folder that exists, got {printable(to)}: {reason}")
+    study, run = _study_and_run(name, root)
+    from search.tracking.tracker import Tracker
+
+    tracker, files = Tracker(root, run.experiment), TrialFiles.of(root / "studies" / f"{name}.journal")
+    notes: tuple[str, ...] = ()
+    findings = None
+    try:
+        with console.status("Examining the winning configuration"):
+            findings = _examined(study, run, tracker, partial(_restored, study, run, root, console), files)
+    except InputError as error:
+        notes = (f"No validation image could be examined: {error}",)
+    report = _write_report(name, root, tracker, findings, notes)
+    if to is not None:
+        to.write_text(report.html, encoding="utf-8")
+    return report
+
+
+def report_finished_search(run: StudyRun) -> Path | None:
+    """The report of a search that has just tested its winner; returns where it is.
+
+    A search of hours does not fail because of its report: what goes wrong is logged with the run as
+    report/traceback.txt and said in a line, and None is returned.
+    """
+    name, root = run.record.name, run.settings.tracking.root
+    run_id = ""
+    try:
+        study, parent = _study_and_run(name, root)
+        run_id = parent.run_id
+        findings = _examined(study, parent, run.tracker, lambda: run.task, run.files, cancelled=run.stopping)
+        return _write_report(name, root, run.tracker, findings, ()).path
+    except TrialCancelledError:
+        raise
+    except Exception as error:
+        if run_id:
+            run.tracker.log_text(run_id, traceback.format_exc(), "report/traceback.txt")
+        reason = str(error).strip().split("\n")[0]
+        run.console.print(
+            f"No report: {type(error).__name__}: {printable(reason)}; python -m search.report study={quote(name)} "
+            "tries again.",
+            highlight=False,
+            markup=False,
+        )
+        return None
+
+
+def _write_report(name: str, root: Path, tracker: Tracker, findings: Findings | None, notes: tuple[str, ...]) -> Report:
+    """Make the page and log it, with its data, to the study's run."""
+    study, run = _study_and_run(name, root)
     shares = importances(study)
     data = gather(study, run, shares, findings, notes)
     winner = None if study.winner is None else study.winner.slot
     charts = chart_data(study, winner, shares)
     html = page(data, charts, findings.pictures if findings is not None else {}, run.artifact(_EVIDENCE))
     plain = data.to_json()
-    tracker.log_text(run.run_id, json.dumps(plain, indent=1, ensure_ascii=False, allow_nan=False), DATA)
-    tracker.log_text(run.run_id, html, PAGE)
+    tracker.log_text(run.run_id, json.dumps(plain, indent=1, ensure_ascii=False, allow_nan=False), _DATA)
+    tracker.log_text(run.run_id, html, _PAGE)
     tracker.log(run.run_id, {f"importance_{name}": share for name, share in shares})
-    return Report(html, read_parent_run(root, run.run_id).artifact_path(PAGE) or run.folders[0] / PAGE, tuple(notes))
+    return Report(html, read_parent_run(root, run.run_id).artifact_path(_PAGE) or run.folders[0] / _PAGE, tuple(notes))
 
 
-def study_and_run(name: str, root: Path) -> tuple[Study, ParentRun]:
+def _study_and_run(name: str, root: Path) -> tuple[Study, ParentRun]:
     """The study and its parent run.
 
     Raises:
@@ -85,7 +134,7 @@ def study_and_run(name: str, root: Path) -> tuple[Study, ParentRun]:
     return study, read_parent_run(root, study.run_id)
 
 
-def examined(
+def _examined(
     study: Study,
     run: ParentRun,
     tracker: Tracker,
@@ -97,9 +146,6 @@ def examined(
     """What the winning configuration does on validation images: read where it was logged, else found out and logged.
 
     Args:
-        study: the study.
-        run: its parent run.
-        tracker: of its experiment.
         task: makes the study's task; called only where it is needed.
         files: where the winning trial's network lies until the study is complete.
         cancelled: asked before every training batch; True raises `TrialCancelledError`.
@@ -115,7 +161,7 @@ def examined(
     kept = _kept(run)
     if kept is not None and kept.slot == study.winner.slot:
         return kept
-    from search.outcome.slides import WINNER
+    from search.outcome.figures import MAPS_OF_WINNER
     from search.report.examination import examine
     from search.report.judged_images import image_name
 
@@ -129,7 +175,7 @@ def examined(
     columns = ["path", "label", *(f"p({label})" for label in classes)]
     tracker.log_table(run.run_id, pd.DataFrame(rows, columns=columns), PREDICTIONS)
     for run_id in (run.run_id, *(trial.run_id for trial in study.trials if trial.slot == findings.slot)):
-        tracker.log_images(run_id, found.slides, WINNER)
+        tracker.log_images(run_id, found.slides, MAPS_OF_WINNER)
     tracker.log_text(run.run_id, findings.to_json(), ARTIFACT)
     tracker.log(run.run_id, _metrics(findings))
     return findings
@@ -156,11 +202,11 @@ def _kept(run: ParentRun) -> Findings | None:
         return None
     try:
         return Findings.from_json(raw.decode("utf-8"))
-    except (ValueError, KeyError, TypeError):  # of another version: made again
+    except ValueError:  # of another version: made again
         return None
 
 
-def restored(study: Study, run: ParentRun, root: Path, console: Console) -> Task:
+def _restored(study: Study, run: ParentRun, root: Path, console: Console) -> Task:
     """The study's task, from what its run says of the settings.
 
     Raises:

@@ -14,7 +14,6 @@ import numpy as np
 
 from lightning_modules.errors import InputError
 from lightning_modules.images.store import ImageSet
-from search.clock import Clock
 from search.pipeline import run_study
 from search.retrain.champion import BASELINE, settle
 from search.retrain.ledger_rows import MonthRow
@@ -76,7 +75,7 @@ def bootstrap(session: Session, images: ImageSet) -> MonthOutcome:
     name = f"{session.model_name}-first-{key}"
     started = time.perf_counter()
     ledger.begin_step(last, _STEP)
-    found = run_study(settings, session.console, Clock(), task, space_of(settings), name, made_of)
+    found = run_study(task, space_of(settings), name, made_of, session.console)
     winner = found.winner
     model = resolve_model(f"models:/{session.model_name}/{winner.version}", root)
     baseline = measure_baseline(

@@ -13,7 +13,7 @@ from dataclasses import replace
 import optuna
 from optuna.trial import TrialState
 
-from search.evidence.record import Evidence, recorded_evidence
+from search.evidence.record import Evidence
 from search.executor.protocol import Executor, Failed, Finished, Job, Reported
 from search.settings.budget import parse_budget
 from search.settings.schema import Settings
@@ -21,7 +21,7 @@ from search.study.attempts import RunningTrial, resume_open_trials
 from search.study.notes import outcome_tags, start_tags
 from search.study.progress import StudyListener
 from search.study.promotion import ENOUGH_STEPS, Standing, build_promotion, build_pruner
-from search.study.record import choose_winner
+from search.study.record import StudyRecord
 from search.study.sampler import SamplerView, build_sampler, slot_seed
 from search.study.slots import Slots
 from search.study.spending import Spending
@@ -39,10 +39,7 @@ class SearchStudy:
     """Runs trials until the study has as many finished ones as asked for.
 
     Args:
-        settings: all settings.
-        space: what to search.
         study: the Optuna study; this object must be its only user.
-        tracker: where runs are logged.
         parent: id of the study's MLflow run.
         listener: told of everything that happens.
         batches: training steps in an epoch.
@@ -66,6 +63,7 @@ class SearchStudy:
         self.settings = settings
         self.space = space
         self.study = study
+        self._record = StudyRecord(study)
         self._tracker = tracker
         self._parent = parent
         self._listener = listener
@@ -79,7 +77,7 @@ class SearchStudy:
         self._slots = Slots(study)
         budget = settings.search.budget
         self._spending = Spending(study, parse_budget(budget) if budget is not None else None, epoch_cost)
-        self._best = _best_slot(study)
+        self._best = self._best_slot()
         self._view = SamplerView(study, both=settings.search.objective != "accuracy")
         self._batches = batches
         self._promotion = build_promotion(settings.search, self._steps, batches=batches)
@@ -114,7 +112,7 @@ class SearchStudy:
         Raises:
             StudyStalledError: three slots in a row failed in every attempt.
         """
-        self._evidence = recorded_evidence(self.study)
+        self._evidence = self._record.evidence
         self._promotion = build_promotion(self.settings.search, self._steps, self._evidence, batches=self._batches)
         self._spending.begin()
         try:
@@ -176,11 +174,11 @@ class SearchStudy:
     def _ask(self, slot: int) -> Job:
         earlier = self._slots.attempts(slot)
         attempt = len(earlier)
-        if earlier and len(earlier[-1].params) == len(self.space.default.searched()):
-            params = TrialParams(**earlier[-1].params)
+        if earlier and len(earlier[-1].source.params) == len(self.space.default.searched()):
+            params = earlier[-1].params
         else:
             params = self._draw(slot)
-        self.study.enqueue_trial(params.searched(), user_attrs={"slot": slot, "attempt": attempt})
+        self._record.enqueue(params, slot, attempt)
         trial = self.study.ask()
         self.space.suggest(trial)  # what was enqueued
         seed = slot_seed(self.settings.seed, slot)
@@ -241,7 +239,7 @@ class SearchStudy:
         own = next(s for s in all_ if s.slot == slot)
         if self._promotion is not None and self._promotion.owes_to_trust(own, all_, closing=closing):
             line = f"goes on: {self._promotion.reason(own, all_)}"
-            active.keep({"trusted": line})
+            active.record.trusted = line
             self._tracker.log(active.run_id, {}, tags={"trusted": line})
 
     def _finish(self, slot: int, result: TrialResult) -> None:
@@ -254,7 +252,7 @@ class SearchStudy:
             limit = self.settings.search.trial_seconds or 0
             reason = f"over search.trial_seconds={limit:g} in epoch {len(result.curve) + 1}"
         outcome = result.stopped or "complete"
-        active.keep({**summary, "outcome": outcome, "reason": reason})
+        active.record.end(summary, outcome, reason)
         self._tracker.log(
             active.run_id,
             {**summary, **{f"final_{n}": v for n, v in result.metrics.items()}},
@@ -262,7 +260,7 @@ class SearchStudy:
             tags=outcome_tags(active.params, self.settings.search.metric, outcome, reason, summary),
         )
         if outcome == "waiting":
-            active.keep({"waiting": True})
+            active.record.waiting = True
             active.waited = True
             self._waiting[slot] = active
             self._listener.trial_waits(slot, result.value)
@@ -275,7 +273,7 @@ class SearchStudy:
         before = self._best
         if outcome == "complete":
             self.study.tell(active.trial, value)
-            self._best = _best_slot(self.study)
+            self._best = self._best_slot()
         else:
             self.study.tell(active.trial, state=TrialState.PRUNED)
         self._files.leave(slot, best=self._best, before=before)
@@ -292,16 +290,16 @@ class SearchStudy:
     def _drop(self, slots: list[int], reason: str) -> None:
         for slot in slots:
             active = self._waiting.pop(slot)
-            active.keep({"outcome": "pruned", "reason": reason})
-            told = active.trial.user_attrs
-            tags = outcome_tags(active.params, self.settings.search.metric, "pruned", reason, told)
+            active.record.end({}, "pruned", reason)
+            numbers = active.record.numbers()
+            tags = outcome_tags(active.params, self.settings.search.metric, "pruned", reason, numbers)
             self._tracker.log(active.run_id, {}, tags=tags)
-            self._close(slot, active, "pruned", float(active.trial.user_attrs["value"]))
+            self._close(slot, active, "pruned", numbers["value"])
 
     def _fail(self, slot: int, traceback: str) -> None:
         active = self._active.pop(slot)
         error = traceback.strip().splitlines()[-1]
-        active.trial.set_user_attr("error", error)
+        active.record.error = error
         self._tracker.log_text(active.run_id, traceback, "traceback.txt")
         tags = outcome_tags(active.params, self.settings.search.metric, "failed", error, {})
         self._tracker.log(active.run_id, {}, tags=tags)
@@ -321,7 +319,6 @@ class SearchStudy:
         self._active.clear()
         self._waiting.clear()
 
-
-def _best_slot(study: optuna.Study) -> int | None:
-    best = choose_winner(study)
-    return None if best is None else int(best.user_attrs["slot"])
+    def _best_slot(self) -> int | None:
+        best = self._record.best()
+        return None if best is None else best.slot

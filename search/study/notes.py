@@ -5,42 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from search.tracking.tracker import NOTE
 from search.trial.result import TrialParams
 from search.words import duration, epoch_count, interval_known, times
 
 if TYPE_CHECKING:
-    from optuna.trial import FrozenTrial
-
     from lightning_modules.training.scores import TestScores
-    from search.settings.schema import Settings
-    from search.study.record import Winner
+    from search.study.record import TrialRecord, Winner
     from search.trial.task import Task
 
 __all__ = [
-    "EXPERIMENT_NOTE",
-    "MODEL_NOTE_BEGINS",
-    "NOTE",
     "begun_note",
-    "model_note",
     "outcome_tags",
     "run_name",
     "start_tags",
     "study_note",
     "version_note",
 ]
-
-NOTE = "mlflow.note.content"
-"""Tag that MLflow's UI shows as the description of a run, as Markdown."""
-
-EXPERIMENT_NOTE = (
-    "Searches of Thawline. A run is a search, with a note on what won; its child runs are the trials: expand them with "
-    "the + beside its name, filter them with `tags.study = 'NAME'` and `tags.status`, `tags.optimizer`, "
-    "`tags.freeze_depth`. The artifact `report/report.html` of a search is all of it on one page."
-)
-"""Description of an experiment."""
-
-MODEL_NOTE_BEGINS = "Image classifiers that a search of Thawline chose."
-"""How the description of a registered model begins; one that begins otherwise is the user's and stays."""
 
 
 def run_name(slot: int, params: TrialParams) -> str:
@@ -53,8 +34,6 @@ def start_tags(params: TrialParams, study: str, prior: str) -> dict[str, Any]:
     """Tags that a trial's run starts with: what to filter by, and its description.
 
     Args:
-        params: of the trial.
-        study: its name.
         prior: what its freeze depth was drawn from, uniform where that was left to the sampler.
     """
     return {
@@ -73,8 +52,6 @@ def outcome_tags(
     """Tags of a trial that ended, failed or waits: what became of it, why, and a description with its key figures.
 
     Args:
-        params: of the trial.
-        metric: name of the validation score.
         outcome: complete, pruned, diverged, waiting or failed.
         reason: why, or empty.
         numbers: of `TrialResult.summary`; empty of a trial that failed.
@@ -89,33 +66,30 @@ def outcome_tags(
     return {"status": outcome, "reason": reason, NOTE: f"{_phrase(params)}\n\n{_list(rows)}"}
 
 
-def begun_note(task: Task, settings: Settings, name: str) -> str:
+def begun_note(task: Task, name: str) -> str:
     """Description of a study's run until there is a winner."""
     return (
-        f"**Search {_code(name)}**: {settings.search.trials} trials of {_network(task)} on {_images(task)}. "
+        f"**Search {_code(name)}**: {task.settings.search.trials} trials of {_network(task)} on {_images(task)}. "
         "No winner yet.\n\n"
         "Each child run is a trial; its tag `status` says what became of it and `reason` why."
     )
 
 
 def study_note(
-    task: Task, name: str, winner: Winner, trials: Sequence[FrozenTrial], *, prior: str, test_reads: int
+    task: Task, name: str, winner: Winner, trials: Sequence[TrialRecord], *, prior: str, test_reads: int
 ) -> str:
     """Description of a study's run that has a winner: what won, how it tested, what it cost, where to look.
 
     Args:
-        task: of the study.
-        name: of the study.
-        winner: tested.
         trials: finished ones.
         prior: of the freeze depth, in one line; empty without evidence.
         test_reads: how often the test images were read.
     """
     params, metric = TrialParams(**winner.params), task.settings.search.metric
-    outcomes = [str(t.user_attrs["outcome"]) for t in trials]
+    outcomes = [t.outcome for t in trials]
     kinds = ", ".join(f"{outcomes.count(kind)} {kind}" for kind in dict.fromkeys(sorted(outcomes)))
-    seconds = sum(float(t.user_attrs["seconds"]) for t in trials)
-    equivalents = sum(float(t.user_attrs["epoch_equivalents"]) for t in trials)
+    seconds = sum(t.seconds for t in trials)
+    equivalents = sum(t.epoch_equivalents for t in trials)
     reads = f"read {times(test_reads)}"
     rows = [
         (f"best validation {metric}", f"{winner.value:.4f} (the best of many: too high; the test score counts)"),
@@ -148,16 +122,6 @@ def version_note(params: TrialParams, scores: TestScores | None, *, network: str
             f"{network}: {_phrase(params)} Trained on {trained} images by the search {_code(study)}.",
             _tested(scores.values if scores else None, scores.intervals if scores else None),
         ]
-    )
-
-
-def model_note(model_name: str, version: str, newest: str) -> str:
-    """Description of a registered model, from that of its newest version."""
-    return (
-        f"{MODEL_NOTE_BEGINS} `models:/{model_name}@challenger` is the newest, "
-        f"`models:/{model_name}@champion` the one in use where months are retrained; they take image files or bytes."
-        "\n\n"
-        f"Newest, version {version}: {newest}"
     )
 
 

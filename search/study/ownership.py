@@ -23,7 +23,6 @@ def owned(folder: Path, name: str, *, what: str = "", advice: str = "") -> Itera
 
     Args:
         folder: of the studies; created when missing.
-        name: of the study.
         what: is owned, for the refusal; the study where empty.
         advice: what to do instead of waiting.
 

@@ -42,15 +42,13 @@ class StudyListener(Protocol):
 
 
 class StudyProgress:
-    """Listener of a study (see `listener.StudyListener`).
+    """The listener of `python -m search` (see `StudyListener`).
 
     Args:
-        console: where to write.
         trials: finished trials to reach.
         finished: how many there are already.
         epochs: of a full trial, over all folds.
         expected_epochs: that the trials to come will take together, about.
-        metric: name of the score.
         best: best score so far, if any.
     """
 
@@ -90,14 +88,12 @@ class StudyProgress:
                 self._live = None
 
     def trial_started(self, slot: int, params: TrialParams, attempt: int) -> None:
-        """See `StudyListener`."""
         self._running[slot] = (params, 0, None)
         if attempt:
             self._console.print(f"trial {slot}: attempt {attempt + 1} with the same parameters", highlight=False)
         self.waiting()
 
     def epoch(self, slot: int, report: EpochReport) -> None:
-        """See `StudyListener`."""
         params = self._running[slot][0]
         self._running[slot] = (params, report.step + 1, report.value)
         self._done += 1
@@ -105,19 +101,16 @@ class StudyProgress:
         self.waiting()
 
     def trial_waits(self, slot: int, value: float) -> None:
-        """See `StudyListener`."""
         params, epochs, _ = self._running.pop(slot)
         self._waits[slot] = epochs
         self._line(slot, params, "waits", value, epochs)
 
     def trial_goes_on(self, slot: int, params: TrialParams, epochs: int) -> None:
-        """See `StudyListener`."""
         self._waits.pop(slot, None)
         self._running[slot] = (params, epochs, None)
         self.waiting()
 
     def trial_ended(self, slot: int, outcome: str, value: float | None) -> None:
-        """See `StudyListener`."""
         if outcome != "failed":
             self._finished += 1
         if slot not in self._running:  # it waited, and its line has been shown
@@ -143,7 +136,6 @@ class StudyProgress:
         self._console.print(line, markup=False, highlight=False)
 
     def waiting(self) -> None:
-        """See `StudyListener`."""
         if self._live is not None:
             self._live.update(self._render())
 

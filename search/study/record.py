@@ -1,46 +1,59 @@
-"""A study as plain frozen values, read from its journal: for the report, and for notebooks."""
+"""What a study keeps in its journal: the one reader and writer of the user attributes of studies and trials.
+
+`StudyRecord` and `TrialRecord` look at Optuna's objects; `Study` and `Trial` are plain frozen values for the report and
+for notebooks. The key of an attribute on disk is its name in the class: renaming one makes old studies unreadable.
+"""
 
 from __future__ import annotations
 
+import json
 import math
-from dataclasses import dataclass
-from importlib.metadata import version
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Generic, TypeVar
 
 import optuna
 import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
+from pydantic import TypeAdapter
 
 from lightning_modules.errors import InputError, printable
-from search.evidence.record import Evidence, recorded_evidence
-from search.outcome.scorecard import ScorecardRow, SeenDepth, scorecard, seen_depths
-from search.study.storage import FINISHED, finished_trials, open_storage
+from search.evidence.record import Evidence
+from search.study.storage import open_storage, repair_journal
+from search.trial.files import TrialFiles
 from search.trial.result import TrialParams
 
-if TYPE_CHECKING:
-    import optuna
-
-    from explain.subject import ImageExplanation
-
 __all__ = [
-    "PACKAGES",
+    "FINISHED",
+    "OpenTrial",
     "Study",
+    "StudyRecord",
     "Trial",
+    "TrialFeed",
+    "TrialRecord",
     "Winner",
-    "choose_winner",
+    "best_trial",
+    "finished_trials",
+    "load_or_create",
     "load_study",
     "open_study",
-    "package_versions",
-    "recorded_winner",
 ]
 
-PACKAGES = ("thawline", "torch", "torchvision", "pytorch-lightning", "timm", "optuna", "mlflow", "numpy")
+FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+_SHOWN = 5  # names in the line on a study that does not exist
+_DIGESTS = {
+    "data_digest": "other images or labels (some were added, removed or changed since)",
+    "splits_digest": "other splits",
+    "weights_digest": "other pre-trained weights",
+}
+_REQUIRED = object()
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
 class Winner:
-    """The tested winner, as it is kept in the study's user attributes.
+    """The tested winner.
 
     Attributes:
         slot: of the winning trial.
@@ -69,23 +82,184 @@ class Winner:
     seconds: float
 
 
-def package_versions() -> dict[str, str]:
-    """Package -> installed version, of what decides a result."""
-    return {name: version(name) for name in PACKAGES}
+class _Kept(Generic[_T]):
+    """An attribute in the journal, under its name in the class; one without a default must be there.
+
+    Args:
+        read: what was read from JSON -> value.
+        default: where the journal has none.
+        write: value -> what JSON holds.
+    """
+
+    def __init__(
+        self, read: Callable[[Any], _T], default: Any = _REQUIRED, write: Callable[[_T], Any] = lambda value: value
+    ) -> None:
+        self._read, self._default, self._write = read, default, write
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._key = name
+
+    def __get__(self, record: Any, owner: type) -> _T:
+        raw = record.source.user_attrs.get(self._key)
+        if raw is not None:
+            return self._read(raw)
+        if self._default is _REQUIRED:
+            raise KeyError(self._key)
+        default: _T = self._default
+        return default
+
+    def __set__(self, record: Any, value: _T) -> None:
+        record.source.set_user_attr(self._key, self._write(value))
 
 
-def recorded_winner(study: optuna.Study) -> Winner | None:
-    """The winner that was tested earlier, if the study has one."""
-    raw = study.user_attrs.get("winner")
-    if raw is None:
-        return None
-    tuples: dict[str, Any] = {"images": tuple(raw["images"])}
-    if raw["intervals"] is not None:
-        tuples["intervals"] = {k: tuple(v) for k, v in raw["intervals"].items()}
-    return Winner(**{**raw, **tuples})
+class _TrialAttributes:
+    """What the driver keeps of an attempt at a slot; see `TrialResult` for the numbers."""
+
+    __slots__ = ()
+
+    slot = _Kept(int)
+    attempt = _Kept(int)  # at its slot, from 0
+    run_id = _Kept(str, "")  # of its MLflow run; empty before it has one
+    map_spread = _Kept[float | None](float, None)
+    value = _Kept(float)
+    best_epoch = _Kept(int)
+    epochs = _Kept(int)
+    seconds = _Kept(float)
+    epoch_equivalents = _Kept(float)
+    micro_batch = _Kept(int, 0)
+    threads = _Kept(int, 0)
+    outcome = _Kept(str, "")  # complete, pruned, diverged, overtime, waiting; empty until then
+    reason = _Kept(str, "")
+    waiting = _Kept(bool, False)  # whether it has ever waited at a rung
+    trusted = _Kept(str, "")  # the line that says it goes on because of its freeze depth's trust
+    error = _Kept(str, "")  # what it died of; empty where an interruption was to blame
 
 
-_SHOWN = 5  # names in the line on a study that does not exist
+@dataclass(frozen=True)
+class TrialRecord(_TrialAttributes):
+    """One attempt at a slot as the journal has it, read where it is asked for."""
+
+    source: FrozenTrial
+
+    @property
+    def has_slot(self) -> bool:
+        """Whether this driver asked for it; others are not of the study."""
+        return "slot" in self.source.user_attrs
+
+    @property
+    def number(self) -> int:
+        """Optuna's number of the attempt."""
+        return self.source.number
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing of it changes any more, lost attempts included."""
+        return self.source.state.is_finished()
+
+    @property
+    def finished(self) -> bool:
+        """Whether it fills its slot: it is complete or was stopped early."""
+        return self.source.state in FINISHED
+
+    @property
+    def params(self) -> TrialParams:
+        """What was asked for."""
+        return TrialParams(**self.source.params)
+
+    @property
+    def freeze_depth(self) -> int:
+        """Leading blocks that stayed frozen."""
+        return int(self.source.params["freeze_depth"])
+
+    @property
+    def scores(self) -> Mapping[int, float]:
+        """Epoch, from 1 -> validation score."""
+        return self.source.intermediate_values
+
+    @property
+    def curve(self) -> tuple[float, ...]:
+        """Validation score after each epoch."""
+        return tuple(float(self.scores[step]) for step in sorted(self.scores))
+
+    def plain(self) -> Trial:
+        """As a value; only of a finished trial."""
+        params = self.params
+        own = {f.name: getattr(params if hasattr(params, f.name) else self, f.name) for f in fields(Trial)}
+        return Trial(**own | {"value": self.value if math.isfinite(self.value) else 0.0})
+
+
+@dataclass(slots=True)
+class OpenTrial(_TrialAttributes):
+    """An attempt that is under way: what is assigned is on the disk at once."""
+
+    source: optuna.Trial
+
+    def end(self, summary: Mapping[str, float], outcome: str, reason: str) -> None:
+        """Keep the numbers of `TrialResult.summary`, what became of it and why."""
+        for name, value in summary.items():
+            setattr(self, name, value)
+        self.outcome, self.reason = outcome, reason
+
+    def numbers(self) -> dict[str, float]:
+        """The key figures of a trial that has reported, by name."""
+        return {n: getattr(self, n) for n in ("value", "best_epoch", "epochs", "seconds", "epoch_equivalents")}
+
+
+@dataclass(slots=True, eq=False)
+class StudyRecord:
+    """What a study keeps beside its trials: what is assigned is on the disk at once."""
+
+    identity = _Kept[dict[str, Any] | None](dict, None)  # setting -> value of all that makes it this study
+    parent = _Kept[str | None](str, None)  # its MLflow run
+    evidence = _Kept[Evidence | None](Evidence.from_json, None, lambda found: found.to_json() if found else None)
+    winner = _Kept[Winner | None](TypeAdapter(Winner).validate_python, None, lambda won: asdict(won) if won else None)
+    test_reads = _Kept(int, 0)  # how often the test images were read
+    seconds_spent = _Kept(float, 0.0)  # wall time in which trials ran
+    scorecard_trials = _Kept[int | None](int, None)  # finished trials that the logged scorecard is of
+    front_trials = _Kept[int | None](int, None)  # the same of the logged front
+    maps_logged = _Kept(bool, False)  # whether the maps before training are
+
+    source: optuna.Study
+
+    @property
+    def name(self) -> str:
+        """Name of the study."""
+        return self.source.study_name
+
+    def enqueue(self, params: TrialParams, slot: int, attempt: int) -> None:
+        """Let the next trial that is asked for have these parameters, and this place."""
+        self.source.enqueue_trial(params.searched(), user_attrs={"slot": slot, "attempt": attempt})
+
+    def finished(self) -> list[TrialRecord]:
+        """Finished trials (complete or pruned), one a slot, by slot."""
+        return [TrialRecord(trial) for trial in finished_trials(self.source)]
+
+    def best(self) -> TrialRecord | None:
+        """See `best_trial`."""
+        return best_trial(self.finished())
+
+
+class TrialFeed:
+    """The attempts of a study that goes on: those that have ended are handed out once, so a long study stays quick."""
+
+    def __init__(self, study: optuna.Study) -> None:
+        self._study = study
+        self._read = 0
+        self._open: list[TrialRecord] = []
+
+    def news(self) -> tuple[list[TrialRecord], list[TrialRecord]]:
+        """The attempts that ended since the last call, and those that are open now."""
+        trials = self._study.get_trials(deepcopy=False)
+        records = [TrialRecord(trials[n]) for n in (*(t.number for t in self._open), *range(self._read, len(trials)))]
+        self._read, self._open = len(trials), [record for record in records if not record.ended]
+        return [record for record in records if record.ended], self._open
+
+
+def finished_trials(study: optuna.Study) -> list[FrozenTrial]:
+    """Optuna's view of `StudyRecord.finished`."""
+    records = map(TrialRecord, study.get_trials(deepcopy=False))
+    done = [record for record in records if record.finished and record.has_slot]
+    return [record.source for record in sorted(done, key=lambda t: t.slot)]
 
 
 @dataclass(frozen=True)
@@ -127,6 +301,15 @@ class Trial:
     run_id: str
 
 
+_Finished = TypeVar("_Finished", Trial, TrialRecord)
+
+
+def best_trial(trials: Iterable[_Finished]) -> _Finished | None:
+    """The complete trial with the best validation score; of equals the deeper, cheaper freeze, then the earlier."""
+    complete = [t for t in trials if t.outcome == "complete"]
+    return max(complete, key=lambda t: (t.value, t.freeze_depth, -t.slot), default=None)
+
+
 @dataclass(frozen=True, eq=False)
 class Study:
     """One study as its journal tells it.
@@ -157,44 +340,14 @@ class Study:
 
     @property
     def best(self) -> Trial | None:
-        """The complete trial with the best score; of equals the deeper, cheaper freeze, then the earlier."""
-        complete = [t for t in self.trials if t.outcome == "complete"]
-        return max(complete, key=lambda t: (t.value, t.freeze_depth, -t.slot), default=None)
-
-    @property
-    def seen(self) -> dict[int, SeenDepth]:
-        """Freeze depth -> what was reached there."""
-        return seen_depths(finished_trials(open_study(self.root, self.name)))
-
-    @property
-    def scorecard(self) -> tuple[ScorecardRow, ...]:
-        """How each scorer of the evidence did; empty without evidence."""
-        return () if self.evidence is None else scorecard(self.evidence, self.seen)
+        """See `best_trial`."""
+        return best_trial(self.trials)
 
     def frame(self) -> pd.DataFrame:
         """A row a finished trial, a column an attribute of `Trial` but for the curve; the index is the slot."""
-        columns = [name for name in Trial.__dataclass_fields__ if name != "curve"]
+        columns = [f.name for f in fields(Trial) if f.name != "curve"]
         rows = [{name: getattr(trial, name) for name in columns} for trial in self.trials]
         return pd.DataFrame(rows, columns=columns).set_index("slot")
-
-    def explain(self, image: str | Path, method: str = "layercam") -> ImageExplanation:
-        """Maps of the winner's predicted class for one image file, at every block that has positions.
-
-        Args:
-            image: a file of any kind the search reads.
-            method: a key of `explain.METHODS`.
-
-        Raises:
-            InputError: no winner yet, an unknown method, or no readable image.
-        """
-        from search.notebook import explain_image
-
-        return explain_image(self, Path(image), method)
-
-    def _repr_html_(self) -> str:
-        from search.notebook import study_html
-
-        return study_html(self)
 
 
 def load_study(name: str, root: str | Path = "mlruns") -> Study:
@@ -206,31 +359,22 @@ def load_study(name: str, root: str | Path = "mlruns") -> Study:
 
     Raises:
         InputError: no such study (says which there are).
-
-    Example:
-        >>> from search import load_study
-        >>> load_study("none of that name", root="no such folder")
-        Traceback (most recent call last):
-        ...
-        lightning_modules.errors.InputError: there is no study 'none of that name' in no such folder: no studies yet; \
-run python -m search first
     """
     root = Path(root)
     study = open_study(root, name)
-    attrs = study.user_attrs
-    all_trials = study.get_trials(deepcopy=False)
-    identity = dict(attrs.get("identity", {}))
+    record = StudyRecord(study)
+    identity = record.identity or {}
     return Study(
         name=name,
         root=root,
         metric=str(identity.get("search.metric", "score")),
         identity=identity,
-        trials=tuple(_trial(t) for t in finished_trials(study)),
-        unfinished=sum(t.state not in (*FINISHED, TrialState.FAIL) for t in all_trials),
-        evidence=recorded_evidence(study),
-        winner=recorded_winner(study),
-        run_id=attrs.get("parent"),
-        test_reads=int(attrs.get("test_reads", 0)),
+        trials=tuple(trial.plain() for trial in record.finished()),
+        unfinished=sum(t.state not in (*FINISHED, TrialState.FAIL) for t in study.get_trials(deepcopy=False)),
+        evidence=record.evidence,
+        winner=record.winner,
+        run_id=record.parent,
+        test_reads=record.test_reads,
     )
 
 
@@ -256,32 +400,39 @@ def open_study(root: Path, name: str) -> optuna.Study:
         raise InputError(f"{printable(folder / name)}.journal holds no study {printable(name)!r}") from None
 
 
-def _trial(frozen: FrozenTrial) -> Trial:
-    params, attrs = TrialParams(**frozen.params), frozen.user_attrs
-    steps = sorted(frozen.intermediate_values)
-    value = float(attrs["value"])
-    return Trial(
-        slot=int(attrs["slot"]),
-        optimizer=params.optimizer,
-        learning_rate=params.learning_rate,
-        lr_factor=params.lr_factor,
-        freeze_depth=params.freeze_depth,
-        fostering_beta=frozen.params.get("fostering_beta"),
-        value=value if math.isfinite(value) else 0.0,
-        best_epoch=int(attrs["best_epoch"]),
-        epochs=int(attrs["epochs"]),
-        outcome=str(attrs["outcome"]),
-        reason=str(attrs["reason"]),
-        seconds=float(attrs["seconds"]),
-        epoch_equivalents=float(attrs["epoch_equivalents"]),
-        curve=tuple(float(frozen.intermediate_values[step]) for step in steps),
-        run_id=str(attrs["run_id"]),
-    )
+def load_or_create(path: Path, name: str, identity: Mapping[str, Any], *, fresh: bool) -> tuple[optuna.Study, bool]:
+    """Open the study `name` in the journal at `path`, or create it; returns it and whether it existed.
 
+    Args:
+        path: the journal.
+        name: of the study.
+        identity: dotted setting -> value of everything that would make it another study.
+        fresh: forget the earlier study.
 
-def choose_winner(study: optuna.Study) -> FrozenTrial | None:
-    """The complete trial with the best validation score; of equals the deeper, cheaper freeze, then the earlier."""
-    complete = [t for t in finished_trials(study) if t.state is TrialState.COMPLETE]
-    if not complete:
-        return None
-    return max(complete, key=lambda t: (t.values[0], t.params["freeze_depth"], -int(t.user_attrs["slot"])))
+    Raises:
+        InputError: the study exists with another identity (names the first setting that differs).
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if fresh:
+        path.unlink(missing_ok=True)
+        TrialFiles.of(path).close()
+    repair_journal(path)
+    existed = path.exists()
+    storage = open_storage(path)
+    if existed and name in optuna.get_all_study_names(storage):
+        study = optuna.load_study(study_name=name, storage=storage)
+    else:
+        study = optuna.create_study(storage=storage, study_name=name, direction="maximize")
+    record = StudyRecord(study)
+    before, now = record.identity, json.loads(json.dumps(dict(identity)))
+    if before is None:
+        record.identity = now
+    elif before != now:
+        key = next(k for k in [*now, *before] if before.get(k) != now.get(k))
+        what = _DIGESTS.get(key)
+        difference = f"{what}: {key}={before.get(key)!r}" if what else f"{key}={before.get(key)!r}"
+        raise InputError(
+            f"study {name!r} was made with {difference}, now {now.get(key)!r}; "
+            "take another search.study, or search.fresh=true to start anew"
+        )
+    return study, existed

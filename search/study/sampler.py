@@ -18,13 +18,12 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from explain.evidence.scores import Numbers
-from search.evidence.record import prior_mode
 from search.settings.schema import SearchSettings
+from search.study.record import FINISHED, TrialRecord
 
-__all__ = ["PriorSampler", "SamplerView", "build_sampler", "prior_mode", "prior_weight", "slot_seed"]
+__all__ = ["PriorSampler", "SamplerView", "build_sampler", "prior_weight", "slot_seed"]
 
 _DEPTH = "freeze_depth"
-_FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 def slot_seed(seed: int, slot: int) -> int:
@@ -36,9 +35,7 @@ def build_sampler(settings: SearchSettings, seed: int, slot: int, prior: Numbers
     """The sampler that draws the parameters of `slot`.
 
     Args:
-        settings: of the search.
         seed: of the study.
-        slot: whose parameters are drawn.
         prior: probabilities of freeze depths 0..L, (L+1,), that early trials draw from; None leaves the depth to the
             sampler.
     """
@@ -70,7 +67,7 @@ class _SpaceOfLastTrial(TPESampler):
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Name -> distribution, by name; empty before the first finished trial."""
-        finished = (t for t in reversed(study.get_trials(deepcopy=False)) if t.state in _FINISHED)
+        finished = (t for t in reversed(study.get_trials(deepcopy=False)) if t.state in FINISHED)
         last = next(finished, None)
         return {} if last is None else {n: d for n, d in sorted(last.distributions.items()) if not d.single()}
 
@@ -160,7 +157,7 @@ class PriorSampler(BaseSampler):
 
     def _from_prior(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         if self._decided[0] != trial.number:
-            finished = sum(t.state in _FINISHED for t in study.get_trials(deepcopy=False))
+            finished = sum(t.state in FINISHED for t in study.get_trials(deepcopy=False))
             self._decided = (trial.number, bool(self._rng.random() < prior_weight(finished, self._trials)))
         return self._decided[1]
 
@@ -172,7 +169,6 @@ class SamplerView:
     although its score is known: in a study where trials wait for each other, most of what there is to learn from.
 
     Args:
-        study: the study.
         both: whether the sampler sees a second objective, `map_spread` of the trials' attributes, to be minimised.
             Diverged trials are then complete ones with the worst of both: no trial of such a study was pruned.
     """
@@ -201,7 +197,8 @@ class SamplerView:
             return self._shown[trial.number]
         state, values = TrialState.PRUNED if waits else trial.state, trial.values
         if self._both and state is TrialState.COMPLETE and values:
-            values = [values[0], trial.user_attrs.get("map_spread", 1.0)]
+            spread = TrialRecord(trial).map_spread
+            values = [values[0], 1.0 if spread is None else spread]
         elif self._both and state is TrialState.PRUNED:
             state, values = TrialState.COMPLETE, [0.0, 1.0]
         shown = _Shown(

@@ -6,31 +6,25 @@ import itertools
 from collections.abc import Collection
 
 import optuna
-from optuna.trial import FrozenTrial
 
 from search.errors import StudyStalledError
 from search.settings.schema import SearchSettings
 from search.study.promotion import Standing
-from search.study.storage import FINISHED
+from search.study.record import TrialFeed, TrialRecord
 
 __all__ = ["Slots"]
 
 
 class Slots:
-    """The slots of a study, read from it; what can no longer change is read once.
-
-    Args:
-        study: the study, which may go on.
-    """
+    """The slots of a study that may go on, read from it; what can no longer change is read once."""
 
     def __init__(self, study: optuna.Study) -> None:
-        self._study = study
-        self._attempts: dict[int, list[FrozenTrial]] = {}
+        self._feed = TrialFeed(study)
+        self._attempts: dict[int, list[TrialRecord]] = {}
         self._filled: set[int] = set()
         self._errors: dict[int, int] = {}
         self._standings: list[Standing] = []
-        self._read = 0
-        self._open: list[FrozenTrial] = []
+        self._open: list[TrialRecord] = []
 
     @property
     def filled(self) -> frozenset[int]:
@@ -38,10 +32,10 @@ class Slots:
         self._update()
         return frozenset(self._filled)
 
-    def attempts(self, slot: int) -> list[FrozenTrial]:
+    def attempts(self, slot: int) -> list[TrialRecord]:
         """The attempts at a slot, in order."""
         self._update()
-        return [*self._attempts.get(slot, []), *(t for t in self._open if t.user_attrs.get("slot") == slot)]
+        return [*self._attempts.get(slot, []), *(t for t in self._open if t.has_slot and t.slot == slot)]
 
     def next(self, settings: SearchSettings, busy: Collection[int]) -> int | None:
         """The lowest slot that is neither filled, busy nor given up; None when no more trials are needed.
@@ -61,7 +55,7 @@ class Slots:
         if len(latest) == 3 and set(latest) <= given_up:
             trial = self._attempts[latest[-1]][-1]
             raise StudyStalledError(
-                f"three trials in a row failed {most} times each, the last with {trial.user_attrs['error']}; "
+                f"three trials in a row failed {most} times each, the last with {trial.error}; "
                 "the tracebacks are artifacts of their runs; raise search.max_attempts to try them again"
             )
         taken = self._filled.union(busy)
@@ -76,33 +70,24 @@ class Slots:
             waiting: slots of the trials that wait at a rung.
         """
         self._update()
-        running = [_standing(t, int(t.user_attrs["slot"]) in waiting) for t in self._open if _competes(t)]
+        running = [_standing(t, t.slot in waiting) for t in self._open if _competes(t)]
         return [*self._standings, *running]
 
     def _update(self) -> None:
-        trials = self._study.get_trials(deepcopy=False)
-        news = [*(trials[t.number] for t in self._open), *trials[self._read :]]
-        self._read, self._open = len(trials), []
-        for trial in news:
-            if not trial.state.is_finished():
-                self._open.append(trial)
-            elif "slot" in trial.user_attrs:
-                self._keep(trial, int(trial.user_attrs["slot"]))
-
-    def _keep(self, trial: FrozenTrial, slot: int) -> None:
-        self._attempts.setdefault(slot, []).append(trial)
-        self._errors[slot] = self._errors.get(slot, 0) + ("error" in trial.user_attrs)
-        if trial.state in FINISHED:
-            self._filled.add(slot)
-            if _competes(trial):
-                self._standings.append(_standing(trial, waits=False))
+        ended, self._open = self._feed.news()
+        for trial in (t for t in ended if t.has_slot):
+            slot = trial.slot
+            self._attempts.setdefault(slot, []).append(trial)
+            self._errors[slot] = self._errors.get(slot, 0) + bool(trial.error)
+            if trial.finished:
+                self._filled.add(slot)
+                if _competes(trial):
+                    self._standings.append(_standing(trial, waits=False))
 
 
-def _competes(trial: FrozenTrial) -> bool:
-    return (
-        bool(trial.intermediate_values) and "slot" in trial.user_attrs and trial.user_attrs.get("outcome") != "diverged"
-    )
+def _competes(trial: TrialRecord) -> bool:
+    return bool(trial.scores) and trial.has_slot and trial.outcome != "diverged"
 
 
-def _standing(trial: FrozenTrial, waits: bool) -> Standing:
-    return Standing(int(trial.user_attrs["slot"]), int(trial.params["freeze_depth"]), trial.intermediate_values, waits)
+def _standing(trial: TrialRecord, waits: bool) -> Standing:
+    return Standing(trial.slot, trial.freeze_depth, trial.scores, waits)

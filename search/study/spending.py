@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+
+import optuna
 
 from search.settings.budget import Budget
-
-if TYPE_CHECKING:
-    import optuna
-    from optuna.trial import FrozenTrial
+from search.study.record import StudyRecord, TrialFeed, TrialRecord
 
 __all__ = ["Spending"]
 
 _NOTE_SECONDS = 10.0
 
 
-_KEPT = "seconds_spent"
-
-
 class Spending:
     """What a study has cost so far.
 
     Args:
-        study: the study, which may go on.
         budget: what it may cost; None is never exhausted, and seconds are noted all the same, for a later call.
         epoch_cost: freeze depth -> what an epoch of a trial costs, in epochs of training everything.
         clock: seconds that only go up.
@@ -38,13 +32,12 @@ class Spending:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.budget = budget
-        self._study, self._cost, self._clock = study, epoch_cost, clock
-        self._before = float(study.user_attrs.get(_KEPT, 0.0))
+        self._cost, self._clock = epoch_cost, clock
+        self._feed, self._record = TrialFeed(study), StudyRecord(study)
+        self._before = self._record.seconds_spent
         self._started: float | None = None
         self._noted = 0.0
         self._closed = 0.0
-        self._read = 0
-        self._open: list[FrozenTrial] = []
 
     def begin(self) -> None:
         """Trials run from now on."""
@@ -54,7 +47,7 @@ class Spending:
         """Keep the seconds in the study, every ten seconds or at once."""
         if self._started is not None and (now or self._clock() - self._noted >= _NOTE_SECONDS):
             self._noted = self._clock()
-            self._study.set_user_attr(_KEPT, self.seconds)
+            self._record.seconds_spent = self.seconds
 
     @property
     def seconds(self) -> float:
@@ -70,20 +63,14 @@ class Spending:
 
     def _of_trials(self) -> float:
         """Epochs or trials; what can no longer change is read once."""
-        trials = self._study.get_trials(deepcopy=False)
-        news = [*(trials[t.number] for t in self._open), *trials[self._read :]]
-        self._read, self._open = len(trials), []
-        for trial in news:
-            if trial.state.is_finished():
-                self._closed += self._price(trial)
-            else:
-                self._open.append(trial)
-        return self._closed + sum(map(self._price, self._open))
+        ended, still_open = self._feed.news()
+        self._closed += sum(map(self._price, ended))
+        return self._closed + sum(map(self._price, still_open))
 
-    def _price(self, trial: FrozenTrial) -> float:
-        attrs = trial.user_attrs
-        if "slot" not in attrs or (trial.state.name == "FAIL" and "error" not in attrs):
+    def _price(self, trial: TrialRecord) -> float:
+        interrupted = trial.ended and not trial.finished and not trial.error
+        if interrupted or not trial.has_slot:
             return 0.0
         if self.budget is None or self.budget.unit == "trials":
             return 1.0
-        return len(trial.intermediate_values) * self._cost(int(trial.params["freeze_depth"]))
+        return len(trial.scores) * self._cost(trial.freeze_depth)

@@ -1,30 +1,22 @@
-"""The Optuna study of a search: its journal file and its finished trials."""
+"""The journal file that holds a study: opened, mended, and its one use of a private name of Optuna's."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from lightning_modules.errors import InputError, printable
-from search.trial.files import TrialFiles
 
-__all__ = ["FINISHED", "finished_trials", "load_or_create", "open_storage", "repair_journal"]
+__all__ = ["open_storage", "repair_journal", "trial_of"]
 
-FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 _LONGEST_LINE = 1 << 26  # bytes; the evidence of a study is its longest, thousands of times shorter
-_DIGESTS = {
-    "data_digest": "other images or labels (some were added, removed or changed since)",
-    "splits_digest": "other splits",
-    "weights_digest": "other pre-trained weights",
-}
 
 
 class _Journal(JournalFileBackend):
@@ -110,45 +102,10 @@ def _good_lines(path: Path) -> int | None:
         return next((number for number, line in enumerate(file) if not _is_record(line)), None)
 
 
-def finished_trials(study: optuna.Study) -> list[FrozenTrial]:
-    """Finished trials (complete or pruned), one a slot, by slot."""
-    done = [t for t in study.get_trials(deepcopy=False) if t.state in FINISHED and "slot" in t.user_attrs]
-    return sorted(done, key=lambda t: int(t.user_attrs["slot"]))
+def trial_of(study: optuna.Study, frozen: FrozenTrial) -> optuna.Trial:
+    """A trial that an earlier driver left open, as one that can be reported to and written.
 
-
-def load_or_create(path: Path, name: str, identity: Mapping[str, Any], *, fresh: bool) -> tuple[optuna.Study, bool]:
-    """Open the study `name` in the journal at `path`, or create it; returns it and whether it existed.
-
-    Args:
-        path: the journal.
-        name: of the study.
-        identity: dotted setting -> value of everything that would make it another study.
-        fresh: forget the earlier study.
-
-    Raises:
-        InputError: the study exists with another identity (names the first setting that differs).
+    Optuna makes one only of the storage's own id, which it keeps to itself; its public number is not that id where a
+    storage holds several studies.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if fresh:
-        path.unlink(missing_ok=True)
-        TrialFiles.of(path).close()
-    repair_journal(path)
-    existed = path.exists()
-    storage = open_storage(path)
-    if existed and name in optuna.get_all_study_names(storage):
-        study = optuna.load_study(study_name=name, storage=storage)
-    else:
-        study = optuna.create_study(storage=storage, study_name=name, direction="maximize")
-    before = study.user_attrs.get("identity")
-    now = json.loads(json.dumps(dict(identity)))
-    if before is None:
-        study.set_user_attr("identity", now)
-    elif before != now:
-        key = next(k for k in [*now, *before] if before.get(k) != now.get(k))
-        what = _DIGESTS.get(key)
-        difference = f"{what}: {key}={before.get(key)!r}" if what else f"{key}={before.get(key)!r}"
-        raise InputError(
-            f"study {name!r} was made with {difference}, now {now.get(key)!r}; "
-            "take another search.study, or search.fresh=true to start anew"
-        )
-    return study, existed
+    return optuna.Trial(study, frozen._trial_id)

@@ -17,7 +17,6 @@ class ParentRun:
     """The parent run.
 
     Attributes:
-        run_id: its id.
         experiment: name of its experiment.
         status: RUNNING, FINISHED, FAILED or KILLED.
         params: by name, as text.
@@ -49,11 +48,7 @@ class ParentRun:
 
 
 def read_parent_run(root: Path, run_id: str) -> ParentRun:
-    """Read the parent run of a study.
-
-    Args:
-        root: folder of the MLflow store.
-        run_id: of the parent run.
+    """Read the parent run of a study from the MLflow store under `root`.
 
     Raises:
         InputError: no store, or no such run in it.

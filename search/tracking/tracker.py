@@ -32,7 +32,6 @@ from mlflow.data.pandas_dataset import from_pandas
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 
-from search.study.notes import EXPERIMENT_NOTE, MODEL_NOTE_BEGINS, NOTE, model_note
 from search.tracking.served_model import CODE_FOLDERS, requirements, signature
 from search.tracking.store import check_store, explained, make_store
 
@@ -41,12 +40,24 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-__all__ = ["Tracker", "tracking_uri"]
+__all__ = ["MODEL_NOTE_BEGINS", "NOTE", "Tracker", "tracking_uri"]
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 _PARAM_LIMIT = 6000  # MLflow's own; a longer value would be refused
+
+NOTE = "mlflow.note.content"
+"""Tag that MLflow's UI shows as the description of a run, as Markdown."""
+
+_EXPERIMENT_NOTE = (
+    "Searches of Thawline. A run is a search, with a note on what won; its child runs are the trials: expand them with "
+    "the + beside its name, filter them with `tags.study = 'NAME'` and `tags.status`, `tags.optimizer`, "
+    "`tags.freeze_depth`. The artifact `report/report.html` of a search is all of it on one page."
+)
+
+MODEL_NOTE_BEGINS = "Image classifiers that a search of Thawline chose."
+"""How the description of a registered model begins; one that begins otherwise is the user's and stays."""
 
 
 def tracking_uri(root: Path) -> str:
@@ -94,7 +105,7 @@ class Tracker:
             found = self._client.get_experiment_by_name(experiment)
             if found is None:
                 location = (self._root / "artifacts").resolve().as_uri()
-                tags = {"mlflow.experimentKind": "custom_model_development", NOTE: EXPERIMENT_NOTE}
+                tags = {"mlflow.experimentKind": "custom_model_development", NOTE: _EXPERIMENT_NOTE}
                 self.experiment_id = self._client.create_experiment(experiment, location, tags)
             else:
                 self.experiment_id = found.experiment_id
@@ -252,7 +263,7 @@ class Tracker:
         )  # fmt: skip
         self._client.set_registered_model_alias(model_name, alias, version.version)
         if not found or (found[0].description or MODEL_NOTE_BEGINS).startswith(MODEL_NOTE_BEGINS):
-            self._client.update_registered_model(model_name, model_note(model_name, version.version, note))
+            self._client.update_registered_model(model_name, _model_note(model_name, version.version, note))
         return str(version.version)
 
     @_guarded
@@ -303,3 +314,13 @@ def _short(value: Any) -> str:
     # Names of files may hold bytes that are not UTF-8, which no database takes.
     text = os.fsencode(str(value)).decode("utf-8", "backslashreplace")
     return text if len(text) <= _PARAM_LIMIT else text[: _PARAM_LIMIT - 1] + "…"
+
+
+def _model_note(model_name: str, version: str, newest: str) -> str:
+    """Description of a registered model, from that of its newest version."""
+    return (
+        f"{MODEL_NOTE_BEGINS} `models:/{model_name}@challenger` is the newest, "
+        f"`models:/{model_name}@champion` the one in use where months are retrained; they take image files or bytes."
+        "\n\n"
+        f"Newest, version {version}: {newest}"
+    )

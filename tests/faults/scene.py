@@ -180,7 +180,8 @@ def observe(scene: Scene) -> Undisturbed:
     """What the finished study of a scene came to."""
     import optuna
 
-    from search.study.storage import finished_trials, open_storage
+    from search.study.record import finished_trials
+    from search.study.storage import open_storage
 
     study = optuna.load_study(study_name=STUDY, storage=open_storage(scene.journal))
     trials = {
@@ -238,7 +239,8 @@ def _runs(scene: Scene) -> list[str]:
     """One parent, one closed run for each trial, one registered model."""
     import optuna
 
-    from search.study.storage import finished_trials, open_storage
+    from search.study.record import finished_trials
+    from search.study.storage import open_storage
 
     study = optuna.load_study(study_name=STUDY, storage=open_storage(scene.journal))
     parent = study.user_attrs["parent"]

@@ -74,7 +74,7 @@ def searched(root: Path) -> str:
 def test_table_runs_model_and_study_agree(searched: str, root: Path) -> None:
     from lightning_modules.networks.model_file import load_model
     from search.settings.compose import compose_settings
-    from search.study.storage import finished_trials
+    from search.study.record import finished_trials
     from search.tracking.models import resolve_model
     from search.trial.preparation import load, split
 
@@ -152,7 +152,7 @@ def test_a_killed_study_ends_as_if_nothing_had_happened(searched: str, root: Pat
     Two workers finish in another order each time, which decides how far the halving rule lets a trial go; as far as
     both went, they are the same.
     """
-    from search.study.storage import finished_trials
+    from search.study.record import finished_trials
 
     name = "killed"
     arguments = (*NEU, "search.trials=6", f"search.study={name}", "tracking.report=false", f"tracking.root={root}")

@@ -15,7 +15,8 @@ import pytest
 from mlflow import MlflowClient
 
 from lightning_modules.networks.model_file import load_model
-from search.study.storage import finished_trials, open_storage
+from search.study.record import finished_trials
+from search.study.storage import open_storage
 from search.tracking.tracker import tracking_uri
 
 Run = Callable[..., SimpleNamespace]

@@ -7,7 +7,6 @@ import json
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -15,14 +14,12 @@ from lightning_modules.images.splits import Fold, Splits
 from lightning_modules.images.store import ImageSet
 from lightning_modules.networks.freezing import epoch_equivalents
 from lightning_modules.networks.model_file import save_model
-from search.clock import Clock
-from search.outcome.winner import Winner
 from search.pipeline import run_study
 from search.retrain.champion import Champion, widened
 from search.retrain.ledger_rows import MonthRow
 from search.retrain.session import Session
 from search.settings.schema import Settings
-from search.study.storage import finished_trials, load_or_create
+from search.study.record import StudyRecord, TrialRecord, Winner, load_or_create
 from search.trial.preparation import identity
 from search.trial.result import TrialParams
 from search.trial.space import Space, build_space
@@ -127,18 +124,19 @@ def search_month(
     name = f"{session.model_name}-{row.month}-{_digest(json.dumps(made_of, sort_keys=True))[:8]}"
     journal = root / "studies" / f"{name}.journal"
     study, _ = load_or_create(journal, name, made_of, fresh=False)
-    study.set_user_attr("parent", run_id)  # so that its trials are logged under the month's run
-    winner = run_study(settings, session.console, Clock(), task, space, name, made_of, summary=False).winner
+    StudyRecord(study).parent = run_id  # so that its trials are logged under the month's run
+    winner = run_study(task, space, name, made_of, session.console, summary=False).winner
     session.tracker.resume(run_id)
     study, _ = load_or_create(journal, name, made_of, fresh=False)
-    cost, passes = _cost(task, [t.user_attrs for t in finished_trials(study)], winner)
-    return Found(winner, len(finished_trials(study)), cost, passes)
+    trials = StudyRecord(study).finished()
+    cost, passes = _cost(task, trials, winner)
+    return Found(winner, len(trials), cost, passes)
 
 
-def _cost(task: Task, trials: list[dict[str, Any]], winner: Winner) -> tuple[float, float]:
+def _cost(task: Task, trials: list[TrialRecord], winner: Winner) -> tuple[float, float]:
     """Epoch-equivalents and image passes of all trials and of the refit, all folds together."""
     folds = task.splits.folds
-    searched = sum(float(t["epoch_equivalents"]) for t in trials)
+    searched = sum(t.epoch_equivalents for t in trials)
     images = float(np.mean([len(fold.train) for fold in folds]))
     refit = epoch_equivalents(task.flops, TrialParams(**winner.params).freeze_depth, winner.epochs)
     passes = searched * images + refit * winner.images[0]

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from explain.evidence import SCORERS
-from search.evidence.record import Evidence, recorded_evidence
+from search.evidence.record import Evidence
+from search.study.record import StudyRecord
 from search.tracking.tracker import tracking_uri
 
 
@@ -27,7 +28,7 @@ def study_of(root: Path, name: str):  # type: ignore[no-untyped-def]
 
 
 def kept(root: Path, name: str) -> Evidence:
-    found = recorded_evidence(study_of(root, name))
+    found = StudyRecord(study_of(root, name)).evidence
     assert found is not None
     return found
 
@@ -85,7 +86,7 @@ def test_a_continued_study_keeps_its_evidence(tiny, tracking_root, run_search) -
 def test_no_more_is_collected_than_is_needed(tiny, tracking_root, run_search, study, extra, recorded) -> None:  # type: ignore[no-untyped-def]
     outcome = run_search(*tiny, f"search.study={study}", "search.trials=1", *extra)
     assert outcome.code == 0, outcome.err
-    found = recorded_evidence(study_of(tracking_root, study))
+    found = StudyRecord(study_of(tracking_root, study)).evidence
     assert (None if found is None else set(found.scorers)) == recorded
     assert ("No evidence: " in outcome.out) is (study in ("ev5", "ev6"))
     if found is not None:

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from lightning_modules.networks.backbones import build
-from search.evidence.record import recorded_evidence
 from search.evidence.similarity import feature_distance, probe_gain
+from search.study.record import StudyRecord
 from search.study.storage import open_storage
 
 
@@ -67,7 +67,7 @@ def test_a_search_asks_the_advisor_without_any_fine_tuning(
     outcome = run_search_warm(*arguments)
     assert outcome.code == 0, outcome.err
     storage = open_storage(tracking_root / "studies" / "advised.journal")
-    found = recorded_evidence(optuna.load_study(study_name="advised", storage=storage))
+    found = StudyRecord(optuna.load_study(study_name="advised", storage=storage)).evidence
     assert found is not None and found.prior == "advisor"
     assert set(found.scorers) == {"static", "deepest", "monotone", "advisor"}
     advisor = found.scorers["advisor"]

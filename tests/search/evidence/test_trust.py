@@ -18,7 +18,7 @@ from search.evidence.trust import Trust, describe_trust, trust_from_evidence, tr
 from search.executor.protocol import Job
 from search.study.driver import SearchStudy
 from search.study.promotion import PromotionRule, Standing
-from search.study.storage import finished_trials
+from search.study.record import finished_trials
 from tests.search.conftest import RunSearch
 from tests.search.study.scripted_study import Bench, ScriptedExecutor, curve
 

@@ -17,8 +17,9 @@ from mlflow import MlflowClient
 from rich.console import Console
 
 from search.settings.compose import compose_settings
+from search.study.record import finished_trials
 from search.study.sampler import slot_seed
-from search.study.storage import finished_trials, open_storage
+from search.study.storage import open_storage
 from search.tracking.tracker import tracking_uri
 from search.trial.preparation import load, split
 from search.trial.result import TrialParams

@@ -10,25 +10,28 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 from optuna.distributions import IntDistribution
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import TrialState, create_trial
 from rich.console import Console
 
 from explain.evidence import Cost
 from search.evidence.record import Evidence, ScorerEvidence
 from search.outcome.scorecard import ScorecardRow, SeenDepth, scorecard, scorecard_metrics, scorecard_table, seen_depths
 from search.outcome.summary import print_scorecard
+from search.study.record import TrialRecord
 
 NAN = float("nan")
 
 
-def _trial(depth: int, value: float, outcome: str = "complete") -> FrozenTrial:
+def _trial(depth: int, value: float, outcome: str = "complete") -> TrialRecord:
     complete = outcome == "complete"
-    return create_trial(
-        state=TrialState.COMPLETE if complete else TrialState.PRUNED,
-        value=value if complete else None,
-        params={"freeze_depth": depth},
-        distributions={"freeze_depth": IntDistribution(0, 8)},
-        user_attrs={"value": value, "outcome": outcome},
+    return TrialRecord(
+        create_trial(
+            state=TrialState.COMPLETE if complete else TrialState.PRUNED,
+            value=value if complete else None,
+            params={"freeze_depth": depth},
+            distributions={"freeze_depth": IntDistribution(0, 8)},
+            user_attrs={"value": value, "outcome": outcome},
+        )
     )
 
 

@@ -13,7 +13,7 @@ from optuna.trial import TrialState, create_trial
 from rich.console import Console
 
 from search.outcome.summary import print_trials, print_winner
-from search.study.record import Winner
+from search.study.record import StudyRecord, Winner
 
 SPACE = {
     "optimizer": CategoricalDistribution(["momentum"]),
@@ -45,7 +45,7 @@ def _study(trials: list[tuple[float, list[float]]]) -> optuna.Study:
 def test_trials_are_ordered_by_the_score_that_is_shown() -> None:
     stream = io.StringIO()
     study = _study([(0.5, [0.4, 0.5, 0.5]), (0.9, [0.9, 0.2]), (0.6, [0.5, 0.6]), (0.3, [0.3, 0.3, 0.3])])
-    print_trials(Console(file=stream, width=100), study, "macro_f1", top=3)
+    print_trials(Console(file=stream, width=100), StudyRecord(study), "macro_f1", top=3)
     assert "Best 3 of 4 finished trials" in stream.getvalue()
     assert re.findall(r"^ +(\d) +momentum", stream.getvalue(), re.MULTILINE) == ["0", "3", "1"]
 

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
-from search.outcome.winner import Winner, recorded_winner
-from search.study.record import choose_winner
+from search.study.record import StudyRecord, Winner
 from search.trial.result import TrialParams
 from search.trial.space import Space
 
@@ -39,15 +38,18 @@ def _study(trials: list[tuple[int, int, float | None]]) -> optuna.Study:
         trial.set_user_attr("slot", slot)
         if value is None:
             trial.report(0.99, 1)
+            trial.set_user_attr("outcome", "pruned")
             study.tell(trial, state=TrialState.PRUNED)
         else:
+            trial.set_user_attr("outcome", "complete")
+            trial.set_user_attr("value", value)
             study.tell(trial, value)
     return study
 
 
 def _slot(trials: list[tuple[int, int, float | None]]) -> int | None:
-    winner = choose_winner(_study(trials))
-    return None if winner is None else int(winner.user_attrs["slot"])
+    winner = StudyRecord(_study(trials)).best()
+    return None if winner is None else winner.slot
 
 
 @pytest.mark.parametrize(
@@ -81,15 +83,16 @@ def test_the_order_of_telling_does_not_matter(outcomes: list[tuple[int, float | 
 def test_a_trial_without_a_slot_is_not_of_this_driver() -> None:
     study = _study([(0, 2, 0.5)])
     study.add_trial(optuna.trial.create_trial(value=0.9))
-    winner = choose_winner(study)
-    assert winner is not None and winner.user_attrs["slot"] == 0
+    winner = StudyRecord(study).best()
+    assert winner is not None and winner.slot == 0
 
 
 @pytest.mark.parametrize("tested", [True, False])
 def test_a_recorded_winner_comes_back_as_it_was(tested: bool) -> None:
-    study = _study([])
-    assert recorded_winner(study) is None
+    record = StudyRecord(_study([]))
+    assert record.winner is None
     test, intervals = ({"accuracy": 0.5}, {"accuracy": (0.25, 0.75)}) if tested else (None, None)
     winner = Winner(3, {"optimizer": "adam"}, 0.5, 4, True, (30, 6), test, intervals, "1", "run", 2.5)
-    study.set_user_attr("winner", asdict(winner))
-    assert recorded_winner(study) == winner
+    record.winner = winner
+    assert record.source.user_attrs["winner"] == asdict(winner)
+    assert record.winner == winner

@@ -17,8 +17,7 @@ from scipy.stats import binomtest
 from search.report.__main__ import main
 from search.report.findings import ARTIFACT, PREDICTIONS
 from search.report.markup import written
-from search.study.record import load_study
-from search.study.storage import load_or_create
+from search.study.record import load_or_create, load_study
 from search.tracking.tracker import Tracker, tracking_uri
 from tests.search.report.page_reader import PageReader
 
@@ -197,7 +196,7 @@ def test_maps_of_the_winner_are_pictures_block_by_block(reported: SimpleNamespac
 
 
 def test_a_second_report_trains_nothing(reported: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("search.report.writing.restored", lambda *_: pytest.fail("the findings are there"))
+    monkeypatch.setattr("search.report.writing._restored", lambda *_: pytest.fail("the findings are there"))
     assert main([f"study={reported.study.name}", f"root={reported.root}"]) == 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from search.report.suspect_labels import suspect_labels
+from search.report.examination import suspect_labels
 
 
 def test_a_flipped_label_is_found_and_named() -> None:

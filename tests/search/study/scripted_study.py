@@ -15,7 +15,7 @@ from search.executor.protocol import Event, Failed, Finished, Job, Reported
 from search.settings.parsing import parse
 from search.settings.schema import Settings
 from search.study.driver import SearchStudy
-from search.study.storage import finished_trials
+from search.study.record import finished_trials
 from search.trial.files import TrialFiles
 from search.trial.result import EpochReport, TrialParams, TrialResult, Verdict
 from search.trial.space import Space

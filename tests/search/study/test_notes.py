@@ -15,9 +15,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from PIL import Image
 
-from search.study.notes import MODEL_NOTE_BEGINS, NOTE, outcome_tags, run_name, start_tags
-from search.study.record import Study, load_study
-from search.tracking.tracker import Tracker, tracking_uri
+from search.notebook import Study, load_study
+from search.study.notes import outcome_tags, run_name, start_tags
+from search.tracking.tracker import MODEL_NOTE_BEGINS, NOTE, Tracker, tracking_uri
 from search.trial.result import TrialParams
 
 NAG = TrialParams("nag", 0.21, 3)

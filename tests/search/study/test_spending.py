@@ -13,8 +13,9 @@ from optuna.trial import TrialState
 
 from lightning_modules.errors import InputError
 from search.settings.budget import parse_budget
+from search.study.record import finished_trials
 from search.study.spending import Spending
-from search.study.storage import finished_trials, open_storage
+from search.study.storage import open_storage
 from tests.search.study.scripted_study import EPOCHS, Bench, ScriptedExecutor, curve
 
 

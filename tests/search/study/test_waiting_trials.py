@@ -10,8 +10,7 @@ from optuna.trial import TrialState
 
 from search.executor.protocol import Job
 from search.study.driver import SearchStudy
-from search.study.record import choose_winner
-from search.study.storage import finished_trials
+from search.study.record import StudyRecord, finished_trials
 from search.trial.files import TrialFiles, network_file
 from tests.search.study.scripted_study import EPOCHS, Bench, ScriptedExecutor, curve
 
@@ -180,9 +179,9 @@ def test_in_the_end_only_the_network_of_the_best_trial_lies_in_the_waiting_room(
         return curve(job.params)
 
     driver.run(ScriptedExecutor(script, capacity=capacity))
-    best = choose_winner(bench.study)
+    best = StudyRecord(bench.study).best()
     assert best is not None
-    assert [file.name for file in room.iterdir()] == [f"slot-{best.user_attrs['slot']}.network.pt"]
+    assert [file.name for file in room.iterdir()] == [f"slot-{best.slot}.network.pt"]
     TrialFiles(room).close()
     assert list(tmp_path.iterdir()) == []
 

@@ -21,6 +21,7 @@ from lightning_modules.errors import InputError
 from lightning_modules.images.splits import make_splits
 from lightning_modules.images.store import load_images
 from lightning_modules.networks.backbones import build
+from search.command_line.interrupts import InterruptFlag
 from search.executor.protocol import Finished
 from search.outcome.front import log_front, pareto_front, print_front
 from search.outcome.summary import print_trials
@@ -34,9 +35,10 @@ from search.settings.schema import (
     SpaceSettings,
     TrainerSettings,
 )
-from search.study.record import choose_winner
+from search.study.record import StudyRecord, finished_trials
+from search.study.run import Clock, StudyRun
 from search.study.sampler import SamplerView
-from search.study.storage import finished_trials
+from search.trial.files import TrialFiles
 from search.trial.result import EpochReport, TrialParams, TrialResult
 from search.trial.space import build_space, check_fostering
 from search.trial.task import Task, build_task
@@ -182,7 +184,7 @@ def test_a_study_over_beta_asks_lost_trials_again_with_the_same_beta(monkeypatch
     ]
     assert all(params["fostering_beta"] in space.fostering for params in bench.params())
     console = Console(width=100, record=True, file=io.StringIO())
-    print_trials(console, bench.study, "macro_f1")
+    print_trials(console, StudyRecord(bench.study), "macro_f1")
     assert "beta" in console.export_text()
     for run in bench.tracker.runs.values():
         assert run.params["fostering_beta"] in (0.0, 1.0, 10.0) and "beta=" in run.name
@@ -298,18 +300,18 @@ def test_the_front_is_what_no_trial_beats_in_both() -> None:
     bench = _both(trials=12)
     bench.run(_Mapping(lambda n, job: curve(job.params)))
     trials = finished_trials(bench.study)
-    front = pareto_front(trials)
+    front = pareto_front(StudyRecord(bench.study).finished())
     points = [(t.values[0], t.user_attrs["map_spread"]) for t in trials]
     beaten = [any(a >= c and b <= d and (a, b) != (c, d) for a, b in points) for c, d in points]
-    assert [t.user_attrs["slot"] for t in sorted(front, key=lambda t: t.number)] == [
+    assert [t.slot for t in sorted(front, key=lambda t: t.number)] == [
         t.user_attrs["slot"] for t, lost in zip(trials, beaten, strict=True) if not lost
     ]
-    assert front[0].number == choose_winner(bench.study).number
+    assert front[0] == StudyRecord(bench.study).best()
     console = Console(width=100, record=True, file=io.StringIO())
-    print_front(console, bench.study, "macro_f1")
-    print_trials(console, bench.study, "macro_f1")
+    print_front(console, StudyRecord(bench.study), "macro_f1")
+    print_trials(console, StudyRecord(bench.study), "macro_f1")
     text = console.export_text()
-    assert all(f"{t.user_attrs['map_spread']:.3f}" in text for t in front) and "No trial was stopped early" in text
+    assert all(f"{t.map_spread:.3f}" in text for t in front) and "No trial was stopped early" in text
     assert "beta" not in text  # it is not searched here
 
 
@@ -319,7 +321,8 @@ def test_the_front_is_logged_with_the_maps_of_its_ends(make_task: Callable[..., 
     space = replace(SPACE, fostering=(0.0, 5.0))
     for slot, (beta, score, spread) in enumerate(((0.0, 0.9, 0.8), (5.0, 0.7, 0.2), (5.0, 0.6, 0.5))):
         params = replace(PARAMS, freeze_depth=8, fostering_beta=beta)
-        study.enqueue_trial(params.searched(), user_attrs={"slot": slot, "best_epoch": 0, "map_spread": spread})
+        kept = {"slot": slot, "best_epoch": 0, "map_spread": spread, "value": score, "outcome": "complete"}
+        study.enqueue_trial(params.searched(), user_attrs=kept)
         trial = study.ask()
         space.suggest(trial)
         study.tell(trial, score)
@@ -328,7 +331,8 @@ def test_the_front_is_logged_with_the_maps_of_its_ends(make_task: Callable[..., 
         log_table=lambda run, table, file: logged.__setitem__(file, table),
         log_figure=lambda run, figure, file: logged.__setitem__(file, figure),
     )
-    log_front(task, study, tracker, "parent")
+    run = StudyRun(task, StudyRecord(study), tracker, "parent", Console(), InterruptFlag(), Clock(), TrialFiles(None))
+    log_front(run)
     assert list(logged["front.json"]["trial"]) == [0, 1]
     assert set(logged) == {"front.json", "figures/front.png", "figures/front_maps.png"}
     titles = [part.get_suptitle() for part in logged["figures/front_maps.png"].subfigs]
@@ -336,7 +340,7 @@ def test_the_front_is_logged_with_the_maps_of_its_ends(make_task: Callable[..., 
     for name in ("figures/front.png", "figures/front_maps.png"):
         logged[name].savefig(io.BytesIO())
     logged.clear()
-    log_front(task, study, tracker, "parent")  # the same study once more, after an interruption
+    log_front(run)  # the same study once more, after an interruption
     assert logged == {}
 
 
