@@ -1,44 +1,45 @@
-"""All scorers by name."""
+"""All scorers by name. A scorer is loaded when it is asked for, so that the settings list the names without torch."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-from explain.evidence.advisor import ADVISOR
-from explain.evidence.agreement_of_change import AGREEMENT_OF_CHANGE
-from explain.evidence.auto_rgn import AUTO_RGN
-from explain.evidence.cam_stability import CAM_STABILITY
-from explain.evidence.cka import CKA
-from explain.evidence.deepest import DEEPEST
-from explain.evidence.faithful_localisation import FAITHFUL_LOCALISATION, FAITHFUL_LOCALISATION_CONTROL
-from explain.evidence.linear_probe import LINEAR_PROBE
-from explain.evidence.logme import LOGME
-from explain.evidence.monotone import MONOTONE
-from explain.evidence.scorer import Scorer
-from explain.evidence.static import STATIC
-from explain.evidence.train_validation_disagreement import TRAIN_VALIDATION_DISAGREEMENT
+if TYPE_CHECKING:
+    from explain.evidence.scorer import Scorer
 
-__all__ = ["SCORERS"]
+__all__ = ["COMPETITORS", "EVIDENCE", "SCORERS", "TRIVIAL"]
 
-SCORERS: Mapping[str, Scorer] = MappingProxyType(
-    {
-        scorer.name: scorer
-        for scorer in (
-            FAITHFUL_LOCALISATION,
-            FAITHFUL_LOCALISATION_CONTROL,
-            CAM_STABILITY,
-            TRAIN_VALIDATION_DISAGREEMENT,
-            AGREEMENT_OF_CHANGE,
-            LINEAR_PROBE,
-            LOGME,
-            AUTO_RGN,
-            CKA,
-            STATIC,
-            DEEPEST,
-            MONOTONE,
-            ADVISOR,
-        )
-    }
+EVIDENCE = (
+    "faithful_localisation",
+    "faithful_localisation_control",
+    "cam_stability",
+    "train_validation_disagreement",
+    "agreement_of_change",
 )
+COMPETITORS = ("linear_probe", "logme", "auto_rgn", "cka")
+TRIVIAL = ("static", "deepest", "monotone", "advisor")
+
+
+class _Scorers(Mapping[str, "Scorer"]):
+    """Each lies in the file of its name, as a constant of its name; a control lies beside what it controls."""
+
+    _names = (*EVIDENCE, *COMPETITORS, *TRIVIAL)
+
+    def __getitem__(self, name: str) -> Scorer:
+        if name not in self._names:
+            raise KeyError(name)
+        module = import_module(f"explain.evidence.{name.removesuffix('_control')}")
+        scorer: Scorer = getattr(module, name.upper())
+        return scorer
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+SCORERS: Mapping[str, Scorer] = _Scorers()
 """Scorers by name: the evidence E1 to E4, its competitors, and the trivial ones."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from explain.evidence.registry import COMPETITORS, EVIDENCE, TRIVIAL
+from lightning_modules.training.optimizers import OPTIMIZERS
 from search.settings.field import setting
 from search.settings.retrain import RetrainSettings
 
@@ -81,22 +83,15 @@ class ModelSettings:
         return self.name if self.width == 1 else f"{self.name}@{self.width:g}"
 
 
-OPTIMIZER_NAMES = ("sgd", "momentum", "nag", "adam", "rmsprop", "adagrad", "adadelta", "nadam", "adamw")
+OPTIMIZER_NAMES = tuple(OPTIMIZERS)
 
+_NOT_PRIORS = {"faithful_localisation_control", "agreement_of_change"}  # a control; needs a second fine-tuning
 PRIOR_NAMES = (
     "uniform",
-    "static",
-    "deepest",
-    "monotone",
-    "advisor",
-    "linear_probe",
+    *TRIVIAL,
     "probe",
-    "logme",
-    "auto_rgn",
-    "cka",
-    "faithful_localisation",
-    "cam_stability",
-    "train_validation_disagreement",
+    *COMPETITORS,
+    *(name for name in EVIDENCE if name not in _NOT_PRIORS),
     "evidence",
 )
 
