@@ -4,22 +4,17 @@ What counts, over all calls together:
 
 - seconds: wall time in which trials ran, whether they came to anything or not; noted every ten seconds, so that a
   killed driver forgets at most as many;
-- epochs, in epochs of training everything (`lightning_modules.networks.cost`), and trials: attempts,
-  those that died of an error too. An attempt lost to an interruption is asked again and counts once, so that an
-  interrupted study ends with the
-  same trials as an undisturbed one.
+- epochs, in epochs of training everything (`lightning_modules.networks.cost`), and trials: attempts, those that died
+  of an error too. An attempt lost to an interruption is asked again and counts once, so that an interrupted study ends
+  with the same trials as an undisturbed one.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from lightning_modules.errors import InputError
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["Budget", "parse_budget"]
 
