@@ -49,9 +49,9 @@ def run(arguments: Arguments) -> int:
     # Not before: what is wrong above is refused without torch.
     import torch
 
-    from search.explain.localisation_table import print_localisation
     from search.explain.results import write_results
     from search.explain.streaming import Stream
+    from search.explain.tables import print_localisation
 
     if arguments.device == "cuda" and not torch.cuda.is_available():
         raise InputError("device=cuda: this machine has no GPU that PyTorch can use; device=cpu or auto")

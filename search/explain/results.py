@@ -20,9 +20,9 @@ from lightning_modules.errors import InputError, printable
 from search.explain.arguments import Arguments
 from search.explain.cam_heads import CamHeads
 from search.explain.figures import contact_sheet, image_figure
-from search.explain.localisation_table import write_localisation
 from search.explain.page import PageContent, image_article, page, sheet_figure
 from search.explain.streaming import CONTACT_IMAGES, Stream, Summary
+from search.explain.tables import write_localisation
 
 __all__ = ["problems_of", "write_results"]
 

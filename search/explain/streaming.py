@@ -20,8 +20,8 @@ from search.explain.annotations import Annotation
 from search.explain.arguments import Arguments
 from search.explain.batches import Batch, batches
 from search.explain.cam_heads import CamHeads, with_trained_heads
-from search.explain.prediction_table import PredictionTable
 from search.explain.selection import Selection
+from search.explain.tables import PredictionTable
 
 __all__ = ["CONTACT_IMAGES", "Stream", "Summary"]
 

@@ -54,7 +54,7 @@ def configuration_page() -> str:
     lines = [
         "# Configuration",
         "",
-        "Made from `search/settings/schema.py` by `python -m search.reference`; a test compares the two.",
+        "Made from `search/settings/schema.py` by `python -m search.settings.reference`; a test compares the two.",
         "Give settings as `key=value` and whole files of `conf/` as `group=option`:",
         "`python -m search data=folder data.path=IMAGES search.trials=15`.",
         "",
