@@ -77,7 +77,7 @@ def argument_table(cls: type) -> str:
 
 
 def _by_name(cls: type) -> dict[str, Field[Any]]:
-    return {item.metadata["name"] or item.name: item for item in fields(cls)}  # type: ignore[arg-type]
+    return {item.metadata["name"] or item.name: item for item in fields(cls)}
 
 
 def _meaning(item: Field[Any]) -> str:
