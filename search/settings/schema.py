@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from explain.evidence.registry import COMPETITORS, EVIDENCE, TRIVIAL
+from explain.evidence.registry import PRIORS as PRIOR_NAMES
 from lightning_modules.training.optimizers import OPTIMIZERS
 from search.settings.field import setting
 from search.settings.retrain import RetrainSettings
@@ -32,16 +32,6 @@ __all__ = [
 ]
 
 OPTIMIZER_NAMES = tuple(OPTIMIZERS)
-
-_NOT_PRIORS = {"faithful_localisation_control", "agreement_of_change"}  # a control; needs a second fine-tuning
-PRIOR_NAMES = (
-    "uniform",
-    *TRIVIAL,
-    "probe",
-    *COMPETITORS,
-    *(name for name in EVIDENCE if name not in _NOT_PRIORS),
-    "evidence",
-)
 
 PARTS = ("lenet", "random", "transfer", "finetune", "rates")
 
