@@ -51,7 +51,8 @@ def read_arguments(cls: type[Arguments], words: Sequence[str], usage: str = "") 
             twice = f"is given twice; accepted: {usage}" if usage else f"must be given once, got it again as {word!r}"
             raise InputError(f"{name} {twice}")
         if not text:
-            raise InputError(f"{name} must not be empty; it is {_meaning(known[name])}")
+            meaning = f"accepted: {usage}" if usage else f"it is {_meaning(known[name])}"
+            raise InputError(f"{name} must not be empty; {meaning}")
         given[name] = text
     for name, item in known.items():
         if item.default is MISSING and name not in given:
