@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from explain import MAP_MEASURES, METHODS, SuperpixelExplanation, cam, capture, spatial_blocks
-from search.explain.arguments import CAM, ArgumentError
+from explain.method_names import CAM
 
 __all__ = ["MEASURED", "BatchExplanation", "ImageExplanation", "Subject", "choose_blocks", "explain_batch", "measure"]
 
@@ -109,11 +109,6 @@ class ImageExplanation:
     lime: SuperpixelExplanation | None = None
     stability: float = float("nan")
 
-    def _repr_html_(self) -> str:
-        from search.explain.page import image_fragment  # it imports this module
-
-        return image_fragment(self)
-
 
 def choose_blocks(
     net: nn.Module, blocks: Mapping[str, str], size: tuple[int, int], wanted: Sequence[str] | None
@@ -127,14 +122,14 @@ def choose_blocks(
         wanted: labels; None for all that can be explained.
 
     Raises:
-        ArgumentError: an unknown label, a block without positions, or no block that can be explained.
+        ValueError: an unknown label, a block without positions, or no block that can be explained.
     """
     parameter = next(net.parameters(), None)
     device = parameter.device if parameter is not None else None
     spatial = set(spatial_blocks(net, torch.zeros(1, 3, *size, device=device)))
     usable = {label: module for label, module in blocks.items() if module in spatial}
     if not usable:
-        raise ArgumentError(
+        raise ValueError(
             f"the model has no spatial block, so there is no map to draw: at {size[0]} x {size[1]} pixels "
             f"none of {', '.join(blocks) or 'its parts'} puts out more than one position"
         )
@@ -142,9 +137,9 @@ def choose_blocks(
         return usable, tuple(label for label in blocks if label not in usable)
     for label in wanted:
         if label not in blocks:
-            raise ArgumentError(f"blocks must be among {', '.join(blocks)}, got {label!r}")
+            raise ValueError(f"blocks must be among {', '.join(blocks)}, got {label!r}")
         if label not in usable:
-            raise ArgumentError(
+            raise ValueError(
                 f"block {label!r} puts out a single position at {size[0]} x {size[1]} pixels, which is no map; "
                 f"blocks that can be explained: {', '.join(usable)}"
             )

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 __all__ = ["BadImages", "InputError", "Problem", "printable"]
-
-# Control characters, line and paragraph separators.
-_BREAKING = frozenset({"Cc", "Zl", "Zp"})
-# They turn the direction of all text behind them: a name could be shown as another.
-_TURNING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 class InputError(ValueError):
@@ -22,20 +15,17 @@ class InputError(ValueError):
     """
 
 
-def printable(path: str | os.PathLike[str]) -> str:
-    r"""Text of a path that fits on one line of any terminal or log.
+def printable(text: object) -> str:
+    r"""Text, of a path or anything else, that fits on one line of any terminal or log.
 
-    Bytes that are not UTF-8, control characters, line separators and characters that turn the direction of text are
-    shown as backslash escapes.
+    Bytes that are not UTF-8, control characters, line separators, spaces other than the plain one and characters that
+    turn the direction of text (a name could be shown as another) are shown as backslash escapes.
 
     >>> printable("lot 3/a\nb.png")
     'lot 3/a\\nb.png'
     """
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return "".join(
-        c.encode("unicode_escape").decode("ascii") if c in _TURNING or unicodedata.category(c) in _BREAKING else c
-        for c in text
-    )
+    decoded = str(text).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in decoded)
 
 
 @dataclass(frozen=True, order=True)

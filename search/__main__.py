@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lightning_modules.errors import InputError
-from search.command_line.exits import let_threads_sleep, refuse, until_interrupted
+from search.command_line.exits import let_threads_sleep, run_command, until_interrupted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,39 +17,38 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str]) -> int:
     """Run a search; returns the exit code: 0, 1 (trials kept failing), 2 (bad input), 130 (stopped by the user)."""
+    return run_command("search", arguments, _help_text, lambda: _run(list(arguments)))
+
+
+def _help_text() -> str:
+    from search.settings.reference import help_text
+
+    return help_text()
+
+
+def _run(overrides: list[str]) -> int:
     let_threads_sleep()
-    try:
-        if "--help" in arguments or "-h" in arguments:
-            from search.settings.reference import help_text
+    if "--version" in overrides:
+        from importlib.metadata import version
 
-            print(help_text())
-            return 0
-        if "--version" in arguments:
-            from importlib.metadata import version
+        print(version("thawline"))
+        return 0
+    position = overrides.index("--cfg") if "--cfg" in overrides else len(overrides)
+    show_only = overrides[position : position + 2] == ["--cfg", "job"]
+    if show_only:
+        del overrides[position : position + 2]
+    from search.settings.compose import as_yaml, compose_settings
 
-            print(version("thawline"))
-            return 0
-        overrides = list(arguments)
-        position = overrides.index("--cfg") if "--cfg" in overrides else len(overrides)
-        show_only = overrides[position : position + 2] == ["--cfg", "job"]
-        if show_only:
-            del overrides[position : position + 2]
-        from search.settings.compose import as_yaml, compose_settings
+    for override in overrides:
+        if override.startswith("retrain") and not show_only:
+            raise InputError(f"{override.split('=')[0]} is a setting of python -m search.retrain, got {override!r}")
+    settings = compose_settings(overrides)
+    if show_only:
+        print(as_yaml(settings), end="")
+        return 0
+    from rich.console import Console
 
-        for override in overrides:
-            if override.startswith("retrain") and not show_only:
-                raise InputError(f"{override.split('=')[0]} is a setting of python -m search.retrain, got {override!r}")
-        settings = compose_settings(overrides)
-        if show_only:
-            print(as_yaml(settings), end="")
-            return 0
-        from rich.console import Console
-
-        return until_interrupted("search", lambda: _search(settings, Console()))
-    except InputError as error:
-        return refuse("search", error)
-    except KeyboardInterrupt:
-        return 130
+    return until_interrupted("search", lambda: _search(settings, Console()))
 
 
 def _search(settings: Settings, console: Console) -> int:

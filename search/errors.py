@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
-from lightning_modules.errors import InputError
+import errno
 
-__all__ = ["InterruptedSearchError", "StoreError", "StudyStalledError", "TrialCancelledError", "TrialOvertimeError"]
+from lightning_modules.errors import InputError, printable
+
+__all__ = [
+    "InterruptedSearchError",
+    "StoreError",
+    "StudyStalledError",
+    "TrialCancelledError",
+    "TrialOvertimeError",
+    "disk_problem",
+]
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 class InterruptedSearchError(Exception):
@@ -24,4 +36,17 @@ class TrialOvertimeError(Exception):
 
 
 class StoreError(InputError):
-    """The MLflow store cannot be read or written; says why and what to do."""
+    """The MLflow store, or a file beside it, cannot be read or written; says why and what to do."""
+
+
+def disk_problem(error: OSError) -> str | None:
+    """One line on what a full, read-only or failing disk refused, and what to do; None for any other error."""
+    place = printable(error.filename) if error.filename else "a file of the store"
+    what = f"{place} cannot be written ({error.strerror})"
+    if error.errno in _FULL:
+        return f"{what}; make room on the disk, then run the same command again"
+    if error.errno in _NOT_WRITABLE:
+        return f"{what}; make its folder writable, then run the same command again"
+    if error.errno == errno.EIO:
+        return f"{place} cannot be read or written ({error.strerror}); see to the disk, then run the same command again"
+    return None

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from explain.subject import ImageExplanation, explain_batch, measure
 from lightning_modules.errors import InputError, printable
 from search.outcome.scorecard import ScorecardRow, SeenDepth, scorecard, seen_depths
 from search.pages.html import text
@@ -16,7 +17,6 @@ from search.report.markup import name
 from search.study import record
 
 if TYPE_CHECKING:
-    from explain.subject import ImageExplanation
     from search.evidence.record import Evidence
 
 __all__ = ["Study", "evidence_html", "explain_image", "load_study", "study_html"]
@@ -111,29 +111,32 @@ def evidence_html(evidence: Evidence) -> str:
     return f'<p>{words}</p><img alt="{words}" src="data:image/png;base64,{encoded}" style="max-width: 100%">'
 
 
-def explain_image(study: Study, path: Path, method: str) -> ImageExplanation:
+class ShownImage(ImageExplanation):
+    """An explained image that a notebook shows."""
+
+    def _repr_html_(self) -> str:
+        from search.explain.page import image_fragment
+
+        return image_fragment(self)
+
+
+def explain_image(study: Study, path: Path, method: str) -> ShownImage:
     """Maps of the winner's predicted class for one image; see `Study.explain`."""
     from explain.attribution import METHODS
-    from explain.subject import ImageExplanation, Subject, choose_blocks, explain_batch, measure
-    from search.tracking.models import resolve_model
+    from search.tracking.models import resolve_model, subject_of
 
     if study.winner is None:
         raise InputError(f"study {printable(study.name)!r} has no winner yet, so there is no model to explain")
     if method not in METHODS:
         raise InputError(f"method must be one of {', '.join(METHODS)}, got {printable(method)!r}")
     model = resolve_model(study.winner.run_id, study.root)
-    net, card = model.net, model.card
-    blocks, _ = choose_blocks(net, {label: f"blocks.{label}" for label in net.block_names}, card.size, None)
-    title = f"{card.architecture}, freeze depth {card.freeze_depth} of {net.num_blocks}"
-    subject = Subject(
-        net, card.classes, blocks, model.read, card.size, card.fit, net.minimum_size, net.mean.device, title
-    )
+    subject, _ = subject_of(model)
     pixels = model.read(path)
     found = explain_batch(subject, pixels, "predicted", (method,))
     likely = found.probabilities[0].topk(2)
-    first, second = ((card.classes[k], float(found.probabilities[0, k])) for k in likely.indices.tolist())
+    first, second = ((subject.classes[k], float(found.probabilities[0, k])) for k in likely.indices.tolist())
     measures = {key: measure(maps) for key, maps in found.maps.items()}
-    return ImageExplanation(
+    return ShownImage(
         path,
         pixels[0],
         predicted=first,

@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from lightning_modules.errors import InputError, printable
-from search.command_line.exits import refuse
+from search.command_line.arguments import read_arguments
+from search.command_line.exits import run_command
+from search.settings.field import setting
 from search.tracking.store import check_store
 
 __all__ = ["command", "main"]
@@ -17,55 +21,39 @@ _USAGE = """\
 usage: python -m search.ui [tracking.root=FOLDER] [port=NUMBER]
 
 Opens MLflow's own UI on http://127.0.0.1:PORT, for this machine only. FOLDER is that of the searches (default mlruns),
-PORT a number in 1..65535 (default 5000). Ctrl-C ends it. Exit code 2: bad input.
-"""
+PORT a number in 1..65535 (default 5000). Ctrl-C ends it. Exit code 2: bad input."""
 
 
-def command(arguments: Sequence[str]) -> list[str]:
+@dataclass(frozen=True)
+class Arguments:
+    """Arguments of the command."""
+
+    root: Path = setting(Path("mlruns"), "folder of the searches", name="tracking.root")
+    port: int = setting(5000, "port of the page", low=1, high=65_535)
+
+
+def command(words: Sequence[str]) -> list[str]:
     """The command line that starts the UI.
 
-    Args:
-        arguments: `tracking.root=FOLDER` and `port=NUMBER`, both optional.
-
     Raises:
-        InputError: another argument, a port that is none, or no store in the folder.
+        InputError: another argument than `Arguments` has, a port that is none, or no store in the folder.
     """
-    given = dict(a.partition("=")[::2] for a in arguments)
-    unknown = sorted(set(given) - {"tracking.root", "port"})
-    if unknown:
-        raise InputError(f"unknown argument {unknown[0]!r}; accepted: tracking.root=FOLDER port=NUMBER")
-    port = given.get("port", "5000")
-    if not (port.isdecimal() and 0 < int(port) < 65536):
-        raise InputError(f"port must be a number in 1..65535, got {port!r}")
-    store = Path(given.get("tracking.root", "mlruns")) / "mlflow.db"
-    if not check_store(store.parent, write=False):
+    arguments = read_arguments(Arguments, words)
+    store = arguments.root / "mlflow.db"
+    if not check_store(arguments.root, write=False):
         raise InputError(f"there are no runs yet: no file {printable(store)}; run python -m search first")
-    uri = f"sqlite:///{store.resolve()}"
-    return [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "ui",
-        "--backend-store-uri",
-        uri,
-        "--host",
-        "127.0.0.1",
-        "--port",
-        port,
-        "--workers",
-        "1",
-    ]
+    options = {"--backend-store-uri": f"sqlite:///{store.resolve()}", "--host": "127.0.0.1"}
+    options |= {"--port": str(arguments.port), "--workers": "1"}
+    return [sys.executable, "-m", "mlflow", "ui", *(word for option in options.items() for word in option)]
 
 
-def main(arguments: Sequence[str]) -> int:  # noqa: RET503 - execv does not return
+def main(arguments: Sequence[str]) -> int:
     """Become MLflow's UI; returns 0 after help, 2 where the arguments are not accepted, else not at all."""
-    if "--help" in arguments or "-h" in arguments:
-        print(_USAGE, end="")
-        return 0
-    try:
-        line = command(arguments)
-    except InputError as error:
-        return refuse("search.ui", error)
+    return run_command("search.ui", arguments, lambda: _USAGE, lambda: _become_the_ui(arguments))
+
+
+def _become_the_ui(words: Sequence[str]) -> NoReturn:
+    line = command(words)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     # Else eight processes wait for jobs of language models, and take a fifth of a core while they do.
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")

@@ -6,13 +6,14 @@ hundred times too large for RMSprop. So the search draws a factor around each op
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from functools import partial
-
-from torch import nn, optim
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from lightning_modules.errors import InputError
+
+if TYPE_CHECKING:  # the settings list the names, and answer without torch
+    from torch import nn, optim
 
 __all__ = ["OPTIMIZERS", "OptimizerSpec", "build_optimizer"]
 
@@ -22,24 +23,26 @@ class OptimizerSpec:
     """How to build an optimizer and where its learning rate is centred.
 
     Attributes:
-        build: called as build(parameters, lr=..., weight_decay=...).
+        kind: name of the class in `torch.optim`.
         reference_rate: learning rate at factor 1, for fine-tuning at batch sizes of about 32.
+        options: of that class, beside learning rate and weight decay.
     """
 
-    build: Callable[..., optim.Optimizer]
+    kind: str
     reference_rate: float
+    options: Mapping[str, float] = field(default_factory=dict)
 
 
 OPTIMIZERS: dict[str, OptimizerSpec] = {
-    "sgd": OptimizerSpec(optim.SGD, 1e-1),
-    "momentum": OptimizerSpec(partial(optim.SGD, momentum=0.9), 1e-2),
-    "nag": OptimizerSpec(partial(optim.SGD, momentum=0.9, nesterov=True), 1e-2),
-    "adam": OptimizerSpec(optim.Adam, 1e-3),
-    "rmsprop": OptimizerSpec(optim.RMSprop, 3e-4),
-    "adagrad": OptimizerSpec(optim.Adagrad, 1e-2),
-    "adadelta": OptimizerSpec(optim.Adadelta, 1.0),
-    "nadam": OptimizerSpec(optim.NAdam, 1e-3),
-    "adamw": OptimizerSpec(optim.AdamW, 1e-3),
+    "sgd": OptimizerSpec("SGD", 1e-1),
+    "momentum": OptimizerSpec("SGD", 1e-2, {"momentum": 0.9}),
+    "nag": OptimizerSpec("SGD", 1e-2, {"momentum": 0.9, "nesterov": True}),
+    "adam": OptimizerSpec("Adam", 1e-3),
+    "rmsprop": OptimizerSpec("RMSprop", 3e-4),
+    "adagrad": OptimizerSpec("Adagrad", 1e-2),
+    "adadelta": OptimizerSpec("Adadelta", 1.0),
+    "nadam": OptimizerSpec("NAdam", 1e-3),
+    "adamw": OptimizerSpec("AdamW", 1e-3),
 }
 
 
@@ -57,6 +60,9 @@ def build_optimizer(
         raise InputError(f"lr_factor must be positive, got {lr_factor}")
     if not weight_decay >= 0:
         raise InputError(f"weight_decay must be 0 or more, got {weight_decay}")
+    from torch import optim
+
     spec = OPTIMIZERS[name]
     thawed = [p for p in parameters if p.requires_grad]
-    return spec.build(thawed, lr=spec.reference_rate * lr_factor, weight_decay=weight_decay)
+    build: Callable[..., optim.Optimizer] = getattr(optim, spec.kind)
+    return build(thawed, lr=spec.reference_rate * lr_factor, weight_decay=weight_decay, **spec.options)

@@ -1,75 +1,112 @@
-"""Arguments of the form `name=value`: read, refused in one clear line, and listed for `--help`."""
+"""Arguments `name=value` of a command, from the fields of a frozen dataclass made with `search.settings.field.setting`.
+
+They are read, checked as settings are, refused in one clear line, and listed for `--help`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Sequence
+from dataclasses import MISSING, Field, fields
 from difflib import get_close_matches
 from textwrap import wrap
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-__all__ = ["ArgumentError", "choice", "meanings_table", "named_values", "whole_number"]
+from lightning_modules.errors import InputError
+from search.settings.parsing import accepted, checked, strip_optional
+from search.settings.plain import shown, to_plain
+
+__all__ = ["argument_names", "argument_table", "read_arguments"]
+
+Arguments = TypeVar("Arguments")
+
+_LARGEST = 2**31 - 1  # seeds, and more than any count
 
 
-class ArgumentError(ValueError):
-    """Arguments, or files they name, that cannot be used: one line with the value received and what is accepted."""
-
-
-def named_values(arguments: Sequence[str], meanings: Mapping[str, str], required: Sequence[str] = ()) -> dict[str, str]:
-    """Name -> value of the arguments given.
+def read_arguments(cls: type[Arguments], words: Sequence[str], usage: str = "") -> Arguments:
+    """The checked arguments of a command.
 
     Args:
-        arguments: `name=value` each.
-        meanings: name -> what it is and accepts, of all that may be given.
-        required: names that must be given.
+        cls: frozen dataclass; None in an optional field means that the argument is not given.
+        words: `name=value` each.
+        usage: all arguments in one line, for a command whose help has no table of them.
 
     Raises:
-        ArgumentError: no `name=value`, an unknown name, one given twice, an empty value, or a required one missing.
+        InputError: no `name=value`, an unknown name, one given twice, an empty value, a required one missing, or a
+            value that is not accepted.
     """
+    known, kinds = _by_name(cls), get_type_hints(cls)
     given: dict[str, str] = {}
-    for argument in arguments:
-        name, separator, value = argument.partition("=")
+    for word in words:
+        name, separator, text = word.partition("=")
+        if usage and name not in known:
+            raise InputError(f"unknown argument {word!r}; accepted: {usage}")
         if not separator or not name:
-            raise ArgumentError(f"arguments must be name=value, got {argument!r}")
-        if name not in meanings:
-            near = get_close_matches(name, meanings, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(meanings)}"
-            raise ArgumentError(f"unknown argument {name!r}; {hint}")
+            raise InputError(f"arguments must be name=value, got {word!r}")
+        if name not in known:
+            near = get_close_matches(name, known, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+            raise InputError(f"unknown argument {name!r}; {hint}")
         if name in given:
-            raise ArgumentError(f"{name} must be given once, got it again as {argument!r}")
-        if not value:
-            raise ArgumentError(f"{name} must not be empty; it is {meanings[name]}")
-        given[name] = value
-    for name in required:
-        if name not in given:
-            raise ArgumentError(f"{name}= is missing: {meanings[name]}")
-    return given
+            twice = f"is given twice; accepted: {usage}" if usage else f"must be given once, got it again as {word!r}"
+            raise InputError(f"{name} {twice}")
+        if not text:
+            meaning = f"accepted: {usage}" if usage else f"it is {_meaning(known[name])}"
+            raise InputError(f"{name} must not be empty; {meaning}")
+        given[name] = text
+    for name, item in known.items():
+        if item.default is MISSING and name not in given:
+            missing = f" must be named, got nothing; accepted: {usage}" if usage else "= is missing: " + _meaning(item)
+            raise InputError(f"{name}{missing}")
+    values = {known[name].name: _value(known[name], kinds[known[name].name], text) for name, text in given.items()}
+    return cls(**values)
 
 
-def whole_number(name: str, value: str, low: int) -> int:
-    """The value as a whole number in low..2^31 - 1.
-
-    Raises:
-        ArgumentError: it is none.
-    """
-    if not (value.isascii() and value.isdecimal()) or not low <= int(value) < 2**31:
-        raise ArgumentError(f"{name} must be a whole number of at least {low}, got {value!r}")
-    return int(value)
+def argument_names(cls: type) -> tuple[str, ...]:
+    """Names of the arguments as they are typed."""
+    return tuple(_by_name(cls))
 
 
-def choice(name: str, value: str, accepted: Sequence[str]) -> str:
-    """The value, one of those accepted.
-
-    Raises:
-        ArgumentError: it is another.
-    """
-    if value not in accepted:
-        raise ArgumentError(f"{name} must be one of {', '.join(accepted)}, got {value!r}")
-    return value
-
-
-def meanings_table(meanings: Mapping[str, str]) -> str:
-    """Names and their meanings, wrapped at 110 columns."""
-    width = max(map(len, meanings))
+def argument_table(cls: type) -> str:
+    """Names, meanings and defaults, wrapped at 110 columns."""
+    known = _by_name(cls)
+    width = max(map(len, known))
     return "\n".join(
-        f"  {name:<{width}}  " + f"\n{'':{width + 4}}".join(wrap(meaning, 108 - width, break_on_hyphens=False))
-        for name, meaning in meanings.items()
+        f"  {name:<{width}}  " + f"\n{'':{width + 4}}".join(wrap(_meaning(item), 108 - width, break_on_hyphens=False))
+        for name, item in known.items()
     )
+
+
+def _by_name(cls: type) -> dict[str, Field[Any]]:
+    return {item.metadata["name"] or item.name: item for item in fields(cls)}
+
+
+def _meaning(item: Field[Any]) -> str:
+    if item.default is MISSING:
+        return f"{item.metadata['meaning']}; required"
+    default = "" if item.default is None else f" (default {shown(to_plain(item.default))})"
+    return f"{item.metadata['meaning']}{default}"
+
+
+def _value(item: Field[Any], kind: Any, text: str) -> Any:
+    base, _ = strip_optional(kind)
+    name, low, high = item.metadata["name"] or item.name, item.metadata["low"], item.metadata["high"]
+    if base is bool:
+        words = "one of true, false"
+    elif base is int:
+        words = f"a whole number of at least {low}" if high is None else f"a number in {low}..{high}"
+    else:
+        words = accepted(item, base)
+    return checked(item, base, _typed(base, text), name, InputError(f"{name} must be {words}, got {text!r}"))
+
+
+def _typed(kind: Any, text: str) -> Any:
+    """The text as a value of the kind, or as it is where it is none: it is refused then."""
+    if get_origin(kind) is tuple:
+        bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+        return [_typed(get_args(kind)[0], part.strip()) for part in bare.split(",")]
+    if kind is bool:
+        return {"true": True, "false": False}.get(text, text)
+    if kind is int and re.fullmatch("0*[0-9]{1,10}", text) and int(text) <= _LARGEST:
+        return int(text)
+    return text

@@ -6,7 +6,7 @@ import csv
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from search.explain.arguments import ArgumentError, printable
+from lightning_modules.errors import InputError, printable
 
 __all__ = ["iterate_rows", "read_rows"]
 
@@ -20,7 +20,7 @@ def iterate_rows(table: Path, argument: str, columns: Sequence[str] = ()) -> Ite
         columns: other columns that it must have.
 
     Raises:
-        ArgumentError: no such file, missing columns, no CSV, no row.
+        InputError: no such file, missing columns, no CSV, no row.
     """
     empty = True
     try:
@@ -28,7 +28,7 @@ def iterate_rows(table: Path, argument: str, columns: Sequence[str] = ()) -> Ite
             reader = csv.DictReader(file, restval="")
             missing = [c for c in ("path", *columns) if c not in (reader.fieldnames or ())]
             if missing:
-                raise ArgumentError(
+                raise InputError(
                     f"{argument}={printable(table)} must have columns {','.join(('path', *columns))}; "
                     f"it lacks {', '.join(missing)}"
                 )
@@ -38,9 +38,9 @@ def iterate_rows(table: Path, argument: str, columns: Sequence[str] = ()) -> Ite
                     yield reader.line_num, row
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
-        raise ArgumentError(f"{argument} must be a CSV file, got {printable(table)} ({reason})") from error
+        raise InputError(f"{argument} must be a CSV file, got {printable(table)} ({reason})") from error
     if empty:
-        raise ArgumentError(f"{argument}={printable(table)} holds no row")
+        raise InputError(f"{argument}={printable(table)} holds no row")
 
 
 def read_rows(table: Path, argument: str, columns: Sequence[str]) -> Sequence[tuple[int, Path, Mapping[str, str]]]:

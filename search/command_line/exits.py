@@ -1,15 +1,16 @@
-"""What the commands of this package have in common: how they end, and how their threads wait."""
+"""How the commands of this package begin and end: help, exit codes, and how their threads wait."""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from lightning_modules.errors import BadImages
+from lightning_modules.errors import BadImages, InputError
+from search.errors import InterruptedSearchError, StoreError, StudyStalledError, disk_problem
 
-__all__ = ["let_threads_sleep", "refuse", "until_interrupted"]
+__all__ = ["let_threads_sleep", "run_command", "until_interrupted"]
 
 
 def let_threads_sleep() -> None:
@@ -21,17 +22,27 @@ def let_threads_sleep() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-def refuse(program: str, error: ValueError) -> int:
-    """Say in one line what is wrong with the input, and below it every bad image where there are several.
+def run_command(program: str, arguments: Sequence[str], help_text: Callable[[], str], work: Callable[[], int]) -> int:
+    """Print the help where it is asked for, else do the work.
+
+    Bad input is said in one line, and below it every bad image where there are several.
 
     Returns:
-        The exit code of bad input, 2.
+        The exit code: that of the work, 0 after help, 2 for bad input, 130 after Ctrl-C.
     """
-    print(f"{program}: {error}", file=sys.stderr)
-    if isinstance(error, BadImages) and len(error.problems) > 1:
-        for problem in error.problems:
-            print(f"  {problem}", file=sys.stderr)
-    return 2
+    if "--help" in arguments or "-h" in arguments:
+        print(help_text())
+        return 0
+    try:
+        return work()
+    except InputError as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        if isinstance(error, BadImages) and len(error.problems) > 1:
+            for problem in error.problems:
+                print(f"  {problem}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
 
 
 def until_interrupted(program: str, work: Callable[[], int]) -> int:
@@ -44,9 +55,6 @@ def until_interrupted(program: str, work: Callable[[], int]) -> int:
         StoreError: the disk is full, read-only or failing; the same command goes on later.
         SystemExit: with 143 on SIGTERM, so that whatever has open books closes them on the way out.
     """
-    from search.errors import InterruptedSearchError, StoreError, StudyStalledError
-    from search.tracking.store import disk_problem
-
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         return work()

@@ -6,7 +6,7 @@ import glob
 from collections.abc import Collection
 from pathlib import Path
 
-from search.explain.arguments import ArgumentError, printable
+from lightning_modules.errors import InputError, printable
 
 __all__ = ["find_images", "images_in"]
 
@@ -22,7 +22,7 @@ def find_images(pattern: str, exclude: Collection[Path] = ()) -> list[Path]:
         exclude: resolved paths that are no images to explain, such as masks.
 
     Raises:
-        ArgumentError: nothing is found.
+        InputError: nothing is found.
     """
     path = Path(pattern)
     if path.is_dir():
@@ -35,7 +35,7 @@ def find_images(pattern: str, exclude: Collection[Path] = ()) -> list[Path]:
         reason = "the pattern matches no file" if glob.has_magic(pattern) else "no such file or folder"
     images = sorted(p for p in found if p.is_file() and not (exclude and p.resolve() in exclude))
     if not images:
-        raise ArgumentError(f"images must name at least one image file, got {printable(pattern)}: {reason}")
+        raise InputError(f"images must name at least one image file, got {printable(pattern)}: {reason}")
     return images
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from search.explain.arguments import ArgumentError, printable
+from lightning_modules.errors import InputError, printable
 
 __all__ = ["check_free", "new_folder"]
 
@@ -17,12 +17,12 @@ def check_free(out: Path) -> None:
     """Refuse a place where results would mix with something else.
 
     Raises:
-        ArgumentError: `out` is a file, or a folder that is not empty.
+        InputError: `out` is a file, or a folder that is not empty.
     """
     if out.is_dir() and any(out.iterdir()):
-        raise ArgumentError(f"out must be a new or an empty folder, got {printable(out)}, which is not empty")
+        raise InputError(f"out must be a new or an empty folder, got {printable(out)}, which is not empty")
     if (out.exists() or out.is_symlink()) and not out.is_dir():
-        raise ArgumentError(f"out must be a new or an empty folder, got {printable(out)}, which is a file")
+        raise InputError(f"out must be a new or an empty folder, got {printable(out)}, which is a file")
 
 
 @contextmanager
@@ -30,14 +30,14 @@ def new_folder(out: Path) -> Iterator[Path]:
     """A temporary sibling of `out` to write into; it takes the place of `out` when the block ends without an error.
 
     Raises:
-        ArgumentError: the folder cannot be made.
+        InputError: the folder cannot be made.
     """
     made = [folder for folder in (out.parent, *out.parent.parents) if not folder.exists()]
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     except OSError as error:
-        raise ArgumentError(f"out={printable(out)} cannot be made ({error.strerror})") from error
+        raise InputError(f"out={printable(out)} cannot be made ({error.strerror})") from error
     try:
         temporary.chmod(0o755)
         yield temporary

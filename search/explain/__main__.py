@@ -5,26 +5,22 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from search.explain.arguments import ArgumentError, help_text, parse
+from search.command_line.exits import run_command
+from search.explain.arguments import help_text, parse
 
 __all__ = ["main"]
 
 
 def main(arguments: Sequence[str]) -> int:
     """Explain images; returns the exit code: 0, 1 (some images were skipped), 2 (bad input), 130 (stopped)."""
-    if "--help" in arguments or "-h" in arguments:
-        print(help_text())
-        return 0
-    try:
-        checked = parse(arguments)
-        from search.explain.command import run
+    return run_command("explain", arguments, help_text, lambda: _explain(arguments))
 
-        return run(checked)
-    except ArgumentError as error:
-        print(f"explain: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+
+def _explain(arguments: Sequence[str]) -> int:
+    checked = parse(arguments)
+    from search.explain.command import run
+
+    return run(checked)
 
 
 if __name__ == "__main__":

@@ -9,19 +9,15 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from lightning_modules.errors import InputError, printable
 from search.command_line.csv_table import read_rows
-from search.explain.arguments import ArgumentError, printable
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from explain.geometry import Box
 
-__all__ = ["Annotation", "AnnotationError", "image_shape", "read_boxes", "read_masks"]
-
-
-class AnnotationError(ValueError):
-    """An annotation that does not fit its image: the reason in one line."""
+__all__ = ["Annotation", "image_shape", "read_boxes", "read_masks"]
 
 
 @dataclass(frozen=True)
@@ -52,7 +48,7 @@ class Annotation:
             fit: stretch, pad or crop.
 
         Raises:
-            AnnotationError: boxes outside the image, a mask that is unreadable or of another size.
+            InputError: boxes outside the image, a mask that is unreadable or of another size.
         """
         # Not before: a table that cannot be used is refused without torch.
         from explain.geometry import frame_of
@@ -64,7 +60,7 @@ class Annotation:
             return frame.mask(self._read_mask(self.mask, shape))
         for box in self.boxes:
             if box[0] >= shape[1] or box[1] >= shape[0] or box[2] <= 0 or box[3] <= 0:
-                raise AnnotationError(f"box {box} lies outside the image of {shape[1]} x {shape[0]} pixels")
+                raise InputError(f"box {box} lies outside the image of {shape[1]} x {shape[0]} pixels")
         return boxes_to_masks([frame.boxes(self.boxes)], (frame.height, frame.width))[0]
 
     @staticmethod
@@ -76,10 +72,10 @@ class Annotation:
             with Image.open(path) as image:
                 pixels = np.asarray(ImageOps.exif_transpose(image).convert("L"))
         except (OSError, UnidentifiedImageError, ValueError) as error:
-            raise AnnotationError(f"mask {printable(path)} cannot be read ({type(error).__name__})") from error
+            raise InputError(f"mask {printable(path)} cannot be read ({type(error).__name__})") from error
         if pixels.shape != shape:
             got = f"{pixels.shape[1]} x {pixels.shape[0]}"
-            raise AnnotationError(f"mask {printable(path)} is {got} pixels, the image {shape[1]} x {shape[0]}")
+            raise InputError(f"mask {printable(path)} is {got} pixels, the image {shape[1]} x {shape[0]}")
         # Masks are written with 1 or with 255 for the defect; JPEG masks are grey at their edges.
         return torch.from_numpy(pixels > (0 if pixels.max() <= 1 else 127))
 
@@ -98,7 +94,7 @@ def read_boxes(table: Path) -> dict[Path, Annotation]:
     Paths are relative to the folder of the table; an image with several defects has several rows.
 
     Raises:
-        ArgumentError: no such file, missing columns, a value that is no box (with its line).
+        InputError: no such file, missing columns, a value that is no box (with its line).
     """
     found: dict[Path, Annotation] = {}
     for line, path, row in read_rows(table, "boxes", ("xmin", "ymin", "xmax", "ymax")):
@@ -108,7 +104,7 @@ def read_boxes(table: Path) -> dict[Path, Annotation]:
             box = (math.nan,) * 4
         if not (all(map(math.isfinite, box)) and box[0] < box[2] and box[1] < box[3]):
             values = ",".join(row[c] for c in ("xmin", "ymin", "xmax", "ymax"))
-            raise ArgumentError(
+            raise InputError(
                 f"{printable(table)}, line {line}: a box must be numbers with xmin < xmax and ymin < ymax, got {values}"
             )
         found.setdefault(path, Annotation(label=row.get("label") or None)).boxes.append(box)
@@ -119,7 +115,7 @@ def read_masks(table: Path) -> dict[Path, Annotation]:
     """Annotations by resolved path of the image, from a CSV path,mask[,label]; an empty mask is an image without.
 
     Raises:
-        ArgumentError: no such file, missing columns.
+        InputError: no such file, missing columns.
     """
     return {
         path: Annotation(

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from explain.subject import Subject
+from lightning_modules.errors import printable
 from search.explain.annotations import image_shape
-from search.explain.arguments import printable
 
 __all__ = ["Batch", "batches"]
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from explain import own_gap_heads, pooled_features, train_gap_head
 from explain.subject import Subject
-from search.explain.arguments import ArgumentError, printable
+from lightning_modules.errors import InputError, printable
 from search.explain.batches import batches
 
 __all__ = ["CamHeads", "own_heads", "with_trained_heads"]
@@ -79,7 +79,7 @@ def with_trained_heads(
         enlarge: whether images smaller than the network's minimum are taken.
 
     Raises:
-        ArgumentError: a class of which no image can be read.
+        InputError: a class of which no image can be read.
     """
     without = {label: name for label, name in subject.blocks.items() if label not in heads.own}
     classes = dict(labelled)
@@ -94,7 +94,7 @@ def with_trained_heads(
     for k, name in enumerate(subject.classes):
         if k not in labels:
             path, reason = next((p, r) for p, r in problems.items() if classes.get(p) == k)
-            raise ArgumentError(
+            raise InputError(
                 f"gap_head= must hold images of every class, none of {printable(name)} can be read: first: "
                 f"{printable(path)}: {reason}"
             )

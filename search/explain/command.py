@@ -12,18 +12,19 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from explain.method_names import CAM
+from lightning_modules.errors import InputError, printable
 from search.command_line.image_paths import find_images
 from search.command_line.output_folder import check_free, new_folder
 from search.explain.annotations import Annotation, read_boxes, read_masks
-from search.explain.arguments import CAM, ArgumentError, Arguments, printable
+from search.explain.arguments import Arguments
 from search.explain.labelled_images import labelled_images
-from search.tracking.models import InputError, resolve_model
+from search.tracking.models import resolve_model, subject_of
 
 if TYPE_CHECKING:
     from explain.subject import Subject
     from search.explain.cam_heads import CamHeads
     from search.explain.streaming import Stream
-    from search.tracking.models import TrainedModel
 
 __all__ = ["run"]
 
@@ -32,7 +33,7 @@ def run(arguments: Arguments) -> int:
     """Explain the images and write the folder; returns the exit code.
 
     Raises:
-        ArgumentError: bad input; nothing has been written.
+        InputError: bad input; nothing has been written.
     """
     check_free(arguments.out)
     annotations = _annotations(arguments)
@@ -40,20 +41,22 @@ def run(arguments: Arguments) -> int:
     paths = find_images(arguments.images, exclude=masks)
     if annotations and not any(path.resolve() in annotations for path in paths):
         table = printable(arguments.boxes or arguments.masks)
-        raise ArgumentError(
+        raise InputError(
             f"{table} names none of the {len(paths)} images; its paths are relative to its own folder, "
             f"the first is {printable(next(iter(annotations)))}"
         )
-    try:
-        model = resolve_model(arguments.model, arguments.root)
-    except InputError as error:
-        raise ArgumentError(str(error)) from error
+    model = resolve_model(arguments.model, arguments.root)
     # Not before: what is wrong above is refused without torch.
-    from search.explain.localisation_table import print_localisation
+    import torch
+
     from search.explain.results import write_results
     from search.explain.streaming import Stream
+    from search.explain.tables import print_localisation
 
-    subject, left_out = _subject(model, arguments)
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("device=cuda: this machine has no GPU that PyTorch can use; device=cpu or auto")
+    model.net.to("cuda" if arguments.device != "cpu" and torch.cuda.is_available() else "cpu")
+    subject, left_out = subject_of(model, arguments.blocks)
     target = _target(arguments.target, subject.classes)
     if left_out:
         print(f"explain: left out, a single position each: {', '.join(left_out)}", file=sys.stderr)
@@ -72,24 +75,6 @@ def _annotations(arguments: Arguments) -> dict[Path, Annotation]:
     return read_masks(arguments.masks) if arguments.masks is not None else {}
 
 
-def _subject(model: TrainedModel, arguments: Arguments) -> tuple[Subject, tuple[str, ...]]:
-    import torch
-
-    from explain.subject import Subject, choose_blocks
-
-    if arguments.device == "cuda" and not torch.cuda.is_available():
-        raise ArgumentError("device=cuda: this machine has no GPU that PyTorch can use; device=cpu or auto")
-    cuda = torch.cuda.is_available() if arguments.device == "auto" else arguments.device == "cuda"
-    device = torch.device("cuda" if cuda else "cpu")
-    net = model.net.to(device)
-    labels = {label: f"blocks.{label}" for label in net.block_names}
-    blocks, left_out = choose_blocks(net, labels, model.card.size, arguments.blocks)
-    card = model.card
-    name = f"{card.architecture}, freeze depth {card.freeze_depth} of {net.num_blocks}"
-    subject = Subject(net, card.classes, blocks, model.read, card.size, card.fit, net.minimum_size, device, name)
-    return subject, left_out
-
-
 def _heads(subject: Subject, arguments: Arguments) -> tuple[CamHeads, list[tuple[Path, int]]]:
     """Heads the network has for CAM, and labelled images to train the others on."""
     from search.explain.cam_heads import CamHeads, own_heads
@@ -100,10 +85,10 @@ def _heads(subject: Subject, arguments: Arguments) -> tuple[CamHeads, list[tuple
     without = [label for label in subject.blocks if label not in heads.own]
     if arguments.gap_head is not None:
         if not without:
-            raise ArgumentError(f"gap_head= is not needed: {', '.join(heads.own)} has a head for CAM of its own")
+            raise InputError(f"gap_head= is not needed: {', '.join(heads.own)} has a head for CAM of its own")
         return heads, labelled_images(arguments.gap_head, subject.classes)
     if not heads.own:
-        raise ArgumentError(
+        raise InputError(
             f"methods={CAM} needs global average pooling and one linear layer after a block, the network has none "
             f"after {', '.join(without)}: train heads with gap_head=FOLDER_OR_CSV of labelled images"
         )
@@ -120,9 +105,9 @@ def _target(target: str, classes: Sequence[str]) -> str | int:
     known = ", ".join(classes)
     if re.fullmatch(r"-?[0-9]+", target):
         if not 0 <= int(target) < len(classes):
-            raise ArgumentError(f"target must be a class number in 0..{len(classes) - 1}, got {target} ({known})")
+            raise InputError(f"target must be a class number in 0..{len(classes) - 1}, got {target} ({known})")
         return int(target)
-    raise ArgumentError(f"target must be predicted, true or one of {known}, got {target!r}")
+    raise InputError(f"target must be predicted, true or one of {known}, got {target!r}")
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from explain.fonts import use_fonts
 from explain.overlay import COLOURS, SIGNED_COLOURS, as_pixels, map_overlay, superpixel_overlay, truth_overlay
 from explain.subject import ImageExplanation
-from search.explain.arguments import printable
+from lightning_modules.errors import printable
 
 __all__ = ["contact_sheet", "image_figure", "measure_lines", "shares_line", "three_digits"]
 

@@ -6,9 +6,9 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
+from lightning_modules.errors import InputError, printable
 from search.command_line.csv_table import read_rows
 from search.command_line.image_paths import images_in
-from search.explain.arguments import ArgumentError, printable
 
 __all__ = ["labelled_images"]
 
@@ -22,15 +22,15 @@ def labelled_images(source: Path, classes: Sequence[str]) -> list[tuple[Path, in
         classes: the K class names.
 
     Raises:
-        ArgumentError: no such folder or file, an image or row of no class of these, an image of two classes, a class
+        InputError: no such folder or file, an image or row of no class of these, an image of two classes, a class
             without an image.
     """
     if not source.exists():
-        raise ArgumentError(f"gap_head must name a folder or a CSV file, got {printable(source)}: no such file")
+        raise InputError(f"gap_head must name a folder or a CSV file, got {printable(source)}: no such file")
     found = _of_folder(source, classes) if source.is_dir() else _of_table(source, classes)
     missing = [name for k, name in enumerate(classes) if k not in {label for _, label in found}]
     if missing:
-        raise ArgumentError(
+        raise InputError(
             f"gap_head={printable(source)} must hold images of every class of the model, it has none of "
             f"{printable(', '.join(missing))}"
         )
@@ -44,7 +44,7 @@ def _of_folder(folder: Path, classes: Sequence[str]) -> list[tuple[Path, int]]:
         above = [unicodedata.normalize("NFC", part) for part in path.relative_to(folder).parts[-2::-1]]
         label = next((place[part] for part in above if part in place), None)
         if label is None:
-            raise ArgumentError(
+            raise InputError(
                 f"gap_head={printable(folder)} must hold a folder for each class ({printable(', '.join(classes))}), "
                 f"got {printable(path.relative_to(folder))}"
             )
@@ -60,12 +60,12 @@ def _of_table(table: Path, classes: Sequence[str]) -> list[tuple[Path, int]]:
             continue
         label = unicodedata.normalize("NFC", row["label"])
         if label not in place:
-            raise ArgumentError(
+            raise InputError(
                 f"{printable(table)}, line {line}: label must be a class of the model "
                 f"({printable(', '.join(classes))}), got {printable(repr(row['label']))}"
             )
         if found.setdefault(path, place[label]) != place[label]:
-            raise ArgumentError(
+            raise InputError(
                 f"{printable(table)}, line {line}: {printable(row['path'])} is {printable(label)} here and "
                 f"{printable(classes[found[path]])} further up"
             )

@@ -14,7 +14,7 @@ from explain.localisation import CONTROL, LocalisationRow
 from explain.measures import MAP_MEASURES
 from explain.overlay import COLOURS, SIGNED_COLOURS, as_pixels, map_overlay, superpixel_overlay, truth_overlay
 from explain.subject import MEASURED, ImageExplanation
-from search.explain.arguments import printable
+from lightning_modules.errors import printable
 from search.explain.figures import shares_line, three_digits
 from search.pages.html import definitions, jpeg, picture, table, text
 from search.pages.style import FRAGMENT_STYLE, STYLE

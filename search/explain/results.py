@@ -14,13 +14,15 @@ from pathlib import Path
 from rich.progress import Progress
 
 from explain.localisation import LocalisationRow
+from explain.method_names import CAM
 from explain.subject import Subject
-from search.explain.arguments import CAM, ArgumentError, Arguments, printable
+from lightning_modules.errors import InputError, printable
+from search.explain.arguments import Arguments
 from search.explain.cam_heads import CamHeads
 from search.explain.figures import contact_sheet, image_figure
-from search.explain.localisation_table import write_localisation
 from search.explain.page import PageContent, image_article, page, sheet_figure
 from search.explain.streaming import CONTACT_IMAGES, Stream, Summary
+from search.explain.tables import write_localisation
 
 __all__ = ["problems_of", "write_results"]
 
@@ -33,7 +35,7 @@ def write_results(
     """Write tables, figures and page into an existing folder; returns the rows on localisation, if any.
 
     Raises:
-        ArgumentError: not one image can be explained.
+        InputError: not one image can be explained.
     """
     if stream.labelled:
         training = progress.add_task("training heads for CAM", total=len(stream.labelled))
@@ -43,7 +45,7 @@ def write_results(
         summary = stream.predict(file, lambda done: progress.advance(task, done))
     if not summary.table.images:
         path, reason = next(iter(stream.problems.items()))
-        raise ArgumentError(f"none of the {len(paths)} images can be explained: first: {printable(path)}: {reason}")
+        raise InputError(f"none of the {len(paths)} images can be explained: first: {printable(path)}: {reason}")
     rows = summary.localisation.rows(arguments.seed) if summary.localisation is not None else []
     if rows:
         write_localisation(folder / "localisation.csv", rows)

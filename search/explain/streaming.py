@@ -13,13 +13,15 @@ from torch import Tensor
 
 from explain import explain_superpixels, randomised
 from explain.localisation import CONTROL, Localisation
+from explain.method_names import CAM
 from explain.subject import BatchExplanation, ImageExplanation, Subject, explain_batch, measure
-from search.explain.annotations import Annotation, AnnotationError
-from search.explain.arguments import CAM, Arguments, printable
+from lightning_modules.errors import InputError, printable
+from search.explain.annotations import Annotation
+from search.explain.arguments import Arguments
 from search.explain.batches import Batch, batches
 from search.explain.cam_heads import CamHeads, with_trained_heads
-from search.explain.prediction_table import PredictionTable
 from search.explain.selection import Selection
+from search.explain.tables import PredictionTable
 
 __all__ = ["CONTACT_IMAGES", "Stream", "Summary"]
 
@@ -234,7 +236,7 @@ class Stream:
             return None
         try:
             return note.truth(path, self._subject.size, self._subject.fit)
-        except (AnnotationError, OSError) as error:
+        except (InputError, OSError) as error:
             self.truth_problems[path] = printable(error)
             return None
 

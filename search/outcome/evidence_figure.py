@@ -21,8 +21,8 @@ from torch import Tensor
 from explain.evidence.scores import Numbers
 from explain.fonts import use_fonts
 from explain.overlay import as_pixels, map_overlay
+from lightning_modules.errors import printable
 from search.evidence.record import Evidence, ScorerEvidence
-from search.explain.arguments import printable
 from search.outcome.scorecard import SeenDepth
 from search.words import spoken
 

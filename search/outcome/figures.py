@@ -14,7 +14,7 @@ from torch import Tensor
 
 from explain.fonts import use_fonts
 from explain.overlay import as_pixels, map_overlay
-from search.explain.arguments import printable
+from lightning_modules.errors import printable
 
 __all__ = ["MAPS_BEFORE", "MAPS_OF_WINNER", "block_slides", "confusion_figure", "curves_figure", "histogram_figure"]
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from search.explain.arguments import printable
+from lightning_modules.errors import printable
 
 __all__ = ["definitions", "jpeg", "picture", "table", "text"]
 

@@ -10,38 +10,34 @@ from collections.abc import Sequence
 
 from lightning_modules.errors import InputError
 from lightning_modules.training.allocator import keep_freed_memory
-from search.command_line.arguments import ArgumentError
-from search.command_line.exits import let_threads_sleep, refuse
+from search.command_line.exits import let_threads_sleep, run_command
 from search.predict.arguments import DEFAULT_MODEL, Arguments, help_text, parse
 
 __all__ = ["main"]
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Predict images; returns the exit code: 0, 2 (bad input, nothing written), 130 (stopped by the user)."""
-    if "--help" in arguments or "-h" in arguments:
-        print(help_text())
-        return 0
+    """Predict images; returns the exit code: 0, 1 (the disk), 2 (bad input, nothing written), 130 (stopped)."""
+    return run_command("predict", arguments, help_text, lambda: _predict(parse(arguments)))
+
+
+def _predict(arguments: Arguments) -> int:
     let_threads_sleep()
     try:
-        return _predict(parse(arguments))
-    except (ArgumentError, InputError) as error:
-        return refuse("predict", error)
+        return _predict_and_say(arguments)
     except BrokenPipeError:  # `to=- | head`: the reader has what it wanted
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at exit
         return 0
     except (OSError, sqlite3.Error) as error:  # the list of images is a database on disk
         print(f"predict: the results cannot be written ({getattr(error, 'strerror', None) or error})", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        return 130
 
 
-def _predict(arguments: Arguments) -> int:
+def _predict_and_say(arguments: Arguments) -> int:
     from search.predict.image_list import listed_images
     from search.predict.new_files import check_places
 
-    check_places(arguments.images, arguments.to, arguments.maps, overwrite=arguments.overwrite)
+    check_places(arguments.images, arguments.to, arguments.maps_to, overwrite=arguments.overwrite)
     with listed_images(arguments.images) as images:
         from search.tracking.models import resolve_model
 
@@ -54,7 +50,7 @@ def _predict(arguments: Arguments) -> int:
 
         predicted, set_aside = predict_images(model, images, arguments)
     aside = f", {set_aside} set aside (column error)" if set_aside else ""
-    with_maps = f", maps in {arguments.maps}" if arguments.maps else ""
+    with_maps = f", maps in {arguments.maps_to}" if arguments.maps else ""
     card = model.card
     print(
         f"Predicted {predicted} images{aside} with {arguments.model} "

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from lightning_modules.errors import InputError, printable
 from lightning_modules.images.reading import IMAGE_SUFFIXES
-from search.command_line.arguments import ArgumentError
 from search.command_line.csv_table import iterate_rows
-from search.explain.arguments import printable
 
 __all__ = ["ImageList", "ListedFile", "listed_images"]
 
@@ -65,7 +64,7 @@ def listed_images(pattern: str) -> Iterator[ImageList]:
             ** for any depth, whose files are taken whatever they are called. Folders and patterns are sorted by name.
 
     Raises:
-        ArgumentError: nothing is found, or the table is none.
+        InputError: nothing is found, or the table is none.
     """
     path = Path(pattern)
     if path.suffix.lower() == ".csv" and path.is_file():
@@ -83,7 +82,7 @@ def listed_images(pattern: str) -> Iterator[ImageList]:
         reason = "the pattern matches no file" if glob.has_magic(pattern) else "no such file or folder"
     with closing(found):
         if not len(found):
-            raise ArgumentError(f"images must name at least one image file, got {printable(pattern)}: {reason}")
+            raise InputError(f"images must name at least one image file, got {printable(pattern)}: {reason}")
         yield found
 
 
@@ -107,4 +106,4 @@ def _walk(top: Path) -> Iterator[str]:
                     elif Path(entry.name).suffix.lower() in IMAGE_SUFFIXES:
                         yield entry.path
         except OSError as error:
-            raise ArgumentError(f"images: {printable(folder)} cannot be read ({error.strerror})") from error
+            raise InputError(f"images: {printable(folder)} cannot be read ({error.strerror})") from error

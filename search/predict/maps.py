@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from PIL import Image
 from torch import Tensor
 
 from explain.overlay import map_overlay
-from explain.subject import Subject, choose_blocks, explain_batch
+from explain.subject import explain_batch
 from lightning_modules.networks.model_file import TrainedModel
+from search.tracking.models import subject_of
 
 __all__ = ["MapDrawer"]
 
@@ -22,19 +25,13 @@ class MapDrawer:
         model: whose network is on the device it shall run on.
 
     Raises:
-        ArgumentError: the network has no such block.
+        InputError: the network has no such block.
     """
 
     def __init__(self, model: TrainedModel) -> None:
-        net, card = model.net, model.card
-        labels = {label: f"blocks.{label}" for label in net.block_names}
-        usable, _ = choose_blocks(net, labels, card.size, None)
-        last = dict([list(usable.items())[-1]])
-        device = net.mean.device
-        self._subject = Subject(
-            net, card.classes, last, model.read, card.size, card.fit, net.minimum_size, device, card.architecture
-        )
-        self._scale = -(-_SMALLEST_SIDE // max(card.size))
+        subject, _ = subject_of(model)
+        self._subject = replace(subject, blocks=dict([list(subject.blocks.items())[-1]]))
+        self._scale = -(-_SMALLEST_SIDE // max(subject.size))
 
     def overlays(self, images: Tensor) -> list[Image.Image]:
         """Pictures of images (N, 3, H, W) in [0, 1] with their maps, enlarged to a side of at least 224 pixels."""

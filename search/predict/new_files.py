@@ -12,9 +12,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from search.command_line.arguments import ArgumentError
+from lightning_modules.errors import InputError, printable
 from search.command_line.output_folder import check_free, new_folder
-from search.explain.arguments import printable
 
 __all__ = ["check_places", "map_name", "new_maps", "new_table"]
 
@@ -31,22 +30,22 @@ def check_places(images: str, to: Path | None, maps: Path | None, *, overwrite: 
     """Refuse places where results would destroy something, before any work is done.
 
     Raises:
-        ArgumentError: results that are there without `overwrite`, a folder in place of the table, a table over its own
+        InputError: results that are there without `overwrite`, a folder in place of the table, a table over its own
             input, maps inside the folder of the images, or a folder of maps that holds anything else.
     """
     if to is not None:
         if to.is_dir():
-            raise ArgumentError(f"to must be a CSV file, got {printable(to)}, which is a folder")
+            raise InputError(f"to must be a CSV file, got {printable(to)}, which is a folder")
         if to.exists() and not to.is_file():
-            raise ArgumentError(f"to must be a regular file, got {printable(to)}; to=- writes to standard output")
+            raise InputError(f"to must be a regular file, got {printable(to)}; to=- writes to standard output")
         if to.exists() and Path(images).exists() and to.samefile(images):
-            raise ArgumentError(f"to={printable(to)} is the input; name another file")
+            raise InputError(f"to={printable(to)} is the input; name another file")
         if to.is_file() and not overwrite:
-            raise ArgumentError(f"to={printable(to)} exists; overwrite=true replaces it")
+            raise InputError(f"to={printable(to)} exists; overwrite=true replaces it")
     if maps is None:
         return
     if Path(images).is_dir() and maps.resolve().is_relative_to(Path(images).resolve()):
-        raise ArgumentError(
+        raise InputError(
             f"maps_to={printable(maps)} is inside images={printable(images)}: the maps would be taken for images next "
             "time; name a folder outside"
         )
@@ -54,16 +53,16 @@ def check_places(images: str, to: Path | None, maps: Path | None, *, overwrite: 
         with os.scandir(maps) as entries:
             foreign = next((entry.name for entry in entries if not _MAP.fullmatch(entry.name)), None)
         if foreign is not None:
-            raise ArgumentError(
+            raise InputError(
                 f"maps_to={printable(maps)} holds {printable(foreign)}, which is no map; overwrite=true replaces "
                 "only a folder that holds nothing else"
             )
         return
     try:
         check_free(maps)
-    except ArgumentError as error:
+    except InputError as error:
         reason = str(error).replace("out must", "maps_to must", 1)
-        raise ArgumentError(f"{reason}; overwrite=true replaces maps") from None
+        raise InputError(f"{reason}; overwrite=true replaces maps") from None
 
 
 @contextmanager
@@ -75,7 +74,7 @@ def new_table(to: Path | None, *, whole: bool) -> Iterator[IO[str]]:
         whole: whether standard output is given nothing before the block has ended without an error.
 
     Raises:
-        ArgumentError: the file cannot be made.
+        InputError: the file cannot be made.
     """
     if to is None:
         sys.stdout.flush()
@@ -95,7 +94,7 @@ def new_table(to: Path | None, *, whole: bool) -> Iterator[IO[str]]:
         place.parent.mkdir(parents=True, exist_ok=True)
         number, name = tempfile.mkstemp(prefix=f".{place.name}.", dir=place.parent)
     except OSError as error:
-        raise ArgumentError(f"to={printable(to)} cannot be made ({error.strerror})") from error
+        raise InputError(f"to={printable(to)} cannot be made ({error.strerror})") from error
     temporary = Path(name)
     try:
         with open(number, "w", encoding="utf-8", newline="") as file:  # noqa: PTH123 (a descriptor)

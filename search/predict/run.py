@@ -18,7 +18,6 @@ from torch import Tensor
 from lightning_modules.errors import BadImages, InputError, Problem, printable
 from lightning_modules.images.decoding import stream
 from lightning_modules.networks.model_file import TrainedModel
-from search.command_line.arguments import ArgumentError
 from search.predict.arguments import Arguments
 from search.predict.image_list import ImageList, ListedFile
 from search.predict.new_files import map_name, new_maps, new_table
@@ -40,22 +39,22 @@ def predict_images(model: TrainedModel, images: ImageList, arguments: Arguments)
     Memory depends on the size of a batch, not on the number of images.
 
     Raises:
-        ArgumentError: no such device, a place that cannot be written, or not one image that can be read.
+        InputError: no such device, a place that cannot be written, or not one image that can be read.
         BadImages: images that cannot be read, with `on_bad=refuse`; nothing has been written.
     """
     if arguments.device == "cuda" and not torch.cuda.is_available():
-        raise ArgumentError("device=cuda: this machine has no GPU that PyTorch can use; device=cpu or auto")
+        raise InputError("device=cuda: this machine has no GPU that PyTorch can use; device=cpu or auto")
     cuda = arguments.device != "cpu" and torch.cuda.is_available()
     model.net.to("cuda" if cuda else "cpu").eval()
     drawer = None
-    if arguments.maps is not None:
+    if arguments.maps:
         from search.predict.maps import MapDrawer  # brings matplotlib
 
         drawer = MapDrawer(model)
     refuse = arguments.on_bad == "refuse"
     with (
         new_table(arguments.to, whole=refuse) as file,
-        new_maps(arguments.maps) as maps,
+        new_maps(arguments.maps_to) as maps,
         _progress(len(images)) as advance,
         closing(_read_all(model, images)) as read,
     ):
@@ -74,7 +73,7 @@ def predict_images(model: TrainedModel, images: ImageList, arguments: Arguments)
         if not table.predicted:
             name, reason = table.first_problem
             first = f"{printable(name)}: {reason}"
-            raise ArgumentError(f"none of the {len(images)} images can be predicted; first: {first}")
+            raise InputError(f"none of the {len(images)} images can be predicted; first: {first}")
     return table.predicted, table.set_aside
 
 
@@ -139,10 +138,10 @@ class _Table:
                 self._write_problem(listed, _NOT_FINITE)
                 continue
             place = ""
-            if drawn is not None and self._maps is not None and self._arguments.maps is not None:
+            if drawn is not None and self._maps is not None and self._arguments.maps_to is not None:
                 name = map_name(self.predicted + self.set_aside + 1, listed.path)
                 drawn[row].save(self._maps / name)
-                place = str(self._arguments.maps / name)
+                place = str(self._arguments.maps_to / name)
             self._write(listed, table[row], place)
 
     def _write(self, listed: ListedFile, probabilities: Tensor, place: str) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from lightning_modules.errors import InputError, printable
-from search.command_line.exits import let_threads_sleep, refuse
+from search.command_line.arguments import read_arguments
+from search.command_line.exits import let_threads_sleep, run_command
+from search.settings.field import required, setting
 
 __all__ = ["main"]
 
@@ -18,47 +20,37 @@ its data beside it as report.json.
 
   study=NAME   the study, as python -m search prints it
   root=FOLDER  tracking.root of the search (default: mlruns)
-  to=FILE      write the page here too
-"""
+  to=FILE      write the page here too"""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Arguments of the command."""
+
+    study: str = required("the study, as python -m search prints it")
+    root: Path = setting(Path("mlruns"), "tracking.root of the search")
+    to: Path | None = setting(None, "write the page here too")
 
 
 def main(arguments: Sequence[str]) -> int:
     """Write a report; returns the exit code: 0, or 2 for bad input."""
-    if "--help" in arguments or "-h" in arguments:
-        print(_USAGE, end="")
-        return 0
+    return run_command("search.report", arguments, lambda: _USAGE, lambda: _report(arguments))
+
+
+def _report(words: Sequence[str]) -> int:
     let_threads_sleep()  # the winner's configuration may be trained once more
-    try:
-        name, root, to = _parsed(arguments)
-        import optuna
-        from rich.console import Console
+    arguments = read_arguments(Arguments, words, usage="study=NAME root=FOLDER to=FILE")
+    import optuna
+    from rich.console import Console
 
-        from search.report.writing import write
+    from search.report.writing import write
 
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        report = write(name, root, Console(stderr=True), to)
-    except InputError as error:
-        return refuse("search.report", error)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    report = write(arguments.study, arguments.root, Console(stderr=True), arguments.to)
     for note in report.notes:
         print(f"search.report: {note}", file=sys.stderr)
-    print(f"Report: {to if to is not None else report.path}")
+    print(f"Report: {arguments.to or report.path}")
     return 0
-
-
-def _parsed(arguments: Sequence[str]) -> tuple[str, Path, Path | None]:
-    given: dict[str, str] = {}
-    for argument in arguments:
-        key, separator, value = argument.partition("=")
-        if not separator or key not in ("study", "root", "to"):
-            raise InputError(f"unknown argument {printable(argument)!r}; accepted: study=NAME root=FOLDER to=FILE")
-        if key in given or not value:
-            what = "is given twice" if key in given else "must not be empty"
-            raise InputError(f"{key} {what}; accepted: study=NAME root=FOLDER to=FILE")
-        given[key] = value
-    if "study" not in given:
-        raise InputError("study must be named, got nothing; accepted: study=NAME root=FOLDER to=FILE")
-    to = Path(given["to"]) if "to" in given else None
-    return given["study"], Path(given.get("root", "mlruns")), to
 
 
 if __name__ == "__main__":

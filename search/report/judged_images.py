@@ -16,7 +16,6 @@ from explain.signals import BlockSignals, capture
 from explain.subject import choose_blocks
 from lightning_modules.errors import printable
 from lightning_modules.networks.blocknet import BlockNet
-from search.explain.arguments import ArgumentError
 from search.report.false_associations import map_traits
 from search.report.pictures import PictureStore
 from search.trial.task import Task
@@ -79,7 +78,7 @@ class JudgedImages:
         size = task.settings.data.size
         try:
             self.blocks, left_out = choose_blocks(net, {n: f"blocks.{n}" for n in net.block_names}, size, None)
-        except ArgumentError:  # not one block has more than one position
+        except ValueError:  # not one block has more than one position
             self.blocks, left_out = {}, net.block_names
         if left_out:
             names = ", ".join(left_out)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from shlex import join
 
 from lightning_modules.errors import InputError
-from search.command_line.exits import let_threads_sleep, refuse
+from search.command_line.exits import let_threads_sleep, run_command
 
 __all__ = ["main"]
 
@@ -39,42 +39,35 @@ def help_text() -> str:
 
 def main(arguments: Sequence[str]) -> int:
     """Do the months that are due, roll back, or print the history; returns the exit code."""
+    return run_command("retrain", arguments, help_text, lambda: _run(arguments))
+
+
+def _run(arguments: Sequence[str]) -> int:
     let_threads_sleep()
     given = list(arguments)
-    try:
-        if "--help" in given or "-h" in given:
-            print(help_text())
-            return 0
-        verb = given.pop(0) if given and given[0] in ("rollback", "history") else ""
-        month = _take(given, "month")
-        reason = _take(given, "reason")
-        if month is not None and verb:
-            raise InputError(f"month= is for python -m search.retrain alone, got {verb} with month={month}")
-        if (reason is not None) != (verb == "rollback"):
-            raise InputError(
-                "rollback needs reason=TEXT" if verb else "reason= is for python -m search.retrain rollback"
-            )
-        if reason is not None and not (reason.strip() and reason.isprintable() and len(reason) <= 1000):
-            raise InputError(f"reason must be 1 to 1000 printable characters, got {reason[:100]!r}")
-        from search.settings.compose import compose_settings
+    verb = given.pop(0) if given and given[0] in ("rollback", "history") else ""
+    month, reason = _take(given, "month"), _take(given, "reason")
+    if month is not None and verb:
+        raise InputError(f"month= is for python -m search.retrain alone, got {verb} with month={month}")
+    if (reason is not None) != (verb == "rollback"):
+        raise InputError("rollback needs reason=TEXT" if verb else "reason= is for python -m search.retrain rollback")
+    if reason is not None and not (reason.strip() and reason.isprintable() and len(reason) <= 1000):
+        raise InputError(f"reason must be 1 to 1000 printable characters, got {reason[:100]!r}")
+    from search.settings.compose import compose_settings
 
-        settings = compose_settings(given)
-        if settings.protocol != "search":
-            raise InputError(f"protocol must be search for retraining, got {settings.protocol}")
-        from rich.console import Console
+    settings = compose_settings(given)
+    if settings.protocol != "search":
+        raise InputError(f"protocol must be search for retraining, got {settings.protocol}")
+    from rich.console import Console
 
-        from search.retrain import commands
+    from search.retrain import commands
 
-        command = join(["python", "-m", "search.retrain", *arguments])
-        if verb == "history":
-            return commands.history(settings, Console())
-        if reason is not None:
-            return commands.rollback(settings, Console(), reason=reason)
-        return commands.retrain(settings, Console(), month=month, command=command)
-    except InputError as error:
-        return refuse("retrain", error)
-    except KeyboardInterrupt:
-        return 130
+    if verb == "history":
+        return commands.history(settings, Console())
+    if reason is not None:
+        return commands.rollback(settings, Console(), reason=reason)
+    command = join(["python", "-m", "search.retrain", *arguments])
+    return commands.retrain(settings, Console(), month=month, command=command)
 
 
 def _take(arguments: list[str], key: str) -> str | None:

@@ -23,41 +23,28 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from lightning_modules.errors import InputError
-from search.command_line.arguments import ArgumentError, choice, meanings_table, named_values, whole_number
-from search.command_line.exits import refuse
+from search.command_line.arguments import argument_names, argument_table, read_arguments
+from search.command_line.exits import run_command
+from search.settings.field import required, setting
 
 if TYPE_CHECKING:
     from apscheduler.triggers.base import BaseTrigger
 
 __all__ = ["Arguments", "main", "parse", "run_schedule"]
 
-_MEANINGS = {
-    "cron": "when to run: five fields, minute hour day month weekday, as in crontab, or @monthly, @weekly, @daily; "
-    "required",
-    "timezone": "of these times, such as Europe/Berlin or UTC (default that of this machine)",
-    "catch_up": "whether to run once at the start, for months that were missed (default true)",
-    "times": "print the next so many times and exit; nothing is run",
-}
 _SHOWN = 3
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """Checked arguments; the meaning of each stands in `--help`.
+    """The schedule's own arguments; the others are settings of `python -m search.retrain`."""
 
-    Attributes:
-        cron: crontab line.
-        zone: time zone.
-        catch_up: whether to run at the start.
-        times: how many times to print; None to run.
-        settings: arguments for `python -m search.retrain`.
-    """
-
-    cron: str
-    zone: tzinfo
-    catch_up: bool
-    times: int | None
-    settings: tuple[str, ...]
+    cron: str = required(
+        "when to run: five fields, minute hour day month weekday, as in crontab, or @monthly, @weekly, @daily"
+    )
+    timezone: str | None = setting(None, "of these times, such as Europe/Berlin or UTC (default that of this machine)")
+    catch_up: bool = setting(True, "whether to run once at the start, for months that were missed")
+    times: int | None = setting(None, "print the next so many times and exit; nothing is run", low=1)
 
 
 def help_text() -> str:
@@ -66,36 +53,30 @@ def help_text() -> str:
         'usage: python -m search.schedule cron="0 3 2 * *" [name=value ...] [settings of search.retrain ...]\n\n'
         "Starts python -m search.retrain with the settings given, at the start and at the times of cron. Two runs\n"
         "never overlap; a run that fails does not end the schedule. See docs/scheduling.md.\n\n"
-        f"{meanings_table(_MEANINGS)}\n\n"
+        f"{argument_table(Arguments)}\n\n"
         "exit codes: 0 times printed; 2 bad input; 130 stopped by Ctrl-C, 143 by SIGTERM: a run that goes on is told\n"
         "            so and waited for"
     )
 
 
-def parse(arguments: Sequence[str]) -> Arguments:
-    """Tell the schedule's own arguments from the settings of retraining, and check both.
+def parse(words: Sequence[str]) -> tuple[Arguments, list[str]]:
+    """The schedule's own arguments, and the settings of retraining, both checked.
 
     Raises:
-        ArgumentError: a bad argument of the schedule.
-        InputError: a bad setting of retraining.
+        InputError: anything that is not accepted.
     """
-    own = [a for a in arguments if a.partition("=")[0] in _MEANINGS]
-    settings = [a for a in arguments if a not in own]
-    given = named_values(own, _MEANINGS, required=("cron",))
+    names = argument_names(Arguments)
+    own = [word for word in words if word.partition("=")[0] in names]
+    settings = [word for word in words if word not in own]
+    given = read_arguments(Arguments, own)
     month = next((s for s in settings if s.partition("=")[0] == "month"), None)
     if month is not None:
-        raise ArgumentError(f"a schedule runs every month that is not done; {month} is for python -m search.retrain")
+        raise InputError(f"a schedule runs every month that is not done; {month} is for python -m search.retrain")
     # Before the first run, which may be a month away.
     from search.settings.compose import compose_settings
 
     compose_settings(settings)
-    return Arguments(
-        cron=given["cron"],
-        zone=_zone(given.get("timezone")),
-        catch_up=choice("catch_up", given.get("catch_up", "true"), ("true", "false")) == "true",
-        times=whole_number("times", given["times"], 1) if "times" in given else None,
-        settings=tuple(settings),
-    )
+    return given, settings
 
 
 def _zone(name: str | None) -> tzinfo:
@@ -108,7 +89,7 @@ def _zone(name: str | None) -> tzinfo:
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise ArgumentError(f"timezone must be a name such as Europe/Berlin or UTC, got {name!r}") from error
+        raise InputError(f"timezone must be a name such as Europe/Berlin or UTC, got {name!r}") from error
 
 
 class _StopError(Exception):
@@ -254,19 +235,15 @@ def _nothing() -> None:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the schedule; returns the exit code: 0, 2 (bad input), 130 (Ctrl-C), 143 (SIGTERM)."""
-    if "--help" in arguments or "-h" in arguments:
-        print(help_text())
-        return 0
-    try:
-        checked = parse(arguments)
-        from search.schedule.cron_trigger import cron_trigger, fire_times
+    return run_command("schedule", arguments, help_text, lambda: _schedule(arguments))
 
-        trigger = cron_trigger(checked.cron, checked.zone)
-    except (ArgumentError, InputError) as error:
-        return refuse("schedule", error)
-    except KeyboardInterrupt:
-        return 130
-    zone = checked.zone
+
+def _schedule(words: Sequence[str]) -> int:
+    arguments, settings = parse(words)
+    from search.schedule.cron_trigger import cron_trigger, fire_times
+
+    zone = _zone(arguments.timezone)
+    trigger = cron_trigger(arguments.cron, zone)
 
     def next_times(count: int) -> list[str]:
         times = islice(fire_times(trigger, zone, datetime.now(UTC)), count)
@@ -275,14 +252,14 @@ def main(arguments: Sequence[str]) -> int:
     def say(line: str) -> None:
         print(f"{datetime.now(zone):%Y-%m-%d %H:%M:%S} {line}", flush=True)
 
-    print(f"Next times ({zone}):", *next_times(checked.times or _SHOWN), sep="\n  ", flush=True)
-    if checked.times is not None:
+    print(f"Next times ({zone}):", *next_times(arguments.times or _SHOWN), sep="\n  ", flush=True)
+    if arguments.times is not None:
         return 0
     return run_schedule(
         trigger,
         zone,
-        [sys.executable, "-m", "search.retrain", *checked.settings],
-        catch_up=checked.catch_up,
+        [sys.executable, "-m", "search.retrain", *settings],
+        catch_up=arguments.catch_up,
         say=say,
         say_next=lambda: say(f"Next time: {', '.join(next_times(1)) or 'none'}."),
     )

@@ -15,7 +15,7 @@ from apscheduler.triggers.base import BaseTrigger
 from apscheduler.triggers.combining import OrTrigger
 from apscheduler.triggers.cron import CronTrigger
 
-from search.command_line.arguments import ArgumentError
+from lightning_modules.errors import InputError
 
 __all__ = ["cron_trigger", "fire_times"]
 
@@ -46,11 +46,11 @@ def cron_trigger(line: str, zone: tzinfo) -> BaseTrigger:
     Weekdays are 0..7 (0 and 7 are Sunday) or sun..sat. Where neither day nor weekday begins with `*`, either is enough.
 
     Raises:
-        ArgumentError: not such a line, or one that never fires.
+        InputError: not such a line, or one that never fires.
     """
     words = _NICKNAMES.get(line.strip().lower(), line).lower().split()
     if len(words) != len(_FIELDS):
-        raise ArgumentError(
+        raise InputError(
             f"cron must be five fields, minute hour day month weekday, as in cron='0 3 2 * *', or one of "
             f"{', '.join(_NICKNAMES)}; got {line!r}"
         )
@@ -63,7 +63,7 @@ def cron_trigger(line: str, zone: tzinfo) -> BaseTrigger:
     else:
         trigger = OrTrigger([CronTrigger(**fields, **one, timezone=zone) for one in (day, weekday)])
     if next(fire_times(trigger, zone, datetime.now(UTC)), None) is None:
-        raise ArgumentError(f"cron={line!r} never fires: no month of those has such a day")
+        raise InputError(f"cron={line!r} never fires: no month of those has such a day")
     return trigger
 
 
@@ -86,7 +86,7 @@ def _values(line: str, word: str, low: int, high: int, names: tuple[str, ...]) -
     found: set[int] = set()
     for part in word.split(","):
         match = _PART.fullmatch(part)
-        wrong = ArgumentError(
+        wrong = InputError(
             f"cron={line!r}: {part!r} must be *, a value, a range a-b, or one with a step as in */2; values are "
             f"{low}..{high}" + (f" or {', '.join(names)}" if names else "")
         )

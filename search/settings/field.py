@@ -1,11 +1,11 @@
-"""How a setting says what it means and accepts: the metadata of a dataclass field."""
+"""How a setting or a command's argument says what it means and accepts: the metadata of a dataclass field."""
 
 from __future__ import annotations
 
-from dataclasses import field
+from dataclasses import MISSING, field
 from typing import Any
 
-__all__ = ["setting"]
+__all__ = ["required", "setting"]
 
 
 def setting(
@@ -18,6 +18,7 @@ def setting(
     above: float | None = None,
     choices: tuple[str, ...] = (),
     identity: bool = True,
+    name: str = "",
 ) -> Any:
     """A field with its meaning and accepted values.
 
@@ -30,6 +31,7 @@ def setting(
         above: accepted numbers are greater than this one.
         choices: accepted strings.
         identity: whether another value makes it another study (and not the same one, continued).
+        name: of a command's argument that is typed otherwise than the field is called.
     """
     metadata = {
         "meaning": meaning,
@@ -39,5 +41,11 @@ def setting(
         "above": above,
         "choices": choices,
         "identity": identity,
+        "name": name,
     }
     return field(default=default, metadata=metadata)
+
+
+def required(meaning: str) -> Any:
+    """A command's argument without a default."""
+    return setting(MISSING, meaning)

@@ -15,7 +15,7 @@ from search.settings.plain import key_paths
 from search.settings.rules import check_rules
 from search.settings.schema import Settings
 
-__all__ = ["accepted", "parse", "unknown_key"]
+__all__ = ["accepted", "checked", "parse", "strip_optional", "unknown_key"]
 
 
 def parse(values: Mapping[str, Any]) -> Settings:
@@ -46,7 +46,7 @@ def accepted(item: Field[Any], kind: Any) -> str:
     if meta["choices"]:
         words = ", ".join(meta["choices"])
         return f"a list of {words}" if get_origin(kind) is tuple else f"one of {words}"
-    base, optional = _strip_optional(kind)
+    base, optional = strip_optional(kind)
     pair = get_origin(base) is tuple
     number = get_args(base)[0] if pair else base
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
@@ -66,7 +66,8 @@ def _number(value: float) -> str:
     return str(int(value)) if float(value).is_integer() else f"{value:g}"
 
 
-def _strip_optional(kind: Any) -> tuple[Any, bool]:
+def strip_optional(kind: Any) -> tuple[Any, bool]:
+    """The type without None, and whether None was part of it."""
     if get_origin(kind) in (Union, types.UnionType):
         members = [m for m in get_args(kind) if m is not type(None)]
         return members[0], True
@@ -92,14 +93,22 @@ def _parse_class(cls: type, values: Mapping[str, Any], prefix: str) -> Any:
 
 
 def _parse_value(item: Field[Any], kind: Any, value: Any, key: str) -> Any:
-    base, optional = _strip_optional(kind)
+    base, optional = strip_optional(kind)
     if value is None and optional:
         return None
-    refusal = InputError(f"{key} must be {accepted(item, kind)}, got {value!r}")
-    if get_origin(base) is tuple:
+    return checked(item, base, value, key, InputError(f"{key} must be {accepted(item, kind)}, got {value!r}"))
+
+
+def checked(item: Field[Any], kind: Any, value: Any, key: str, refusal: InputError) -> Any:
+    """The value as the field's type (without None) has it.
+
+    Raises:
+        InputError: `refusal`; or a list that names one member twice.
+    """
+    if get_origin(kind) is tuple:
         if not isinstance(value, (list, tuple)):
             raise refusal
-        members = get_args(base)
+        members = get_args(kind)
         open_ended = members[-1] is Ellipsis
         if not value or (not open_ended and len(value) != len(members)):
             raise refusal
@@ -107,7 +116,7 @@ def _parse_value(item: Field[Any], kind: Any, value: Any, key: str) -> Any:
         if open_ended and len(set(parsed)) != len(parsed):
             raise InputError(f"{key} must not name one twice, got {list(value)}")
         return parsed
-    return _scalar(base, value, item, refusal)
+    return _scalar(kind, value, item, refusal)
 
 
 def _scalar(kind: type, value: Any, item: Field[Any], refusal: InputError) -> Any:

@@ -8,7 +8,7 @@ from typing import Any, get_type_hints
 
 from search.settings.schema import Settings
 
-__all__ = ["flatten", "key_paths", "to_plain"]
+__all__ = ["flatten", "key_paths", "shown", "to_plain"]
 
 
 def key_paths(cls: type = Settings, prefix: str = "") -> dict[str, tuple[Field[Any], Any]]:
@@ -42,3 +42,12 @@ def flatten(settings: Settings) -> dict[str, Any]:
             value = getattr(value, part)
         flat[key] = to_plain(value)
     return flat
+
+
+def shown(value: object) -> str:
+    """A plain value as it is typed."""
+    if isinstance(value, list):
+        return "[" + ",".join(shown(v) for v in value) + "]"
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -6,7 +6,7 @@ from dataclasses import fields
 
 from search.settings.compose import group_options
 from search.settings.parsing import accepted
-from search.settings.plain import flatten, key_paths
+from search.settings.plain import flatten, key_paths, shown
 from search.settings.schema import Settings
 
 __all__ = ["configuration_page", "help_text", "setting_lines"]
@@ -27,14 +27,6 @@ logs every trial in MLflow, tests the winner once and registers it. The same com
 """
 
 
-def _shown(value: object) -> str:
-    if isinstance(value, list):
-        return "[" + ",".join(_shown(v) for v in value) + "]"
-    if value is None:
-        return "null"
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
 def help_text() -> str:
     """The page that `--help` prints."""
     lines = [_USAGE, "Groups and their options (files of conf/)"]
@@ -50,7 +42,7 @@ def setting_lines(prefix: str = "") -> list[str]:
         if not key.startswith(prefix):
             continue
         unit = f" {item.metadata['unit']}" if item.metadata["unit"] else ""
-        lines.append(f"  {key} ({_shown(values[key])}{unit}) {accepted(item, kind)}")
+        lines.append(f"  {key} ({shown(values[key])}{unit}) {accepted(item, kind)}")
         lines.append(f"      {item.metadata['meaning']}")
     return lines
 
@@ -84,7 +76,7 @@ def configuration_page() -> str:
             star = "" if entry.metadata["identity"] else " *"
             words = accepted(entry, kind).replace("|", "\\|")
             meaning = entry.metadata["meaning"].replace("|", "\\|").replace("<", "&lt;")
-            lines.append(f"| `{key}`{star} | `{_shown(values[key])}`{unit} | {words} | {meaning} |")
+            lines.append(f"| `{key}`{star} | `{shown(values[key])}`{unit} | {words} | {meaning} |")
     return "\n".join(lines) + "\n"
 
 

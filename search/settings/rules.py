@@ -16,6 +16,11 @@ __all__ = ["check_rules", "refuse_without_effect"]
 
 
 def check_rules(settings: Settings) -> None:
+    """Refuse combinations of settings that contradict each other or have no effect.
+
+    Raises:
+        InputError: one line naming both settings.
+    """
     data, space, search = settings.data, settings.space, settings.search
     if data.source == "simulated" and data.path is not None:
         raise InputError(f"data.path is for data=folder and data=manifest, got {str(data.path)!r} with data=simulated")
@@ -134,7 +139,6 @@ def refuse_without_effect(settings: Settings, keys: Iterable[str], on: str) -> N
     """Refuse settings that would be ignored.
 
     Args:
-        settings: all settings.
         keys: dotted, as on the command line.
         on: what they do nothing to, and what to take instead.
 

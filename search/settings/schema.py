@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from explain.evidence.registry import PRIORS as PRIOR_NAMES
+from lightning_modules.training.optimizers import OPTIMIZERS
 from search.settings.field import setting
 from search.settings.retrain import RetrainSettings
 
@@ -27,78 +29,11 @@ __all__ = [
     "ThesisSettings",
     "TrackingSettings",
     "TrainerSettings",
-    "setting",
 ]
 
+OPTIMIZER_NAMES = tuple(OPTIMIZERS)
+
 PARTS = ("lenet", "random", "transfer", "finetune", "rates")
-
-
-@dataclass(frozen=True)
-class ThesisSettings:
-    """Which of the thesis's experiments is run, with protocol=thesis."""
-
-    part: str | None = setting(
-        None,
-        "lenet: LeNet-5, tanh with SGD and ReLU with Adam; random: the network from random weights with every "
-        "optimizer; transfer: the pre-trained one at every freeze depth with every optimizer; finetune: all of the "
-        "best of those, at a very low rate; rates: every optimizer at the same learning rates; null: none",
-        choices=PARTS,
-        identity=False,
-    )
-    rates: tuple[float, ...] = setting(
-        (1e-4, 1e-3, 1e-2, 1e-1),
-        "learning rates that every optimizer is given alike (thesis.part=rates)",
-        above=0,
-        high=1e3,
-        identity=False,
-    )
-    maps: int = setting(
-        1,
-        "images of each class whose LIME, CAM and Grad-CAM are drawn at the end (thesis.part=finetune); 0 draws none",
-        unit="images",
-        low=0,
-        high=20,
-        identity=False,
-    )
-
-
-@dataclass(frozen=True)
-class ModelSettings:
-    """The network."""
-
-    name: str = setting(
-        "efficientnet_lite0", "efficientnet_lite0, vgg16, resnet50, lenet5, lenet5_relu, or timm:ARCHITECTURE"
-    )
-    weights: str = setting("imagenet", "imagenet, none (random), or the path of a state dict (safetensors or PyTorch)")
-    width: float = setting(
-        1.0, "share of the channels and hidden units of vgg16 and lenet5, which have no ImageNet weights then",
-        above=0, high=1,
-    )  # fmt: skip
-
-    @property
-    def architecture(self) -> str:
-        """The name by which `backbones.build` knows the network, width included."""
-        return self.name if self.width == 1 else f"{self.name}@{self.width:g}"
-
-
-OPTIMIZER_NAMES = ("sgd", "momentum", "nag", "adam", "rmsprop", "adagrad", "adadelta", "nadam", "adamw")
-
-PRIOR_NAMES = (
-    "uniform",
-    "static",
-    "deepest",
-    "monotone",
-    "advisor",
-    "linear_probe",
-    "probe",
-    "logme",
-    "auto_rgn",
-    "cka",
-    "faithful_localisation",
-    "cam_stability",
-    "train_validation_disagreement",
-    "evidence",
-)
 
 
 @dataclass(frozen=True)
@@ -152,6 +87,25 @@ class DataSettings:
     shift: float = setting(0.05, "largest shift of a view, as a share of the side", low=0, high=0.5)
     gain: float = setting(0.1, "largest relative change of a view's brightness scale", low=0, high=0.9)
     offset: float = setting(0.05, "largest change of a view's brightness, as a share of white", low=0, high=0.9)
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """The network."""
+
+    name: str = setting(
+        "efficientnet_lite0", "efficientnet_lite0, vgg16, resnet50, lenet5, lenet5_relu, or timm:ARCHITECTURE"
+    )
+    weights: str = setting("imagenet", "imagenet, none (random), or the path of a state dict (safetensors or PyTorch)")
+    width: float = setting(
+        1.0, "share of the channels and hidden units of vgg16 and lenet5, which have no ImageNet weights then",
+        above=0, high=1,
+    )  # fmt: skip
+
+    @property
+    def architecture(self) -> str:
+        """The name by which `backbones.build` knows the network, width included."""
+        return self.name if self.width == 1 else f"{self.name}@{self.width:g}"
 
 
 @dataclass(frozen=True)
@@ -352,6 +306,35 @@ class ExecutorSettings:
         unit="s",
         low=0,
         high=1e9,
+        identity=False,
+    )
+
+
+@dataclass(frozen=True)
+class ThesisSettings:
+    """Which of the thesis's experiments is run, with protocol=thesis."""
+
+    part: str | None = setting(
+        None,
+        "lenet: LeNet-5, tanh with SGD and ReLU with Adam; random: the network from random weights with every "
+        "optimizer; transfer: the pre-trained one at every freeze depth with every optimizer; finetune: all of the "
+        "best of those, at a very low rate; rates: every optimizer at the same learning rates; null: none",
+        choices=PARTS,
+        identity=False,
+    )
+    rates: tuple[float, ...] = setting(
+        (1e-4, 1e-3, 1e-2, 1e-1),
+        "learning rates that every optimizer is given alike (thesis.part=rates)",
+        above=0,
+        high=1e3,
+        identity=False,
+    )
+    maps: int = setting(
+        1,
+        "images of each class whose LIME, CAM and Grad-CAM are drawn at the end (thesis.part=finetune); 0 draws none",
+        unit="images",
+        low=0,
+        high=20,
         identity=False,
     )
 

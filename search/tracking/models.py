@@ -14,9 +14,10 @@ from search.tracking.store import check_store, explained
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+    from explain.subject import Subject
     from lightning_modules.networks.model_file import TrainedModel
 
-__all__ = ["DEFAULT_NAME", "InputError", "TrainedModel", "resolve_model"]
+__all__ = ["DEFAULT_NAME", "InputError", "TrainedModel", "resolve_model", "subject_of"]
 
 DEFAULT_NAME = "thawline"
 
@@ -57,6 +58,28 @@ def resolve_model(reference: str, root: Path = Path("mlruns")) -> TrainedModel:
         raise InputError(
             f"{printable(folder)} cannot be loaded: its network cannot be built or cut into blocks ({detail})"
         ) from error
+
+
+def subject_of(model: TrainedModel, wanted: Sequence[str] | None = None) -> tuple[Subject, tuple[str, ...]]:
+    """A model as `explain` takes it, on the device where its network is, and the blocks that are left out.
+
+    Args:
+        model: the model.
+        wanted: labels of blocks; None for all that can be explained.
+
+    Raises:
+        InputError: an unknown label, a block without positions, or no block that can be explained.
+    """
+    from explain.subject import Subject, choose_blocks
+
+    net, card = model.net, model.card
+    try:
+        blocks, left_out = choose_blocks(net, {n: f"blocks.{n}" for n in net.block_names}, card.size, wanted)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    name = f"{card.architecture}, freeze depth {card.freeze_depth} of {net.num_blocks}"
+    device = net.mean.device
+    return Subject(net, card.classes, blocks, model.read, card.size, card.fit, net.minimum_size, device, name), left_out
 
 
 def _folder(reference: str) -> Path | None:

@@ -1,11 +1,10 @@
 """Whether the store can be used: one line, and what to do, instead of a page of traceback.
 
-MLflow's database is asked before MLflow is; what the disk refuses later is put into the same words.
+MLflow's database is asked before MLflow is; what the disk refuses later is put into words by `search.errors`.
 """
 
 from __future__ import annotations
 
-import errno
 import re
 import sqlite3
 from collections.abc import Iterator
@@ -15,11 +14,9 @@ from pathlib import Path
 from lightning_modules.errors import printable
 from search.errors import StoreError
 
-__all__ = ["check_store", "disk_problem", "explained", "make_store"]
+__all__ = ["check_store", "explained", "make_store"]
 
 _WAIT_SECONDS = 5.0
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 def check_store(root: Path, *, write: bool) -> bool:
@@ -79,19 +76,6 @@ def explained(root: Path) -> Iterator[None]:
         yield
     except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
         raise StoreError(_advice(root, str(error))) from error
-
-
-def disk_problem(error: OSError) -> str | None:
-    """One line on what a full, read-only or failing disk refused, and what to do; None for any other error."""
-    place = printable(str(error.filename)) if error.filename else "a file of the store"
-    what = f"{place} cannot be written ({error.strerror})"
-    if error.errno in _FULL:
-        return f"{what}; make room on the disk, then run the same command again"
-    if error.errno in _NOT_WRITABLE:
-        return f"{what}; make its folder writable, then run the same command again"
-    if error.errno == errno.EIO:
-        return f"{place} cannot be read or written ({error.strerror}); see to the disk, then run the same command again"
-    return None
 
 
 def _advice(root: Path, problem: str) -> str:

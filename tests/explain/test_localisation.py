@@ -14,9 +14,9 @@ from PIL import Image
 from explain.geometry import frame_of
 from explain.localisation import CONTROL, Localisation, bootstrap_intervals
 from explain.measures import boxes_to_masks
+from lightning_modules.errors import InputError
 from lightning_modules.images.reading import fit_image
-from search.explain.annotations import AnnotationError, image_shape, read_boxes, read_masks
-from search.explain.arguments import ArgumentError
+from search.explain.annotations import image_shape, read_boxes, read_masks
 from search.explain.selection import Selection
 
 FITS = ("stretch", "pad", "crop")
@@ -94,7 +94,7 @@ def test_unknown_fit_is_refused() -> None:
 def test_tables_that_are_no_boxes_are_refused(tmp_path: Path, rows: str, message: str) -> None:
     table = tmp_path / "boxes.csv"
     table.write_text(rows, encoding="utf-8")
-    with pytest.raises(ArgumentError, match=message):
+    with pytest.raises(InputError, match=message):
         read_boxes(table)
 
 
@@ -116,9 +116,9 @@ def test_masks_must_fit_their_image(tmp_path: Path) -> None:
     table.write_text("path,mask\na.png,m.png\nb.png,\nc.png,gone.png\n", encoding="utf-8")
     notes = list(read_masks(table).values())
     assert [note.empty for note in notes] == [False, True, False]
-    with pytest.raises(AnnotationError, match="is 30 x 21 pixels, the image 30 x 20"):
+    with pytest.raises(InputError, match="is 30 x 21 pixels, the image 30 x 20"):
         notes[0].truth(tmp_path / "a.png", (16, 16), "stretch")
-    with pytest.raises(AnnotationError, match=r"gone\.png cannot be read \(FileNotFoundError\)"):
+    with pytest.raises(InputError, match=r"gone\.png cannot be read \(FileNotFoundError\)"):
         notes[2].truth(tmp_path / "a.png", (16, 16), "stretch")
 
 

@@ -16,12 +16,14 @@ import torch
 from PIL import Image
 
 from explain.attribution import METHODS
+from explain.method_names import BLOCK_METHODS, CAM
 from explain.subject import choose_blocks
+from lightning_modules.errors import InputError, printable
 from lightning_modules.networks import backbones
 from lightning_modules.networks.model_file import ModelCard, TrainedModel, save_model, write_digests
 from search.command_line.output_folder import new_folder
 from search.explain.__main__ import main
-from search.explain.arguments import BLOCK_METHODS, CAM, ArgumentError, parse, printable
+from search.explain.arguments import parse
 
 CLASSES = ("island", "pipe", "갈라짐 <b>")
 Explain = Callable[..., subprocess.CompletedProcess[str]]
@@ -266,7 +268,7 @@ def test_a_failure_leaves_no_folder(tmp_path: Path) -> None:
 def test_arguments_have_defaults_and_refuse_lists_that_repeat() -> None:
     assert parse(["images=a", "model=b"]).primary == "gradcam"
     assert parse(["images=a", "model=b", "methods=lime,layercam", "blocks=all"]).primary == "layercam"
-    with pytest.raises(ArgumentError, match="blocks must not name one twice"):
+    with pytest.raises(InputError, match="blocks must not name one twice"):
         parse(["images=a", "model=b", "blocks=[x,x]"])
 
 
@@ -287,12 +289,12 @@ class Flat(torch.nn.Module):
 
 
 def test_blocks_of_one_position_are_no_maps() -> None:
-    with pytest.raises(ArgumentError, match=r"the model has no spatial block, .* at 8 x 8 pixels none of block"):
+    with pytest.raises(ValueError, match=r"the model has no spatial block, .* at 8 x 8 pixels none of block"):
         choose_blocks(Flat(), {"block": "block"}, (8, 8), None)
     net = backbones.build("efficientnet_lite0", classes=2, size=(32, 32), weights="none")
     blocks = {name: f"blocks.{name}" for name in net.block_names}
     usable, left_out = choose_blocks(net, blocks, (32, 32), None)
     assert [*usable, *left_out] == list(blocks)
     assert left_out == ("stage6", "stage7", "top")
-    with pytest.raises(ArgumentError, match="block 'top' puts out a single position at 32 x 32"):
+    with pytest.raises(ValueError, match="block 'top' puts out a single position at 32 x 32"):
         choose_blocks(net, blocks, (32, 32), ["top"])

@@ -19,7 +19,7 @@ PAGE = Path(__file__).parents[3] / "docs" / "configuration.md"
 
 def test_the_committed_page_is_the_generated_one() -> None:
     assert PAGE.read_text(encoding="utf-8") == configuration_page(), (
-        "python -m search.reference > docs/configuration.md"
+        "python -m search.settings.reference > docs/configuration.md"
     )
 
 

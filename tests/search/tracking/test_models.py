@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from lightning_modules.errors import InputError
 from lightning_modules.networks import backbones
 from lightning_modules.networks.model_file import ModelCard, TrainedModel, save_model, sha256, write_digests
-from search.tracking.models import InputError, resolve_model
+from search.tracking.models import resolve_model
 
 
 def save(folder: Path, seed: int = 0) -> Path:

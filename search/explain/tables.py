@@ -1,20 +1,35 @@
-"""predictions.csv: a row an image, written as the images stream past; means are kept, rows are not."""
+"""Tables of one run: predictions.csv, a row an image while the images stream past, and localisation.csv."""
 
 from __future__ import annotations
 
 import csv
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from explain.localisation import CONTROL, LocalisationRow
 from explain.subject import MEASURED, BatchExplanation, Subject, measure
 from search.explain.annotations import Annotation
 
-__all__ = ["PredictionTable", "number"]
+__all__ = ["PredictionTable", "print_localisation", "write_localisation"]
+
+_INTERVALS = ("energy", "pointing", "random_energy", "random_pointing", "over_control", "over_chance", "over_random")
+_ENDS = ("", "_low", "_high")
+_SHOWN = {
+    "energy": "energy inside",
+    "over_chance": "over chance",
+    "over_random": "over random weights",
+    "over_control": "over activation",
+}
 
 
-def number(value: float) -> str:
+def _number(value: float) -> str:
     """A number as tables hold it: six significant digits, empty for NaN."""
     return "" if math.isnan(value) else f"{value:.6g}"
 
@@ -55,11 +70,11 @@ class PredictionTable:
                 [
                     str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"),
                     classes[first],
-                    number(p),
+                    _number(p),
                     classes[second],
-                    number(p - q),
+                    _number(p - q),
                     *([label or ""] if self._labelled else []),
-                    *map(number, values),
+                    *map(_number, values),
                 ]
             )
             for total, value in zip(self._sums.values(), values, strict=True):
@@ -86,3 +101,33 @@ class PredictionTable:
             name: (int(count), total / count if count else math.nan)
             for name, (count, total) in zip(self._subject.classes, self._probabilities, strict=True)
         }
+
+
+def write_localisation(path: Path, rows: Sequence[LocalisationRow]) -> None:
+    """Write a row by block and method; three columns an interval: mean, _low, _high."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["block", "method", "images", "dead", *(f"{c}{e}" for c in _INTERVALS for e in _ENDS)])
+        for row in rows:
+            intervals = [_number(value) for column in _INTERVALS for value in getattr(row, column)]
+            writer.writerow([row.block, row.method, row.images, _number(row.dead), *intervals])
+
+
+def print_localisation(rows: Sequence[LocalisationRow]) -> None:
+    """Show the rows on the terminal."""
+    table = Table(title="Share of the map on the defects: means and 95 % intervals over images")
+    for column in ("block", "method"):
+        table.add_column(column)
+    for column in _SHOWN.values():
+        table.add_column(column, justify="right")
+    for row in rows:
+        control = {"over_control"} if row.method == CONTROL else set()
+        cells = ("-" if column in control else _cell(getattr(row, column)) for column in _SHOWN)
+        table.add_row(row.block, row.method, *map(Text, cells))
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+
+
+def _cell(interval: tuple[float, float, float]) -> str:
+    if math.isnan(interval[0]):
+        return "-"
+    return "{:.3f} ({:.3f}..{:.3f})".format(*interval)
