@@ -247,7 +247,7 @@ def test_the_caller_may_refuse_an_index(make_folder, cache: Path) -> None:
 
 
 def test_importing_loads_neither_torch_nor_pandas() -> None:
-    code = "import lightning_modules.image_store, lightning_modules.splits, sys; print(*sys.modules)"
+    code = "import lightning_modules.images.store, lightning_modules.images.splits, sys; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "pandas", "sklearn", "scipy", "pyarrow", "mlflow"} & set(loaded)
 
