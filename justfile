@@ -65,6 +65,28 @@ test *arguments: setup
 test-slow *arguments: setup
     {{ bin }}/python -m pytest -n 2 --dist loadfile -m slow -q {{ arguments }}
 
+# Fast tests again under other instruction sets than the processor's own: what is reached by training differs there.
+test-processors *arguments: setup
+    #!/usr/bin/env bash
+    set -euo pipefail
+    flags=" $(grep -m1 '^flags' /proc/cpuinfo || true) "
+    failed=()
+    # One line: what the processor must have; then how PyTorch, oneDNN, MKL and OpenBLAS call it.
+    while read -r flag aten onednn mkl openblas; do
+        if [[ "$flags" != *" $flag "* ]]; then
+            echo "test-processors: $aten left out, this processor has no $flag"
+            continue
+        fi
+        echo "test-processors: $aten"
+        ATEN_CPU_CAPABILITY=$aten ONEDNN_MAX_CPU_ISA=$onednn MKL_ENABLE_INSTRUCTIONS=$mkl OPENBLAS_CORETYPE=$openblas \
+            {{ bin }}/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not slow" -q {{ arguments }} < /dev/null || failed+=("$aten")
+    done <<'SETS'
+    sse4_1 default SSE41 SSE4_2 Nehalem
+    avx2 avx2 AVX2 AVX2 Haswell
+    avx512bw avx512 AVX512_CORE AVX512 SkylakeX
+    SETS
+    [ ${#failed[@]} -eq 0 ] || { echo "test-processors: failed under ${failed[*]}" >&2; exit 1; }
+
 # Install Chromium for the tests that open pages in a real browser (Debian and Ubuntu, as root).
 browser:
     command -v chromium > /dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; }
@@ -99,8 +121,8 @@ wheelhouse: setup
 bench *names: setup
     {{ bin }}/python -m benchmarks {{ names }}
 
-# Long measurements, by hand; results are committed with command and seed.
-verify: setup
+# Long measurements, by hand; results are committed with command and seed. Then the fast tests of other processors.
+verify: setup && test-processors
     {{ bin }}/python -m benchmarks.accuracy
     {{ bin }}/python -m tests.faults seed=0 faults=50 write=benchmarks/results/faults.json
 

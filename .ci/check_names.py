@@ -11,7 +11,7 @@ from pathlib import Path
 HOSTS = ("python" + "hosted", "pypi" + r"\.org", "npm" + r"js\.org", "debian" + r"\.org", "crates" + r"\.io")
 PATHS = r"(?<![\w.])/(?:work|farm|home|root|tmp)/[a-z]"
 PATTERN = re.compile("|".join((*HOSTS, PATHS)))
-BINARY = {".png", ".jpg", ".npz", ".ico", ".whl", ".parquet"}
+BINARY = {".png", ".jpg", ".npz", ".ico", ".whl", ".parquet", ".xz"}
 
 
 def main() -> int:

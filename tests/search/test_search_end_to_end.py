@@ -95,9 +95,14 @@ def test_the_parent_run_is_complete(finished: SimpleNamespace, client: MlflowCli
     }  # fmt: skip
 
 
-def test_the_registered_model_tells_the_images_apart(
+def test_the_registered_model_is_the_one_that_was_tested(
     finished: SimpleNamespace, client: MlflowClient, stripes: Path
 ) -> None:
+    from rich.console import Console
+
+    from search.settings.compose import compose_settings
+    from search.trial.preparation import load, split
+
     study = _study(finished.root, finished.study)
     winner = study.user_attrs["winner"]
     version = client.get_model_version("thawline", winner["version"])
@@ -106,9 +111,11 @@ def test_the_registered_model_tells_the_images_apart(
     model = load_model(Path(logged.artifact_location.removeprefix("file://")) / "artifacts" / "model")
     assert model.card.classes == tuple(sorted(folder.name for folder in stripes.iterdir()))
     assert (model.card.size, model.card.freeze_depth) == ((32, 32), winner["params"]["freeze_depth"])
-    files = sorted(stripes.rglob("*.png"), key=os.fsencode)
-    hits = [model.card.classes[int(model.probabilities(model.read(f)).argmax())] == f.parent.name for f in files]
-    assert sum(hits) > len(hits) / 2  # a third by chance
+    settings = compose_settings(finished.arguments)
+    index = load(settings, Console(quiet=True)).index
+    tested = [index.records[int(row)] for row in split(settings, index).test]
+    hits = [model.card.classes[int(model.probabilities(model.read(r.path)).argmax())] == r.label for r in tested]
+    assert sum(hits) / len(hits) == pytest.approx(winner["test"]["accuracy"])
 
 
 def test_the_same_command_again_trains_nothing_and_reads_no_test_image(

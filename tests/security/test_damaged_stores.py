@@ -148,7 +148,7 @@ def test_a_database_that_is_gone(study: tuple[Path, list[str]], command: Any, mo
 
 def test_a_locked_database(study: tuple[Path, list[str]], command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     root, arguments = study
-    monkeypatch.setattr(search.store_health, "_WAIT_SECONDS", 0.1)
+    monkeypatch.setattr(search.tracking.store, "_WAIT_SECONDS", 0.1)
     with closing(sqlite3.connect(root / "mlflow.db")) as database:
         database.execute("BEGIN IMMEDIATE")
         refused(command("search", arguments), "mlflow.db is locked by another program", "close what has it open")
@@ -255,6 +255,6 @@ def test_a_second_driver_is_told_of_the_first(study: tuple[Path, list[str]], com
     ],
 )
 def test_what_the_store_says_becomes_a_line_with_the_way_out(problem: str, words: str) -> None:
-    with pytest.raises(StoreError) as caught, search.store_health.explained(Path("mlruns")):
+    with pytest.raises(StoreError) as caught, search.tracking.store.explained(Path("mlruns")):
         raise OSError(problem)
     assert words in str(caught.value) and "\n" not in str(caught.value) and "SQL" not in str(caught.value)

@@ -176,10 +176,10 @@ def test_refused_with_one_line(
     if case.conf:
         import search.settings.compose
 
-        shutil.copytree(search.configuration.configuration_folder(), tmp_path / "conf")
+        shutil.copytree(search.settings.compose.configuration_folder(), tmp_path / "conf")
         with (tmp_path / "conf" / "data" / "folder.yaml").open("a", encoding="utf-8") as file:
             file.write(case.conf)
-        monkeypatch.setattr(search.configuration, "configuration_folder", lambda: tmp_path / "conf")
+        monkeypatch.setattr(search.settings.compose, "configuration_folder", lambda: tmp_path / "conf")
     before = _tree(malice.root)
     outcome = command(case.program, [argument.replace("{root}", str(malice.root)) for argument in case.arguments])
     assert outcome.code == 2, outcome

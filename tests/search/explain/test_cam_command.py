@@ -101,8 +101,8 @@ def test_heads_are_trained_for_every_block_of_a_network_without(
     cam = json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))["cam"]
     assert cam["own"] == []
     assert cam["trained_on"] == 12
-    # The stripes take up another share of each image, so brightness alone tells the classes apart.
-    assert cam["trained"] == {"c1": 1, "c3": 1, "c5": 1}
+    # The stripes take up another share of each image, so brightness alone tells the classes apart; a third by chance.
+    assert list(cam["trained"]) == ["c1", "c3", "c5"] and all(0.5 < share <= 1 for share in cam["trained"].values())
     drawn = [(row["block"], row["method"]) for row in rows_of(tmp_path / "out" / "localisation.csv")]
     assert drawn == [(b, m) for b in ("c1", "c3", "c5") for m in ("gradcam", "cam", "activation")]
 

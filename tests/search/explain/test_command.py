@@ -210,7 +210,17 @@ def refuses(places: dict[str, Path], code: int, out: str, error: str, expected: 
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_one_line_and_writes_nothing(explain: Explain, places: dict[str, Path], case: str) -> None:
+def test_bad_input_is_one_line_and_writes_nothing(
+    places: dict[str, Path], case: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(places["work"])
+    arguments, expected = BAD[case]
+    code = main([argument.format(**places) for argument in arguments])
+    refuses(places, code, *capsys.readouterr(), expected)
+
+
+@pytest.mark.parametrize("case", ["nothing", "empty glob", "no such run"])
+def test_refused_in_processes_of_their_own(explain: Explain, places: dict[str, Path], case: str) -> None:
     arguments, expected = BAD[case]
     done = explain(*(argument.format(**places) for argument in arguments))
     refuses(places, done.returncode, done.stdout, done.stderr, expected)

@@ -25,7 +25,7 @@ from tests.search.retrain.conftest import Months, Saved, Told
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # on a machine that others use as well
 
 STEPS = ("check", "look", "depth", "search", "compare", "report")
-LEARNS = ("retrain.epochs=10",)
+LEARNS = ("retrain.epochs=20",)
 PATIENCE = 60
 SERVER = Path(__file__).parents[1] / "command_server.py"
 

@@ -99,7 +99,7 @@ def test_with_a_new_class_the_rule_always_trains_and_says_so(months: Months) -> 
 def test_a_new_class_extends_the_head(months: Months) -> None:
     months.arrives("2020-02", classes=FOUR)
     assert months.retrain().code == 1
-    said = months.retrain("retrain.new_class=extend", "retrain.depth=0", "retrain.epochs=8")
+    said = months.retrain("retrain.new_class=extend", "retrain.depth=0", "retrain.epochs=20")
     assert said.code == 0, said.err
     assert "settings changed since" in said.out
     assert "New classes, for which the head gets outputs: crack (10 images)." in said.out
@@ -156,8 +156,17 @@ def test_a_month_of_noise_promotes_nobody_and_is_not_trained_on(months: Months) 
 
 
 @pytest.mark.slow
-def test_a_month_that_looks_other_is_no_noise_where_its_labels_can_be_read(months: Months) -> None:
-    """The champion answers one class for all, and so does a challenger after one epoch of the head."""
+def test_a_month_that_looks_other_is_no_noise_where_its_labels_can_be_read(
+    months: Months, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Champion and challenger answer one class for all, yet a probe reads the labels from the champion's blocks."""
+    answer = BlockNet.forward
+
+    def one_class(self: BlockNet, images: torch.Tensor) -> torch.Tensor:
+        logits = answer(self, images)
+        return logits + 1000 * (torch.arange(logits.shape[1]) == 0)
+
+    monkeypatch.setattr(BlockNet, "forward", one_class)
     months.arrives("2020-02", drift=True)
     said = months.retrain("retrain.depth=head", "retrain.epochs=1", "trainer.batch_size=64")
     row = months.ledger.months()[-1]

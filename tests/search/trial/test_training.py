@@ -21,10 +21,26 @@ def _curve(reports: tuple[EpochReport, ...]) -> list[tuple[float, ...]]:
     return [(r.fold, r.epoch, r.value, *r.metrics.values()) for r in reports]
 
 
+@pytest.fixture(scope="module")
+def undisturbed(make_task: Callable[..., Task]) -> Callable[..., TrialResult]:
+    """A trial in one go, trained once for all tests that compare with it: `undisturbed(params, seed=3, **settings)`."""
+    kept: dict[object, TrialResult] = {}
+
+    def run(params: TrialParams, seed: int = 3, **settings: object) -> TrialResult:
+        key = (params, seed, *sorted(settings.items()))
+        if key not in kept:
+            kept[key] = run_trial(make_task(**settings), params, seed=seed)
+        return kept[key]
+
+    return run
+
+
 @pytest.mark.parametrize("depth", [0, 5, 8])
-def test_the_same_trial_gives_the_same_curve_with_and_without_cache(make_task: Callable[..., Task], depth: int) -> None:
+def test_the_same_trial_gives_the_same_curve_with_and_without_cache(
+    make_task: Callable[..., Task], undisturbed: Callable[..., TrialResult], depth: int
+) -> None:
     params = replace(PARAMS, freeze_depth=depth)
-    first = run_trial(make_task(), params, seed=3)
+    first = undisturbed(params)
     again = run_trial(make_task(), params, seed=3)
     without = run_trial(make_task(cache="none", cache_gigabytes=0.0), params, seed=3)
     assert _curve(first.curve) == _curve(again.curve) == _curve(without.curve)
@@ -82,10 +98,16 @@ def _with_waits(
 )
 @pytest.mark.parametrize("optimizer", ["momentum", "adam"])
 def test_a_trial_that_waits_is_the_same_trial(
-    make_task: Callable[..., Task], tmp_path: Path, depth: int, folds: int, more: dict[str, object], optimizer: str
+    make_task: Callable[..., Task],
+    undisturbed: Callable[..., TrialResult],
+    tmp_path: Path,
+    depth: int,
+    folds: int,
+    more: dict[str, object],
+    optimizer: str,
 ) -> None:
     params = TrialParams(optimizer, 1.0, 0 if "model" in more else depth)
-    whole = run_trial(make_task(folds=folds, **more), params, seed=3)
+    whole = undisturbed(params, **({"folds": folds} if folds > 1 else {}), **more)
     result, steps = _with_waits(make_task(folds=folds, **more), params, tmp_path / "slot-0.pt")
     assert _curve(result.curve) == _curve(whole.curve)
     assert steps == list(range(3 * folds))
@@ -93,9 +115,9 @@ def test_a_trial_that_waits_is_the_same_trial(
 
 
 def test_a_waiting_trial_whose_file_is_damaged_trains_again_and_reports_nothing_twice(
-    make_task: Callable[..., Task], tmp_path: Path
+    make_task: Callable[..., Task], undisturbed: Callable[..., TrialResult], tmp_path: Path
 ) -> None:
-    whole = run_trial(make_task(), PARAMS, seed=3)
+    whole = undisturbed(PARAMS)
     result, steps = _with_waits(make_task(), PARAMS, tmp_path / "slot-0.pt", lose=True)
     assert _curve(result.curve) == _curve(whole.curve) and steps == [0, 1, 2]
 
@@ -140,10 +162,12 @@ def test_a_killed_trial_goes_on_from_its_last_epoch_and_tells_a_new_driver_of_al
     assert batches[0] == in_all * (3 * folds - (after if after % 3 else after - 1)) // (3 * folds)
 
 
-def test_a_file_of_another_trial_is_nobodys_checkpoint(make_task: Callable[..., Task], tmp_path: Path) -> None:
+def test_a_file_of_another_trial_is_nobodys_checkpoint(
+    make_task: Callable[..., Task], undisturbed: Callable[..., TrialResult], tmp_path: Path
+) -> None:
     file = tmp_path / "slot-0.pt"
     run_trial(make_task(), PARAMS, seed=4, report=lambda _: "wait", checkpoint=file)
-    whole = run_trial(make_task(), PARAMS, seed=3)
+    whole = undisturbed(PARAMS)
     assert _curve(run_trial(make_task(), PARAMS, seed=3, checkpoint=file).curve) == _curve(whole.curve)
 
 
@@ -197,9 +221,9 @@ def test_cost_is_counted_in_epochs_of_training_everything(make_task: Callable[..
 
 @pytest.mark.parametrize("trainer", [{"schedule": "cosine"}, {"class_weights": "balanced"}, {"warmup": False}])
 def test_every_option_of_the_trainer_changes_the_curve(
-    make_task: Callable[..., Task], trainer: dict[str, object]
+    make_task: Callable[..., Task], undisturbed: Callable[..., TrialResult], trainer: dict[str, object]
 ) -> None:
-    plain = run_trial(make_task(), PARAMS, seed=0)
+    plain = undisturbed(PARAMS, seed=0)
     changed = run_trial(make_task(**trainer), PARAMS, seed=0)
     balanced = trainer == {"class_weights": "balanced"}  # the classes of this task are equally large
     assert (_curve(plain.curve) == _curve(changed.curve)) is balanced
@@ -242,9 +266,11 @@ def _out_of_memory_above(task: Task, images: int) -> None:
     task.net.blocks[-1].register_forward_pre_hook(refuse)
 
 
-def test_out_of_memory_halves_the_micro_batch_and_is_recorded(make_task: Callable[..., Task]) -> None:
+def test_out_of_memory_halves_the_micro_batch_and_is_recorded(
+    make_task: Callable[..., Task], undisturbed: Callable[..., TrialResult]
+) -> None:
     task = make_task()
-    plain = run_trial(task, PARAMS, seed=0)
+    plain = undisturbed(PARAMS, seed=0)
     assert plain.micro_batch == 8
     _out_of_memory_above(task, 4)
     told: list[int] = []
@@ -274,9 +300,11 @@ def test_micro_batches_give_the_same_gradient(make_task: Callable[..., Task]) ->
         assert one.metrics["val_loss"] == pytest.approx(other.metrics["val_loss"], rel=1e-4)
 
 
-def test_what_is_watched_is_scored_and_changes_nothing(make_task: Callable[..., Task]) -> None:
+def test_what_is_watched_is_scored_and_changes_nothing(
+    make_task: Callable[..., Task], undisturbed: Callable[..., TrialResult]
+) -> None:
     task = make_task()
-    plain = run_trial(task, PARAMS, seed=0)
+    plain = undisturbed(PARAMS, seed=0)
     watching = replace(task, watched=task.splits.test)
     watched = run_trial(watching, PARAMS, seed=0)
     assert [r.value for r in watched.curve] == [r.value for r in plain.curve]

@@ -83,7 +83,7 @@ def as_shown(words: str, exact: float, name: str) -> None:
 
 def test_a_promoted_month(browser: Browser, months: Months) -> None:
     months.arrives("2020-02", drift=True, images=14)
-    assert months.retrain("retrain.epochs=10").code == 0
+    assert months.retrain("retrain.epochs=20").code == 0
     row = months.ledger.months()[-1]
     assert row.outcome == "promoted", row.reason
     run = months.client.get_run(str(row.run_id))
