@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from search.study.record import Study, Trial, load_study
+    from search.notebook import Study, load_study
+    from search.study.record import Trial
 
 __all__ = ["Study", "Trial", "load_study"]
 
@@ -14,9 +15,13 @@ def __getattr__(name: str) -> Any:
     # Loaded when it is asked for: `python -m search --help` answers in a twentieth of a second.
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from search.study import record as loading
+    if name == "Trial":
+        from search.study import record
 
-    return getattr(loading, name)
+        return record.Trial
+    from search import notebook
+
+    return getattr(notebook, name)
 
 
 def __dir__() -> list[str]:

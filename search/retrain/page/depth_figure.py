@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from explain.fonts import use_fonts
-from search.explain.arguments import printable
+from lightning_modules.errors import printable
 from search.retrain.month.depth_decision import DepthDecision
 
 __all__ = ["depth_figure", "depth_title"]
