@@ -11,11 +11,12 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from html import escape as html_escape
 from typing import Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -37,7 +38,7 @@ def environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=_on_one_line,
+        finalize=_inert,
         extensions=["jinja2.ext.do"],
     )
     made.policies["json.dumps_kwargs"] = {"allow_nan": False}
@@ -107,13 +108,16 @@ def data_uri(data: bytes | str, kind: str) -> Markup:
     return Markup("data:image/{};base64,{}").format(kind, encoded)
 
 
-def _on_one_line(value: object) -> object:
-    return value if hasattr(value, "__html__") else printable(str(value))
+def _inert(value: object) -> Markup:
+    """A value as text on one line; of HTML that a template or a filter made, that HTML."""
+    if hasattr(value, "__html__"):
+        return escape(value)
+    return Markup(html_escape(printable(str(value))))  # noqa: S704  # nosec B704 - escaped here
 
 
 def _name(words: object) -> Markup:
     """A name that somebody else chose (class, file, block): no script turns the line round, no digit is a result."""
-    return Markup("<bdi data-name>{}</bdi>").format(printable(str(words)))
+    return Markup("<bdi data-name>{}</bdi>").format(_inert(words))
 
 
 def _colours(colour_map: str) -> str:
