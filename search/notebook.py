@@ -1,32 +1,34 @@
-"""A study, its evidence and an explained image in a notebook: a few lines, pictures inline, nothing from outside."""
+"""What a notebook shows of a study, its evidence and an explained image: a few lines, pictures inline, nothing from
+outside. `from search import load_study` gives these; commands read the plain records that they are made of."""
 
 from __future__ import annotations
 
-import base64
-import io
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from explain.subject import ImageExplanation, explain_batch, measure
 from lightning_modules.errors import InputError, printable
+from search.evidence import record as evidence_record
 from search.outcome.scorecard import ScorecardRow, SeenDepth, scorecard, seen_depths
-from search.pages.html import text
-from search.report.markup import name
-from search.study import record
+from search.pages.html import drawing, render
+from search.study import record as study_record
 
-if TYPE_CHECKING:
-    from search.evidence.record import Evidence
-
-__all__ = ["Study", "evidence_html", "explain_image", "load_study", "study_html"]
+__all__ = ["Evidence", "Study", "evidence_html", "explain_image", "load_study", "study_html"]
 
 _TRIALS = 8  # shown
 
 
-@dataclass(frozen=True, eq=False)
-class Study(record.Study):
-    """A study as a notebook shows it."""
+class Evidence(evidence_record.Evidence):
+    """What the scorers said before the first trial, shown with its figure."""
+
+    def _repr_html_(self) -> str:
+        return evidence_html(self)
+
+
+class Study(study_record.Study):
+    """A study that a notebook shows: the winner, the best trials and the evidence."""
 
     @cached_property
     def seen(self) -> dict[int, SeenDepth]:
@@ -72,43 +74,25 @@ def load_study(name: str, root: str | Path = "mlruns") -> Study:
         lightning_modules.errors.InputError: there is no study 'none of that name' in no such folder: no studies yet; \
 run python -m search first
     """
-    found = record.load_study(name, root)
-    return Study(**{field.name: getattr(found, field.name) for field in fields(found)})
+    found = _values(study_record.load_study(name, root))
+    if found["evidence"] is not None:
+        found["evidence"] = Evidence(**_values(found["evidence"]))
+    return Study(**found)
 
 
-def study_html(study: Study) -> str:
+def study_html(study: study_record.Study) -> str:
     """The winner, the best trials and the evidence."""
-    winner = study.winner
-    parts = [f"<h3>Study {name(study.name)}</h3>"]
-    if winner is None:
-        parts.append(f"<p>No winner yet: {len(study.trials)} trials finished, {study.unfinished} under way.</p>")
-    else:
-        params = winner.params
-        words = f"Winner: trial {winner.slot}, {text(params['optimizer'])}, freeze depth {params['freeze_depth']}, "
-        words += f"validation {text(study.metric)} {winner.value:.4f}"
-        if winner.test is not None and winner.intervals is not None:
-            low, high = winner.intervals["accuracy"]
-            words += f"; test accuracy {winner.test['accuracy']:.4f} ({low:.4f} to {high:.4f})"
-        parts.append(f"<p>{words}.</p>")
-    if study.trials:
-        best = study.frame().sort_values("value", ascending=False).head(_TRIALS)
-        columns = ["optimizer", "learning_rate", "freeze_depth", "value", "epochs", "outcome"]
-        parts.append(best[columns].to_html(float_format="{:.4g}".format, escape=True))
-    if study.evidence is not None:
-        parts.append(evidence_html(study.evidence))
-    return "\n".join(parts)
+    best = sorted(study.trials, key=lambda trial: -trial.value)[:_TRIALS]
+    evidence = "" if study.evidence is None else evidence_html(study.evidence)
+    return render("notebook_study.html", study=study, best=best, evidence=evidence)
 
 
-def evidence_html(evidence: Evidence) -> str:
+def evidence_html(evidence: evidence_record.Evidence) -> str:
     """The figure of the evidence, without results."""
     from search.outcome.evidence_figure import evidence_figure
 
-    memory = io.BytesIO()
     figure = evidence_figure(evidence, {}, evidence.preferred, metric="score")
-    figure.savefig(memory, format="png", dpi=80, bbox_inches="tight")
-    words = text(evidence.describe())
-    encoded = base64.b64encode(memory.getvalue()).decode()
-    return f'<p>{words}</p><img alt="{words}" src="data:image/png;base64,{encoded}" style="max-width: 100%">'
+    return render("notebook_evidence.html", words=evidence.describe(), figure=drawing(figure, 80, bbox_inches="tight"))
 
 
 class ShownImage(ImageExplanation):
@@ -120,7 +104,7 @@ class ShownImage(ImageExplanation):
         return image_fragment(self)
 
 
-def explain_image(study: Study, path: Path, method: str) -> ShownImage:
+def explain_image(study: study_record.Study, path: Path, method: str) -> ShownImage:
     """Maps of the winner's predicted class for one image; see `Study.explain`."""
     from explain.attribution import METHODS
     from search.tracking.models import resolve_model, subject_of
@@ -146,3 +130,7 @@ def explain_image(study: Study, path: Path, method: str) -> ShownImage:
         maps={key: maps[0] for key, maps in found.maps.items()},
         measures={key: {column: values[0] for column, values in one.items()} for key, one in measures.items()},
     )
+
+
+def _values(record: object) -> dict[str, Any]:
+    return {one.name: getattr(record, one.name) for one in fields(record)}  # type: ignore[arg-type]

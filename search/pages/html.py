@@ -1,89 +1,98 @@
-"""HTML that every page of ours is made of: inert text, tables, pictures that are part of the page."""
+"""From plain values to a page: Jinja2 templates that escape every value, and pictures that are part of the page.
+
+Whatever a template prints is put on one line (`printable`) and escaped; only what a template itself says is HTML. So
+no caller has to remember it, and a class named `<script>` is a name on every page. A value that is missing is an error.
+"""
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Sequence
-from html import escape
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from html import escape as html_escape
+from typing import Any
 
 import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+from matplotlib import colormaps
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
 from lightning_modules.errors import printable
+from search.pages.numbers import written
+from search.words import spoken
 
-__all__ = ["definitions", "jpeg", "picture", "table", "text"]
-
-
-def text(words: object) -> str:
-    """Words as HTML text or attribute value, inert whatever they hold, on one line."""
-    return escape(printable(str(words)), quote=True)
+__all__ = ["Picture", "data_uri", "drawing", "environment", "jpeg", "picture", "render", "stream"]
 
 
-def table(
-    header: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    *,
-    caption: str,
-    words: int = 1,
-    kind: str = "",
-    marked: Sequence[bool] = (),
-) -> str:
-    """A table that scrolls by itself and can be reached with the keyboard.
+@cache
+def environment() -> Environment:
+    """The templates of all pages."""
+    made = Environment(
+        loader=PackageLoader("search.pages"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_inert,
+        extensions=["jinja2.ext.do"],
+    )
+    made.policies["json.dumps_kwargs"] = {"allow_nan": False}
+    made.filters |= {
+        "written": written, "spoken": spoken, "name": _name, "data_uri": data_uri, "colours": _colours
+    }  # fmt: skip
+    return made
 
-    Args:
-        header: cells, HTML.
-        rows: of cells, HTML, the first of which heads its row; one that begins with `<td` or `<th` is taken as it is.
-        caption: what it shows, plain text, for those who hear the page.
-        words: how many leading columns are text.
-        kind: its class.
-        marked: rows that stand out; those beyond the last do not.
+
+def render(template: str, /, **values: Any) -> Markup:
+    """A template with its values, as HTML that another template takes as it is."""
+    return Markup(environment().get_template(template).render(values))  # noqa: S704 - escaped there
+
+
+def stream(template: str, /, **values: Any) -> Iterator[str]:
+    """The same piece by piece; what is iterated over in the template is asked for as it is written."""
+    return environment().get_template(template).generate(values)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture that is part of the page.
+
+    Attributes:
+        source: data URI.
+        width: in pixels.
+        height: likewise.
     """
 
-    def of_kind(number: int) -> str:
-        return ' class="word"' if number < words else ""
-
-    def cell(number: int, value: str) -> str:
-        if value.startswith(("<td", "<th")):
-            return value
-        tag, scope = ("td", "") if number else ("th", ' scope="row"')
-        return f"<{tag}{scope}{of_kind(number)}>{value}</{tag}>"
-
-    head = "".join(f'<th scope="col"{of_kind(number)}>{value}</th>' for number, value in enumerate(header))
-    marks = [' class="seen"' if mark else "" for mark in marked] + [""] * (len(rows) - len(marked))
-    body = "".join(
-        f"<tr{mark}>{''.join(cell(n, value) for n, value in enumerate(row))}</tr>\n"
-        for row, mark in zip(rows, marks, strict=True)
-    )
-    named = f' class="{kind}"' if kind else ""
-    return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{text(caption)}"><table{named}>'
-        f"<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>\n"
-    )
+    source: Markup
+    width: int
+    height: int
 
 
-def definitions(facts: Iterable[tuple[str, str]]) -> str:
-    """Terms (plain text) and what they are (HTML)."""
-    return "<dl>" + "".join(f"<dt>{text(term)}</dt><dd>{words}</dd>" for term, words in facts) + "</dl>\n"
-
-
-def picture(pixels: NDArray[np.uint8], alt: str, caption: str, side: int | None = None) -> str:
-    """A picture with a caption.
+def picture(pixels: NDArray[np.uint8] | Image.Image, side: int | None = None) -> Picture:
+    """A picture as JPEG.
 
     Args:
-        pixels: (H, W, 3).
-        alt: what it shows, plain text.
-        caption: HTML.
+        pixels: (H, W, 3), or an RGB image.
         side: reduced until no side is longer, in pixels; None leaves it as it is.
     """
-    image = Image.fromarray(pixels)
+    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
     if side is not None:
         image.thumbnail((side, side))
-    return (
-        f'<figure><img src="data:image/jpeg;base64,{jpeg(image)}" width="{image.width}" height="{image.height}" '
-        f'alt="{text(alt)}"><figcaption>{caption}</figcaption></figure>'
-    )
+    return Picture(data_uri(jpeg(image), "jpeg"), image.width, image.height)
+
+
+def drawing(figure: Figure, dpi: int, **options: Any) -> Picture:
+    """A figure as PNG; `options` as `Figure.savefig` takes them."""
+    memory = io.BytesIO()
+    figure.savefig(memory, format="png", dpi=dpi, **options)
+    with Image.open(memory) as image:
+        width, height = image.size
+    return Picture(data_uri(memory.getvalue(), "png"), width, height)
 
 
 def jpeg(image: Image.Image) -> str:
@@ -91,3 +100,27 @@ def jpeg(image: Image.Image) -> str:
     memory = io.BytesIO()
     image.save(memory, "JPEG", quality=80)
     return base64.b64encode(memory.getvalue()).decode()
+
+
+def data_uri(data: bytes | str, kind: str) -> Markup:
+    """An image file, bytes or base64, as an address that asks nobody."""
+    encoded = base64.b64encode(data).decode() if isinstance(data, bytes) else data
+    return Markup("data:image/{};base64,{}").format(kind, encoded)
+
+
+def _inert(value: object) -> Markup:
+    """A value as text on one line; of HTML that a template or a filter made, that HTML."""
+    if hasattr(value, "__html__"):
+        return escape(value)
+    return Markup(html_escape(printable(str(value))))  # noqa: S704 - escaped here
+
+
+def _name(words: object) -> Markup:
+    """A name that somebody else chose (class, file, block): no script turns the line round, no digit is a result."""
+    return Markup("<bdi data-name>{}</bdi>").format(_inert(words))
+
+
+def _colours(colour_map: str) -> str:
+    """Nine colours of a colour map from its lower to its upper end, as CSS takes them."""
+    shown = (colormaps[colour_map](k / 8)[:3] for k in range(9))
+    return ", ".join("#" + "".join(f"{round(255 * part):02x}" for part in colour) for colour in shown)

@@ -1,35 +1,30 @@
-"""The page: one file, nothing asked of any network."""
+"""The report as a page: one file, nothing asked of any network. What it says is in `templates/report.html`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from search.pages.html import text
-from search.report.closing import cost, measures, reproduction
+from explain.measures import MAP_MEASURES
+from search.pages.html import render
 from search.report.data import ReportData
-from search.report.headline import headline, trust
-from search.report.markup import Numbers
-from search.report.mistakes import additions, confusion, suspects
-from search.report.script import SCRIPT, content_security_policy, inert_json, packed_plotly
-from search.report.style import STYLE
-from search.report.tried import curves, depths, evidence, parameters
+from search.report.false_associations import FEWEST_CORRECT, FEWEST_MISTAKEN, TRAITS
+from search.report.findings import ConfusedPair
+from search.report.script import packed_plotly, script_hash
+from search.report.static_charts import curves, slices
 
-__all__ = ["page"]
+__all__ = ["at", "page"]
 
-_CONTENTS = {
-    "trust": "Trust",
-    "depths": "Depth x optimizer",
-    "evidence": "Why this depth",
-    "curves": "Curves",
-    "parameters": "What mattered",
-    "confusion": "Confusion",
-    "additions": "What to add",
-    "suspects": "Suspect labels",
-    "measures": "Maps",
-    "cost": "Cost",
-    "reproduction": "Reproduce",
+_MEASURED = {
+    "entropy": "ce_normalised",
+    "area": "ca12",
+    "dispersion": "cd",
+    "relative_difference": "relative_difference",
+    "dead": "dead_map_rate",
 }
+_SIGNIFICANT = 0.05
+_ASSOCIATIONS = 2  # named above a pair
+_CONFUSIONS = 3  # in the line above the matrix
 
 
 def page(
@@ -43,35 +38,75 @@ def page(
         pictures: key -> JPEG in base64, of the findings.
         evidence_picture: PNG, or None.
     """
-    numbers = Numbers(data.to_json())
-    script = plotly = ""
-    hashes = []
-    if charts:
-        packed, plotly_hash = packed_plotly()
-        hashes.append(plotly_hash)
-        plotly = f'<script type="text/plain" id="plotly">{packed}</script>\n'
-        script = (
-            f'<script type="application/json" id="charts">{inert_json(charts)}</script>\n<script>{SCRIPT}</script>\n'
-        )
-    links = "".join(f'<li><a href="#{anchor}">{words}</a></li>' for anchor, words in _CONTENTS.items())
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{content_security_policy(*hashes)}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<link rel="icon" href="data:,">\n<title>{text(data.study)}: search report</title>\n<style>{STYLE}</style>\n'
-        '</head>\n<body>\n<a class="skip" href="#content">Skip to the content</a>\n'
-        f'<header>\n{headline(data, numbers)}<nav aria-label="Contents"><ul>{links}</ul></nav>\n</header>\n'
-        '<main id="content">\n'
-        + trust(data, numbers)
-        + depths(data, numbers)
-        + evidence(data, numbers, evidence_picture)
-        + curves(data, numbers)
-        + parameters(data, numbers)
-        + confusion(data, numbers)
-        + additions(data, numbers, pictures)
-        + suspects(data, numbers, pictures)
-        + measures(data, numbers)
-        + cost(data, numbers)
-        + reproduction(data)
-        + f"</main>\n{plotly}{script}</body>\n</html>\n"
+    plain = data.to_json()
+    plotly, plotly_hash = packed_plotly() if charts else ("", "")
+    winner = None if data.winner is None else data.winner.slot
+    runs = {trial.slot: trial.run_id for trial in data.trials}
+    scored = [trial for trial in data.trials if trial.outcome != "diverged"]
+    curved = [trial for trial in data.trials if trial.curve]
+    return render(
+        "report.html",
+        data=data,
+        at=lambda pointer: at(plain, pointer),
+        winner_run="" if winner is None else runs.get(winner, ""),
+        rival_run="" if data.rival is None else runs.get(data.rival.slot, ""),
+        best=max(data.trials, key=lambda trial: trial.value, default=None),
+        heat=_heat(data, runs),
+        evidence=evidence_picture,
+        curves=curves(curved, winner) if curved else None,
+        slices={one: slices(scored, one, winner) for one in sorted(one.name for one in data.importances)},
+        most_confused=_most_confused(data),
+        stands_out=_stands_out,
+        fewest_mistaken=FEWEST_MISTAKEN,
+        fewest_correct=FEWEST_CORRECT,
+        measured=[
+            {"key": key, "words": key.replace("_", " "), "measure": MAP_MEASURES[name]}
+            for key, name in _MEASURED.items()
+        ],
+        longest_phase=max((phase.seconds for phase in data.cost.phases), default=1.0) or 1.0,
+        pictures=pictures,
+        charts=charts,
+        plotly=plotly,
+        hashes=[script_hash(), *([plotly_hash] if charts else [])],
     )
+
+
+def at(plain: Mapping[str, Any], pointer: str) -> Any:
+    """What stands in report.json at a JSON pointer of plain keys and positions."""
+    found: Any = plain
+    for part in pointer.strip("/").split("/"):
+        found = found[int(part)] if isinstance(found, list) else found[part.replace("~1", "/").replace("~0", "~")]
+    return found
+
+
+def _heat(data: ReportData, runs: Mapping[int, str]) -> dict[str, list[dict[str, Any]]]:
+    """Optimizer -> cells of its row; the colour is the score between the lowest and the highest cell, in percent."""
+    known = [cell.best for cell in data.heat_map if cell.best is not None]
+    worst, best = min(known, default=0.0), max(known, default=1.0)
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for place, cell in enumerate(data.heat_map):
+        shown: dict[str, Any] = {"run": None}
+        if cell.best is not None and cell.slot is not None:
+            share = (cell.best - worst) / (best - worst) if best > worst else 1.0
+            shown = {
+                "at": f"/heat_map/{place}",
+                "run": runs[cell.slot],
+                "won": data.winner is not None and data.winner.slot == cell.slot,
+                "stopped": cell.stopped,
+                "heat": f"{100 * share:.0f}",
+            }
+        rows.setdefault(cell.optimizer, []).append(shown)
+    return rows
+
+
+def _most_confused(data: ReportData) -> list[tuple[int, int]]:
+    """Row and column of the largest counts beside the diagonal."""
+    counts = data.confusion.counts if data.confusion is not None else ()
+    found = [(i, j) for i, row in enumerate(counts) for j, count in enumerate(row) if i != j and count]
+    return sorted(found, key=lambda pair: (-counts[pair[0]][pair[1]], pair))[:_CONFUSIONS]
+
+
+def _stands_out(pair: ConfusedPair) -> list[str]:
+    """What the maps of mistaken images have more of than those of right ones, in words."""
+    strong = [trait for trait in pair.traits if trait.p_value < _SIGNIFICANT]
+    return [TRAITS[trait.name][int(trait.mistaken > trait.correct)] for trait in strong[:_ASSOCIATIONS]]

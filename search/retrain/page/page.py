@@ -1,25 +1,19 @@
-"""The page of one month, for the plant: one file that opens anywhere, asks nothing of any network, runs no script."""
+"""The page of one month, for the plant: one file that opens anywhere, asks nothing of any network, runs no script.
+What it says is in `templates/month.html`."""
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from search.pages.html import text
-from search.retrain.month.record import MonthRecord
-from search.retrain.page.parts import Figures, name
+from explain.overlay import COLOURS, as_pixels, map_overlay
+from search.pages.html import drawing, picture, render
+from search.retrain.month.record import MATRIX_CLASSES, PLACES, MonthRecord, PictureFacts, confused
+from search.retrain.page.depth_figure import depth_figure, depth_title
 from search.retrain.page.pictures import PagePicture
-from search.retrain.page.sections import (
-    champion_section,
-    comparison_section,
-    confusion_section,
-    data_section,
-    depth_section,
-)
-from search.retrain.page.shown_pictures import picture_article, scale_bar
-from search.retrain.page.style import MONTH_STYLE
 
 __all__ = ["month_page", "write_page"]
 
@@ -29,6 +23,8 @@ _VERDICTS = {
     "not needed": "The champion stays: nothing was retrained",
     "refused": "The month was refused; the champion stays",
 }
+_COMPARED = {"newest": "newest images", "regression": "regression set", "others": "other months"}
+_SMALLEST, _LARGEST = 200, 240  # pixels of a picture's longer side: a page of many stays light
 
 
 def write_page(record: Mapping[str, Any], pictures: Mapping[str, PagePicture], path: Path) -> None:
@@ -49,107 +45,89 @@ def write_page(record: Mapping[str, Any], pictures: Mapping[str, PagePicture], p
 
 
 def month_page(record: MonthRecord, pictures: Mapping[str, PagePicture]) -> str:
-    """The page as HTML. Every number names its metric (`data-metric`), every sentence with numbers its tag
-    (`data-tag`); names that may hold digits are marked `data-name`, fixed words `data-static`."""
-    figures = Figures(record.metrics(), record.tags())
-    sections = [
-        ("data", "What changed in the data", data_section(record, figures)),
-        ("champion", "What the champion did", champion_section(record, figures)),
-        ("depth", "How deep to retrain", depth_section(record, figures)),
-        ("comparison", "Champion against challenger", comparison_section(record, figures)),
-        ("confusion", "Confusion before and after", confusion_section(record, figures)),
-        ("images", "The most informative images", _images(record, figures, pictures)),
-        ("suspects", "Labels to look at again", _suspects(record, figures, pictures)),
-        ("reading", "How to read it", _READING),
-    ]
-    title = f"{record.model_name}, {record.month}"
-    links = "".join(f'<li><a href="#{link}">{words}</a></li>' for link, words, _ in sections)
-    body = "".join(f'<section id="{link}"><h2>{words}</h2>{html}</section>\n' for link, words, html in sections)
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<link rel="icon" href="data:,">\n<title>{text(title)}</title>\n<style>{MONTH_STYLE}</style>\n</head>\n'
-        f"<body>\n<header>\n<h1>{name(title)}</h1>\n{_verdict(record, figures)}\n{_tiles(record, figures)}\n"
-        f"{_facts(record, figures)}\n"
-        f'<nav aria-label="Contents"><ul>{links}</ul></nav>\n</header>\n<main>\n{body}</main>\n'
-        f'<footer class="soft"><p>Made {name(record.made)} by <code>{name(record.command)}</code></p></footer>\n'
-        "</body>\n</html>\n"
+    """The page as HTML."""
+    compared = [(place, _COMPARED[place], getattr(record, place)) for place in PLACES]
+    depth = record.depth
+    return render(
+        "month.html",
+        record=record,
+        metrics=record.metrics(),
+        tags=record.tags(),
+        verdict=_VERDICTS[record.outcome],
+        tiles=_tiles(record),
+        mix=_mix(record),
+        depth=None if depth is None else drawing(depth_figure(depth), 120),
+        depth_title=None if depth is None else depth_title(depth),
+        drifted=() if record.drift is None else [block.block for block in record.drift.blocks],
+        compared=[one for one in compared if one[2] is not None],
+        whole_matrix=len(record.classes) <= MATRIX_CLASSES,
+        confusions=_confusions(record),
+        pictures=_shown(record.pictures, pictures),
+        suspects=_shown(record.suspects, pictures),
+        colour_map=COLOURS,
     )
 
 
-def _verdict(record: MonthRecord, figures: Figures) -> str:
-    cautions = "".join(f"<p>{figures.sentence(f'caution/{i}')}</p>" for i in range(len(record.cautions)))
-    return (
-        f'<div class="verdict {record.outcome.replace(" ", "-")}"><strong>{_VERDICTS[record.outcome]}</strong>'
-        f"<p>{figures.sentence('decision')}</p>{cautions}</div>"
-    )
-
-
-def _tiles(record: MonthRecord, figures: Figures) -> str:
-    """The four numbers that matter most, of those that are known."""
-    tiles = []
+def _tiles(record: MonthRecord) -> list[tuple[str, str, str]]:
+    """Metric, form and words of the four numbers that matter most, of those that are known."""
     if record.newest is not None:
-        tiles += [
+        return [
             ("newest_accuracy_champion", "percent", "champion, newest images"),
             ("newest_accuracy_challenger", "percent", "challenger, newest images"),
             ("newest_accuracy_difference", "change", "points gained"),
             ("newest_smallest_detectable", "points", "points: smallest difference so many images show"),
         ]
-    elif record.champion_scores:
-        tiles += [(f"champion_{key}", "percent", f"champion, {words}")
-                  for key, words in (("accuracy", "accuracy"), ("macro_f1", "macro F1"))
-                  if key in record.champion_scores]  # fmt: skip
-    shown = "".join(
-        f'<div class="tile"><b>{figures.number(metric, kind)}</b><span>{words}</span></div>'  # type: ignore[arg-type]
-        for metric, kind, words in tiles
-    )
-    return f'<div class="tiles">{shown}</div>' if shown else ""
+    scores = {"accuracy": "champion, accuracy", "macro_f1": "champion, macro F1"}
+    return [(f"champion_{key}", "percent", words) for key, words in scores.items() if key in record.champion_scores]
 
 
-def _facts(record: MonthRecord, figures: Figures) -> str:
-    facts = {"Champion": record.champion, "Challenger": record.challenger}
-    rows = [(role, figures.sentence(f"{role.lower()}_model")) for role, model in facts.items() if model is not None]
-    rows.append(("MLflow run", name(record.run_id)))
-    return "<dl>" + "".join(f"<dt>{role}</dt><dd>{words}</dd>" for role, words in rows) + "</dl>"
+def _mix(record: MonthRecord) -> dict[str, tuple[float, float]]:
+    """Class -> its share of the images before and now, in percent of the largest."""
+    if record.drift is None:
+        return {}
+    counts = record.drift.counts
+    old, new = (max(1, sum(pair[which] for pair in counts.values())) for which in (0, 1))
+    largest = max((max(a / old, b / new) for a, b in counts.values()), default=1.0) or 1.0
+    return {label: (100 * a / old / largest, 100 * b / new / largest) for label, (a, b) in counts.items()}
 
 
-def _images(record: MonthRecord, figures: Figures, pictures: Mapping[str, PagePicture]) -> str:
-    if not record.pictures:
-        return "<p>None were chosen.</p>"
-    shown = [
-        picture_article(figures, "picture", number, facts, pictures.get(facts.path))
-        for number, facts in enumerate(record.pictures, start=1)
-    ]
-    return (
-        "<p>Of images that neither model was trained on: where champion and challenger disagree, then where both are "
-        "wrong, then where the answer hangs by a hair. "
-        f"Maps show where a model looks for its own answer.</p>{scale_bar()}{''.join(shown)}"
-    )
+def _confusions(record: MonthRecord) -> dict[str, dict[tuple[int, int], str]]:
+    """Model -> (true, predicted class) -> share of the row, in percent."""
+    found: dict[str, dict[tuple[int, int], int]] = {"champion": {}, "challenger": {}}
+    for who, true, predicted, count in () if record.newest is None else confused(record.newest):
+        found[who][true, predicted] = count
+    return {
+        who: {
+            (true, predicted): f"{100 * count / sum(n for (t, _), n in cells.items() if t == true):.0f}"
+            for (true, predicted), count in cells.items()
+        }
+        for who, cells in found.items()
+    }
 
 
-def _suspects(record: MonthRecord, figures: Figures, pictures: Mapping[str, PagePicture]) -> str:
-    if not record.suspects_rule:
-        return "<p>Labels were not checked.</p>"
-    rule = f"<p data-static>{text(record.suspects_rule)}</p>"
-    if not record.suspects:
-        return f"{rule}<p>None were found.</p>"
-    return rule + "".join(
-        picture_article(figures, "suspect", number, facts, pictures.get(facts.path))
-        for number, facts in enumerate(record.suspects, start=1)
-    )
+def _shown(
+    chosen: Sequence[PictureFacts], pictures: Mapping[str, PagePicture]
+) -> list[tuple[PictureFacts, list[dict[str, Any]]]]:
+    """What is known of each image, and its panels; none where the image could not be read again."""
+    return [(facts, list(_panels(facts, pictures[facts.path])) if facts.path in pictures else []) for facts in chosen]
 
 
-_READING = (
-    "<div data-static><p>Intervals are 95 % intervals: of the champion's accuracy exact (Clopper-Pearson), of "
-    "differences of accuracy Tango's for paired answers, of F1 by bootstrap. Champion and challenger answer the same "
-    "images, which neither was trained on.</p><p>The challenger is promoted where it has more of the newest images "
-    "right, the interval of the difference lies above the accepted loss, neither the regression set (the first "
-    "champion's test images) nor the held-out images of other months are forgotten, and no class collapses. As it is "
-    "set by default, with a hundred images, that promotes a challenger that is 5 points better about four times in "
-    "five, an equal one three times in ten, and one that is 5 points worse one time in fifty.</p>"
-    "<p>KS is the largest distance between two distributions, from 0 to 1; MMD² compares what the champion computes of "
-    "old and new images; p-values are from drawing anew which images are new, whole plates, coils or lots at a time, "
-    "and adjusted for how many were looked at.</p><p>A map shows where a block's activations raise the model's own "
-    "answer (LayerCAM), scaled to its own maximum; the white line marks half of it. A map that looks right is not yet "
-    "faithful.</p></div>"
-)
+def _panels(facts: PictureFacts, shown: PagePicture) -> Iterator[dict[str, Any]]:
+    scale = max(1, math.ceil(_SMALLEST / max(shown.image.shape[1:])))
+    yield {
+        "picture": picture(as_pixels(shown.image, scale), _LARGEST),
+        "alt": f"{facts.path} as the network sees it",
+        "what": "image",
+        "block": "",
+        "dead": False,
+    }
+    models = {"champion": (facts.champion, shown.champion), "challenger": (facts.challenger, shown.challenger)}
+    for role, (answer, maps) in models.items():
+        for block, values in maps.items() if answer is not None else ():
+            yield {
+                "picture": picture(map_overlay(shown.image, values, scale), _LARGEST),
+                "alt": f"where the {role} looks for {answer[0]} at block {block}, over {facts.path}",
+                "what": role,
+                "block": block,
+                "dead": not float(values.max()) > 0,
+            }

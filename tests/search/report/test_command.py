@@ -14,9 +14,9 @@ import pytest
 from mlflow import MlflowClient
 from scipy.stats import binomtest
 
+from search.pages.numbers import written
 from search.report.__main__ import main
 from search.report.findings import ARTIFACT, PREDICTIONS
-from search.report.markup import written
 from search.study.record import load_or_create, load_study
 from search.tracking.tracker import Tracker, tracking_uri
 from tests.search.report.page_reader import PageReader

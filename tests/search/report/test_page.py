@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from search.pages.html import environment, render
+from search.pages.numbers import written
 from search.report.findings import Findings
-from search.report.markup import Numbers, written
-from search.report.page import page
-from search.report.script import SCRIPT as OWN_SCRIPT
-from search.report.script import inert_json, packed_plotly
+from search.report.page import at, page
+from search.report.script import packed_plotly, script_hash
 from tests.search.report.page_reader import PageReader
 from tests.search.report.synthetic import CHARTS, EVIL, IMAGE, PIXEL, SCRIPT, findings, report_data
 
@@ -55,24 +55,26 @@ def test_only_its_own_scripts_may_run(html: str) -> None:
     policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', html)
     assert policy is not None
     assert policy[1].startswith("default-src 'none'; script-src 'sha256-")
-    own = base64.b64encode(hashlib.sha256(OWN_SCRIPT.encode()).digest()).decode()
+    script = render("charts.js")
+    own = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert script_hash() == f"sha256-{own}"
     assert f"'sha256-{own}'" in policy[1] and f"'{packed_plotly()[1]}'" in policy[1]
     assert "unsafe" not in policy[1].split("script-src")[1].split(";")[0]
-    assert f"<script>{OWN_SCRIPT}</script>" in html
+    assert f"<script>{script}</script>" in html
 
 
 def test_json_in_the_page_cannot_end_its_element() -> None:
     values = {"a": f"{SCRIPT}<!-- & \u2028\u2029", "b": [1, None, EVIL[2]]}
-    escaped = inert_json(values)
+    escaped = environment().from_string("{{ values|tojson }}").render(values=values)
     assert not set("<>&\u2028\u2029") & set(escaped)
     assert json.loads(escaped) == values
 
 
 def test_every_number_is_the_one_in_the_data(reader: PageReader) -> None:
-    numbers = Numbers(report_data().to_json())
+    plain = report_data().to_json()
     assert len(reader.numbers) > 80
     for number in reader.numbers:
-        value = numbers.value(number.attributes["data-source"])
+        value = at(plain, number.attributes["data-source"])
         assert float(number.attributes["value"]) == value
         assert number.text == written(value, number.attributes.get("data-form", ""))
 
