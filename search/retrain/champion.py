@@ -13,8 +13,7 @@ from torch import nn
 from lightning_modules.errors import InputError
 from lightning_modules.networks.blocknet import BlockNet
 from lightning_modules.networks.model_file import TrainedModel
-from search.retrain.ledger import Ledger
-from search.retrain.ledger_rows import PromotionRow
+from search.retrain.ledger import Ledger, PromotionRow
 from search.settings.schema import Settings
 from search.tracking.models import resolve_model
 from search.tracking.tracker import Tracker
@@ -38,7 +37,7 @@ class Champion:
         run_id: MLflow run that made it.
         model: its network and card.
         params: it was trained with.
-        cut: freeze depth that its lineage's last search settled on; deeper retrainings of the head keep it.
+        lineage_depth: freeze depth that its lineage's last search settled on; retraining the head alone keeps it.
         month: newest month that it was trained on.
         trained: images that it was trained on.
     """
@@ -47,7 +46,7 @@ class Champion:
     run_id: str
     model: TrainedModel
     params: TrialParams
-    cut: int
+    lineage_depth: int
     month: str
     trained: int
 

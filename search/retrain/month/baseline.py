@@ -6,7 +6,6 @@ n images in the sample, C classes, L blocks; block l puts out C_l channels; d pe
 from __future__ import annotations
 
 import io
-import os
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from explain.measures.entropy import normalised_entropy
 from explain.signals import capture
 from lightning_modules.errors import InputError, printable
 from lightning_modules.networks.blocknet import BlockNet
+from lightning_modules.whole_file import whole_file
 
 __all__ = ["MEASURES", "Baseline", "measure_baseline"]
 
@@ -92,12 +92,8 @@ class Baseline:
         arrays |= {"classes": np.array(self.classes, str), "blocks": np.array(self.blocks, str)}
         archive = io.BytesIO()  # a signal in the middle of an archive on disk makes zipfile complain of a closed file
         np.savez_compressed(archive, format=np.array(_FORMAT), **arrays)
-        partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-        try:
-            partial.write_bytes(archive.getvalue())
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with whole_file(path) as temporary:
+            temporary.write_bytes(archive.getvalue())
 
     @staticmethod
     def load(path: Path) -> Baseline:

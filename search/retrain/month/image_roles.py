@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from lightning_modules.images.index import ImageIndex
 from lightning_modules.images.split_units import Rows, Units
 from lightning_modules.images.splits import Fold, Splits
-from search.retrain.ledger_rows import Role
+from search.retrain.ledger import Role
 from search.settings.schema import Settings
 
 __all__ = ["MonthPlan", "bootstrap_roles", "month_roles", "plan_month"]

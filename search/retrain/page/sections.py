@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from search.pages.html import table, text
-from search.retrain.month.comparison import Comparison
-from search.retrain.month.record import MATRIX_CLASSES, PLACES, MonthRecord, confused
+from search.retrain.month.record import MATRIX_CLASSES, PLACES, Comparison, MonthRecord, confused
 from search.retrain.page.depth_figure import depth_figure, depth_title
 from search.retrain.page.parts import Figures, Format, drawn, name
 
