@@ -33,13 +33,10 @@ class Champion:
     """The model in use.
 
     Attributes:
-        version: in the registry.
         run_id: MLflow run that made it.
-        model: its network and card.
-        params: it was trained with.
         lineage_depth: freeze depth that its lineage's last search settled on; retraining the head alone keeps it.
         month: newest month that it was trained on.
-        trained: images that it was trained on.
+        trained: how many images it was trained on.
     """
 
     version: str
@@ -54,11 +51,6 @@ class Champion:
     def classes(self) -> tuple[str, ...]:
         """Names of its outputs."""
         return self.model.card.classes
-
-    def describe(self) -> str:
-        """Its parameters in words."""
-        rate = f"{self.params.learning_rate:.3g}"
-        return f"{self.params.optimizer}, learning rate {rate}, freeze depth {self.params.freeze_depth}"
 
 
 def settle(ledger: Ledger, tracker: Tracker, model_name: str) -> PromotionRow | None:

@@ -39,14 +39,8 @@ def run_months(
 ) -> list[MonthRow]:
     """Do every month that is due, or the one asked for; the first call searches the first champion.
 
-    Args:
-        settings: all settings.
-        console: where to tell of it.
-        month: YYYY-MM, or None for all.
-        command: that was given, for the record.
-
     Returns:
-        What became of the months done now, in that order; empty where nothing was due.
+        Rows of the months done now, in that order; empty where nothing was due.
 
     Raises:
         InputError: bad input, found before anything is written.

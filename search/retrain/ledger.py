@@ -59,23 +59,22 @@ class MonthRow:
     """One time a month was done, or is being done.
 
     Attributes:
-        id: of the row.
-        month: YYYY-MM.
         data_digest: of the month's images, labels and groups.
         settings_digest: of all settings that matter.
-        images: of the month.
-        why: why it is done: new, or what changed since it was done before.
+        images: how many the month has.
+        why: it is done: new, or what changed since it was done before.
         state: running, done or abandoned.
-        outcome: bootstrap, promoted, kept or refused, once done.
+        outcome: bootstrap, promoted, kept (a challenger was tested), not needed (none was asked for) or refused.
         reason: of the outcome, in words with numbers.
         usable: whether later months may train on its images.
-        run_id: its MLflow run.
-        champion_before: version of the champion that met it.
-        champion_after: version of the champion afterwards.
-        challenger: version of the challenger, where there was one.
-        started: time.
-        finished: time.
-        numbers: accuracies, cost and so on, by name.
+        champion_before: version that met the month, None where there was none.
+        champion_after: version afterwards.
+        challenger: version of the challenger, None where there was none.
+        numbers: by name: accuracy_before and accuracy_after (champion before and after, on the held-out images of the
+            newest months) with _low and _high, newest_images, the same of regression_ (the regression set) and others_
+            (held-out images of other months), action and depth of retraining, trials, seconds, epoch_equivalents
+            (epochs of training everything on the images that this month was trained on) and image_passes (the same
+            times those images: full passes, forward and backward, of one image).
     """
 
     id: int
@@ -102,18 +101,12 @@ class PromotionRow:
     """One change of the champion.
 
     Attributes:
-        id: of the row.
         kind: bootstrap, promotion or rollback.
         month: that brought it about, where one did.
         from_version: champion before, None for the first.
-        to_version: champion after.
         previous_version: what the alias `previous` names after, None for nothing.
         reason: in words with numbers.
-        numbers: by name.
-        run_id: its MLflow run.
         state: decided (aliases may not have moved yet) or done.
-        decided: time.
-        finished: time.
     """
 
     id: int
@@ -240,15 +233,8 @@ class Ledger:
     ) -> None:
         """Close months and, where there is one, write down the promotion, in one transaction.
 
-        Args:
-            rows: the months, the one of `promotion` last.
-            outcome: see `MonthRow`.
-            reason: see `MonthRow`.
-            numbers: see `MonthRow`.
-            usable: see `MonthRow`.
-            challenger: its version.
-            champion: version that is champion afterwards.
-            promotion: arguments of `decide`; its aliases are still to be moved (`undone`).
+        `promotion` (arguments of `decide`) belongs to the last of the months; its aliases are still to be moved. For
+        the rest see `MonthRow`.
         """
         with self._write() as database:
             for row in rows:

@@ -153,7 +153,9 @@ def _record(context: MonthContext, shown: _Shown) -> MonthRecord:
         classes=context.classes,
         outcome=compared.get("outcome", "refused"),
         images=images,
-        champion=ModelFacts(champion.version, champion.describe(), f"{champion.trained} images up to {champion.month}"),
+        champion=ModelFacts(
+            champion.version, _words(champion.params), f"{champion.trained} images up to {champion.month}"
+        ),
         champion_scores={name: (v[0], v[1], v[2]) for name, v in look.get("scores", {}).items()},
         champion_images=look.get("images", 0),
         decision=decision,
@@ -178,9 +180,12 @@ def _searched(context: MonthContext) -> tuple[ModelFacts | None, SearchFacts | N
     searched = context.results.get("search", {})
     if (winner := searched.get("winner")) is None:
         return None, None
-    params = TrialParams(**winner["params"])
-    words = f"{params.optimizer}, learning rate {params.learning_rate:.3g}, freeze depth {params.freeze_depth}"
-    challenger = ModelFacts(winner["version"], words, f"{winner['images'][0]} images up to {context.row.month}")
+    trained_on = f"{winner['images'][0]} images up to {context.row.month}"
+    challenger = ModelFacts(winner["version"], _words(TrialParams(**winner["params"])), trained_on)
     best = {name: f"{v:.3g}" if isinstance(v, float) else str(v) for name, v in winner["params"].items()}
     seconds = context.session.seconds(context.row)
     return challenger, SearchFacts(searched["trials"], seconds, searched["epoch_equivalents"], best)
+
+
+def _words(params: TrialParams) -> str:
+    return f"{params.optimizer}, learning rate {params.learning_rate:.3g}, freeze depth {params.freeze_depth}"

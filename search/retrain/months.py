@@ -24,16 +24,7 @@ _FREE = {"retrain.start_months"}  # matters before there is a champion only
 
 @dataclass(frozen=True)
 class Due:
-    """A month to be done.
-
-    Attributes:
-        month: YYYY-MM.
-        digest: of its data.
-        images: it has.
-        why: in words.
-        row: the row that an interrupted call left and that goes on, or None.
-        stale: a row that an interrupted call left and that cannot go on, or None.
-    """
+    """A month to be done: `row` was left by an interrupted call and goes on, `stale` was left by one and cannot."""
 
     month: str
     digest: str
@@ -83,12 +74,7 @@ def due_months(
 ) -> tuple[list[Due], list[str]]:
     """What is to be done, oldest month first, and a sentence on every month that was asked for and is not.
 
-    Args:
-        index: all images.
-        latest: month -> the last time it was done or begun.
-        settings: all settings.
-        champion: its version.
-        asked: the one month asked for, or None for all.
+    `champion` is its version; `asked` is one month, or None for all.
     """
     wanted = settings_digest(settings)
     due, notes = [], []

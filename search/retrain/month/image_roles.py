@@ -60,12 +60,7 @@ class MonthPlan:
 
 
 def bootstrap_roles(index: ImageIndex, splits: Splits) -> dict[str, tuple[Role, str]]:
-    """Roles by digest of the images of the first champion: its test set is the regression set.
-
-    Args:
-        index: the images of the first months.
-        splits: theirs.
-    """
+    """Roles by digest of the images of the first champion: its test set is the regression set."""
     testing = set(splits.test.tolist())
     training = set(np.concatenate([np.union1d(fold.train, fold.val) for fold in splits.folds]).tolist())
     roles: dict[str, tuple[Role, str]] = {}
@@ -86,19 +81,14 @@ def month_roles(
 
     Args:
         index: the images known in the month.
-        month: YYYY-MM.
         roles: by digest, of earlier calls.
         fraction: share to hold out, in (0, 1).
-        seed: of the choice.
     """
     units = Units(index, seed)
     known = [roles.get(record.digest) for record in index.records]
-    trained = {unit for unit, role in zip(units.of.tolist(), known, strict=True) if role and role[0] == "training"}
-    tested = {
-        unit
-        for unit, role in zip(units.of.tolist(), known, strict=True)
-        if role and role[0] in ("held_out", "regression")
-    }
+    by_unit = [(unit, role[0]) for unit, role in zip(units.of.tolist(), known, strict=True) if role]
+    trained = {unit for unit, role in by_unit if role == "training"}
+    tested = {unit for unit, role in by_unit if role in ("held_out", "regression")}
     new = [row for row, role in enumerate(known) if role is None and index.records[row].month == month]
     free = np.array([r for r in new if units.of[r] not in trained and units.of[r] not in tested], dtype=np.int64)
     learnt = {index.records[row].label for row, role in enumerate(known) if role and role[0] == "training"}
@@ -130,9 +120,7 @@ def plan_month(
 
     Args:
         index: the images known in the month: its own and those of usable older months.
-        month: YYYY-MM.
         roles: by digest, of all images.
-        settings: window, replay, pool and validation.
         trained_on: digests of the images that the champion was trained on.
     """
     retrain = settings.retrain
@@ -184,11 +172,9 @@ def _folds(
     of the month, so that what is chosen is what the month needs and the older ones only guard.
 
     Args:
-        units: of the index.
         pool: images to part.
-        of_month: which of them are of the month.
-        honest: which of them may validate.
-        settings: how to validate.
+        of_month: which of them are of the month, (len(pool),).
+        honest: which of them may validate, (len(pool),).
     """
     data = settings.data
     if data.validation == "newest_month":

@@ -71,15 +71,8 @@ class Stored:
 
 @dataclass(frozen=True)
 class DataCheck(Stored):
-    """What was found.
-
-    Attributes:
-        refusal: why the month is left out, or None.
-        notes: what the user should know, a sentence each.
-        new_classes: of the month, which the champion does not know.
-        flat: images without contrast.
-        counts: images of the month by class.
-    """
+    """What step 1 found: why the month is refused (or None), sentences for the user, classes that the champion does not
+    know, how many images have no contrast, and the month's images by class."""
 
     refusal: str | None
     notes: tuple[str, ...]
@@ -120,7 +113,6 @@ class BlockShift:
     """How far one block's maps have moved.
 
     Attributes:
-        block: its name.
         statistic: the largest KS distance of its measures, in [0, 1].
         p_value: of the permutations, of that largest one.
         adjusted: after Holm over the L blocks.
@@ -274,15 +266,7 @@ class DepthDecision(Stored):
 
 @dataclass(frozen=True)
 class ScorePair:
-    """One score of both models.
-
-    Attributes:
-        champion: its score, in [0, 1].
-        challenger: its score, in [0, 1].
-        difference: challenger minus champion, in [-1, 1].
-        low: lower end of the difference's 95 % interval.
-        high: its upper end.
-    """
+    """One score of both models, in [0, 1], and challenger minus champion with its 95 % interval."""
 
     champion: float
     challenger: float
@@ -293,14 +277,7 @@ class ScorePair:
 
 @dataclass(frozen=True)
 class ClassComparison:
-    """Recall of one class, in images.
-
-    Attributes:
-        name: of the class.
-        images: of this class; recalls are right / images.
-        champion: how many of them the champion has right.
-        challenger: how many of them the challenger has right.
-    """
+    """Recall of one class, in images: how many there are, and how many of them champion and challenger have right."""
 
     name: str
     images: int
@@ -347,13 +324,8 @@ class Comparison(Stored):
 
 @dataclass(frozen=True)
 class Decision(Stored):
-    """Whether the challenger takes the champion's place.
-
-    Attributes:
-        promote: whether it does.
-        reason: why, in one sentence with the numbers.
-        checks: every condition as (words with the numbers, whether it holds); promoted where all do.
-    """
+    """Whether the challenger takes the champion's place, why in one sentence with the numbers, and every condition as
+    (words with the numbers, whether it holds); it does where all hold."""
 
     promote: bool
     reason: str
@@ -362,13 +334,7 @@ class Decision(Stored):
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """One model in words.
-
-    Attributes:
-        version: in the registry; empty where it was never registered.
-        description: optimizer, learning rate, freeze depth and the like.
-        trained_on: months or images it was trained on.
-    """
+    """One model in words; the version is empty where it was never registered."""
 
     version: str
     description: str
@@ -383,14 +349,8 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class SearchFacts:
-    """What the month's search did.
-
-    Attributes:
-        trials: finished ones.
-        seconds: of the whole retraining, decision and refit included.
-        epoch_equivalents: cost in epochs of training everything.
-        best: parameters of the winner, by name.
-    """
+    """What the month's search did: finished trials, seconds of the whole retraining (decision and refit included), cost
+    in epochs of training everything, parameters of the winner by name."""
 
     trials: int
     seconds: float
@@ -400,15 +360,8 @@ class SearchFacts:
 
 @dataclass(frozen=True)
 class PictureFacts:
-    """One image of the page.
-
-    Attributes:
-        path: of the image.
-        truth: its label.
-        champion: predicted class and its probability.
-        challenger: likewise; None where there is no challenger.
-        why: why it is shown, in words without numbers.
-    """
+    """One image of the page: its label, predicted class and probability of each model (None: no challenger), and why it
+    is shown, in words without numbers."""
 
     path: str
     truth: str
@@ -422,19 +375,12 @@ class MonthRecord(Stored):
     """Everything the page of a month shows.
 
     Attributes:
-        month: YYYY-MM.
         made: when, ISO 8601.
-        command: that did it.
-        model_name: of the registry.
-        run_id: MLflow run of the month.
         classes: the C class names, by output of the challenger (or champion, where there is no challenger).
-        outcome: see `Outcome`.
         images: how many images the month has by use, such as {"training": 60, "selection": 15, "promotion": 25}.
         champion: the model in use when the month began.
         champion_scores: of the champion on the month's images: name (accuracy, macro_f1, ...) -> value, lower and upper
             end of its 95 % interval; `champion_images` of them.
-        champion_images: see there.
-        challenger: None where none was trained.
         data_notes: what the checks said, a sentence each: new and vanished classes, a class mix far off.
         left_out: (path, reason) of images that were set aside.
         drift: against the champion's baseline; None where it could not be measured.
@@ -444,8 +390,6 @@ class MonthRecord(Stored):
         newest: on the promotion images; None without challenger.
         regression: on the regression set; None where there is none.
         others: on held-out images of other months; None where there are none.
-        margin: of the promotion rule.
-        guard: of the promotion rule.
         decision: of the promotion rule, or why there was none.
         pictures: the most informative of the images that neither model was trained on (`pictures.informative`).
         suspects: images whose label is suspect (`pictures.suspect`).
