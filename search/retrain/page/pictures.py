@@ -102,7 +102,7 @@ def picture_facts(
     paths: Sequence[str],
     classes: Sequence[str],
 ) -> tuple[PictureFacts, ...]:
-    """What the page says of each image that `informative` or `suspect` chose; the N paths are printable and distinct."""
+    """What the page says of each image that `informative` or `suspect` chose; paths are printable and distinct."""
     truth = np.asarray(labels)
 
     def answer(given: ArrayLike, row: int) -> tuple[str, float]:
@@ -123,8 +123,10 @@ def picture_facts(
 
 
 def explained(champion: BlockNet, challenger: BlockNet | None, images: Tensor, *, most: int = 3) -> list[PagePicture]:
-    """LayerCAM maps of both models' own answers to images (N, 3, H, W) in [0, 1], at `most` blocks spread evenly over the
-    network, the last included."""
+    """LayerCAM maps of both models' own answers to images (N, 3, H, W) in [0, 1].
+
+    At `most` blocks spread evenly over the network, the last included.
+    """
     none: list[dict[str, Tensor]] = [{} for _ in images]
     maps = [_maps(net, images, most) if net is not None else none for net in (champion, challenger)]
     return [
