@@ -167,7 +167,9 @@ class Ledger:
 
     def abandon(self, row: MonthRow, reason: str) -> None:
         """Give up a row that can no longer be finished as it was begun."""
-        self._update("UPDATE months SET state = 'abandoned', reason = ?, finished = ? WHERE id = ?", reason, row.id)
+        query = "UPDATE months SET state = 'abandoned', reason = ?, finished = ? WHERE id = ?"
+        with self._write() as database:
+            database.execute(query, (reason, _now(), row.id))
 
     def set_run(self, row: MonthRow, run_id: str) -> None:
         """Note the row's MLflow run."""
@@ -286,10 +288,6 @@ class Ledger:
         if self._open is None and not self._path.exists():
             return []
         return self._database().execute(query, (self._model, *more)).fetchall()
-
-    def _update(self, query: str, reason: str, number: int) -> None:
-        with self._write() as database:
-            database.execute(query, (reason, _now(), number))
 
     @contextmanager
     def _write(self) -> Iterator[sqlite3.Connection]:
