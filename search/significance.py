@@ -59,32 +59,30 @@ def paired_interval(gained: int, lost: int, n: int, level: float = 0.95) -> tupl
     return low, high
 
 
-def smallest_detectable(n: int, discordant: int, *, level: float = _LEVEL, power: float = _POWER) -> float:
-    """The smallest true difference of accuracy that McNemar's exact test on n images finds with this power.
+def smallest_detectable(n: int, discordant: int) -> float:
+    """The smallest true difference of accuracy that McNemar's exact test (5 %) on n images finds with 80 % power.
 
     The discordant share psi is taken as observed, and as the difference d itself where that is larger: with psi = d
     all discordant images go one way. Exact: the sum over the number D ~ Binomial(n, psi) of discordant images of the
     probability that Binomial(D, (1 + d / psi) / 2) lies in the two-sided rejection region. For large n it is about
-    the d that solves sqrt(n) d = z(level / 2) sqrt(psi) + z(1 - power) sqrt(psi - d^2) (Connor 1987, Biometrics 43).
+    the d that solves sqrt(n) d = z(0.025) sqrt(psi) + z(0.2) sqrt(psi - d^2) (Connor 1987, Biometrics 43).
 
     Args:
         n: images, >= 1.
         discordant: of them, images that exactly one of the two models has right.
-        level: of the two-sided test.
-        power: wanted, in (level, 1).
 
     Returns:
         Difference in (0, 1]; 1 where even a difference of 1 is not found, as with five images.
     """
     many = np.arange(n + 1)
     # Rejected where at least `needed` of D go one way; D + 1 where no outcome is rejected.
-    needed = np.minimum(binom.isf(level / 2, many, 0.5) + 1, many + 1)
+    needed = np.minimum(binom.isf(_LEVEL / 2, many, 0.5) + 1, many + 1)
 
     def found(d: float) -> bool:
         psi = max(discordant / n, d)
         share = min((1 + d / psi) / 2, 1.0)
         rejected = binom.sf(needed - 1, many, share) + binom.cdf(many - needed, many, share)
-        return float(binom.pmf(many, n, psi) @ rejected) >= power
+        return float(binom.pmf(many, n, psi) @ rejected) >= _POWER
 
     return _root(found, 0.0, 1.0) if found(1.0) else 1.0
 
@@ -106,8 +104,7 @@ def fall_p_value(champion: int, challenger: int, images: int) -> float:
     of 3 gives 1/20), and 2 of 3 against 3 of 3 gives 1/2.
 
     Args:
-        champion: hits of the champion, 0..images.
-        challenger: hits of the challenger, 0..images.
+        champion: its hits, 0..images; `challenger` likewise.
         images: of the class, >= 1.
     """
     return float(hypergeom.cdf(challenger, 2 * images, champion + challenger, images))
@@ -122,12 +119,9 @@ def macro_f1_draws(
     for months of this mix of classes. A class with one image contributes no spread.
 
     Args:
-        truth: true classes 0..classes-1, (N,).
-        first: predictions of the first model, (N,).
-        second: predictions of the second, (N,).
-        classes: C.
+        truth: true classes 0..C-1, (N,).
+        first: predictions of the first model, (N,); `second` likewise.
         resamples: B, how many.
-        seed: of the resampling.
 
     Returns:
         Both scores, and second minus first in each resample, (B,). The mean is over classes that occur in `truth`,

@@ -138,14 +138,11 @@ def measure_baseline(
     month would differ from them by that alone.
 
     Args:
-        net: the champion; afterwards it is as it was.
         images: batches (B, 3, H, W) in [0, 1], floating point, on any device.
         labels: true classes of all of them in the same order, integers in 0..C-1, (N,).
-        classes: the C names.
         groups: which plate, coil or lot each image is of; images of one group count as one thing wherever chance is
             drawn. None: each image is a group.
         limit: largest sample; of more images a random one is drawn.
-        seed: of the sample.
 
     Raises:
         ValueError: no image, batches and labels that differ in number, labels out of range, or answers that are not

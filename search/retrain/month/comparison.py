@@ -156,8 +156,6 @@ def compare(
         champion: probabilities, (N, C), finite; a class that it does not know has probability 0.
         challenger: likewise, of the same images in the same order.
         labels: true classes, integers in 0..C-1, (N,).
-        classes: the C names.
-        seed: of the bootstrap.
 
     Raises:
         ValueError: shapes that do not fit, no image, labels out of range, or probabilities that are not finite.

@@ -105,11 +105,10 @@ def decide(
         new: the new month as the champion shows it: images that may be trained on, never those of the promotion test.
         drift: `compare_drift(old, new)`.
         reference: (right, images) of the champion where it was last judged; None counts in `old`.
-        new_classes: classes of the month that the champion does not know, by name.
+        new_classes: classes of the month that the champion does not know.
         growth: images that may be trained on now and that the champion was not trained on, divided by those it was
             trained on, >= 0.
         lineage_depth: freeze depth that the champion was trained with, 0..L; None is taken for L.
-        seed: of folds and permutations.
 
     Raises:
         ValueError: a reference without images, or a growth or depth out of range.

@@ -75,9 +75,6 @@ def compare_drift(baseline: Baseline, new: Baseline, *, seed: int = 0, permutati
     (Gretton et al. 2012, JMLR 13). Where images of one group are alike, only whole groups are permuted.
 
     Args:
-        baseline: the old images.
-        new: the new ones, measured with the same champion.
-        seed: of the permutations.
         permutations: P, >= 99; p-values cannot be below 1 / (P + 1).
 
     Raises:

@@ -30,7 +30,6 @@ def month_probe(old: Baseline, new: Baseline, block: int, *, seed: int = 0) -> L
         old: trained on.
         new: trained on but for the fold that is answered, whole classes spread over the folds; (n1,) answers.
         block: number of the block, from 0.
-        seed: of the folds.
 
     Returns:
         Predicted classes by the new sample's numbers, (n1,); None where features are not finite or there are fewer
