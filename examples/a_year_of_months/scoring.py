@@ -1,4 +1,4 @@
-"""How well each policy's models do on months that nobody had seen, and the tables of it."""
+"""How well each policy's models do on months that no model had seen, and the tables of it."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ whatever kills the program leaves a ledger from which the next call goes on:
 
 - `months`: one row for each time a month is done, keyed by model, month, digest of its data, digest of the settings.
 - `steps`: what each of its steps gave. A step that is there is never done twice.
-- `images`: the role that an image has for ever, and the row that gave it: nobody trains on `held_out` and `regression`
+- `images`: the role that an image keeps, and the row that gave it: no model is trained on `held_out` and `regression`
   images.
 - `promotions`: which version took whose place, when, with which numbers, and why. A row is written *before* the
   registry's aliases move (state `decided`) and marked `done` after; moving them twice changes nothing.

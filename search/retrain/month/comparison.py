@@ -27,7 +27,7 @@ __all__ = ["compare", "compare_models", "decide"]
 
 _RESAMPLES = 2000
 _COLLAPSE_LEVEL = 0.05
-_FEWEST = 12  # held-out images from which labels that nobody can learn are told from bad luck
+_FEWEST = 12  # held-out images, with fewer of which bad luck looks like labels without meaning
 _NOISE = (
     "this month's labels fit neither model better than labels dealt at random; it is not trained on by later months "
     "either: see how it was labelled"

@@ -1,7 +1,7 @@
 """Step 3: how deep to retrain the champion for a month: nothing, the head, from block k on, or a full search.
 
-The rule was written down before any result of it was seen. The champion stands in the place of the pre-trained
-network; both samples are images it was not trained on. n1 new images, L blocks.
+The rule was fixed before its results were seen. The champion takes the place of the pre-trained network; it was trained
+on neither sample. n1 new images, L blocks.
 
 *What is looked at.*
 - r: share of the old images that the champion has right; a: the same of the new ones.
@@ -10,30 +10,28 @@ network; both samples are images it was not trained on. n1 new images, L blocks.
   weighing the same), judged on the other new images (5 folds): what can still be read from block k in the new month.
 - reach = max(a, probe(L)): what a new head on the champion's blocks reaches, at least.
 - growth: images that may be trained on now, beyond those the champion was trained on, as a share of the latter.
-- shift: the champion's maps moved in block k (`drift.BlockShift`: largest KS distance of entropy, area and dispersion,
+- shift: the champion's maps moved in block k (`record.BlockShift`: largest KS distance of entropy, area and dispersion,
   by permutation, Holm over the blocks, 5 %); features: the MMD test of the penultimate features.
 
 *The rule*, the first that applies:
-1. fewer than 10 new images: **none**; they decide nothing.
-2. neither the champion nor a probe is beyond chance on the new images (labels permuted, 5 %): **search**; there is
-   nothing to build on.
+1. fewer than 10 new images: **none**; that is too few to decide.
+2. neither the champion nor a probe is beyond chance on the new images (labels permuted, 5 %): **search**, since nothing
+   of the champion helps.
 3. no loss shown, and growth >= 0.25: **thaw** at the champion's own freeze depth (**head** where that is L). More
-   images are the surest way to a better model, drift or not; the champion's search has already found where to cut.
+   images make a better model with or without drift, and the champion's search has already found the depth.
 4. no loss shown, and no shift of maps or features shown: **none**.
 5. reach >= r - 0.02: **head**. It costs next to nothing, so it is also the answer to a shift without loss.
 6. otherwise **thaw**: freeze the blocks before the first one whose maps moved. Where none did: freeze up to the
    deepest block whose probe is within 0.02 of the best, and the last block is thawed in any case.
 
-Of a month with a class that the champion does not know, **none** becomes **head**: somebody has to learn it. (It was to
-be **search** at first; but a new class beside old ones that the champion still tells apart is no reason to forget it,
-and images of it that the champion cannot have right count as a loss anyway.)
+In a month with a class that the champion does not know, **none** becomes **head**, since the head has to learn the
+class. Images of it count as a loss anyway, because the champion cannot have them right.
 
-*Why so.* Whether anything is done, and whether the head is enough, is decided by accuracies, which are what retraining
-is for. The maps only say where to cut, once it is clear that blocks must be trained: an evaluation on many tasks found
-no advantage of map evidence over trivial rules (docs/results.md), so no more rests on it than that. The cut itself
-follows surgical fine-tuning (Lee et al. 2022, arXiv 2210.11466): what changed at the input is mended from where it
-enters. Two points of accuracy are two images in a hundred, less than a month can show; a wrong "head" costs little,
-since the promotion test comes after it and the next month decides again.
+*Why so.* Accuracies decide whether anything is trained and whether the head is enough: they are what retraining is for.
+The maps only say which blocks, since an evaluation on many tasks found no advantage of map evidence over trivial rules
+(docs/results.md). Training from the first changed block follows surgical fine-tuning (Lee et al. 2022, arXiv
+2210.11466). Two points of accuracy are two images in a hundred, less than a month can show; a wrong "head" costs
+little, since the promotion test follows and the next month decides again.
 """
 
 from __future__ import annotations

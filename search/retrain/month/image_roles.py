@@ -55,7 +55,7 @@ class MonthPlan:
 
     @property
     def tests(self) -> Rows:
-        """All images that nobody trains on."""
+        """All images that no model is trained on."""
         return np.unique(np.concatenate([self.newest, self.regression, self.others]))
 
 
@@ -92,7 +92,7 @@ def month_roles(
     new = [row for row, role in enumerate(known) if role is None and index.records[row].month == month]
     free = np.array([r for r in new if units.of[r] not in trained and units.of[r] not in tested], dtype=np.int64)
     learnt = {index.records[row].label for row, role in enumerate(known) if role and role[0] == "training"}
-    # Of a class that nobody has trained on yet, something must stay to train on.
+    # Of a class without training images, something must stay to train on.
     unlearnt = [r for r in free.tolist() if index.records[r].label not in learnt]
     novel = np.isin(units.of[free], units.of[np.array(unlearnt, dtype=np.int64)])
     held: set[int] = set()
