@@ -21,7 +21,8 @@ from rich.table import Table
 from scipy.stats import binomtest
 
 from benchmarks.results_file import write_rows
-from search.retrain.month.comparison import ClassComparison, Comparison, ScorePair, decide
+from search.retrain.month.comparison import decide
+from search.retrain.month.record import ClassComparison, Comparison, ScorePair
 from search.settings.retrain import RetrainSettings
 from search.significance import paired_interval
 

@@ -1,4 +1,8 @@
-"""Statistics of two models on the same images: an interval, what a number of images can show, a bootstrap, a test."""
+"""Tests and intervals for two models on the same images, for two samples of images, and for several tests at once.
+
+Two models on the same images: Tango's interval, what McNemar's test can find, Fisher's test, a paired bootstrap. Two
+samples, or answers and labels: permutation tests. Two independent shares: Newcombe's interval. Several tests: Holm.
+"""
 
 from __future__ import annotations
 
@@ -7,25 +11,19 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import binom, hypergeom, norm
+from scipy.stats import binom, binomtest, hypergeom, norm
 
 __all__ = [
-    "chi_square",
-    "fall_p_value",
-    "holm",
-    "macro_f1_draws",
-    "memberships",
-    "p_value",
-    "paired_interval",
-    "smallest_detectable",
-    "squared_mmd",
-]
+    "associated", "chi_square", "fall_p_value", "holm", "macro_f1_draws", "memberships", "newcombe_interval",
+    "paired_interval", "permutation_p_value", "smallest_detectable", "squared_mmd",
+]  # fmt: skip
 
 Numbers = NDArray[np.float64]
 Labels = NDArray[np.int64]
 Members = NDArray[np.bool_]
 
 _LEVEL, _POWER = 0.05, 0.8
+_PERMUTATIONS = 499
 
 
 def paired_interval(gained: int, lost: int, n: int, level: float = 0.95) -> tuple[float, float]:
@@ -61,32 +59,30 @@ def paired_interval(gained: int, lost: int, n: int, level: float = 0.95) -> tupl
     return low, high
 
 
-def smallest_detectable(n: int, discordant: int, *, level: float = _LEVEL, power: float = _POWER) -> float:
-    """The smallest true difference of accuracy that McNemar's exact test on n images finds with this power.
+def smallest_detectable(n: int, discordant: int) -> float:
+    """The smallest true difference of accuracy that McNemar's exact test (5 %) on n images finds with 80 % power.
 
     The discordant share psi is taken as observed, and as the difference d itself where that is larger: with psi = d
     all discordant images go one way. Exact: the sum over the number D ~ Binomial(n, psi) of discordant images of the
     probability that Binomial(D, (1 + d / psi) / 2) lies in the two-sided rejection region. For large n it is about
-    the d that solves sqrt(n) d = z(level / 2) sqrt(psi) + z(1 - power) sqrt(psi - d^2) (Connor 1987, Biometrics 43).
+    the d that solves sqrt(n) d = z(0.025) sqrt(psi) + z(0.2) sqrt(psi - d^2) (Connor 1987, Biometrics 43).
 
     Args:
         n: images, >= 1.
         discordant: of them, images that exactly one of the two models has right.
-        level: of the two-sided test.
-        power: wanted, in (level, 1).
 
     Returns:
         Difference in (0, 1]; 1 where even a difference of 1 is not found, as with five images.
     """
     many = np.arange(n + 1)
     # Rejected where at least `needed` of D go one way; D + 1 where no outcome is rejected.
-    needed = np.minimum(binom.isf(level / 2, many, 0.5) + 1, many + 1)
+    needed = np.minimum(binom.isf(_LEVEL / 2, many, 0.5) + 1, many + 1)
 
     def found(d: float) -> bool:
         psi = max(discordant / n, d)
         share = min((1 + d / psi) / 2, 1.0)
         rejected = binom.sf(needed - 1, many, share) + binom.cdf(many - needed, many, share)
-        return float(binom.pmf(many, n, psi) @ rejected) >= power
+        return float(binom.pmf(many, n, psi) @ rejected) >= _POWER
 
     return _root(found, 0.0, 1.0) if found(1.0) else 1.0
 
@@ -108,8 +104,7 @@ def fall_p_value(champion: int, challenger: int, images: int) -> float:
     of 3 gives 1/20), and 2 of 3 against 3 of 3 gives 1/2.
 
     Args:
-        champion: hits of the champion, 0..images.
-        challenger: hits of the challenger, 0..images.
+        champion: its hits, 0..images; `challenger` likewise.
         images: of the class, >= 1.
     """
     return float(hypergeom.cdf(challenger, 2 * images, champion + challenger, images))
@@ -124,12 +119,9 @@ def macro_f1_draws(
     for months of this mix of classes. A class with one image contributes no spread.
 
     Args:
-        truth: true classes 0..classes-1, (N,).
-        first: predictions of the first model, (N,).
-        second: predictions of the second, (N,).
-        classes: C.
+        truth: true classes 0..C-1, (N,).
+        first: predictions of the first model, (N,); `second` likewise.
         resamples: B, how many.
-        seed: of the resampling.
 
     Returns:
         Both scores, and second minus first in each resample, (B,). The mean is over classes that occur in `truth`,
@@ -154,15 +146,17 @@ def macro_f1_draws(
     return (float(scores[0][0]), float(scores[1][0])), scores[1][1:] - scores[0][1:]
 
 
-def holm(p_values: ArrayLike) -> list[float]:
-    """Holm's adjustment: the chance that any of so many true nulls comes as low is at most the adjusted value."""
-    p = np.asarray(p_values, dtype=np.float64)
-    order = np.argsort(p, kind="stable")
-    adjusted = np.minimum(np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p)))), 1.0)
-    return [float(value) for value in adjusted[np.argsort(order, kind="stable")]]
+def newcombe_interval(right: int, images: int, new_right: int, new_images: int) -> tuple[float, float, float]:
+    """Difference of two independent shares, first minus second, with its 95 % interval (Newcombe 1998, method 10)."""
+    r, a = right / images, new_right / new_images
+    first = binomtest(right, images).proportion_ci(0.95, "wilson")
+    second = binomtest(new_right, new_images).proportion_ci(0.95, "wilson")
+    low = r - a - math.hypot(r - first.low, second.high - a)
+    high = r - a + math.hypot(first.high - r, a - second.low)
+    return r - a, float(low), float(high)
 
 
-def memberships(groups: NDArray[np.int64], is_new: Members, permutations: int, rng: np.random.Generator) -> Members:
+def memberships(groups: Labels, is_new: Members, permutations: int, rng: np.random.Generator) -> Members:
     """Which images are new, (1 + P, n): first as it is, then with the groups drawn again."""
     _, first, of = np.unique(groups, return_index=True, return_inverse=True)
     new_groups = is_new[first]
@@ -170,7 +164,7 @@ def memberships(groups: NDArray[np.int64], is_new: Members, permutations: int, r
     return np.vstack([new_groups, drawn])[:, of]
 
 
-def p_value(draws: Numbers) -> float:
+def permutation_p_value(draws: Numbers) -> float:
     """Share of permutations that come as far as what was observed (the first), itself counted."""
     return float(np.mean(draws >= draws[0] - 1e-12))
 
@@ -196,7 +190,7 @@ def squared_mmd(features: NDArray[np.float32], members: Members) -> Numbers:
     )
 
 
-def chi_square(labels: NDArray[np.int64], members: Members) -> Numbers:
+def chi_square(labels: Labels, members: Members) -> Numbers:
     """Pearson's chi-square of classes against old and new, of each membership, (1 + P,)."""
     one_hot = np.eye(int(labels.max()) + 1)[labels]
     total = one_hot.sum(axis=0)
@@ -205,3 +199,28 @@ def chi_square(labels: NDArray[np.int64], members: Members) -> Numbers:
     wanted = np.maximum(total * share * (1 - share), 1e-300)
     # (new - expected)² / expected, summed over old and new.
     return np.asarray(((new - total * share) ** 2 / wanted)[:, total > 0].sum(axis=1), dtype=np.float64)
+
+
+def associated(answers: Labels, labels: Labels, rng: np.random.Generator) -> bool:
+    """Whether answers and labels have anything to do with each other: chi-square of their table, labels permuted, 5 %.
+
+    Answers that are all wrong, but each class wrong in its own way, do: black and white may be exchanged.
+    """
+    size = int(max(answers.max(), labels.max())) + 1
+    expected = np.outer(np.bincount(answers, minlength=size), np.bincount(labels, minlength=size)) / len(labels)
+
+    def statistic(dealt: Labels) -> float:
+        table = np.bincount(answers * size + dealt, minlength=size**2).reshape(size, size)
+        return float(((table - expected) ** 2 / np.maximum(expected, 1e-12)).sum())
+
+    found = statistic(labels)
+    drawn = [statistic(rng.permutation(labels)) for _ in range(_PERMUTATIONS)]
+    return (1 + sum(one >= found - 1e-9 for one in drawn)) / (1 + _PERMUTATIONS) < _LEVEL
+
+
+def holm(p_values: ArrayLike) -> list[float]:
+    """Holm's adjustment: the chance that any of so many true nulls comes as low is at most the adjusted value."""
+    p = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(p, kind="stable")
+    adjusted = np.minimum(np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p)))), 1.0)
+    return [float(value) for value in adjusted[np.argsort(order, kind="stable")]]

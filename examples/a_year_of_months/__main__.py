@@ -8,9 +8,9 @@ months):
   whatever a comparison says;
 - ours: `retrain.depth=auto`, promoted by the rule or not.
 
-What is scored is what a plant would see: the model in charge after month m, on the images of month m + 1, which nobody
-has trained on, chosen by or compared with yet (those of plates or tiles trained on before are left out). A promotion is
-called right when the challenger is no worse than the champion there, a refusal when it is no better. Rows go to
+The score is what a plant would see: the model in charge after month m answers the images of month m + 1, which no model
+has been trained, chosen or compared on yet (those of plates or tiles trained on before are left out). A promotion is
+right when the challenger is no worse than the champion there, a refusal when it is no better. Rows go to
 examples/a_year_of_months/results/NAME.json.
 """
 

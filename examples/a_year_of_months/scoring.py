@@ -1,4 +1,4 @@
-"""How well each policy's models do on months that nobody had seen, and the tables of it."""
+"""How well each policy's models do on months that no model had seen, and the tables of it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def scores(settings: list[str], root: Path, chosen: dict[str, list[tuple[str, st
         root: folder of the policies' tracking roots.
         chosen: policy -> (version, month) to score.
     """
-    from search.retrain.month.answers import probabilities
+    from search.retrain.month.images import probabilities
     from search.settings.compose import compose_settings
     from search.tracking.models import resolve_model
     from search.trial.preparation import load

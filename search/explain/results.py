@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from markupsafe import Markup
 from rich.progress import Progress
 
 from explain.localisation import LocalisationRow
@@ -58,7 +59,7 @@ def write_results(
     for name in ("figures", "contact"):
         (folder / name).mkdir()
 
-    def articles() -> Iterator[str]:
+    def articles() -> Iterator[Markup]:
         drawn = stream.draw(figures, arguments.block_methods, lime="lime" in arguments.methods)
         for count, explained in enumerate(drawn, 1):
             figure = image_figure(explained, arguments.block_methods, subject.classes)
@@ -66,7 +67,7 @@ def write_results(
             yield image_article(explained, arguments.block_methods, subject.classes)
             progress.advance(drawing)
 
-    def contact_sheets() -> Iterator[str]:
+    def contact_sheets() -> Iterator[Markup]:
         block = stream.blocks_of(arguments.primary)[-1]
         used: set[str] = set()
         for k, places in sheets.items():

@@ -16,15 +16,13 @@ from lightning_modules.errors import InputError
 from lightning_modules.images.store import ImageSet
 from search.pipeline import run_study
 from search.retrain.champion import BASELINE, settle
-from search.retrain.ledger_rows import MonthRow
-from search.retrain.month.answers import plain_images
-from search.retrain.month.drift import measure_baseline
+from search.retrain.ledger import MonthRow
+from search.retrain.month.baseline import measure_baseline
+from search.retrain.month.context import Session
 from search.retrain.month.image_roles import bootstrap_roles
-from search.retrain.month.image_subset import image_subset, month_digest
-from search.retrain.months import month_rows, settings_digest
-from search.retrain.session import MonthOutcome, Session
+from search.retrain.month.images import image_subset, plain_images
+from search.retrain.months import month_digest, month_rows, settings_digest
 from search.settings.schema import Settings
-from search.tracking.models import resolve_model
 from search.trial.preparation import describe_data, identity, space_of, split
 from search.trial.task import build_task
 
@@ -47,7 +45,7 @@ def first_months(months: tuple[str, ...], settings: Settings) -> tuple[str, ...]
     return months[:wanted]
 
 
-def bootstrap(session: Session, images: ImageSet) -> MonthOutcome:
+def bootstrap(session: Session, images: ImageSet) -> MonthRow:
     """Search the first champion, fix the regression set, and let the alias `champion` name it.
 
     Raises:
@@ -63,7 +61,7 @@ def bootstrap(session: Session, images: ImageSet) -> MonthOutcome:
     settings = replace(settings, data=data, search=replace(settings.search, study=None, fresh=False))
     inside = np.array([i for i, r in enumerate(images.index.records) if r.month in months], dtype=np.int64)
     known = tuple(sorted({images.index.records[row].label for row in inside.tolist()}))
-    subset, _ = image_subset(images, inside, known, session.folder(last))
+    subset = image_subset(images, inside, known, session.folder(last))
     splits = split(settings, subset.index)
     describe_data(session.console, subset.index, splits)
     root = settings.tracking.root
@@ -77,9 +75,8 @@ def bootstrap(session: Session, images: ImageSet) -> MonthOutcome:
     ledger.begin_step(last, _STEP)
     found = run_study(task, space_of(settings), name, made_of, session.console)
     winner = found.winner
-    model = resolve_model(f"models:/{session.model_name}/{winner.version}", root)
     baseline = measure_baseline(
-        model.net.to(session.device),
+        session.network(winner.version),
         plain_images(subset, splits.test, session.device),
         subset.index.labels[splits.test],
         subset.index.classes,
@@ -117,7 +114,7 @@ def bootstrap(session: Session, images: ImageSet) -> MonthOutcome:
     settle(ledger, session.tracker, session.model_name)
     session.clear(last)
     session.say(f"Champion: version {winner.version}, {reason}.")
-    return MonthOutcome.of(ledger.latest()[last.month])
+    return ledger.latest()[last.month]
 
 
 def _begin(session: Session, images: ImageSet, months: tuple[str, ...]) -> list[MonthRow]:

@@ -13,8 +13,7 @@ from torch import nn
 from lightning_modules.errors import InputError
 from lightning_modules.networks.blocknet import BlockNet
 from lightning_modules.networks.model_file import TrainedModel
-from search.retrain.ledger import Ledger
-from search.retrain.ledger_rows import PromotionRow
+from search.retrain.ledger import Ledger, PromotionRow
 from search.settings.schema import Settings
 from search.tracking.models import resolve_model
 from search.tracking.tracker import Tracker
@@ -34,20 +33,17 @@ class Champion:
     """The model in use.
 
     Attributes:
-        version: in the registry.
         run_id: MLflow run that made it.
-        model: its network and card.
-        params: it was trained with.
-        cut: freeze depth that its lineage's last search settled on; deeper retrainings of the head keep it.
+        lineage_depth: freeze depth that its lineage's last search settled on; retraining the head alone keeps it.
         month: newest month that it was trained on.
-        trained: images that it was trained on.
+        trained: how many images it was trained on.
     """
 
     version: str
     run_id: str
     model: TrainedModel
     params: TrialParams
-    cut: int
+    lineage_depth: int
     month: str
     trained: int
 
@@ -55,11 +51,6 @@ class Champion:
     def classes(self) -> tuple[str, ...]:
         """Names of its outputs."""
         return self.model.card.classes
-
-    def describe(self) -> str:
-        """Its parameters in words."""
-        rate = f"{self.params.learning_rate:.3g}"
-        return f"{self.params.optimizer}, learning rate {rate}, freeze depth {self.params.freeze_depth}"
 
 
 def settle(ledger: Ledger, tracker: Tracker, model_name: str) -> PromotionRow | None:

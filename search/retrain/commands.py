@@ -1,14 +1,20 @@
-"""What `python -m search.retrain` does, by its first word."""
+"""What `python -m search.retrain` does, by its first word: the months that are due, `rollback`, `history`."""
 
 from __future__ import annotations
 
+from contextlib import closing
+
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 from lightning_modules.errors import InputError, printable
 from search.command_line.exits import until_interrupted
-from search.retrain.history import print_history, roll_back
-from search.retrain.ledger import Ledger, ledger_path
+from search.retrain.champion import settle
+from search.retrain.ledger import Ledger, PromotionRow, ledger_path
 from search.settings.schema import Settings
+from search.tracking.tracker import Tracker
 
 __all__ = ["history", "retrain", "rollback"]
 
@@ -30,25 +36,88 @@ def rollback(settings: Settings, console: Console, *, reason: str) -> int:
     if not ledger_path(root).is_file():
         raise InputError(f"nothing to roll back: no file {printable(ledger_path(root))}; run python -m search.retrain")
     from search.retrain.driver import owned_model
-    from search.tracking.tracker import Tracker
 
-    with owned_model(settings):
-        ledger = Ledger(root, settings.tracking.model_name)
-        try:
-            done = roll_back(settings, ledger, Tracker(root, settings.tracking.experiment), reason=reason)
-        finally:
-            ledger.close()
+    name, tracker = settings.tracking.model_name, Tracker(root, settings.tracking.experiment)
+    with owned_model(settings), closing(Ledger(root, name)) as ledger:
+        done = _roll_back(name, ledger, tracker, reason)
     console.print(
         f"Champion: version {done.to_version}, rolled back from version {done.from_version}.", highlight=False
     )
     return 0
 
 
+def _roll_back(name: str, ledger: Ledger, tracker: Tracker, reason: str) -> PromotionRow:
+    """Make the previous champion champion again; the other becomes `previous`.
+
+    A rollback that was killed before the aliases moved is finished by the next call, which then does no other.
+
+    Raises:
+        InputError: there is no champion, or no previous one.
+    """
+    interrupted = [row for row in ledger.promotions()[-1:] if row.kind == "rollback" and row.state != "done"]
+    last = settle(ledger, tracker, name)
+    if interrupted:
+        return ledger.promotions()[-1]
+    if last is None:
+        raise InputError(
+            f"model {name} has no champion yet, so there is nothing to roll back; run python -m search.retrain"
+        )
+    if last.previous_version is None:
+        raise InputError(f"model {name} has had one champion only, version {last.to_version}: there is no previous one")
+    key = f"rollback of {name}"
+    tracker.kill_open_study(key)  # of a call that was killed before it decided
+    run_id = tracker.start_parent(
+        f"{name} rollback",
+        {"from_version": last.to_version, "to_version": last.previous_version},
+        {"study": key, "kind": "rollback", "model_name": name, "decision": reason},
+    )
+    tracker.finish(run_id, "FINISHED")
+    ledger.decide(
+        kind="rollback",
+        from_version=last.to_version,
+        to_version=last.previous_version,
+        previous_version=last.to_version,
+        reason=reason,
+        run_id=run_id,
+    )
+    settle(ledger, tracker, name)
+    return ledger.promotions()[-1]
+
+
 def history(settings: Settings, console: Console) -> int:
     """Print every change of champion; returns the exit code."""
-    ledger = Ledger(settings.tracking.root, settings.tracking.model_name)
-    try:
-        print_history(console, ledger, settings.tracking.model_name)
-    finally:
-        ledger.close()
+    with closing(Ledger(settings.tracking.root, settings.tracking.model_name)) as ledger:
+        _print_history(console, ledger, settings.tracking.model_name)
     return 0
+
+
+def _print_history(console: Console, ledger: Ledger, model_name: str) -> None:
+    """Every change of champion: when, from, to, numbers, why; then the months that changed nothing."""
+    rows = ledger.promotions()
+    if not rows:
+        console.print(f"Model {model_name} has had no champion yet.", highlight=False, markup=False)
+        return
+    table = Table(title=f"Champions of model {model_name}", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for column in ("decided", "what", "from", "to"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("accuracy", justify="right", no_wrap=True)
+    table.add_column("why", overflow="fold", ratio=1)
+    for row in rows:
+        what = f"{row.kind} {row.month}" if row.month and row.kind != "bootstrap" else row.kind
+        table.add_row(
+            row.decided[:10], what, row.from_version or "-", row.to_version, _accuracies(row), escape(row.reason)
+        )
+    console.print(table)
+    done = [one for one in ledger.latest().values() if one.outcome in ("kept", "not needed", "refused")]
+    for one in sorted(done, key=lambda one: one.month):
+        said = f"refused: {one.reason}" if one.outcome == "refused" else one.reason
+        console.print(f"{one.month}: {said}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _accuracies(row: PromotionRow) -> str:
+    """Of the champion before and after, on the newest held-out images."""
+    before, after = row.numbers.get("accuracy_before"), row.numbers.get("accuracy_after")
+    if before is None or after is None:
+        first = row.numbers.get("regression_after")
+        return "-" if first is None else f"{first:.3f}"
+    return f"{before:.3f}->{after:.3f}"

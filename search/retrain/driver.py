@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 
 from rich.console import Console
 
@@ -13,10 +13,10 @@ from lightning_modules.images.store import ImageSet
 from lightning_modules.networks import backbones
 from search.retrain.bootstrap import bootstrap, first_months
 from search.retrain.champion import load_champion, settle
-from search.retrain.ledger import Ledger
-from search.retrain.month.run import MonthRun
+from search.retrain.ledger import Ledger, MonthRow
+from search.retrain.month.context import Session
+from search.retrain.month_run import run_month
 from search.retrain.months import Due, check_month_name, due_months, settings_digest
-from search.retrain.session import MonthOutcome, Session
 from search.settings.rules import refuse_without_effect
 from search.settings.schema import Settings
 from search.study.ownership import owned
@@ -36,17 +36,11 @@ def owned_model(settings: Settings) -> AbstractContextManager[None]:
 
 def run_months(
     settings: Settings, console: Console, *, month: str | None = None, command: str = "python -m search.retrain"
-) -> list[MonthOutcome]:
+) -> list[MonthRow]:
     """Do every month that is due, or the one asked for; the first call searches the first champion.
 
-    Args:
-        settings: all settings.
-        console: where to tell of it.
-        month: YYYY-MM, or None for all.
-        command: that was given, for the record.
-
     Returns:
-        What became of the months done now, in that order; empty where nothing was due.
+        Rows of the months done now, in that order; empty where nothing was due.
 
     Raises:
         InputError: bad input, found before anything is written.
@@ -74,19 +68,14 @@ def run_months(
         first_months(index.months, settings)
 
     images = load(settings, console, accept=accept)
-    with owned_model(settings):
-        ledger = Ledger(settings.tracking.root, settings.tracking.model_name)
-        try:
-            tracker = Tracker(settings.tracking.root, settings.tracking.experiment)
-            device = choose_device(settings.trainer.accelerator)
-            session = Session(settings, console, ledger, tracker, device, command)
-            return _run(session, images, month)
-        finally:
-            ledger.close()
+    with owned_model(settings), closing(Ledger(settings.tracking.root, settings.tracking.model_name)) as ledger:
+        tracker = Tracker(settings.tracking.root, settings.tracking.experiment)
+        device = choose_device(settings.trainer.accelerator)
+        return _run(Session(settings, console, ledger, tracker, device, command), images, month)
 
 
-def _run(session: Session, images: ImageSet, asked: str | None) -> list[MonthOutcome]:
-    outcomes: list[MonthOutcome] = []
+def _run(session: Session, images: ImageSet, asked: str | None) -> list[MonthRow]:
+    outcomes: list[MonthRow] = []
     ledger, settings = session.ledger, session.settings
     for line in _unused(images.index, settings):
         session.say(line)
@@ -106,7 +95,7 @@ def _run(session: Session, images: ImageSet, asked: str | None) -> list[MonthOut
     return outcomes
 
 
-def _month(session: Session, images: ImageSet, due: Due, version: str) -> MonthOutcome:
+def _month(session: Session, images: ImageSet, due: Due, version: str) -> MonthRow:
     ledger = session.ledger
     if due.stale is not None:
         if (run_id := due.stale.run_id) is not None:
@@ -123,7 +112,7 @@ def _month(session: Session, images: ImageSet, due: Due, version: str) -> MonthO
     else:
         done = ", ".join(ledger.steps(row)) or "nothing"
         session.say(f"{due.month}: {due.images} images, continued after an interruption (done: {done}).")
-    return MonthRun(session, row, images, champion).run()
+    return run_month(session, row, images, champion)
 
 
 def _unused(index: ImageIndex, settings: Settings) -> list[str]:

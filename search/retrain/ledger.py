@@ -5,7 +5,7 @@ whatever kills the program leaves a ledger from which the next call goes on:
 
 - `months`: one row for each time a month is done, keyed by model, month, digest of its data, digest of the settings.
 - `steps`: what each of its steps gave. A step that is there is never done twice.
-- `images`: the role that an image has for ever, and the row that gave it: nobody trains on `held_out` and `regression`
+- `images`: the role that an image keeps, and the row that gave it: no model is trained on `held_out` and `regression`
   images.
 - `promotions`: which version took whose place, when, with which numbers, and why. A row is written *before* the
   registry's aliases move (state `decided`) and marked `done` after; moving them twice changes nothing.
@@ -17,15 +17,14 @@ import json
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lightning_modules.errors import InputError, printable
-from search.retrain.ledger_rows import MonthRow, PromotionRow, Role
 
-__all__ = ["Ledger", "ledger_path"]
+__all__ = ["Ledger", "MonthRow", "PromotionRow", "Role", "ledger_path"]
 
 _VERSION = 2
 _SCHEMA = """
@@ -50,6 +49,78 @@ CREATE TABLE promotions (
   run_id TEXT, state TEXT NOT NULL, decided TEXT NOT NULL, finished TEXT
 );
 """
+
+Role = Literal["training", "held_out", "regression", "out"]
+"""What an image is used for. `out`: tied by group or picture to both sides, so it is used for nothing."""
+
+
+@dataclass(frozen=True)
+class MonthRow:
+    """One time a month was done, or is being done.
+
+    Attributes:
+        data_digest: of the month's images, labels and groups.
+        settings_digest: of all settings that matter.
+        images: how many the month has.
+        why: it is done: new, or what changed since it was done before.
+        state: running, done or abandoned.
+        outcome: bootstrap, promoted, kept (a challenger was tested), not needed (none was asked for) or refused.
+        reason: of the outcome, in words with numbers.
+        usable: whether later months may train on its images.
+        champion_before: version that met the month, None where there was none.
+        champion_after: version afterwards.
+        challenger: version of the challenger, None where there was none.
+        numbers: by name: accuracy_before and accuracy_after (champion before and after, on the held-out images of the
+            newest months) with _low and _high, newest_images, the same of regression_ (the regression set) and others_
+            (held-out images of other months), action and depth of retraining, trials, seconds, epoch_equivalents
+            (epochs of training everything on the images that this month was trained on) and image_passes (the same
+            times those images: full passes, forward and backward, of one image).
+    """
+
+    id: int
+    month: str
+    data_digest: str
+    settings_digest: str
+    images: int
+    why: str
+    state: str
+    outcome: str | None
+    reason: str | None
+    usable: bool
+    run_id: str | None
+    champion_before: str | None
+    champion_after: str | None
+    challenger: str | None
+    started: str
+    finished: str | None
+    numbers: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class PromotionRow:
+    """One change of the champion.
+
+    Attributes:
+        kind: bootstrap, promotion or rollback.
+        month: that brought it about, where one did.
+        from_version: champion before, None for the first.
+        previous_version: what the alias `previous` names after, None for nothing.
+        reason: in words with numbers.
+        state: decided (aliases may not have moved yet) or done.
+    """
+
+    id: int
+    kind: str
+    month: str | None
+    from_version: str | None
+    to_version: str
+    previous_version: str | None
+    reason: str
+    numbers: dict[str, Any]
+    run_id: str | None
+    state: str
+    decided: str
+    finished: str | None
 
 
 def ledger_path(root: Path) -> Path:
@@ -96,7 +167,9 @@ class Ledger:
 
     def abandon(self, row: MonthRow, reason: str) -> None:
         """Give up a row that can no longer be finished as it was begun."""
-        self._update("UPDATE months SET state = 'abandoned', reason = ?, finished = ? WHERE id = ?", reason, row.id)
+        query = "UPDATE months SET state = 'abandoned', reason = ?, finished = ? WHERE id = ?"
+        with self._write() as database:
+            database.execute(query, (reason, _now(), row.id))
 
     def set_run(self, row: MonthRow, run_id: str) -> None:
         """Note the row's MLflow run."""
@@ -162,15 +235,8 @@ class Ledger:
     ) -> None:
         """Close months and, where there is one, write down the promotion, in one transaction.
 
-        Args:
-            rows: the months, the one of `promotion` last.
-            outcome: see `MonthRow`.
-            reason: see `MonthRow`.
-            numbers: see `MonthRow`.
-            usable: see `MonthRow`.
-            challenger: its version.
-            champion: version that is champion afterwards.
-            promotion: arguments of `decide`; its aliases are still to be moved (`undone`).
+        `promotion` (arguments of `decide`) belongs to the last of the months; its aliases are still to be moved. For
+        the rest see `MonthRow`.
         """
         with self._write() as database:
             for row in rows:
@@ -222,10 +288,6 @@ class Ledger:
         if self._open is None and not self._path.exists():
             return []
         return self._database().execute(query, (self._model, *more)).fetchall()
-
-    def _update(self, query: str, reason: str, number: int) -> None:
-        with self._write() as database:
-            database.execute(query, (reason, _now(), number))
 
     @contextmanager
     def _write(self) -> Iterator[sqlite3.Connection]:

@@ -4,36 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from lightning_modules.errors import InputError
-from lightning_modules.images.index import ImageIndex
+from lightning_modules.images.index import ImageIndex, ImageRecord
 from lightning_modules.images.listing import is_month
 from lightning_modules.images.split_units import Rows
-from search.retrain.ledger_rows import MonthRow
-from search.retrain.month.image_subset import month_digest
+from search.retrain.ledger import MonthRow
 from search.settings.plain import flatten, key_paths
 from search.settings.schema import Settings
 
-__all__ = ["Due", "check_month_name", "due_months", "month_rows", "settings_digest", "usable_months"]
+__all__ = ["Due", "check_month_name", "due_months", "month_digest", "month_rows", "settings_digest", "usable_months"]
 
 _FREE = {"retrain.start_months"}  # matters before there is a champion only
 
 
 @dataclass(frozen=True)
 class Due:
-    """A month to be done.
-
-    Attributes:
-        month: YYYY-MM.
-        digest: of its data.
-        images: it has.
-        why: in words.
-        row: the row that an interrupted call left and that goes on, or None.
-        stale: a row that an interrupted call left and that cannot go on, or None.
-    """
+    """A month to be done: `row` was left by an interrupted call and goes on, `stale` was left by one and cannot."""
 
     month: str
     digest: str
@@ -52,6 +43,12 @@ def settings_digest(settings: Settings) -> str:
         if fields[key][0].metadata["identity"] or (key.startswith("retrain.") and key not in _FREE)
     }
     return hashlib.blake2b(json.dumps(chosen, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def month_digest(records: Iterable[ImageRecord]) -> str:
+    """Digest of images, labels and groups, whatever their paths and order."""
+    lines = sorted(json.dumps([r.digest, r.label, r.month, r.group]) for r in records)
+    return hashlib.blake2b("\n".join(lines).encode(), digest_size=16).hexdigest()
 
 
 def month_rows(index: ImageIndex, month: str) -> Rows:
@@ -77,12 +74,7 @@ def due_months(
 ) -> tuple[list[Due], list[str]]:
     """What is to be done, oldest month first, and a sentence on every month that was asked for and is not.
 
-    Args:
-        index: all images.
-        latest: month -> the last time it was done or begun.
-        settings: all settings.
-        champion: its version.
-        asked: the one month asked for, or None for all.
+    `champion` is its version; `asked` is one month, or None for all.
     """
     wanted = settings_digest(settings)
     due, notes = [], []

@@ -1,7 +1,7 @@
 """Runs `python -m search`, or another command, many times after importing it once: a fork of this process a command.
 
 Importing torch, Lightning and MLflow takes most of a short command's time. `command_server.py search.retrain.__main__
-search.retraining.driver` imports these, of which the first has the `main` that is run, and computes nothing (so there
+search.retrain.driver` imports these, of which the first has the `main` that is run, and computes nothing (so there
 are no threads of ours that a fork would lose). It answers 0 when it is ready, and for each JSON line (arguments, cwd,
 out, err) the process id at once and the exit code when the process has ended.
 """

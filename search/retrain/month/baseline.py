@@ -6,7 +6,6 @@ n images in the sample, C classes, L blocks; block l puts out C_l channels; d pe
 from __future__ import annotations
 
 import io
-import os
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from explain.measures.concentration import dispersion, elliptical_area_12, norma
 from explain.signals import capture
 from lightning_modules.errors import InputError, printable
 from lightning_modules.networks.blocknet import BlockNet
+from lightning_modules.whole_file import whole_file
 
 __all__ = ["MEASURES", "Baseline", "measure_baseline"]
 
@@ -90,12 +90,8 @@ class Baseline:
         arrays |= {"classes": np.array(self.classes, str), "blocks": np.array(self.blocks, str)}
         archive = io.BytesIO()  # a signal in the middle of an archive on disk makes zipfile complain of a closed file
         np.savez_compressed(archive, format=np.array(_FORMAT), **arrays)
-        partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-        try:
-            partial.write_bytes(archive.getvalue())
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with whole_file(path) as temporary:
+            temporary.write_bytes(archive.getvalue())
 
     @staticmethod
     def load(path: Path) -> Baseline:
@@ -140,14 +136,11 @@ def measure_baseline(
     month would differ from them by that alone.
 
     Args:
-        net: the champion; afterwards it is as it was.
         images: batches (B, 3, H, W) in [0, 1], floating point, on any device.
         labels: true classes of all of them in the same order, integers in 0..C-1, (N,).
-        classes: the C names.
         groups: which plate, coil or lot each image is of; images of one group count as one thing wherever chance is
             drawn. None: each image is a group.
         limit: largest sample; of more images a random one is drawn.
-        seed: of the sample.
 
     Raises:
         ValueError: no image, batches and labels that differ in number, labels out of range, or answers that are not

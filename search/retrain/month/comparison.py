@@ -1,119 +1,150 @@
-"""Champion against challenger on the same images: differences with intervals, an exact test, and the promotion rule.
+"""Step 5: champion against challenger on images that neither was trained on, and the promotion rule.
 
 N images, C classes. Both models answer the same images, so everything here is paired: what counts is the images on
-which exactly one of the two is right. Nothing here loads torch.
+which exactly one of the two is right.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binomtest
 
-from search.significance import fall_p_value, macro_f1_draws, paired_interval, smallest_detectable
+from lightning_modules.networks.blocknet import BlockNet
+from lightning_modules.training.scores import exact_interval
+from search.retrain.month.baseline import Baseline
+from search.retrain.month.context import MonthContext
+from search.retrain.month.images import probabilities
+from search.retrain.month.probe import beyond_chance, month_probe
+from search.retrain.month.record import ClassComparison, Comparison, Confusion, Decision, Drift, ScorePair
+from search.settings.schema import Settings
+from search.significance import associated, fall_p_value, macro_f1_draws, paired_interval, smallest_detectable
 
-__all__ = ["ClassComparison", "Comparison", "Decision", "ScorePair", "compare", "decide"]
+__all__ = ["compare", "compare_models", "decide"]
 
 _RESAMPLES = 2000
 _COLLAPSE_LEVEL = 0.05
+_FEWEST = 12  # held-out images, with fewer of which bad luck looks like labels without meaning
+_NOISE = (
+    "this month's labels fit neither model better than labels dealt at random; it is not trained on by later months "
+    "either: see how it was labelled"
+)
 
-Confusion = tuple[tuple[int, ...], ...]
 
+def compare_models(context: MonthContext) -> dict[str, Any]:
+    """Both models on the same held-out images: of the newest months, of the regression set, and of other months.
 
-@dataclass(frozen=True)
-class ScorePair:
-    """One score of both models.
+    A month whose labels have nothing to do with what champion or challenger see in its images, as far as its held-out
+    images can tell, is not trained on by later months: its labels are noise, or its images are not of this task.
 
-    Attributes:
-        champion: its score, in [0, 1].
-        challenger: its score, in [0, 1].
-        difference: challenger minus champion, in [-1, 1].
-        low: lower end of the difference's 95 % interval.
-        high: its upper end.
+    Returns:
+        `newest`, `regression`, `others` (comparisons as plain values, or None), `decision`, `outcome`, `reason`,
+        `usable`, `cautions`, and `numbers` for the ledger.
     """
+    plan, settings = context.plan, context.settings
+    searched = context.results["search"]
+    sets = {"newest": plan.newest, "regression": plan.regression, "others": plan.others}
+    old = {name: probabilities(context.champion_net, context.images, rows) for name, rows in sets.items() if len(rows)}
+    labels = {name: context.images.index.labels[rows] for name, rows in sets.items()}
+    winner = searched.get("winner")
+    numbers: dict[str, Any] = {"newest_images": len(plan.newest), "newest_months": list(plan.newest_months)}
+    numbers |= {"regression_images": len(plan.regression), "others_images": len(plan.others)}
+    cautions: list[str] = []
+    for name, answers in old.items():
+        numbers |= _accuracy(_called(name, "before"), answers, labels[name])
+    if winner is None:
+        outcome, promoted, usable = "not needed", False, True
+        decision = Decision(False, f"champion kept: {searched['skipped']}{_on_newest(numbers)}")
+        comparisons: dict[str, Comparison | None] = dict.fromkeys(sets)
+        new = old
+    else:
+        net = context.session.network(winner["version"])
+        new = {name: probabilities(net, context.images, sets[name]) for name in old}
+        comparisons = {
+            name: compare(old[name], new[name], labels[name], classes=context.classes, seed=settings.seed)
+            if name in old
+            else None
+            for name in sets
+        }
+        usable = _labels_mean_something(context, net)
+        decision = _decision(comparisons, settings)
+        if not usable:
+            cautions.append(_NOISE)
+            decision = Decision(False, f"champion kept: {_NOISE}", (*decision.checks, (_NOISE, False)))
+        promoted = decision.promote
+        outcome = "promoted" if promoted else "kept"
+    for name, answers in (new if promoted else old).items():
+        numbers |= _accuracy(_called(name, "after"), answers, labels[name])
+    if winner is not None and "newest" in new:
+        numbers |= _accuracy("challenger_accuracy", new["newest"], labels["newest"])
+    return {
+        **{name: one and one.to_json() for name, one in comparisons.items()},
+        "decision": decision.to_json(), "outcome": outcome, "reason": decision.reason, "usable": usable,
+        "cautions": cautions, "numbers": numbers,
+    }  # fmt: skip
 
-    champion: float
-    challenger: float
-    difference: float
-    low: float
-    high: float
 
+def _labels_mean_something(context: MonthContext, challenger: BlockNet) -> bool:
+    """Whether the month's own labels fit what either model answers better than labels dealt at random.
 
-@dataclass(frozen=True)
-class ClassComparison:
-    """Recall of one class, in images.
-
-    Attributes:
-        name: of the class.
-        images: of this class; recalls are right / images.
-        champion: how many of them the champion has right.
-        challenger: how many of them the challenger has right.
+    The champion is asked about all images of the month that it was not trained on, the challenger about the held-out
+    ones. Where both fail and the images are not what they were, they may fail for that: then linear classifiers on the
+    champion's blocks are asked, the best of them against the best under labels dealt at random. Of fewer than twelve
+    held-out images nothing is known, and they are believed.
     """
+    own, labels = context.plan.own, context.images.index.labels
+    if len(own) < _FEWEST:
+        return True
+    rng = np.random.default_rng(context.settings.seed)
+    unseen = context.plan.unseen
+    answers = probabilities(context.champion_net, context.images, unseen).argmax(1)
+    if associated(answers, labels[unseen], rng):
+        return True
+    if associated(probabilities(challenger, context.images, own).argmax(1), labels[own], rng):
+        return True
+    return _learnable(context, rng)
 
-    name: str
-    images: int
-    champion: int
-    challenger: int
 
-    @property
-    def fall(self) -> float:
-        """Champion's recall minus challenger's, in [-1, 1]; NaN without images."""
-        return (self.champion - self.challenger) / self.images if self.images else math.nan
+def _learnable(context: MonthContext, rng: np.random.Generator) -> bool:
+    """Whether the month's images moved and some block of the champion still tells their labels (`month_probe`)."""
+    look = context.results["look"]
+    if not look["drift"]:
+        return False
+    drift = Drift.from_json(look["drift"])
+    if not (drift["features"].seen or any(block.seen for block in drift.blocks)):
+        return False
+    old, new = context.old_baseline(), Baseline.load(context.month_baseline)
+    seed = context.settings.seed
+    answers = [month_probe(old, new, block, seed=seed) for block in range(len(old.blocks))]
+    known = [one for one in answers if one is not None]
+    return bool(known) and beyond_chance(known, new.labels, rng)
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Two models on the same images.
+def _decision(found: dict[str, Comparison | None], settings: Settings) -> Decision:
+    newest, retrain = found["newest"], settings.retrain
+    if newest is None:
+        return Decision(False, "champion kept: no image of the newest months is held out, so nothing can be compared")
+    return decide(newest, found["regression"], found["others"], margin=retrain.margin, guard=retrain.guard)
 
-    Attributes:
-        n: images.
-        accuracy: with Tango's score interval for paired proportions (`paired_tests.paired_interval`).
-        macro_f1: mean over the classes that occur in labels or in the predictions of one of the two, the same for
-            both; with a percentile bootstrap interval over images, resampled in pairs and within each class.
-        only_champion: images that the champion alone has right.
-        only_challenger: images that the challenger alone has right.
-        mcnemar_p: McNemar's test, exact and two-sided: such images are as likely one way as the other. 1 where there
-            are none.
-        smallest_detectable: smallest true difference of accuracy that McNemar's test finds among so many images with
-            80 % power, at the discordance observed (`paired_tests.smallest_detectable`).
-        per_class: by class, in the order of the outputs.
-        confusion_champion: counts, row = true class, column = predicted class.
-        confusion_challenger: likewise.
-    """
 
-    n: int
-    accuracy: ScorePair
-    macro_f1: ScorePair
-    only_champion: int
-    only_challenger: int
-    mcnemar_p: float
-    smallest_detectable: float
-    per_class: tuple[ClassComparison, ...]
-    confusion_champion: Confusion
-    confusion_challenger: Confusion
+def _called(name: str, when: str) -> str:
+    return f"accuracy_{when}" if name == "newest" else f"{name}_{when}"
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values; `from_json` reads them."""
-        return asdict(self)
 
-    @staticmethod
-    def from_json(values: Mapping[str, Any]) -> Comparison:
-        """What `to_json` gave, also after a way through JSON."""
-        return Comparison(
-            **{
-                **values,
-                "accuracy": ScorePair(**values["accuracy"]),
-                "macro_f1": ScorePair(**values["macro_f1"]),
-                "per_class": tuple(ClassComparison(**one) for one in values["per_class"]),
-                "confusion_champion": _counts(values["confusion_champion"]),
-                "confusion_challenger": _counts(values["confusion_challenger"]),
-            }
-        )
+def _accuracy(name: str, answers: NDArray[np.float64], labels: NDArray[np.int64]) -> dict[str, float]:
+    """Share of right answers with its exact 95 % interval."""
+    right = int((answers.argmax(1) == labels).sum())
+    low, high = exact_interval(right, len(labels))
+    return {name: right / len(labels), f"{name}_low": low, f"{name}_high": high}
+
+
+def _on_newest(numbers: dict[str, Any]) -> str:
+    if "accuracy_before" not in numbers:
+        return ""
+    return f"; accuracy {numbers['accuracy_before']:.1%} on {numbers['newest_images']} held-out images"
 
 
 def compare(
@@ -125,8 +156,6 @@ def compare(
         champion: probabilities, (N, C), finite; a class that it does not know has probability 0.
         challenger: likewise, of the same images in the same order.
         labels: true classes, integers in 0..C-1, (N,).
-        classes: the C names.
-        seed: of the bootstrap.
 
     Raises:
         ValueError: shapes that do not fit, no image, labels out of range, or probabilities that are not finite.
@@ -139,17 +168,17 @@ def compare(
         raise ValueError(f"labels must be in 0..{count - 1}, got {truth.min()}..{truth.max()}")
     answers = []
     for name, given in (("champion", champion), ("challenger", challenger)):
-        probabilities = np.asarray(given, dtype=np.float64)
-        if probabilities.shape != (len(truth), count):
-            raise ValueError(f"{name} must be ({len(truth)}, {count}) probabilities, got {probabilities.shape}")
-        if not np.isfinite(probabilities).all():
+        shares = np.asarray(given, dtype=np.float64)
+        if shares.shape != (len(truth), count):
+            raise ValueError(f"{name} must be ({len(truth)}, {count}) probabilities, got {shares.shape}")
+        if not np.isfinite(shares).all():
             raise ValueError(f"{name} must be finite probabilities, got NaN or infinity")
-        answers.append(probabilities.argmax(axis=1))
+        answers.append(shares.argmax(axis=1))
     right = [answer == truth for answer in answers]
     only_champion, only_challenger = int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
     discordant = only_champion + only_challenger
     low, high = paired_interval(only_challenger, only_champion, len(truth))
-    shares = [float(one.mean()) for one in right]
+    accuracy = [float(one.mean()) for one in right]
     confusions = [np.bincount(truth * count + one, minlength=count**2).reshape(count, count) for one in answers]
     per_class = tuple(
         ClassComparison(name, int((truth == i).sum()), *(int(one[truth == i].sum()) for one in right))
@@ -157,7 +186,7 @@ def compare(
     )
     return Comparison(
         n=len(truth),
-        accuracy=ScorePair(shares[0], shares[1], (only_challenger - only_champion) / len(truth), low, high),
+        accuracy=ScorePair(accuracy[0], accuracy[1], (only_challenger - only_champion) / len(truth), low, high),
         macro_f1=_macro_f1(truth, answers[0], answers[1], count, seed),
         only_champion=only_champion,
         only_challenger=only_challenger,
@@ -181,30 +210,6 @@ def _counts(rows: Sequence[Sequence[int]]) -> Confusion:
     return tuple(tuple(row) for row in rows)
 
 
-@dataclass(frozen=True)
-class Decision:
-    """Whether the challenger takes the champion's place.
-
-    Attributes:
-        promote: whether it does.
-        reason: why, in one sentence with the numbers.
-        checks: every condition as (words with the numbers, whether it holds); promoted where all do.
-    """
-
-    promote: bool
-    reason: str
-    checks: tuple[tuple[str, bool], ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values; `from_json` reads them."""
-        return {"promote": self.promote, "reason": self.reason, "checks": [list(check) for check in self.checks]}
-
-    @staticmethod
-    def from_json(values: Mapping[str, Any]) -> Decision:
-        """What `to_json` gave, also after a way through JSON."""
-        return Decision(values["promote"], values["reason"], tuple((words, held) for words, held in values["checks"]))
-
-
 def decide(
     newest: Comparison,
     regression: Comparison | None,
@@ -221,7 +226,7 @@ def decide(
        held-out images of other months (observed: an interval as in 2 would ask for proof twice, and refuse half of the
        challengers that are just as good there);
     4. *no class collapses*: for no class has recall fallen by more than `guard` and by more than chance (Fisher's
-       exact test, one-sided, 5 %, `paired_tests.fall_p_value`), neither on the newest images, nor on the regression
+       exact test, one-sided, 5 %, `significance.fall_p_value`), neither on the newest images, nor on the regression
        set, nor on other months, nor on all together. 2 of 3 images instead of 3 is no collapse; 0 of 3 is one.
 
     How often it is right: docs/retraining_statistics.md.

@@ -1,9 +1,7 @@
-"""What is wrong or unusual with a month's images, before any network sees them."""
+"""Step 1: what is wrong or unusual with a month's images, before any network sees them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -13,74 +11,47 @@ from scipy.stats import chi2_contingency
 from lightning_modules.images.index import ImageIndex
 from lightning_modules.images.split_units import Rows
 from lightning_modules.images.store import ImageSet
+from search.retrain.month.context import MonthContext
+from search.retrain.month.image_roles import month_roles
+from search.retrain.month.images import index_subset
+from search.retrain.month.record import DataCheck
+from search.retrain.months import month_rows
 
-__all__ = ["DataCheck", "check_month"]
+__all__ = ["check_data"]
 
 _FLAT = 1.0  # standard deviation in grey values of 255: less is no picture of anything
 _UNLIKELY = 0.001  # of a class mix; monthly, it is named about once in eighty years where nothing changes
 _CHUNK = 256
 
 
-@dataclass(frozen=True)
-class DataCheck:
-    """What was found.
-
-    Attributes:
-        refusal: why the month is left out, or None.
-        notes: what the user should know, a sentence each.
-        new_classes: of the month, which the champion does not know.
-        flat: images without contrast.
-        counts: images of the month by class.
-    """
-
-    refusal: str | None
-    notes: tuple[str, ...]
-    new_classes: tuple[str, ...]
-    flat: int
-    counts: dict[str, int]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return {**asdict(self), "notes": list(self.notes), "new_classes": list(self.new_classes)}
-
-    @staticmethod
-    def from_json(values: dict[str, Any]) -> DataCheck:
-        """What `to_json` gave."""
-        lists = {name: tuple(values[name]) for name in ("notes", "new_classes")}
-        return DataCheck(**{**values, **lists})
+def check_data(context: MonthContext) -> dict[str, Any]:
+    """Look at the month's images and, unless they are refused, decide for ever which are held out."""
+    index, settings = context.all_images.index, context.settings
+    month, ledger = context.row.month, context.session.ledger
+    found = _check(context)
+    if found.refusal is None:
+        classes = context.known_classes(found)
+        known = index_subset(index, context.known_rows(classes), classes)
+        fraction = settings.retrain.test_fraction
+        roles = month_roles(known, month, ledger.roles(), fraction=fraction, seed=settings.seed)
+        ledger.give_roles(context.row, roles)
+    return found.to_json()
 
 
-def check_month(
-    images: ImageSet,
-    rows: Rows,
-    older: Rows,
-    *,
-    known: Sequence[str],
-    white_level: int,
-    new_class: str,
-    constant_share: float,
-) -> DataCheck:
-    """Look at a month's images.
-
-    Args:
-        images: all that there are.
-        rows: the month's, at least one.
-        older: those of usable older months.
-        known: classes of the champion.
-        white_level: of the champion's images of more than 8 bits.
-        new_class: refuse or extend (`retrain.new_class`).
-        constant_share: share of images without contrast from which the month is refused.
-    """
-    index = images.index
+def _check(context: MonthContext) -> DataCheck:
+    images, index, retrain = context.all_images, context.all_images.index, context.settings.retrain
+    rows = month_rows(index, context.row.month)
+    older = np.array([i for i, r in enumerate(index.records) if r.month in context.usable], dtype=np.int64)
+    white_level = context.champion.model.card.white_level
     counts = _counts(index, rows)
-    new = tuple(name for name in counts if name not in known)
+    new = tuple(name for name in counts if name not in context.champion.classes)
     flat = _flat(images, rows)
     refusals, notes = [], []
-    if len(flat) >= constant_share * len(rows):
+    if len(flat) >= retrain.constant_share * len(rows):
         example = index.records[int(flat[0])].path.name
         refusals.append(
             f"{len(flat)} of {len(rows)} images show nothing (one grey value, as {example}): a broken camera or empty "
-            f"files; less than retrain.constant_share={constant_share:g} of them is accepted"
+            f"files; less than retrain.constant_share={retrain.constant_share:g} of them is accepted"
         )
     elif len(flat):
         notes.append(f"{len(flat)} of {len(rows)} images show nothing (one grey value).")
@@ -92,7 +63,7 @@ def check_month(
         )
     if new:
         named = ", ".join(f"{name} ({counts[name]} images)" for name in new)
-        if new_class == "refuse":
+        if retrain.new_class == "refuse":
             refusals.append(f"classes that the champion does not know: {named}; retrain.new_class=extend accepts them")
         else:
             notes.append(f"New classes, for which the head gets outputs: {named}.")

@@ -1,7 +1,7 @@
-"""How deep to retrain the champion for a month: nothing, the head, from block k on, or a full search.
+"""Step 3: how deep to retrain the champion for a month: nothing, the head, from block k on, or a full search.
 
-The rule was written down before any result of it was seen. The champion stands in the place of the pre-trained
-network; both samples are images it was not trained on. n1 new images, L blocks.
+The rule was fixed before its results were seen. The champion takes the place of the pre-trained network; it was trained
+on neither sample. n1 new images, L blocks.
 
 *What is looked at.*
 - r: share of the old images that the champion has right; a: the same of the new ones.
@@ -10,51 +10,48 @@ network; both samples are images it was not trained on. n1 new images, L blocks.
   weighing the same), judged on the other new images (5 folds): what can still be read from block k in the new month.
 - reach = max(a, probe(L)): what a new head on the champion's blocks reaches, at least.
 - growth: images that may be trained on now, beyond those the champion was trained on, as a share of the latter.
-- shift: the champion's maps moved in block k (`drift.BlockShift`: largest KS distance of entropy, area and dispersion,
+- shift: the champion's maps moved in block k (`record.BlockShift`: largest KS distance of entropy, area and dispersion,
   by permutation, Holm over the blocks, 5 %); features: the MMD test of the penultimate features.
 
 *The rule*, the first that applies:
-1. fewer than 10 new images: **none**; they decide nothing.
-2. neither the champion nor a probe is beyond chance on the new images (labels permuted, 5 %): **search**; there is
-   nothing to build on.
+1. fewer than 10 new images: **none**; that is too few to decide.
+2. neither the champion nor a probe is beyond chance on the new images (labels permuted, 5 %): **search**, since nothing
+   of the champion helps.
 3. no loss shown, and growth >= 0.25: **thaw** at the champion's own freeze depth (**head** where that is L). More
-   images are the surest way to a better model, drift or not; the champion's search has already found where to cut.
+   images make a better model with or without drift, and the champion's search has already found the depth.
 4. no loss shown, and no shift of maps or features shown: **none**.
 5. reach >= r - 0.02: **head**. It costs next to nothing, so it is also the answer to a shift without loss.
 6. otherwise **thaw**: freeze the blocks before the first one whose maps moved. Where none did: freeze up to the
    deepest block whose probe is within 0.02 of the best, and the last block is thawed in any case.
 
-Of a month with a class that the champion does not know, **none** becomes **head**: somebody has to learn it. (It was to
-be **search** at first; but a new class beside old ones that the champion still tells apart is no reason to forget it,
-and images of it that the champion cannot have right count as a loss anyway.)
+In a month with a class that the champion does not know, **none** becomes **head**, since the head has to learn the
+class. Images of it count as a loss anyway, because the champion cannot have them right.
 
-*Why so.* Whether anything is done, and whether the head is enough, is decided by accuracies, which are what retraining
-is for. The maps only say where to cut, once it is clear that blocks must be trained: an evaluation on many tasks found
-no advantage of map evidence over trivial rules (docs/results.md), so no more rests on it than that. The cut itself
-follows surgical fine-tuning (Lee et al. 2022, arXiv 2210.11466): what changed at the input is mended from where it
-enters. Two points of accuracy are two images in a hundred, less than a month can show; a wrong "head" costs little,
-since the promotion test comes after it and the next month decides again.
+*Why so.* Accuracies decide whether anything is trained and whether the head is enough: they are what retraining is for.
+The maps only say which blocks, since an evaluation on many tasks found no advantage of map evidence over trivial rules
+(docs/results.md). Training from the first changed block follows surgical fine-tuning (Lee et al. 2022, arXiv
+2210.11466). Two points of accuracy are two images in a hundred, less than a month can show; a wrong "head" costs
+little, since the promotion test follows and the next month decides again.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 
 from search.retrain.month.baseline import Baseline
-from search.retrain.month.drift import Drift
+from search.retrain.month.context import MonthContext
 from search.retrain.month.probe import beyond_chance, month_probe
+from search.retrain.month.record import Action, BlockFinding, DepthDecision, Drift
+from search.significance import newcombe_interval
 
-__all__ = ["Action", "BlockFinding", "DepthDecision", "decide"]
+__all__ = ["decide", "decide_depth"]
 
-Action = Literal["none", "head", "thaw", "search"]
-Numbers = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
 _FEWEST = 10
@@ -62,82 +59,30 @@ _EQUAL = 0.02
 _GROWN = 0.25
 
 
-@dataclass(frozen=True)
-class BlockFinding:
-    """What is known of one block.
-
-    Attributes:
-        shift: how far its maps moved, largest KS distance, in [0, 1].
-        p_value: of it, adjusted.
-        moved: whether that is more than chance.
-        probe: accuracy on new images of a linear classifier on its output; NaN where it could not be fitted.
-    """
-
-    shift: float
-    p_value: float
-    moved: bool
-    probe: float
-
-
-@dataclass(frozen=True)
-class DepthDecision:
-    """How deep to retrain.
-
-    Attributes:
-        action: "none", "head" (the head alone), "thaw" (blocks from `depth` on, and the head) or "search".
-        depth: freeze depth to retrain at: L for head, 0..L-1 for thaw, None for the others.
-        reason: in words, with the numbers.
-        by_block: by block, first to last.
-        reference: r, the share of old images right; `reference_images` of them.
-        accuracy: a, the share of new images right; `images` of them.
-        loss: r - a with its 95 % interval (value, low, high).
-        features_p: adjusted p-value of the features' MMD.
-    """
-
-    action: Action
-    depth: int | None
-    reason: str
-    by_block: Mapping[str, BlockFinding]
-    reference: float
-    reference_images: int
-    accuracy: float
-    images: int
-    loss: tuple[float, float, float]
-    features_p: float
-    new_classes: tuple[str, ...] = field(default=())
-
-    def metrics(self) -> dict[str, float]:
-        """Flat numbers for MLflow; what is not known is left out."""
-        found = {
-            "depth_reference_accuracy": self.reference,
-            "depth_accuracy": self.accuracy,
-            "depth_loss": self.loss[0],
-            "depth_loss_low": self.loss[1],
-            "depth_loss_high": self.loss[2],
-        }
-        if self.depth is not None:
-            found["depth_chosen"] = float(self.depth)
-        found |= {f"depth_probe/{name}": b.probe for name, b in self.by_block.items() if not math.isnan(b.probe)}
-        return found
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values; NaN becomes None."""
-        blocks = {
-            name: {**asdict(b), "probe": None if math.isnan(b.probe) else b.probe} for name, b in self.by_block.items()
-        }
-        plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return {**plain, "by_block": blocks, "loss": list(self.loss), "new_classes": list(self.new_classes)}
-
-    @staticmethod
-    def from_json(values: Mapping[str, Any]) -> DepthDecision:
-        """What `to_json` gave, also after a way through JSON."""
-        blocks = {
-            name: BlockFinding(**{**one, "probe": math.nan if one["probe"] is None else one["probe"]})
-            for name, one in values["by_block"].items()
-        }
-        loss, low, high = values["loss"]
-        rest = {"by_block": blocks, "loss": (loss, low, high), "new_classes": tuple(values["new_classes"])}
-        return DepthDecision(**{**values, **rest})
+def decide_depth(context: MonthContext) -> dict[str, Any]:
+    """What `retrain.depth` asks for, or what the rule says of the step before."""
+    setting, blocks = context.settings.retrain.depth, context.champion_net.num_blocks
+    if setting != "auto":
+        action = "thaw" if setting.isdigit() else setting
+        depth = {"head": blocks, "thaw": int(setting) if setting.isdigit() else None}.get(action)
+        return {"action": action, "depth": depth, "reason": f"retrain.depth={setting}", "decision": None}
+    look = context.results["look"]
+    if look["drift"] is None:
+        reason = "fewer than two images of the month may be trained on that the champion was not trained on already"
+        return {"action": "none", "depth": None, "reason": reason, "decision": None}
+    digests = [context.images.index.records[r].digest for r in context.plan.pool.tolist()]
+    growth = sum(digest not in context.trained_on for digest in digests) / max(1, context.champion.trained)
+    decision = decide(
+        context.old_baseline(),
+        Baseline.load(context.month_baseline),
+        Drift.from_json(look["drift"]),
+        new_classes=context.check.new_classes,
+        growth=growth,
+        lineage_depth=context.champion.lineage_depth,
+        seed=context.settings.seed,
+    )
+    found = {"action": decision.action, "depth": decision.depth, "reason": decision.reason}
+    return {**found, "decision": decision.to_json()}
 
 
 def decide(
@@ -148,7 +93,7 @@ def decide(
     reference: tuple[int, int] | None = None,
     new_classes: Sequence[str] = (),
     growth: float = 0.0,
-    champion_depth: int | None = None,
+    lineage_depth: int | None = None,
     seed: int = 0,
 ) -> DepthDecision:
     """Apply the rule above.
@@ -158,11 +103,10 @@ def decide(
         new: the new month as the champion shows it: images that may be trained on, never those of the promotion test.
         drift: `compare_drift(old, new)`.
         reference: (right, images) of the champion where it was last judged; None counts in `old`.
-        new_classes: classes of the month that the champion does not know, by name.
+        new_classes: classes of the month that the champion does not know.
         growth: images that may be trained on now and that the champion was not trained on, divided by those it was
             trained on, >= 0.
-        champion_depth: freeze depth that the champion was trained with, 0..L; None is taken for L.
-        seed: of folds and permutations.
+        lineage_depth: freeze depth that the champion was trained with, 0..L; None is taken for L.
 
     Raises:
         ValueError: a reference without images, or a growth or depth out of range.
@@ -171,14 +115,14 @@ def decide(
     if images < 1 or not 0 <= right <= images:
         raise ValueError(f"reference must be (right, images) with at least 1 image, got {reference}")
     blocks = len(old.blocks)
-    kept = blocks if champion_depth is None else champion_depth
+    kept = blocks if lineage_depth is None else lineage_depth
     if not growth >= 0:
         raise ValueError(f"growth must be >= 0, got {growth}")
     if not 0 <= kept <= blocks:
-        raise ValueError(f"champion_depth must be in 0..{blocks}, got {champion_depth}")
+        raise ValueError(f"lineage_depth must be in 0..{blocks}, got {lineage_depth}")
     rng = np.random.default_rng(seed)
     r, a = right / images, new.right / len(new)
-    loss = _newcombe(right, images, new.right, len(new))
+    loss = newcombe_interval(right, images, new.right, len(new))
     answers = {block: month_probe(old, new, number, seed=seed) for number, block in enumerate(old.blocks)}
     probes = {block: _share(answer, new.labels) for block, answer in answers.items()}
     by_block = {
@@ -223,7 +167,7 @@ class _Facts:
     informed: bool
     images: int
     growth: float
-    champion_depth: int
+    lineage_depth: int
 
 
 def _rule(facts: _Facts) -> tuple[Action, int | None, str]:
@@ -240,7 +184,7 @@ def _rule(facts: _Facts) -> tuple[Action, int | None, str]:
     fell = f"{now}, {'a loss' if shown else 'no loss shown'} ({_points(facts.loss)})"
     said = " and ".join(changed) or "no shift of maps or features is shown"
     if not shown and facts.growth >= _GROWN:
-        depth = facts.champion_depth
+        depth = facts.lineage_depth
         grown = (
             f"{fell}; {facts.growth:.0%} more images to train on than the champion had, so it goes on at its own cut"
         )
@@ -267,16 +211,6 @@ def _rule(facts: _Facts) -> tuple[Action, int | None, str]:
 
 def _share(answers: Labels | None, labels: Labels) -> float:
     return math.nan if answers is None else float((answers == labels).mean())
-
-
-def _newcombe(right: int, images: int, new_right: int, new_images: int) -> tuple[float, float, float]:
-    """Difference of two independent proportions with its 95 % interval (Newcombe 1998, method 10)."""
-    r, a = right / images, new_right / new_images
-    first = binomtest(right, images).proportion_ci(0.95, "wilson")
-    second = binomtest(new_right, new_images).proportion_ci(0.95, "wilson")
-    low = r - a - math.hypot(r - first.low, second.high - a)
-    high = r - a + math.hypot(first.high - r, a - second.low)
-    return r - a, float(low), float(high)
 
 
 def _points(loss: tuple[float, float, float]) -> str:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from lightning_modules.images.index import ImageIndex
 from lightning_modules.images.split_units import Rows, Units
 from lightning_modules.images.splits import Fold, Splits
-from search.retrain.ledger_rows import Role
+from search.retrain.ledger import Role
 from search.settings.schema import Settings
 
 __all__ = ["MonthPlan", "bootstrap_roles", "month_roles", "plan_month"]
@@ -55,17 +55,12 @@ class MonthPlan:
 
     @property
     def tests(self) -> Rows:
-        """All images that nobody trains on."""
+        """All images that no model is trained on."""
         return np.unique(np.concatenate([self.newest, self.regression, self.others]))
 
 
 def bootstrap_roles(index: ImageIndex, splits: Splits) -> dict[str, tuple[Role, str]]:
-    """Roles by digest of the images of the first champion: its test set is the regression set.
-
-    Args:
-        index: the images of the first months.
-        splits: theirs.
-    """
+    """Roles by digest of the images of the first champion: its test set is the regression set."""
     testing = set(splits.test.tolist())
     training = set(np.concatenate([np.union1d(fold.train, fold.val) for fold in splits.folds]).tolist())
     roles: dict[str, tuple[Role, str]] = {}
@@ -86,23 +81,18 @@ def month_roles(
 
     Args:
         index: the images known in the month.
-        month: YYYY-MM.
         roles: by digest, of earlier calls.
         fraction: share to hold out, in (0, 1).
-        seed: of the choice.
     """
     units = Units(index, seed)
     known = [roles.get(record.digest) for record in index.records]
-    trained = {unit for unit, role in zip(units.of.tolist(), known, strict=True) if role and role[0] == "training"}
-    tested = {
-        unit
-        for unit, role in zip(units.of.tolist(), known, strict=True)
-        if role and role[0] in ("held_out", "regression")
-    }
+    by_unit = [(unit, role[0]) for unit, role in zip(units.of.tolist(), known, strict=True) if role]
+    trained = {unit for unit, role in by_unit if role == "training"}
+    tested = {unit for unit, role in by_unit if role in ("held_out", "regression")}
     new = [row for row, role in enumerate(known) if role is None and index.records[row].month == month]
     free = np.array([r for r in new if units.of[r] not in trained and units.of[r] not in tested], dtype=np.int64)
     learnt = {index.records[row].label for row, role in enumerate(known) if role and role[0] == "training"}
-    # Of a class that nobody has trained on yet, something must stay to train on.
+    # Of a class without training images, something must stay to train on.
     unlearnt = [r for r in free.tolist() if index.records[r].label not in learnt]
     novel = np.isin(units.of[free], units.of[np.array(unlearnt, dtype=np.int64)])
     held: set[int] = set()
@@ -130,9 +120,7 @@ def plan_month(
 
     Args:
         index: the images known in the month: its own and those of usable older months.
-        month: YYYY-MM.
         roles: by digest, of all images.
-        settings: window, replay, pool and validation.
         trained_on: digests of the images that the champion was trained on.
     """
     retrain = settings.retrain
@@ -184,11 +172,9 @@ def _folds(
     of the month, so that what is chosen is what the month needs and the older ones only guard.
 
     Args:
-        units: of the index.
         pool: images to part.
-        of_month: which of them are of the month.
-        honest: which of them may validate.
-        settings: how to validate.
+        of_month: which of them are of the month, (len(pool),).
+        honest: which of them may validate, (len(pool),).
     """
     data = settings.data
     if data.validation == "newest_month":

@@ -30,7 +30,6 @@ def month_probe(old: Baseline, new: Baseline, block: int, *, seed: int = 0) -> L
         old: trained on.
         new: trained on but for the fold that is answered, whole classes spread over the folds; (n1,) answers.
         block: number of the block, from 0.
-        seed: of the folds.
 
     Returns:
         Predicted classes by the new sample's numbers, (n1,); None where features are not finite or there are fewer
@@ -65,21 +64,13 @@ def month_probe(old: Baseline, new: Baseline, block: int, *, seed: int = 0) -> L
 
 def _grouped_folds(new: Baseline, seed: int) -> Labels:
     """Folds of the new images, classes spread evenly; images of one group share the fold of the group's first one."""
-    groups, first, of = np.unique(new.groups, return_index=True, return_inverse=True)
+    _, first, of = np.unique(new.groups, return_index=True, return_inverse=True)
     by_group = stratified_folds(new.labels[first], _FOLDS, np.random.default_rng(seed))
-    if len(groups) != len(first):
-        raise ValueError(f"groups must be as many as their first images, got {len(groups)} and {len(first)}")
     return np.asarray(by_group[of], dtype=np.int64)
 
 
 def beyond_chance(answers: Sequence[Labels], labels: Labels, rng: np.random.Generator) -> bool:
-    """Whether the best of some answers fits the labels better than permuted labels do, 5 %, whatever the class sizes.
-
-    Args:
-        answers: predicted classes, (n,) each, at least one.
-        labels: true ones, (n,).
-        rng: draws the permutations.
-    """
+    """Whether the best of some answers, (n,) each, fits the labels better than permuted labels do, 5 %."""
     dealt = np.vstack([labels, rng.permuted(np.tile(labels, (_PERMUTATIONS, 1)), axis=1)])
     right = np.max([(one == dealt).sum(axis=1) for one in answers], axis=0)
     return bool(np.mean(right >= right[0]) < _LEVEL)

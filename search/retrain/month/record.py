@@ -1,7 +1,8 @@
-"""The record of one month: all that its page shows, as plain values that go through JSON.
+"""What the steps of a month find, as plain values that go through JSON, and the record of the month made of them.
 
-`MonthRecord.metrics()` and `.tags()` are what the month's MLflow run holds of it; every number on the page names the
-metric it is, every sentence with numbers the tag. C classes are numbered in the order of `classes`. Loads no torch.
+The ledger keeps what a step found, the month's MLflow run its record. `MonthRecord.metrics()` and `.tags()` are what
+the run holds of it; every number on the page names the metric it is, every sentence with numbers the tag. C classes
+are numbered in the order of `classes`. Loads no torch.
 """
 
 from __future__ import annotations
@@ -9,41 +10,335 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from search.retrain.month.comparison import Comparison, Decision
-
-if TYPE_CHECKING:
-    from search.retrain.month.depth_decision import DepthDecision
-    from search.retrain.month.drift import Drift
+from pydantic import BeforeValidator, PlainSerializer, TypeAdapter
 
 __all__ = [
-    "MATRIX_CLASSES", "PLACES", "ModelFacts", "MonthRecord", "Outcome", "PictureFacts", "SearchFacts",
-    "comparison_metrics", "confused",
+    "LEVEL", "MATRIX_CLASSES", "PLACES", "SCALARS", "Action", "BlockFinding", "BlockShift", "ClassComparison",
+    "Comparison", "DataCheck", "Decision", "DepthDecision", "Drift", "ModelFacts", "MonthRecord", "Outcome",
+    "PictureFacts", "ScorePair", "SearchFacts", "Shift", "comparison_metrics", "confused",
 ]  # fmt: skip
 
-MATRIX_CLASSES = 20
-"""Up to so many classes the page shows whole confusion matrices, beyond it the commonest confusions."""
+LEVEL = 0.05
+"""Adjusted p-values below it count as a change: one month in twenty is named where nothing changes, by family."""
+
+SCALARS = {"brightness": "brightness", "contrast": "contrast", "confidence": "the champion's confidence"}
+"""What drift compares of each image as one number, and its name in a sentence."""
 
 PLACES = ("newest", "regression", "others")
 """Images on which champion and challenger are compared."""
 
+MATRIX_CLASSES = 20
+"""Up to so many classes the page shows whole confusion matrices, beyond it the commonest confusions."""
+
 _MOST_CONFUSIONS = 30
 
+Action = Literal["none", "head", "thaw", "search"]
 Outcome = Literal["promoted", "kept", "not needed", "refused"]
 """Of a month: the challenger was promoted; it was tested and the champion kept; no challenger was asked for (depth of
 retraining "none"); or the data were refused."""
+Confusion = tuple[tuple[int, ...], ...]
+
+# JSON has no NaN: what is not known is null there.
+Known = Annotated[
+    float,
+    BeforeValidator(lambda value: math.nan if value is None else value),
+    PlainSerializer(lambda value: value if math.isfinite(value) else None),
+]
+
+
+_ADAPTERS: dict[type, TypeAdapter[Any]] = {}
+
+
+def _adapter(kind: type) -> TypeAdapter[Any]:
+    """Made once a class, since pydantic compiles it."""
+    if kind not in _ADAPTERS:
+        _ADAPTERS[kind] = TypeAdapter(kind)
+    return _ADAPTERS[kind]
+
+
+class Stored:
+    """A value that goes through JSON."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; NaN becomes None."""
+        plain: dict[str, Any] = _adapter(type(self)).dump_python(self)
+        return plain
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """What `to_json` gave, also after a way through JSON."""
+        found: Self = _adapter(cls).validate_python(values)
+        return found
+
+
+@dataclass(frozen=True)
+class DataCheck(Stored):
+    """What step 1 found: why the month is refused (or None), sentences for the user, classes that the champion does not
+    know, how many images have no contrast, and the month's images by class."""
+
+    refusal: str | None
+    notes: tuple[str, ...]
+    new_classes: tuple[str, ...]
+    flat: int
+    counts: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Shift:
+    """One statistic of old against new.
+
+    Attributes:
+        name: features, label_mix, brightness, contrast or confidence.
+        statistic: squared MMD of the features (>= 0 in expectation, 0 without drift, at most 2); Pearson's chi-square
+            of the classes; largest distance of two distribution functions (KS, in [0, 1]) of the others.
+        p_value: of the permutations, at least 1 / (P + 1).
+        adjusted: after Holm over these five.
+        old: mean of the old images, where it is one number an image; else NaN.
+        new: mean of the new ones.
+    """
+
+    name: str
+    statistic: float
+    p_value: float
+    adjusted: float
+    old: Known = math.nan
+    new: Known = math.nan
+
+    @property
+    def seen(self) -> bool:
+        """Whether it is more than chance."""
+        return self.adjusted < LEVEL
+
+
+@dataclass(frozen=True)
+class BlockShift:
+    """How far one block's maps have moved.
+
+    Attributes:
+        statistic: the largest KS distance of its measures, in [0, 1].
+        p_value: of the permutations, of that largest one.
+        adjusted: after Holm over the L blocks.
+        measures: KS distance by measure (entropy, area, dispersion).
+    """
+
+    block: str
+    statistic: float
+    p_value: float
+    adjusted: float
+    measures: dict[str, float]
+
+    @property
+    def seen(self) -> bool:
+        """Whether it is more than chance."""
+        return self.adjusted < LEVEL
+
+
+@dataclass(frozen=True)
+class Drift(Stored):
+    """Everything that was compared.
+
+    Attributes:
+        images: in the old sample, and in the new one.
+        groups: likewise; as many as images where no groups are known.
+        permutations: P.
+        shifts: features, label_mix, brightness, contrast, confidence.
+        blocks: by block, first to last.
+        counts: class -> (old images, new images), of the whole sets, in the order of the old classes, then new ones.
+    """
+
+    images: tuple[int, int]
+    groups: tuple[int, int]
+    permutations: int
+    shifts: tuple[Shift, ...]
+    blocks: tuple[BlockShift, ...]
+    counts: dict[str, tuple[int, int]]
+
+    def __getitem__(self, name: str) -> Shift:
+        """A shift by name; KeyError if there is none."""
+        return {shift.name: shift for shift in self.shifts}[name]
+
+    def lines(self) -> list[str]:
+        """What has changed, a sentence each; what has not, in the last one."""
+        said = []
+        for name, words in SCALARS.items():
+            shift = self[name]
+            if shift.seen:
+                said.append(
+                    f"{words[0].upper()}{words[1:]} {'rose' if shift.new > shift.old else 'fell'} from "
+                    f"{shift.old:.3f} to {shift.new:.3f} (KS {shift.statistic:.2f}, {_p(shift.adjusted)})."
+                )
+        if self["label_mix"].seen:
+            said.append(f"The mix of classes changed ({_p(self['label_mix'].adjusted)}): {self._moved()}.")
+        if (shift := self["features"]).seen:
+            said.append(
+                f"What the champion computes of the images changed (MMD² {shift.statistic:.4f}, {_p(shift.adjusted)})."
+            )
+        if moved := [block for block in self.blocks if block.seen]:
+            shown = ", ".join(f"{block.block} (KS {block.statistic:.2f})" for block in moved)
+            said.append(f"Where blocks look changed in {len(moved)} of {len(self.blocks)}: {shown}.")
+        still = [{**SCALARS, "label_mix": "the mix of classes", "features": "the champion's features"}[shift.name]
+                 for shift in self.shifts if not shift.seen]  # fmt: skip
+        still += [] if moved else ["where its blocks look"]
+        if still:
+            said.append(
+                f"No change shown of {', '.join(still)}, with {self.images[0]} old and {self.images[1]} new images."
+            )
+        return said
+
+    def metrics(self) -> dict[str, float]:
+        """Flat numbers for MLflow; what is not known is left out."""
+        found = {"drift_images_old": float(self.images[0]), "drift_images_new": float(self.images[1])}
+        for shift in self.shifts:
+            found[f"drift_{shift.name}"] = shift.statistic
+            found[f"drift_{shift.name}_p"] = shift.adjusted
+            for when in ("old", "new"):
+                if not math.isnan(mean := getattr(shift, when)):
+                    found[f"drift_{shift.name}_{when}"] = mean
+        for block in self.blocks:
+            found[f"drift_maps/{block.block}"] = block.statistic
+            found[f"drift_maps_p/{block.block}"] = block.adjusted
+        return found
+
+    def _moved(self) -> str:
+        """The three classes whose share moved most."""
+        old, new = (max(1, sum(pair[which] for pair in self.counts.values())) for which in (0, 1))
+        shares = {name: (a / old, b / new) for name, (a, b) in self.counts.items()}
+        most = sorted(shares, key=lambda name: -abs(shares[name][1] - shares[name][0]))[:3]
+        return ", ".join(f"{name} {shares[name][0]:.0%} → {shares[name][1]:.0%}" for name in most)
+
+
+@dataclass(frozen=True)
+class BlockFinding:
+    """What is known of one block.
+
+    Attributes:
+        shift: how far its maps moved, largest KS distance, in [0, 1].
+        p_value: of it, adjusted.
+        moved: whether that is more than chance.
+        probe: accuracy on new images of a linear classifier on its output; NaN where it could not be fitted.
+    """
+
+    shift: float
+    p_value: float
+    moved: bool
+    probe: Known
+
+
+@dataclass(frozen=True)
+class DepthDecision(Stored):
+    """How deep to retrain.
+
+    Attributes:
+        action: "none", "head" (the head alone), "thaw" (blocks from `depth` on, and the head) or "search".
+        depth: freeze depth to retrain at: L for head, 0..L-1 for thaw, None for the others.
+        reason: in words, with the numbers.
+        by_block: by block, first to last.
+        reference: r, the share of old images right; `reference_images` of them.
+        accuracy: a, the share of new images right; `images` of them.
+        loss: r - a with its 95 % interval (value, low, high).
+        features_p: adjusted p-value of the features' MMD.
+    """
+
+    action: Action
+    depth: int | None
+    reason: str
+    by_block: Mapping[str, BlockFinding]
+    reference: float
+    reference_images: int
+    accuracy: float
+    images: int
+    loss: tuple[float, float, float]
+    features_p: float
+    new_classes: tuple[str, ...] = field(default=())
+
+    def metrics(self) -> dict[str, float]:
+        """Flat numbers for MLflow; what is not known is left out."""
+        found = {
+            "depth_reference_accuracy": self.reference,
+            "depth_accuracy": self.accuracy,
+            "depth_loss": self.loss[0],
+            "depth_loss_low": self.loss[1],
+            "depth_loss_high": self.loss[2],
+        }
+        if self.depth is not None:
+            found["depth_chosen"] = float(self.depth)
+        found |= {f"depth_probe/{name}": b.probe for name, b in self.by_block.items() if not math.isnan(b.probe)}
+        return found
+
+
+@dataclass(frozen=True)
+class ScorePair:
+    """One score of both models, in [0, 1], and challenger minus champion with its 95 % interval."""
+
+    champion: float
+    challenger: float
+    difference: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class ClassComparison:
+    """Recall of one class, in images: how many there are, and how many of them champion and challenger have right."""
+
+    name: str
+    images: int
+    champion: int
+    challenger: int
+
+    @property
+    def fall(self) -> float:
+        """Champion's recall minus challenger's, in [-1, 1]; NaN without images."""
+        return (self.champion - self.challenger) / self.images if self.images else math.nan
+
+
+@dataclass(frozen=True)
+class Comparison(Stored):
+    """Two models on the same images.
+
+    Attributes:
+        n: images.
+        accuracy: with Tango's score interval for paired proportions (`significance.paired_interval`).
+        macro_f1: mean over the classes that occur in labels or in the predictions of one of the two, the same for
+            both; with a percentile bootstrap interval over images, resampled in pairs and within each class.
+        only_champion: images that the champion alone has right.
+        only_challenger: images that the challenger alone has right.
+        mcnemar_p: McNemar's test, exact and two-sided: such images are as likely one way as the other. 1 where there
+            are none.
+        smallest_detectable: smallest true difference of accuracy that McNemar's test finds among so many images with
+            80 % power, at the discordance observed (`significance.smallest_detectable`).
+        per_class: by class, in the order of the outputs.
+        confusion_champion: counts, row = true class, column = predicted class.
+        confusion_challenger: likewise.
+    """
+
+    n: int
+    accuracy: ScorePair
+    macro_f1: ScorePair
+    only_champion: int
+    only_challenger: int
+    mcnemar_p: float
+    smallest_detectable: float
+    per_class: tuple[ClassComparison, ...]
+    confusion_champion: Confusion
+    confusion_challenger: Confusion
+
+
+@dataclass(frozen=True)
+class Decision(Stored):
+    """Whether the challenger takes the champion's place, why in one sentence with the numbers, and every condition as
+    (words with the numbers, whether it holds); it does where all hold."""
+
+    promote: bool
+    reason: str
+    checks: tuple[tuple[str, bool], ...] = ()
 
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """One model in words.
-
-    Attributes:
-        version: in the registry; empty where it was never registered.
-        description: optimizer, learning rate, freeze depth and the like.
-        trained_on: months or images it was trained on.
-    """
+    """One model in words; the version is empty where it was never registered."""
 
     version: str
     description: str
@@ -58,14 +353,8 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class SearchFacts:
-    """What the month's search did.
-
-    Attributes:
-        trials: finished ones.
-        seconds: of the whole retraining, decision and refit included.
-        epoch_equivalents: cost in epochs of training everything.
-        best: parameters of the winner, by name.
-    """
+    """What the month's search did: finished trials, seconds of the whole retraining (decision and refit included), cost
+    in epochs of training everything, parameters of the winner by name."""
 
     trials: int
     seconds: float
@@ -75,15 +364,8 @@ class SearchFacts:
 
 @dataclass(frozen=True)
 class PictureFacts:
-    """One image of the page.
-
-    Attributes:
-        path: of the image.
-        truth: its label.
-        champion: predicted class and its probability.
-        challenger: likewise; None where there is no challenger.
-        why: why it is shown, in words without numbers.
-    """
+    """One image of the page: its label, predicted class and probability of each model (None: no challenger), and why it
+    is shown, in words without numbers."""
 
     path: str
     truth: str
@@ -93,23 +375,16 @@ class PictureFacts:
 
 
 @dataclass(frozen=True)
-class MonthRecord:
+class MonthRecord(Stored):
     """Everything the page of a month shows.
 
     Attributes:
-        month: YYYY-MM.
         made: when, ISO 8601.
-        command: that did it.
-        model_name: of the registry.
-        run_id: MLflow run of the month.
         classes: the C class names, by output of the challenger (or champion, where there is no challenger).
-        outcome: see `Outcome`.
         images: how many images the month has by use, such as {"training": 60, "selection": 15, "promotion": 25}.
         champion: the model in use when the month began.
         champion_scores: of the champion on the month's images: name (accuracy, macro_f1, ...) -> value, lower and upper
             end of its 95 % interval; `champion_images` of them.
-        champion_images: see there.
-        challenger: None where none was trained.
         data_notes: what the checks said, a sentence each: new and vanished classes, a class mix far off.
         left_out: (path, reason) of images that were set aside.
         drift: against the champion's baseline; None where it could not be measured.
@@ -119,8 +394,6 @@ class MonthRecord:
         newest: on the promotion images; None without challenger.
         regression: on the regression set; None where there is none.
         others: on held-out images of other months; None where there are none.
-        margin: of the promotion rule.
-        guard: of the promotion rule.
         decision: of the promotion rule, or why there was none.
         pictures: the most informative of the images that neither model was trained on (`pictures.informative`).
         suspects: images whose label is suspect (`pictures.suspect`).
@@ -137,7 +410,7 @@ class MonthRecord:
     outcome: Outcome
     images: dict[str, int]
     champion: ModelFacts
-    champion_scores: dict[str, tuple[float, float, float]]
+    champion_scores: dict[str, tuple[Known, Known, Known]]
     champion_images: int
     decision: Decision
     margin: float
@@ -206,45 +479,6 @@ class MonthRecord:
         found |= {f"caution/{i}": note for i, note in enumerate(self.cautions)}
         return found
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values for a file or a ledger; NaN becomes None."""
-        plain: dict[str, Any] = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        for name in ("drift", "depth", *PLACES, "decision"):
-            plain[name] = None if plain[name] is None else plain[name].to_json()
-        for name in ("champion", "challenger", "search"):
-            plain[name] = None if plain[name] is None else asdict(plain[name])
-        for name in ("pictures", "suspects"):
-            plain[name] = [asdict(one) for one in plain[name]]
-        plain["champion_scores"] = {
-            name: [value if math.isfinite(value) else None for value in values]
-            for name, values in self.champion_scores.items()
-        }
-        return plain
-
-    @staticmethod
-    def from_json(values: Mapping[str, Any]) -> MonthRecord:
-        """What `to_json` gave, also after a way through JSON."""
-        from search.retrain.month.depth_decision import DepthDecision
-        from search.retrain.month.drift import Drift
-
-        found = dict(values)
-        for name in PLACES:
-            found[name] = None if found[name] is None else Comparison.from_json(found[name])
-        for name, kind in (("drift", Drift), ("depth", DepthDecision), ("decision", Decision)):
-            found[name] = None if found[name] is None else kind.from_json(found[name])
-        for name, facts in (("champion", ModelFacts), ("challenger", ModelFacts), ("search", SearchFacts)):
-            found[name] = None if found[name] is None else facts(**found[name])
-        for name in ("pictures", "suspects"):
-            found[name] = tuple(_picture(one) for one in found[name])
-        for name in ("classes", "data_notes", "cautions"):
-            found[name] = tuple(found[name])
-        found["left_out"] = tuple((path, reason) for path, reason in found["left_out"])
-        found["champion_scores"] = {
-            name: tuple(math.nan if value is None else value for value in values)
-            for name, values in found["champion_scores"].items()
-        }
-        return MonthRecord(**found)
-
 
 def comparison_metrics(prefix: str, comparison: Comparison) -> dict[str, float]:
     """Flat numbers of a comparison for MLflow, their names beginning with `prefix`, one of `PLACES`."""
@@ -274,6 +508,5 @@ def confused(comparison: Comparison) -> Iterator[tuple[str, int, int, int]]:
         yield from ((who, *cell) for cell in cells)
 
 
-def _picture(raw: Mapping[str, Any]) -> PictureFacts:
-    challenger = None if raw["challenger"] is None else (raw["challenger"][0], raw["challenger"][1])
-    return PictureFacts(raw["path"], raw["truth"], (raw["champion"][0], raw["champion"][1]), challenger, raw["why"])
+def _p(value: float) -> str:
+    return f"p = {value:.3f}" if value >= 0.001 else "p < 0.001"

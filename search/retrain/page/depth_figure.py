@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from explain.fonts import use_fonts
 from lightning_modules.errors import printable
-from search.retrain.month.depth_decision import DepthDecision
+from search.retrain.month.record import DepthDecision
 
 __all__ = ["depth_figure", "depth_title"]
 

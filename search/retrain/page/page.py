@@ -123,7 +123,9 @@ def _panels(facts: PictureFacts, shown: PagePicture) -> Iterator[dict[str, Any]]
     }
     models = {"champion": (facts.champion, shown.champion), "challenger": (facts.challenger, shown.challenger)}
     for role, (answer, maps) in models.items():
-        for block, values in maps.items() if answer is not None else ():
+        if answer is None:
+            continue
+        for block, values in maps.items():
             yield {
                 "picture": picture(map_overlay(shown.image, values, scale), _LARGEST),
                 "alt": f"where the {role} looks for {answer[0]} at block {block}, over {facts.path}",

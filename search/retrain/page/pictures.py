@@ -54,11 +54,7 @@ def informative(
     first; then up to two on which both are wrong; then the smallest margins of the challenger (champion, without one).
     What is left free by one kind goes to the next.
 
-    Args:
-        champion: probabilities, (N, C).
-        challenger: likewise, or None.
-        labels: (N,).
-        most: how many in all.
+    Probabilities are (N, C), labels (N,).
     """
     truth = np.asarray(labels)
     one = np.asarray(champion, dtype=np.float64)
@@ -88,14 +84,7 @@ def informative(
 def suspect(champion: ArrayLike, challenger: ArrayLike, labels: ArrayLike, *, most: int = 10) -> list[tuple[int, str]]:
     """Rows of images that both models give the same other class than the label, each with a probability of 0.8 or more.
 
-    Args:
-        champion: probabilities, (N, C).
-        challenger: likewise.
-        labels: (N,).
-        most: how many at most, the surest first.
-
-    Returns:
-        Rows, and why each is shown.
+    The surest first, and why each is shown; probabilities are (N, C), labels (N,).
     """
     one, other = np.asarray(champion, dtype=np.float64), np.asarray(challenger, dtype=np.float64)
     answer = one.argmax(axis=1)
@@ -113,16 +102,7 @@ def picture_facts(
     paths: Sequence[str],
     classes: Sequence[str],
 ) -> tuple[PictureFacts, ...]:
-    """What the page says of each chosen image.
-
-    Args:
-        chosen: of `informative` or `suspect`.
-        champion: probabilities, (N, C).
-        challenger: likewise, or None.
-        labels: (N,).
-        paths: of the N images, printable, each once.
-        classes: the C names.
-    """
+    """What the page says of each image that `informative` or `suspect` chose; paths are printable and distinct."""
     truth = np.asarray(labels)
 
     def answer(given: ArrayLike, row: int) -> tuple[str, float]:
@@ -143,13 +123,9 @@ def picture_facts(
 
 
 def explained(champion: BlockNet, challenger: BlockNet | None, images: Tensor, *, most: int = 3) -> list[PagePicture]:
-    """LayerCAM maps of both models' own answers, at `most` blocks spread evenly over the network, the last included.
+    """LayerCAM maps of both models' own answers to images (N, 3, H, W) in [0, 1].
 
-    Args:
-        champion: the network in use.
-        challenger: the other, or None.
-        images: (N, 3, H, W) in [0, 1].
-        most: blocks shown of each model.
+    At `most` blocks spread evenly over the network, the last included.
     """
     none: list[dict[str, Tensor]] = [{} for _ in images]
     maps = [_maps(net, images, most) if net is not None else none for net in (champion, challenger)]

@@ -18,8 +18,7 @@ from shutil import copytree
 import pytest
 from filelock import FileLock
 
-from search.retrain.ledger import ledger_path
-from search.retrain.ledger_rows import MonthRow
+from search.retrain.ledger import MonthRow, ledger_path
 from tests.search.retrain.conftest import Months, Saved, Told
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # on a machine that others use as well

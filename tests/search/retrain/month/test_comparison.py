@@ -14,7 +14,8 @@ from scipy.stats import binomtest, fisher_exact
 from sklearn.metrics import f1_score
 
 from benchmarks.promotion_rule import coverage, promotions
-from search.retrain.month.comparison import Comparison, Decision, compare, decide
+from search.retrain.month.comparison import compare, decide
+from search.retrain.month.record import Comparison, Decision
 from search.significance import fall_p_value, macro_f1_draws, paired_interval, smallest_detectable
 
 CLASSES = ("island", "pipe", "<b>flake</b> 섬")

@@ -13,9 +13,10 @@ from PIL import Image
 from scipy.stats import norm
 
 from search.retrain.month.baseline import Baseline
-from search.retrain.month.depth_decision import DepthDecision, decide
+from search.retrain.month.depth_decision import decide
 from search.retrain.month.drift import compare_drift
 from search.retrain.month.probe import beyond_chance, month_probe
+from search.retrain.month.record import DepthDecision
 from search.retrain.page.depth_figure import depth_figure, depth_title
 from tests.search.retrain.made_up import made_up
 
@@ -32,7 +33,7 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any], str, int | None, str]] = 
     (
         "a new class, and many more images",
         {},
-        {"new_classes": ("scab",), "growth": 0.4, "champion_depth": 2},
+        {"new_classes": ("scab",), "growth": 0.4, "lineage_depth": 2},
         "thaw",
         2,
         "new to the champion: scab; ",
@@ -72,9 +73,9 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any], str, int | None, str]] = 
         2,
         "what can be read from the blocks does: three",
     ),
-    ("many more images", {}, {"growth": 0.4, "champion_depth": 2}, "thaw", 2, "40% more images"),
-    ("many more images, head only", {}, {"growth": 0.4, "champion_depth": 4}, "head", 4, "40% more images"),
-    ("a few more images", {}, {"growth": 0.2, "champion_depth": 2}, "none", None, "no loss shown"),
+    ("many more images", {}, {"growth": 0.4, "lineage_depth": 2}, "thaw", 2, "40% more images"),
+    ("many more images, head only", {}, {"growth": 0.4, "lineage_depth": 4}, "head", 4, "40% more images"),
+    ("a few more images", {}, {"growth": 0.2, "lineage_depth": 2}, "none", None, "no loss shown"),
 ]
 
 
@@ -176,7 +177,7 @@ def test_unequal_classes_are_no_excuse() -> None:
         ({"reference": (0, 0)}, "reference must be"),
         ({"reference": (5, 4)}, "reference must be"),
         ({"growth": -0.1}, "growth must be >= 0, got -0.1"),
-        ({"champion_depth": 5}, r"champion_depth must be in 0\.\.4, got 5"),
+        ({"lineage_depth": 5}, r"lineage_depth must be in 0\.\.4, got 5"),
     ],
 )
 def test_what_makes_no_sense_is_refused(options: dict[str, Any], message: str) -> None:

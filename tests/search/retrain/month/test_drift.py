@@ -17,7 +17,8 @@ from lightning_modules.networks import backbones
 from lightning_modules.networks.blocknet import BlockNet
 from lightning_modules.simulated.generator import CLASSES, SimulatedImage, simulate
 from search.retrain.month.baseline import Baseline, measure_baseline
-from search.retrain.month.drift import Drift, compare_drift
+from search.retrain.month.drift import compare_drift
+from search.retrain.month.record import Drift
 from search.significance import chi_square, holm, memberships, squared_mmd
 from tests.search.retrain.made_up import made_up
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lightning_modules.images.index import ImageIndex, ImageRecord
-from search.retrain.ledger_rows import Role
+from search.retrain.ledger import Role
 from search.retrain.month.image_roles import month_roles, plan_month
 from search.settings.schema import DataSettings, Settings
 

@@ -1,0 +1,76 @@
+"""The images of some months as a set of their own, whatever arrives later, and what a network answers on them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lightning_modules.images.index import ImageIndex
+from lightning_modules.images.split_units import Rows
+from lightning_modules.images.store import ImageSet
+from lightning_modules.images.views import ViewParameters, apply_views
+from lightning_modules.networks.blocknet import BlockNet
+from lightning_modules.whole_file import whole_file
+from search.retrain.months import month_digest
+
+__all__ = ["image_subset", "index_subset", "plain_images", "probabilities"]
+
+_CHUNK = 256
+_BATCH = 64
+
+
+def index_subset(index: ImageIndex, rows: Rows, classes: tuple[str, ...]) -> ImageIndex:
+    """Some rows of an index, ascending, with the classes that a network knows: sorted, every label among them."""
+    records = tuple(index.records[row] for row in rows.tolist())
+    return ImageIndex(records, classes, (), (), month_digest(records), index.white_level)
+
+
+def image_subset(images: ImageSet, rows: Rows, classes: tuple[str, ...], folder: Path) -> ImageSet:
+    """The images of `index_subset`, their pixels mapped from a file in `folder` unless they are all of the set's.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    index = index_subset(images.index, rows, classes)
+    if len(rows) == len(images.index.records):
+        return ImageSet(index, images.pixels)
+    source = images.pixels
+    origin = str(source.filename) if isinstance(source, np.memmap) else index.digest
+    key = hashlib.blake2b(origin.encode("utf-8", "surrogateescape") + rows.tobytes(), digest_size=12).hexdigest()
+    path = folder / f"pixels-{key}.npy"
+    if not path.exists():
+        _write(path, source, rows)
+    return ImageSet(index, np.load(path, mmap_mode="r", allow_pickle=False))
+
+
+def _write(path: Path, source: NDArray[np.uint8], rows: Rows) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header = {"descr": "|u1", "fortran_order": False, "shape": (len(rows), *source.shape[1:])}
+    # A stream: on a full disk it raises, where a memory map would end the process.
+    with whole_file(path) as temporary, temporary.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for start in range(0, len(rows), _CHUNK):
+            file.write(np.ascontiguousarray(source[rows[start : start + _CHUNK]]).tobytes())
+
+
+def plain_images(images: ImageSet, rows: Rows, device: torch.device) -> Iterator[Tensor]:
+    """Batches (B, 3, H, W) in [0, 1] of the images at `rows`, without augmentation."""
+    for start in range(0, len(rows), _BATCH):
+        part = rows[start : start + _BATCH]
+        pixels = torch.from_numpy(np.ascontiguousarray(images.pixels[part])).to(device)
+        none = torch.zeros(len(part), device=device)
+        yield apply_views(pixels, ViewParameters(none.bool(), none, none, none + 1, none))
+
+
+@torch.no_grad()
+def probabilities(net: BlockNet, images: ImageSet, rows: Rows) -> NDArray[np.float64]:
+    """Class probabilities (N, classes) of the images at `rows`; the network is left in eval mode."""
+    net.eval()
+    parts = [net(batch).double().softmax(1).cpu().numpy() for batch in plain_images(images, rows, net.mean.device)]
+    return np.concatenate(parts) if parts else np.zeros((0, 0))
