@@ -111,4 +111,5 @@ ADVISOR = Scorer(
     cost="2 forwards of all probe images",
     needs=(),
     function=advisor,
+    options=("images_per_class", "gain", "distance"),
 )

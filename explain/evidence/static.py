@@ -50,4 +50,5 @@ STATIC = Scorer(
     cost="nothing",
     needs=(),
     function=static,
+    options=("table",),
 )

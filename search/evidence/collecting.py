@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 import optuna
@@ -15,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from explain.evidence import SCORERS, Cost, Material, Pass, Scores
+from explain.evidence.registry import ALIASES, USES
 from explain.evidence.scores import Numbers
 from search.evidence.calibration import BLIND, PARTS, Calibration, load
 from search.evidence.probe import collect_material, probe_rows
@@ -26,7 +26,6 @@ from search.trial.task import Task
 __all__ = ["collect_evidence", "evidence_from_material", "study_evidence"]
 
 _SHOWN_SIDE = 32  # cells of a typical map at most
-_ALIASES = {"probe": "linear_probe"}
 
 
 def study_evidence(
@@ -85,7 +84,7 @@ def collect_evidence(
         on_note(f"No evidence: {why}; depths are {f'by {search.prior}' if blind else 'left to the sampler'}.")
         return _without_images(task) if blind else None
     similarity = None
-    if search.prior == "advisor":
+    if USES.get(search.prior) == "similarity":
         similarity = measure_similarity(task, np.concatenate([training, validation]))
         if not search.evidence:
             return _without_images(task, similarity)
@@ -125,12 +124,10 @@ def evidence_from_material(
     scores: dict[str, Scores] = {}
     s: dict[str, Numbers] = {}
     notes: dict[str, tuple[str, ...]] = {}
+    known = {"table": calibration.static(len(blocks)), **(similarity.options() if similarity is not None else {})}
     for scorer in SCORERS.values():
-        if scorer.can_read(material) and not (scorer.name == "advisor" and similarity is None):
-            options: dict[str, Any] = {"table": calibration.static(len(blocks))} if scorer.name == "static" else {}
-            if scorer.name == "advisor" and similarity is not None:
-                options = similarity.options()
-            scores[scorer.name] = scorer(material, **options)
+        if scorer.can_read(material) and all(option in known for option in scorer.options):
+            scores[scorer.name] = scorer(material, **{option: known[option] for option in scorer.options})
             by_depth = scorer.depth_scores(scores[scorer.name])
             s[scorer.name], notes[scorer.name] = by_depth.values, by_depth.notes
     own = {
@@ -141,6 +138,7 @@ def evidence_from_material(
         scores["evidence"] = _combination(material, calibration.combined(s), parts, own)
         s["evidence"] = scores["evidence"].values
     made = {}
+    measured = similarity.cost if similarity is not None else Cost()
     for name, found in scores.items():
         prior = calibration.prior(name, s, settings.search.prior_floor)
         made[name] = ScorerEvidence(
@@ -153,10 +151,10 @@ def evidence_from_material(
             depth_scores=s[name],
             probabilities=prior.probabilities,
             preferred=prior_mode(prior.probabilities, *depths),
-            cost=found.cost + similarity.cost if name == "advisor" and similarity is not None else found.cost,
+            cost=found.cost + (measured if USES.get(name) == "similarity" else Cost()),
             notes=(*found.notes, *notes.get(name, ()), *prior.notes),
         )
-    chosen = _ALIASES.get(settings.search.prior, settings.search.prior)
+    chosen = ALIASES.get(settings.search.prior, settings.search.prior)
     depth_count = len(blocks) + 1
     probabilities = np.full(depth_count, 1 / depth_count) if chosen == "uniform" else made[chosen].probabilities
     return Evidence(
@@ -166,7 +164,7 @@ def evidence_from_material(
         prior=chosen,
         probabilities=probabilities,
         preferred=prior_mode(probabilities, *depths),
-        cost=material.cost + Cost(sum(own.values())) + (similarity.cost if similarity is not None else Cost()),
+        cost=material.cost + Cost(sum(own.values())) + measured,
         training_rows=training,
         validation_rows=validation,
         maps=_typical_maps(material, validation) if len(validation) else None,

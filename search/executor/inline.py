@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 
 from search.executor.protocol import Event, Job
-from search.executor.worker import QueueChannel, WorkerHandle, serve_jobs
+from search.executor.worker import WorkerHandle, queue_channel, serve_jobs
 from search.trial.result import Verdict
 from search.trial.task import Task
 
@@ -33,8 +33,8 @@ class InlineExecutor:
     def __init__(self, task: Task, *, on_note: Callable[[str], None] = lambda _: None) -> None:
         self._to_worker: queue.Queue[object] = queue.Queue()
         self._from_worker: queue.Queue[object] = queue.Queue()
-        self._worker = WorkerHandle(QueueChannel(self._from_worker, self._to_worker), on_note)
-        there = QueueChannel(self._to_worker, self._from_worker)
+        self._worker = WorkerHandle(queue_channel(self._from_worker, self._to_worker), on_note)
+        there = queue_channel(self._to_worker, self._from_worker)
         self._thread = threading.Thread(
             target=serve_jobs, args=(there, lambda _: task), name="thawline-trial", daemon=True
         )

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 from search.executor.protocol import Event, Failed, Job
-from search.executor.worker import ChannelClosedError, PipeChannel, WorkerHandle, WorkerPlan, serve
+from search.executor.worker import ChannelClosedError, WorkerHandle, WorkerPlan, pipe_channel, serve
 from search.trial.result import Verdict
 from search.trial.task import Task
 
@@ -42,7 +42,7 @@ _DYING = suppress(ChannelClosedError)  # the worker died just now: `poll` finds 
 
 class _Worker(WorkerHandle):
     def __init__(self, process: SpawnProcess, pipe: Connection, on_note: Callable[[str], None]) -> None:
-        super().__init__(PipeChannel(pipe), on_note)
+        super().__init__(pipe_channel(pipe), on_note)
         self.process, self.pipe = process, pipe
         self.since = math.inf  # when its job began, or will have begun at the latest
         self.started = False

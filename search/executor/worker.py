@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,8 +29,16 @@ from search.trial.result import EpochReport, Verdict
 if TYPE_CHECKING:
     from search.trial.task import Task
 
-__all__ = ["Channel", "ChannelClosedError", "PipeChannel", "QueueChannel", "WorkerHandle", "WorkerPlan", "serve",
-           "serve_jobs"]  # fmt: skip
+__all__ = [
+    "Channel",
+    "ChannelClosedError",
+    "WorkerHandle",
+    "WorkerPlan",
+    "pipe_channel",
+    "queue_channel",
+    "serve",
+    "serve_jobs",
+]
 
 
 @dataclass(frozen=True)
@@ -66,73 +74,43 @@ class ChannelClosedError(Exception):
     """The other end is closed or gone: not an error of a trial, which may raise `EOFError` of its own."""
 
 
-class Channel(Protocol):
-    """One end of a line on which messages keep their order; each method may raise `ChannelClosedError`."""
+@dataclass(frozen=True)
+class Channel:
+    """One end of a line on which messages keep their order; each of these may raise `ChannelClosedError`.
 
-    def send(self, message: object) -> None:
-        """Send a message; it does not wait for a reader."""
-
-    def receive(self) -> object:
-        """The next message; waits for one."""
-
-    def waits(self) -> bool:
-        """Whether there is something to receive, be it that the line is closed."""
-
-
-class PipeChannel:
-    """An end of a pipe between processes."""
-
-    def __init__(self, pipe: Connection) -> None:
-        self._pipe = pipe
-
-    def send(self, message: object) -> None:
-        """See `Channel.send`."""
-        with _closed():
-            self._pipe.send(message)
-
-    def receive(self) -> object:
-        """See `Channel.receive`."""
-        with _closed():
-            return self._pipe.recv()
-
-    def waits(self) -> bool:
-        """See `Channel.waits`."""
-        with _closed():
-            return self._pipe.poll()
-
-
-@contextmanager
-def _closed() -> Iterator[None]:
-    try:
-        yield
-    except (EOFError, OSError) as error:
-        raise ChannelClosedError from error
-
-
-class QueueChannel:
-    """An end of two queues between threads; None closes it.
-
-    Args:
-        inbox: what the other end sent.
-        outbox: what it will receive.
+    Attributes:
+        send: sends a message and waits for no reader.
+        receive: the next message; waits for one.
+        waits: whether there is something to receive, be it that the line is closed.
     """
 
-    def __init__(self, inbox: queue.Queue[object], outbox: queue.Queue[object]) -> None:
-        self._inbox, self._outbox = inbox, outbox
+    send: Callable[[object], None]
+    receive: Callable[[], object]
+    waits: Callable[[], bool]
 
-    def send(self, message: object) -> None:
-        """See `Channel.send`."""
-        self._outbox.put(message)
 
-    def receive(self) -> object:
-        """See `Channel.receive`."""
-        if (message := self._inbox.get()) is None:
+def pipe_channel(pipe: Connection) -> Channel:
+    """An end of a pipe between processes."""
+
+    @contextmanager
+    def closing() -> Iterator[None]:
+        try:
+            yield
+        except (EOFError, OSError) as error:
+            raise ChannelClosedError from error
+
+    return Channel(closing()(pipe.send), closing()(pipe.recv), closing()(pipe.poll))
+
+
+def queue_channel(inbox: queue.Queue[object], outbox: queue.Queue[object]) -> Channel:
+    """An end of two queues between threads; None in the inbox closes it."""
+
+    def receive() -> object:
+        if (message := inbox.get()) is None:
             raise ChannelClosedError
         return message
 
-    def waits(self) -> bool:
-        """See `Channel.waits`."""
-        return not self._inbox.empty()
+    return Channel(outbox.put, receive, lambda: not inbox.empty())
 
 
 def serve_jobs(channel: Channel, build_task: Callable[[Callable[[str], None]], Task]) -> None:
@@ -287,4 +265,4 @@ def serve(pipe: Connection, plan: WorkerPlan) -> None:
         images = ImageSet(plan.index, pixels)
         return build_task(plan.settings, images, plan.splits, cache=plan.cache, start=plan.start, on_note=on_note)
 
-    serve_jobs(PipeChannel(pipe), build)
+    serve_jobs(pipe_channel(pipe), build)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from explain.evidence.registry import PRIORS as PRIOR_NAMES
 from search.settings.field import setting
 from search.settings.retrain import RetrainSettings
 
@@ -82,23 +83,6 @@ class ModelSettings:
 
 
 OPTIMIZER_NAMES = ("sgd", "momentum", "nag", "adam", "rmsprop", "adagrad", "adadelta", "nadam", "adamw")
-
-PRIOR_NAMES = (
-    "uniform",
-    "static",
-    "deepest",
-    "monotone",
-    "advisor",
-    "linear_probe",
-    "probe",
-    "logme",
-    "auto_rgn",
-    "cka",
-    "faithful_localisation",
-    "cam_stability",
-    "train_validation_disagreement",
-    "evidence",
-)
 
 
 @dataclass(frozen=True)

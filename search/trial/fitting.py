@@ -11,7 +11,6 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
-from pytorch_lightning.loops.progress import _ProcessedTracker
 
 from lightning_modules.networks.blocknet import BlockNet
 from lightning_modules.training.classifier import Classifier
@@ -37,17 +36,11 @@ _SMALLEST_MICRO_BATCH = 4  # batch-norm over fewer images is noise
 
 @dataclass(frozen=True)
 class Fitted:
-    """A classifier that was trained.
-
-    Attributes:
-        trainer: has ended.
-        model: that it trained.
-        micro_batch: images that went through the network at a time.
-    """
+    """What was trained, by which trainer."""
 
     trainer: pl.Trainer
     model: Classifier
-    micro_batch: int
+    micro_batch: int  # images that went through the network at a time
 
 
 def fit(
@@ -68,7 +61,7 @@ def fit(
         train: rows to train on.
         val: rows to validate on after every epoch; without any, batch-norm is re-estimated at the end.
         epochs: to train.
-        recorder: told of every epoch; ends the training.
+        recorder: is told of every epoch and ends the training.
     """
     batch_size, parts = task.settings.trainer.batch_size, recorder.resumed.parts if recorder.resumed else 1
     while True:
@@ -147,7 +140,9 @@ def _fit_in_parts(
             inference_mode=False,
             callbacks=[recorder],
         )
-        trainer.fit_loop.epoch_progress.current = _ProcessedTracker(*[finished] * 4)  # where Lightning counts epochs
+        # Where Lightning counts epochs; its own `ckpt_path` would need the frozen blocks and its loops' states in the file.
+        counts = ("ready", "started", "processed", "completed")
+        trainer.fit_loop.epoch_progress.current.load_state_dict(dict.fromkeys(counts, finished))
         trainer.fit(model, datamodule=data)
     if not len(val):
         model.reestimate()

@@ -12,7 +12,7 @@ import pytest
 from search.errors import TrialCancelledError
 from search.executor.inline import InlineExecutor
 from search.executor.protocol import Event, Failed, Finished, Job, Reported
-from search.executor.worker import QueueChannel, WorkerHandle, serve_jobs
+from search.executor.worker import WorkerHandle, queue_channel, serve_jobs
 from search.trial.result import EpochReport, TrialParams, TrialResult
 
 RESULT = TrialResult(0.5, 0, {}, (), 0.0, 0.0, None)
@@ -113,14 +113,14 @@ def test_a_cancelled_job_stops_at_its_next_batch_and_gives_no_event(
 def test_a_cancellation_that_crosses_the_jobs_own_end_ends_nothing_else(plays: list[Play]) -> None:
     to_worker: queue.Queue[object] = queue.Queue()
     to_driver: queue.Queue[object] = queue.Queue()
-    handle = WorkerHandle(QueueChannel(to_driver, to_worker), on_note=print)
+    handle = WorkerHandle(queue_channel(to_driver, to_worker), on_note=print)
     plays += [lambda *_: RESULT, _one_epoch]
     handle.submit(Job(0, PARAMS, 0))
     handle.cancel()  # the first job does not look: it has ended by then
     handle.submit(Job(1, PARAMS, 0))
     handle.answer("train")
     to_worker.put(None)
-    serve_jobs(QueueChannel(to_worker, to_driver), lambda note: object())  # type: ignore[arg-type, return-value]
+    serve_jobs(queue_channel(to_worker, to_driver), lambda note: object())  # type: ignore[arg-type, return-value]
     events = [handle.take(to_driver.get()) for _ in range(to_driver.qsize())]
     assert [e for e in events if e is not None] == [Reported(1, _report(0)), Finished(1, RESULT)]
     assert handle.idle
@@ -140,8 +140,8 @@ def test_the_task_is_built_with_the_first_job_and_a_failure_to_build_it_is_that_
     plays += [lambda *_: RESULT] * 2
     for item in (Job(0, PARAMS, 0), Job(1, PARAMS, 0), Job(2, PARAMS, 0), None):
         to_worker.put(item)
-    serve_jobs(QueueChannel(to_worker, to_driver), build)
-    handle = WorkerHandle(QueueChannel(to_driver, to_worker), on_note=print)
+    serve_jobs(queue_channel(to_worker, to_driver), build)
+    handle = WorkerHandle(queue_channel(to_driver, to_worker), on_note=print)
     events = [e for _ in range(to_driver.qsize()) if (e := handle.take(to_driver.get())) is not None]
     assert [type(e) for e in events] == [Failed, Finished, Finished] and built == [0, 1]
     with pytest.raises(TypeError, match="a worker sent 'nonsense'"):
@@ -154,5 +154,5 @@ def test_a_driver_that_is_gone_ends_the_worker_in_the_middle_of_a_trial(plays: l
     plays += [_one_epoch]
     to_worker.put(Job(0, PARAMS, 0))
     to_worker.put(None)  # in place of the verdict
-    serve_jobs(QueueChannel(to_worker, to_driver), lambda note: object())  # type: ignore[arg-type, return-value]
+    serve_jobs(queue_channel(to_worker, to_driver), lambda note: object())  # type: ignore[arg-type, return-value]
     assert to_driver.qsize() == 2, "it began and reported, and nothing after"
