@@ -118,7 +118,6 @@ class Evidence:
         cost: of everything together, probe fine-tuning included, each part once.
         training_rows: probe images that the heads and the fine-tuning saw.
         validation_rows: probe images that they did not see.
-        maps: typical maps to show.
         notes: what the reader should know, a sentence each.
     """
 

@@ -21,12 +21,7 @@ _CLOSING_SECONDS = 5.0
 
 
 class InlineExecutor:
-    """Executor of capacity 1 over a task that is already in memory.
-
-    Args:
-        task: what trials train on.
-        on_note: called with a line for the user.
-    """
+    """Executor of capacity 1 over a task that is already in memory."""
 
     capacity = 1
 

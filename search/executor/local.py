@@ -60,8 +60,6 @@ class LocalExecutor:
     """Executor of persistent worker processes.
 
     Args:
-        task: what trials train on.
-        cache: folder of the activations.
         workers: how many processes; each gets its share of the cores, and one of the GPUs in turn. None is one a GPU,
             or one a core up to 4: two trials of one thread each train 1.4 times as many images as one of two threads.
         on_note: called with a worker's line for the user, once a line.

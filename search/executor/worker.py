@@ -165,7 +165,6 @@ class WorkerHandle:
 
     Args:
         channel: to the worker.
-        on_note: called with a line for the user.
 
     Attributes:
         slot: of the job that counts, None where there is none.
@@ -226,11 +225,7 @@ class WorkerPlan:
     """All that a worker process needs to build the driver's task again.
 
     Attributes:
-        settings: all settings.
-        index: what each image is.
         pixels: file of the uint8 (N, H, W, C) pixels, or the pixels where they lie in no file.
-        splits: folds and test rows.
-        cache: folder of the activations.
         threads: of this worker.
         device: what CUDA_VISIBLE_DEVICES is to be in the worker, None to leave it.
         start: folder of the model that trials start from, None for `model.weights`.

@@ -99,7 +99,6 @@ def arms(settings: Settings, model: ModelSettings, blocks: tuple[str, ...]) -> I
     """The configurations of `thesis.part` but for finetune, which depends on the results of transfer.
 
     Args:
-        settings: all settings.
         model: the network of transfer and rates, see `available_model`.
         blocks: names of its blocks.
     """
@@ -288,7 +287,6 @@ def _train_and_test(
     """Train one configuration, score it on the test images and log both as a child run.
 
     Args:
-        session: shared things.
         task: of the arm's network.
         arm: the configuration.
         before_the_end: does with the network what belongs to the arm: only then is it done, for a later call.

@@ -55,10 +55,6 @@ def fit(
     """Train once; where memory runs out, once more from the start with batches in twice as many parts.
 
     Args:
-        task: data, network and settings.
-        params: what to train with.
-        seed: of batches and dropout.
-        train: rows to train on.
         val: rows to validate on after every epoch; without any, batch-norm is re-estimated at the end.
         epochs: to train.
         recorder: is told of every epoch and ends the training.
@@ -140,7 +136,7 @@ def _fit_in_parts(
             inference_mode=False,
             callbacks=[recorder],
         )
-        # Where Lightning counts epochs; its own `ckpt_path` would need the frozen blocks and its loops' states in the file.
+        # Where Lightning counts epochs. Its own `ckpt_path` would need a file with the frozen blocks as well.
         counts = ("ready", "started", "processed", "completed")
         trainer.fit_loop.epoch_progress.current.load_state_dict(dict.fromkeys(counts, finished))
         trainer.fit(model, datamodule=data)
