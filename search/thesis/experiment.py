@@ -24,8 +24,6 @@ from rich.console import Console
 from rich.table import Table
 
 from lightning_modules.errors import InputError
-from lightning_modules.images.splits import Splits
-from lightning_modules.images.store import ImageSet
 from lightning_modules.networks import backbones
 from lightning_modules.networks.blocknet import BlockNet
 from lightning_modules.networks.model_file import ModelCard, TrainedModel, save_model
@@ -133,16 +131,14 @@ def arms(settings: Settings, model: ModelSettings, blocks: tuple[str, ...]) -> I
 class _Session:
     """What all configurations of one call share."""
 
-    settings: Settings
-    images: ImageSet
-    splits: Splits
+    task: Task  # of the network that the settings name
     tracker: Tracker
     parent: str
     key: str
 
     @property
-    def root(self) -> Path:
-        return self.settings.tracking.root
+    def settings(self) -> Settings:
+        return self.task.settings
 
 
 def run_thesis(settings: Settings, console: Console) -> PartRun:
@@ -183,17 +179,14 @@ def run_thesis(settings: Settings, console: Console) -> PartRun:
         _best_transfer(with_model, _digest(base), first.net.num_blocks)  # refuses before anything is written
     with owned(settings.tracking.root / "studies", name):
         tracker = Tracker(settings.tracking.root, settings.tracking.experiment)
-        parent = _parent(
-            with_model, tracker, name, key, base, images, splits, asked=settings.model.name,
-            blocks=first.net.block_names,
-        )  # fmt: skip
-        session = _Session(with_model, images, splits, tracker, parent, key)
+        parent = _parent(first, tracker, name, key, _digest(base), asked=settings.model.name)
+        session = _Session(first, tracker, parent, key)
         status = "KILLED"
         try:
             if settings.thesis.part == "finetune":
-                _finetune(session, first, _digest(base), console)
+                _finetune(session, _digest(base), console)
             else:
-                _run_arms(session, first, console)
+                _run_arms(session, console)
             status = "FINISHED"
         finally:
             tracker.kill_open_runs(parent)
@@ -215,25 +208,14 @@ def _digest(made_of: dict[str, Any]) -> str:
     return hashlib.blake2b(json.dumps(made_of, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
-def _parent(
-    settings: Settings,
-    tracker: Tracker,
-    name: str,
-    key: str,
-    base: dict[str, Any],
-    images: ImageSet,
-    splits: Splits,
-    *,
-    asked: str,
-    blocks: tuple[str, ...],
-) -> str:
+def _parent(task: Task, tracker: Tracker, name: str, key: str, base: str, *, asked: str) -> str:
     """The parent run of an earlier call, resumed, or a new one."""
+    settings, index, splits = task.settings, task.index, task.splits
     earlier = find_part(settings.tracking.root, settings.tracking.experiment, key)
     if earlier is not None:
         tracker.resume(earlier.run_id)
         tracker.kill_open_runs(earlier.run_id)
         return earlier.run_id
-    index = images.index
     parts = {"train": splits.folds[0].train, "validation": splits.folds[0].val, "test": splits.test}
     counts = {s: {c: int((index.labels[rows] == i).sum()) for i, c in enumerate(index.classes)}
               for s, rows in parts.items()}  # fmt: skip
@@ -243,10 +225,10 @@ def _parent(
         "protocol.warning": WARNING,
         "thesis_part": settings.thesis.part,
         "thesis_key": key,
-        "thesis_task": _digest(base),
+        "thesis_task": base,
         "data": "simulated" if path is None else (path.parent if path.suffix else path).resolve().name,
         "data_digest": index.digest,
-        "blocks": json.dumps(blocks),
+        "blocks": json.dumps(task.net.block_names),
         **({"instead_of": asked} if asked != settings.model.name else {}),
         **{f"{s}_images": len(rows) for s, rows in parts.items()},
         **{f"version.{package}": found for package, found in package_versions().items()},
@@ -257,11 +239,11 @@ def _parent(
     return parent
 
 
-def _run_arms(session: _Session, first: Task, console: Console) -> None:
+def _run_arms(session: _Session, console: Console) -> None:
     settings = session.settings
-    planned = list(arms(settings, settings.model, first.net.block_names))
+    planned = list(arms(settings, settings.model, session.task.net.block_names))
     done = _done(session)
-    tasks = {settings.model: first}
+    tasks = {settings.model: session.task}
     for number, arm in enumerate(planned):
         if arm.name in done:
             continue
@@ -272,13 +254,14 @@ def _run_arms(session: _Session, first: Task, console: Console) -> None:
 
 
 def _done(session: _Session) -> dict[str, ArmRun]:
-    found = find_part(session.root, session.settings.tracking.experiment, session.key)
+    tracking = session.settings.tracking
+    found = find_part(tracking.root, tracking.experiment, session.key)
     return {run.arm: run for run in found.arms} if found else {}
 
 
 def _task(session: _Session, model: ModelSettings, start: Path | None = None) -> Task:
-    settings = replace(session.settings, model=model)
-    return build_task(settings, session.images, session.splits, cache=session.root / "cache", start=start)
+    settings, task = replace(session.settings, model=model), session.task
+    return build_task(settings, task.images, task.splits, cache=settings.tracking.root / "cache", start=start)
 
 
 def _train_and_test(
@@ -340,10 +323,10 @@ def _weight_change(before: BlockNet, after: BlockNet, depth: int) -> float | Non
     return float(np.sqrt(moved / size)) if size > 0 and np.isfinite(moved) else None
 
 
-def _finetune(session: _Session, task: Task, key: str, console: Console) -> None:
+def _finetune(session: _Session, key: str, console: Console) -> None:
     """Train the best partly frozen model of thesis_transfer again, save it, and all of it on from there."""
-    best, epochs = _best_transfer(session.settings, key, task.net.num_blocks)
-    settings = session.settings
+    settings, task = session.settings, session.task
+    best, epochs = _best_transfer(settings, key, task.net.num_blocks)
     optimizer = settings.space.optimizers[0]
     params = TrialParams(optimizer, settings.space.default_lr_factor, 0)
     arm = Arm(f"from {best.arm}: {optimizer} at {params.learning_rate:g}", settings.model, params)
@@ -385,7 +368,7 @@ def _best_transfer(settings: Settings, key: str, depth: int) -> tuple[ArmRun, in
 
 
 def _card(session: _Session, net: BlockNet, depth: int) -> ModelCard:
-    data, index = session.settings.data, session.images.index
+    data, index = session.settings.data, session.task.index
     return ModelCard(net.architecture, index.classes, data.size, data.fit, index.white_level, data.max_pixels, depth,
                      package_versions())  # fmt: skip
 
