@@ -67,6 +67,9 @@ class _Scorers(Mapping[str, "Scorer"]):
         scorer: Scorer = getattr(import_module(f"explain.evidence.{_FILES.get(name, name)}"), name.upper())
         return scorer
 
+    def __contains__(self, name: object) -> bool:
+        return name in USES
+
     def __iter__(self) -> Iterator[str]:
         return iter(USES)
 
