@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import optuna
@@ -124,7 +125,10 @@ def evidence_from_material(
     scores: dict[str, Scores] = {}
     s: dict[str, Numbers] = {}
     notes: dict[str, tuple[str, ...]] = {}
-    known = {"table": calibration.static(len(blocks)), **(similarity.options() if similarity is not None else {})}
+    known: dict[str, Any] = {
+        "table": calibration.static(len(blocks)),
+        **(similarity.options() if similarity is not None else {}),
+    }
     for scorer in SCORERS.values():
         if scorer.can_read(material) and all(option in known for option in scorer.options):
             scores[scorer.name] = scorer(material, **{option: known[option] for option in scorer.options})

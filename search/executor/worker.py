@@ -138,9 +138,10 @@ def serve_jobs(channel: Channel, build_task: Callable[[Callable[[str], None]], T
 
     try:
         while True:
-            job = channel.receive()
-            if not isinstance(job, Job):  # a cancellation that crossed the job's own end
+            message = channel.receive()
+            if not isinstance(message, Job):  # a cancellation that crossed the job's own end
                 continue
+            job = message
             try:
                 task = task or build_task(note)
                 channel.send(_Began())
