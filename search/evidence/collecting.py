@@ -95,8 +95,9 @@ def collect_evidence(
 
 def _without_images(task: Task, similarity: Similarity | None = None) -> Evidence:
     """What the scorers say that look at no image."""
-    none = np.zeros(0, np.int64)
-    return evidence_from_material(task, _nothing_gathered(task.net.block_names), none, none, similarity=similarity)
+    none, rows = torch.zeros(0), np.zeros(0, np.int64)
+    nothing = Material(task.net.block_names, none.long(), none.bool(), "", none, Pass((), none))
+    return evidence_from_material(task, nothing, rows, rows, similarity=similarity)
 
 
 def evidence_from_material(
@@ -182,24 +183,6 @@ def _combination(material: Material, s: Numbers, parts: list[str], own: Mapping[
     cost = sum((material.costs[need] for need in needs), Cost(sum(own[name] for name in parts)))
     unknown = np.full(len(s), math.nan)
     return Scores("evidence", "depth", material.blocks, s, unknown, unknown, cost)
-
-
-def _nothing_gathered(blocks: tuple[str, ...]) -> Material:
-    """Enough for scorers that look at no image."""
-    none = torch.zeros(0)
-    return Material(
-        blocks=blocks,
-        labels=none.long(),
-        training=none.bool(),
-        method="",
-        inputs=none,
-        before=Pass((), none),
-        after=None,
-        again=None,
-        drops={},
-        gradients=None,
-        costs={},
-    )
 
 
 def _typical_maps(material: Material, validation: NDArray[np.int64]) -> TypicalMaps:

@@ -62,8 +62,7 @@ def fit(
     batch_size, parts = task.settings.trainer.batch_size, recorder.resumed.parts if recorder.resumed else 1
     while True:
         try:
-            trainer, model = _fit_in_parts(task, params, seed, train, val, epochs, recorder, parts)
-            return Fitted(trainer, model, -(-batch_size // parts))
+            return _fit_in_parts(task, params, seed, train, val, epochs, recorder, parts)
         except RuntimeError as error:  # torch.OutOfMemoryError is one; on a CPU it has no name of its own
             smallest = batch_size // (2 * parts) < _SMALLEST_MICRO_BATCH
             if smallest or not (isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)):
@@ -83,7 +82,7 @@ def _fit_in_parts(
     epochs: int,
     recorder: Recorder,
     parts: int,
-) -> tuple[pl.Trainer, Classifier]:
+) -> Fitted:
     settings = task.settings.trainer
     resumed = recorder.resumed
     finished = sum(r.fold == resumed.fold for r in resumed.curve) if resumed else 0  # epochs of this fold
@@ -142,7 +141,7 @@ def _fit_in_parts(
         trainer.fit(model, datamodule=data)
     if not len(val):
         model.reestimate()
-    return trainer, model
+    return Fitted(trainer, model, -(-settings.batch_size // parts))
 
 
 def _fostering(task: Task, params: TrialParams, net: BlockNet) -> Fostering | None:
