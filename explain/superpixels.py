@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, TensorDataset
 
 from explain.measures.masking import Predict, checked_probabilities
 from explain.targets import Target, resolve_target
@@ -123,9 +122,8 @@ def explain_superpixels(
 ) -> SuperpixelExplanation:
     """LIME: hide random super-pixels, ask the model, fit a weighted linear model of every class's probability.
 
-    The perturbations are drawn and the model is asked once for all K classes; captum's Lime fits the target class, and
-    its ridge regression, on the same samples, the others. Probabilities, not logits, and ridge, not lasso: with
-    captum's defaults all coefficients can come out equal.
+    The perturbations are drawn and the model is asked once for all K classes. Probabilities, not logits, and ridge, not
+    lasso: with captum's defaults all coefficients can come out equal.
 
     Ribeiro et al. 2016, arXiv 1602.04938.
 
@@ -150,8 +148,7 @@ def explain_superpixels(
         ValueError: A setting out of range; labels with gaps; `predict` that returns logits.
         TypeError: An argument of the wrong kind.
     """
-    from captum._utils.models.linear_model import SkLearnRidge
-    from captum.attr import LimeBase
+    from sklearn.linear_model import Ridge
 
     _check_image(image)
     _check_settings(samples, batch_size, kernel_width, alpha)
@@ -163,37 +160,19 @@ def explain_superpixels(
     hidden_image = _hidden(image, segments, baseline)
     probabilities = checked_probabilities(predict, image[None])
     chosen = int(resolve_target(target, probabilities, class_names)[0])
-    answers: list[Tensor] = []
-
-    def rows(_: Tensor, **__: Any) -> Iterator[Tensor]:
-        for row in shown:
-            yield row[None].float()
-
-    def to_image(row: Tensor, original: Tensor, **_: Any) -> Tensor:
-        mask = row[0].bool()[segments].to(original.device)
-        return torch.where(mask, original, hidden_image)
-
-    def kernel(_: Tensor, __: Tensor, row: Tensor, **___: Any) -> Tensor:
-        return _similarity(row, kernel_width)
-
-    def ask(images: Tensor) -> Tensor:
+    answers = []
+    for rows in torch.split(shown, batch_size):
+        images = torch.where(rows[:, segments][:, None].to(image.device), image, hidden_image)
         answers.append(checked_probabilities(predict, images).double().cpu())
-        return answers[-1][:, chosen]
-
-    surrogate = SkLearnRidge(alpha=alpha)
+    asked = torch.cat(answers)
     weights = _similarity(shown.float(), kernel_width)
     coefficients, intercepts = [], []
-    with torch.random.fork_rng(devices=[]):  # data loaders draw from the global generator
-        lime = LimeBase(ask, surrogate, kernel, rows, True, to_image, None)
-        lime.attribute(image[None], n_samples=samples, perturbations_per_eval=batch_size)
-        asked = torch.cat(answers)
-        for place in range(asked.shape[1]):
-            data = TensorDataset(shown.float(), asked[:, place].float(), weights)
-            surrogate.fit(DataLoader(data, batch_size=samples))
-            coefficients.append(surrogate.representation().flatten().double())
-            intercepts.append(surrogate.bias().flatten().double()[0])
+    for column in asked.float().T:
+        ridge = Ridge(alpha=alpha).fit(shown.float().numpy(), column.numpy(), sample_weight=weights.numpy())
+        coefficients.append(torch.from_numpy(ridge.coef_).double())
+        intercepts.append(float(ridge.intercept_))
     constant = asked.amax(dim=0) == asked.amin(dim=0)
-    slopes, offsets = torch.stack(coefficients).masked_fill(constant[:, None], 0), torch.stack(intercepts)
+    slopes, offsets = torch.stack(coefficients).masked_fill(constant[:, None], 0), torch.tensor(intercepts).double()
     return SuperpixelExplanation(
         segments=segments.cpu(),
         target=chosen,

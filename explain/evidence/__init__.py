@@ -6,7 +6,7 @@ One scorer a file, one protocol: a score for each block or each freeze depth, it
 
     material = gather(model, blocks, images, labels, training, after=fine_tuned)
     for scorer in SCORERS.values():
-        if scorer.can_read(material) and scorer.name not in ("static", "advisor"):  # these need options
+        if scorer.can_read(material) and not scorer.options:  # those with options ask for more
             scores = scorer(material)
             prior = depth_prior(scorer.depth_scores(scores).values)
             print(scores.scorer, scores.values, scores.z, scores.cost, prior.mode)

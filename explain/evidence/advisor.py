@@ -79,12 +79,6 @@ def advisor(material: Material, *, images_per_class: float, gain: float, distanc
 
     Range: [-1, 0]. Null: none. Cost: one forward pass of the probe images through the network and one through a random
     one, made by whoever measures the similarity.
-
-    Args:
-        material: Any; only the number of blocks is read.
-        images_per_class: See `advise`.
-        gain: See `advise`.
-        distance: See `advise`.
     """
     blocks = len(material.blocks)
     advice = advise(blocks, images_per_class=images_per_class, gain=gain, distance=distance)
@@ -111,4 +105,5 @@ ADVISOR = Scorer(
     cost="2 forwards of all probe images",
     needs=(),
     function=advisor,
+    options=("images_per_class", "gain", "distance"),
 )

@@ -27,7 +27,6 @@ def agreement_of_change(material: Material, *, maps: Maps = "cam", draws: int = 
         material: With "after" and "again".
         maps: "cam", or "control" for mean |A|.
         draws: How often the null is drawn, >= 2.
-        seed: Of the null.
 
     Returns:
         Values (L,). Images with a dead map, or a map that did not change at all, are left out; NaN for a block where

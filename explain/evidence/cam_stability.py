@@ -25,7 +25,6 @@ def cam_stability(material: Material, *, maps: Maps = "cam", draws: int = 200, s
         material: With "after".
         maps: "cam", or "control" for mean |A|.
         draws: How often the null is drawn, >= 2.
-        seed: Of the null.
 
     Returns:
         Values (L,). Images with a dead or constant map are left out; NaN for a block where that leaves none, as where

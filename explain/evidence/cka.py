@@ -55,7 +55,6 @@ def cka(material: Material, *, draws: int = 200, seed: int = 0) -> Reading:
     Args:
         material: With "after".
         draws: How often the null is drawn, >= 2.
-        seed: Of the null.
 
     Returns:
         Values (L,). NaN where features are not finite or do not differ between images, as with one validation image.

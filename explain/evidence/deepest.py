@@ -17,9 +17,6 @@ def deepest(material: Material) -> Reading:
 
     What evidence that cannot tell tasks apart comes to; any scorer must beat it. Range: [0, 1]. Null: none. Cost:
     nothing.
-
-    Args:
-        material: Any; only the number of blocks is read.
     """
     values = np.zeros(len(material.blocks) + 1)
     values[-1] = 1.0

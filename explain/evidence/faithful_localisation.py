@@ -27,7 +27,6 @@ def faithful_localisation(material: Material, *, draws: int = 200, seed: int = 0
     Args:
         material: With "drops/cam".
         draws: How often the null is drawn, >= 2.
-        seed: Of the null.
 
     Returns:
         Values (L,). NaN for a block whose maps are all dead or have a single cell, which cannot be shuffled.

@@ -70,7 +70,6 @@ def linear_probe(material: Material, *, folds: int = 5, ridge: float = 1e-3, dra
     Cost: one forward pass of all images.
 
     Args:
-        material: Any.
         folds: At most this many, >= 2; fewer where the smallest class has fewer images.
         ridge: Penalty, > 0, relative to the number of images.
         draws: How often the null is drawn, >= 2.

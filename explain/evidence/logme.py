@@ -73,9 +73,7 @@ def logme(material: Material, *, draws: int = 20, seed: int = 0) -> Reading:
     Cost: one forward pass of all images.
 
     Args:
-        material: Any.
         draws: How often the null is drawn, >= 2.
-        seed: Of the null.
 
     Returns:
         Values (L+1,). NaN for a depth with features that are not finite or are all zero.

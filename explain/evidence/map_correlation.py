@@ -65,7 +65,6 @@ def matched_reading(
         sign: 1, or -1 where agreement speaks against freezing.
         undefined: What the notes call maps without a correlation.
         draws: How often the null is drawn, >= 2.
-        seed: Of the null.
 
     Returns:
         Values (L,), each in [-1, 1]. Maps that are constant or not finite are left out and noted; NaN for a block

@@ -6,7 +6,7 @@ Shapes: N probe images, V of them for validation, K classes, L blocks; block l h
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from torch import Tensor
@@ -80,11 +80,11 @@ class Material:
     method: str
     inputs: Tensor
     before: Pass
-    after: Pass | None
-    again: Pass | None
-    drops: Mapping[str, Tensor]
-    gradients: Tensor | None
-    costs: Mapping[str, Cost]
+    after: Pass | None = None
+    again: Pass | None = None
+    drops: Mapping[str, Tensor] = field(default_factory=dict)
+    gradients: Tensor | None = None
+    costs: Mapping[str, Cost] = field(default_factory=dict)
 
     def fine_tuned(self, part: Literal["after", "again"]) -> Pass:
         """The pass called "after" or "again".

@@ -17,9 +17,6 @@ def monotone(material: Material) -> Reading:
 
     What evidence comes to that is positive in every block and is summed; any scorer must beat it. Range: [0, 1]. Null:
     none. Cost: nothing.
-
-    Args:
-        material: Any; only the number of blocks is read.
     """
     depth = len(material.blocks)
     return Reading(np.arange(depth + 1) / depth, *no_null(depth + 1))

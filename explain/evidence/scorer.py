@@ -31,6 +31,7 @@ class Scorer:
         needs: Parts of a `Material` that it reads: "before", "after", "again", "drops/cam", "drops/control",
             "gradients".
         function: Computes the reading from a `Material` and the scorer's own options.
+        options: Those of its options that have no default: what the caller must know.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Scorer:
     cost: str
     needs: tuple[str, ...]
     function: Callable[..., Reading]
+    options: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):

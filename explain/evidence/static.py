@@ -22,7 +22,6 @@ def static(material: Material, *, table: ArrayLike) -> Reading:
     Range: (-inf, 0]. Null: none. Cost: nothing.
 
     Args:
-        material: Any; only the number of blocks is read.
         table: Probabilities > 0, (L+1,); divided by their sum.
 
     Raises:
@@ -50,4 +49,5 @@ STATIC = Scorer(
     cost="nothing",
     needs=(),
     function=static,
+    options=("table",),
 )

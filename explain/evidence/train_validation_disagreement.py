@@ -57,7 +57,6 @@ def train_validation_disagreement(
         material: With "after".
         maps: "cam", or "control" for mean |A|.
         draws: How often the null is drawn, >= 2.
-        seed: Of the null.
 
     Returns:
         Values (L,), and "ks_ce" and "ks_ca" in `details`. Images with a dead map are left out; NaN where that leaves no

@@ -13,31 +13,32 @@ does not help, tau = 0: then it says nothing. L is the number of blocks; freeze 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from explain.evidence import DepthPrior, depth_prior
+from explain.evidence.registry import used_as
 from explain.evidence.scores import Numbers
 
 __all__ = ["BLIND", "PARTS", "Calibration", "Row", "fit", "load", "objective", "standardised"]
 
-PARTS = ("faithful_localisation", "cam_stability", "train_validation_disagreement")
+PARTS = used_as("part")
 """What the prior "evidence" is the sum of, each with a tau of its own."""
 
-BLIND = ("static", "deepest", "monotone")
+BLIND = used_as("blind")
 """Priors that look at no image."""
 
 NOISE = 0.02
 """T: two points of macro F1, about what the quality of one depth differs by between splits of NEU."""
 
+_BY_DEFINITION = tuple(name for name in used_as("blind", "similarity") if name != "static")
 _FILE = Path(__file__).with_suffix(".json")
 _GRID = 9  # places of relative depth in the static table
 _TAUS = (0.0, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
@@ -50,9 +51,9 @@ class Calibration:
 
     Attributes:
         table: static prior over relative depths 0, 1/8, .., 1, together 1.
-        taus: by scorer, >= 0, when it is used alone.
+        taus: by scorer, >= 0, when it is used alone; one without has no weight.
         scales: by scorer, > 0: spread of s(k) over the depths; without one, s(k) is divided by its own spread.
-        joint: by member of `PARTS`, >= 0, when they are used together.
+        joint: by member of `PARTS`, >= 0, when they are used together; likewise.
         fitted_on: tables it was fitted on; empty if it is not calibrated.
         about: in a sentence or two, for readers.
     """
@@ -75,7 +76,7 @@ class Calibration:
         Args:
             scores: s(k) by scorer, (L+1,) each.
         """
-        parts = [self.joint[name] * self._scaled(name, scores[name]) for name in PARTS if name in scores]
+        parts = [self.joint.get(name, 0.0) * self._scaled(name, scores[name]) for name in PARTS if name in scores]
         if not parts:
             raise ValueError(f"scores must hold one of {', '.join(PARTS)}, got {', '.join(scores) or 'none'}")
         stacked = np.stack(parts)
@@ -93,29 +94,28 @@ class Calibration:
             s = self.combined(scores)
             return depth_prior(s, eps=floor, pi0=self.static(len(s) - 1))
         s = scores[name]
-        if name in ("deepest", "monotone", "advisor"):  # by definition: neither calibrated nor helped by the table
+        if name in _BY_DEFINITION:  # neither calibrated nor helped by the table
             return depth_prior(standardised(s), eps=floor)
         tau = 0.0 if name == "static" else self.taus.get(name, 0.0)
         found = depth_prior(self._scaled(name, s), tau=tau, eps=floor, pi0=self.static(len(s) - 1))
         return replace(found, notes=(*found.notes, *self.without_weight(name)))
 
     def without_weight(self, name: str) -> tuple[str, ...]:
-        """A sentence about a scorer whose prior is the static one, because it did not help on other data sets."""
-        if name in ("evidence", *BLIND, "advisor") or self.taus.get(name, 0.0):
+        """Sentences about a scorer whose prior is the static one, and about parts that add nothing to "evidence"."""
+        if name == "evidence":
+            return tuple(f"{part} is not calibrated and has no weight" for part in PARTS if part not in self.joint)
+        if name == "static" or name in _BY_DEFINITION or self.taus.get(name, 0.0):
             return ()
-        return (f"{name} did not help on other data sets and has no weight: its prior is the static one",)
+        why = "did not help on other data sets" if name in self.taus else "is not calibrated"
+        return (f"{name} {why} and has no weight: its prior is the static one",)
 
     def _scaled(self, name: str, s: Numbers) -> Numbers:
         return standardised(s, self.scales.get(name))
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        return {
-            "about": self.about,
-            "fitted_on": list(self.fitted_on),
-            "table": list(self.table),
-            **{name: dict(getattr(self, name)) for name in ("taus", "scales", "joint")},
-        }
+        found: dict[str, Any] = TypeAdapter(Calibration).dump_python(self, mode="json")
+        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,16 +178,10 @@ def fit(rows: Sequence[Row], about: str = "") -> Calibration:
     scales = {name: scale for name in names if (scale := _scale(rows, weights, name)) > 0}
     plain = Calibration(tuple(float(v) for v in table / table.sum()), {}, scales, {}, tasks, about)
     taus = {name: _best(plain, rows, weights, (name,))[0] for name in names}
-    joint = _best(plain, rows, weights, tuple(part for part in PARTS if part in names))
-    missing = dict.fromkeys(PARTS, 0.0)
-    return Calibration(
-        plain.table,
-        MappingProxyType(taus),
-        MappingProxyType(scales),
-        MappingProxyType(missing | dict(zip([p for p in PARTS if p in names], joint, strict=True))),
-        tasks,
-        about,
-    )
+    parts = tuple(part for part in PARTS if part in names)
+    joint = _best(plain, rows, weights, parts)
+    joint_taus = dict.fromkeys(PARTS, 0.0) | dict(zip(parts, joint, strict=True))
+    return Calibration(plain.table, taus, scales, joint_taus, tasks, about)
 
 
 def _scale(rows: Sequence[Row], weights: Numbers, name: str) -> float:
@@ -221,12 +215,4 @@ def _best(plain: Calibration, rows: Sequence[Row], weights: Numbers, names: tupl
 @cache
 def load(file: Path = _FILE) -> Calibration:
     """The calibration of this version."""
-    raw = json.loads(file.read_text(encoding="utf-8"))
-    return Calibration(
-        tuple(raw["table"]),
-        MappingProxyType(raw["taus"]),
-        MappingProxyType(raw["scales"]),
-        MappingProxyType(raw["joint"]),
-        tuple(raw["fitted_on"]),
-        raw["about"],
-    )
+    return TypeAdapter(Calibration).validate_json(file.read_bytes())

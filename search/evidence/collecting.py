@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from explain.evidence import SCORERS, Cost, Material, Pass, Scores
+from explain.evidence.registry import ALIASES, USES
 from explain.evidence.scores import Numbers
 from search.evidence.calibration import BLIND, PARTS, Calibration, load
 from search.evidence.probe import collect_material, probe_rows
@@ -25,7 +26,6 @@ from search.trial.task import Task
 __all__ = ["collect_evidence", "evidence_from_material"]
 
 _SHOWN_SIDE = 32  # cells of a typical map at most
-_ALIASES = {"probe": "linear_probe"}
 
 
 def collect_evidence(
@@ -71,7 +71,7 @@ def collect_evidence(
         on_note(f"No evidence: {why}; depths are {f'by {search.prior}' if blind else 'left to the sampler'}.")
         return _without_images(task) if blind else None
     similarity = None
-    if search.prior == "advisor":
+    if USES.get(search.prior) == "similarity":
         similarity = measure_similarity(task, np.concatenate([training, validation]))
         if not search.evidence:
             return _without_images(task, similarity)
@@ -81,8 +81,9 @@ def collect_evidence(
 
 def _without_images(task: Task, similarity: Similarity | None = None) -> Evidence:
     """What the scorers say that look at no image."""
-    none = np.zeros(0, np.int64)
-    return evidence_from_material(task, _nothing_gathered(task.net.block_names), none, none, similarity=similarity)
+    none, rows = torch.zeros(0), np.zeros(0, np.int64)
+    nothing = Material(task.net.block_names, none.long(), none.bool(), "", none, Pass((), none))
+    return evidence_from_material(task, nothing, rows, rows, similarity=similarity)
 
 
 def evidence_from_material(
@@ -111,12 +112,13 @@ def evidence_from_material(
     scores: dict[str, Scores] = {}
     s: dict[str, Numbers] = {}
     notes: dict[str, tuple[str, ...]] = {}
+    known: dict[str, Any] = {
+        "table": calibration.static(len(blocks)),
+        **(similarity.options() if similarity is not None else {}),
+    }
     for scorer in SCORERS.values():
-        if scorer.can_read(material) and not (scorer.name == "advisor" and similarity is None):
-            options: dict[str, Any] = {"table": calibration.static(len(blocks))} if scorer.name == "static" else {}
-            if scorer.name == "advisor" and similarity is not None:
-                options = similarity.options()
-            scores[scorer.name] = scorer(material, **options)
+        if scorer.can_read(material) and all(option in known for option in scorer.options):
+            scores[scorer.name] = scorer(material, **{option: known[option] for option in scorer.options})
             by_depth = scorer.depth_scores(scores[scorer.name])
             s[scorer.name], notes[scorer.name] = by_depth.values, by_depth.notes
     own = {
@@ -127,6 +129,7 @@ def evidence_from_material(
         scores["evidence"] = _combination(material, calibration.combined(s), parts, own)
         s["evidence"] = scores["evidence"].values
     made = {}
+    measured = similarity.cost if similarity is not None else Cost()
     for name, found in scores.items():
         prior = calibration.prior(name, s, settings.search.prior_floor)
         made[name] = ScorerEvidence(
@@ -139,10 +142,10 @@ def evidence_from_material(
             depth_scores=s[name],
             probabilities=prior.probabilities,
             preferred=prior_mode(prior.probabilities, *depths),
-            cost=found.cost + similarity.cost if name == "advisor" and similarity is not None else found.cost,
+            cost=found.cost + (measured if USES.get(name) == "similarity" else Cost()),
             notes=(*found.notes, *notes.get(name, ()), *prior.notes),
         )
-    chosen = _ALIASES.get(settings.search.prior, settings.search.prior)
+    chosen = ALIASES.get(settings.search.prior, settings.search.prior)
     depth_count = len(blocks) + 1
     probabilities = np.full(depth_count, 1 / depth_count) if chosen == "uniform" else made[chosen].probabilities
     return Evidence(
@@ -152,7 +155,7 @@ def evidence_from_material(
         prior=chosen,
         probabilities=probabilities,
         preferred=prior_mode(probabilities, *depths),
-        cost=material.cost + Cost(sum(own.values())) + (similarity.cost if similarity is not None else Cost()),
+        cost=material.cost + Cost(sum(own.values())) + measured,
         training_rows=training,
         validation_rows=validation,
         maps=_typical_maps(material, validation) if len(validation) else None,
@@ -166,24 +169,6 @@ def _combination(material: Material, s: Numbers, parts: list[str], own: Mapping[
     cost = sum((material.costs[need] for need in needs), Cost(sum(own[name] for name in parts)))
     unknown = np.full(len(s), math.nan)
     return Scores("evidence", "depth", material.blocks, s, unknown, unknown, cost)
-
-
-def _nothing_gathered(blocks: tuple[str, ...]) -> Material:
-    """Enough for scorers that look at no image."""
-    none = torch.zeros(0)
-    return Material(
-        blocks=blocks,
-        labels=none.long(),
-        training=none.bool(),
-        method="",
-        inputs=none,
-        before=Pass((), none),
-        after=None,
-        again=None,
-        drops={},
-        gradients=None,
-        costs={},
-    )
 
 
 def _typical_maps(material: Material, validation: NDArray[np.int64]) -> TypicalMaps:

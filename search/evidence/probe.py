@@ -39,10 +39,7 @@ def balanced_rows(
     """Rows of which every class has about equally many: `most` in all, but at least one a class; sorted.
 
     Args:
-        rows: rows to choose from.
-        labels: their classes.
         most: how many rows in all; a class with too few images gives what it has.
-        rng: draws them.
     """
     found = np.unique(labels)
     each = max(1, most // max(1, len(found)))
@@ -77,7 +74,6 @@ def probe_fine_tuning(task: Task, number: int, cancelled: Callable[[], bool] = l
     """Everything trained for about 600 image-steps or half a trial, whichever is less, and what it cost.
 
     Args:
-        task: data, network and settings.
         number: 0, or 1 for the one from another seed.
         cancelled: asked before every batch; True raises.
     """
@@ -103,7 +99,6 @@ def collect_material(
     """The shared pass over the probe images, after the probe fine-tuning.
 
     Args:
-        task: data, network and settings.
         training: probe rows that heads and fine-tuning saw.
         validation: probe rows that they did not see.
         again: whether to fine-tune a second time.

@@ -8,16 +8,34 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BeforeValidator, PlainSerializer, PlainValidator, TypeAdapter
 
 from explain.evidence import Cost
 from explain.evidence.scores import Kind, Numbers
 
 __all__ = ["Evidence", "ScorerEvidence", "TypicalMaps", "prior_mode"]
+
+_Floats = Annotated[
+    Numbers,
+    PlainValidator(lambda values: np.array([math.nan if v is None else v for v in values], dtype=np.float64)),
+    PlainSerializer(lambda values: [float(v) if math.isfinite(v) else None for v in values]),
+]
+_Rows = Annotated[
+    NDArray[np.int64],
+    PlainValidator(lambda values: np.array(values, dtype=np.int64)),
+    PlainSerializer(lambda values: values.tolist()),
+]
+_Map = Annotated[
+    NDArray[np.uint8],
+    PlainValidator(lambda values: np.array(values, dtype=np.uint8)),
+    PlainSerializer(lambda values: values.tolist()),
+]
+_Cost = Annotated[Cost, PlainSerializer(lambda cost: {**asdict(cost), "seconds": round(cost.seconds, 3)})]
 
 _NOISE = 0.02  # of the probability: depths this close are equals, and the deeper one is cheaper
 
@@ -55,14 +73,14 @@ class ScorerEvidence:
 
     name: str
     kind: Kind
-    values: Numbers
-    null_mean: Numbers
-    null_spread: Numbers
-    z: Numbers
-    depth_scores: Numbers
-    probabilities: Numbers
+    values: _Floats
+    null_mean: _Floats
+    null_spread: _Floats
+    z: _Floats
+    depth_scores: _Floats
+    probabilities: _Floats
     preferred: int
-    cost: Cost
+    cost: _Cost
     notes: tuple[str, ...] = ()
 
 
@@ -79,8 +97,8 @@ class TypicalMaps:
 
     label: int
     row: int
-    mean: tuple[NDArray[np.uint8], ...]
-    example: tuple[NDArray[np.uint8], ...]
+    mean: tuple[_Map, ...]
+    example: tuple[_Map, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,19 +115,22 @@ class Evidence:
         cost: of everything together, probe fine-tuning included, each part once.
         training_rows: probe images that the heads and the fine-tuning saw.
         validation_rows: probe images that they did not see.
-        maps: typical maps to show.
         notes: what the reader should know, a sentence each.
     """
 
     blocks: tuple[str, ...]
-    scorers: Mapping[str, ScorerEvidence]
+    scorers: Annotated[
+        Mapping[str, ScorerEvidence],
+        BeforeValidator(lambda stored: {raw["name"]: raw for raw in stored}),
+        PlainSerializer(lambda scorers: list(scorers.values()), return_type=list[ScorerEvidence]),
+    ]
     depths: tuple[int, int]
     prior: str
-    probabilities: Numbers
+    probabilities: _Floats
     preferred: int
-    cost: Cost
-    training_rows: NDArray[np.int64]
-    validation_rows: NDArray[np.int64]
+    cost: _Cost
+    training_rows: _Rows
+    validation_rows: _Rows
     maps: TypicalMaps | None = None
     notes: tuple[str, ...] = ()
 
@@ -128,98 +149,15 @@ class Evidence:
         words = f"Prior over freeze depths {low}..{high}: {self.prior}, {shares}; most probable: {self.preferred}."
         return " ".join([words, *(f"{note}." for note in self.notes)])
 
-    def _repr_html_(self) -> str:
-        from search.notebook import evidence_html
-
-        return evidence_html(self)
-
     def to_json(self) -> dict[str, Any]:
         """Plain values for a study's user attributes; NaN becomes None."""
-        return {
-            "blocks": list(self.blocks),
-            "scorers": [_scorer_to_json(scorer) for scorer in self.scorers.values()],
-            "depths": list(self.depths),
-            "prior": self.prior,
-            "probabilities": _plain(self.probabilities),
-            "preferred": self.preferred,
-            "cost": _cost_to_json(self.cost),
-            "training_rows": self.training_rows.tolist(),
-            "validation_rows": self.validation_rows.tolist(),
-            "maps": None if self.maps is None else _maps_to_json(self.maps),
-            "notes": list(self.notes),
-        }
+        found: dict[str, Any] = _STORED.dump_python(self, mode="json")
+        return found
 
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> Evidence:
         """What `to_json` wrote."""
-        scorers = [_scorer_from_json(raw) for raw in values["scorers"]]
-        low, high = values["depths"]
-        return Evidence(
-            blocks=tuple(values["blocks"]),
-            scorers={scorer.name: scorer for scorer in scorers},
-            depths=(low, high),
-            prior=values["prior"],
-            probabilities=_numbers(values["probabilities"]),
-            preferred=values["preferred"],
-            cost=Cost(**values["cost"]),
-            training_rows=np.array(values["training_rows"], dtype=np.int64),
-            validation_rows=np.array(values["validation_rows"], dtype=np.int64),
-            maps=None if values["maps"] is None else _maps_from_json(values["maps"]),
-            notes=tuple(values["notes"]),
-        )
+        return _STORED.validate_python(values)
 
 
-_ARRAYS = ("values", "null_mean", "null_spread", "z", "depth_scores", "probabilities")
-
-
-def _plain(numbers: Numbers) -> list[float | None]:
-    return [float(value) if math.isfinite(value) else None for value in numbers]
-
-
-def _numbers(values: list[float | None]) -> Numbers:
-    return np.array([math.nan if value is None else value for value in values], dtype=np.float64)
-
-
-def _cost_to_json(cost: Cost) -> dict[str, float]:
-    return {
-        "seconds": round(cost.seconds, 3),
-        "forward_passes": cost.forward_passes,
-        "backward_passes": cost.backward_passes,
-    }
-
-
-def _scorer_to_json(scorer: ScorerEvidence) -> dict[str, Any]:
-    return {
-        "name": scorer.name,
-        "kind": scorer.kind,
-        **{name: _plain(getattr(scorer, name)) for name in _ARRAYS},
-        "preferred": scorer.preferred,
-        "cost": _cost_to_json(scorer.cost),
-        "notes": list(scorer.notes),
-    }
-
-
-def _scorer_from_json(raw: Mapping[str, Any]) -> ScorerEvidence:
-    arrays = {name: _numbers(raw[name]) for name in _ARRAYS}
-    return ScorerEvidence(
-        name=raw["name"],
-        kind=raw["kind"],
-        preferred=raw["preferred"],
-        cost=Cost(**raw["cost"]),
-        notes=tuple(raw["notes"]),
-        **arrays,
-    )
-
-
-def _maps_to_json(maps: TypicalMaps) -> dict[str, Any]:
-    return {
-        "label": maps.label,
-        "row": maps.row,
-        "mean": [one.tolist() for one in maps.mean],
-        "example": [one.tolist() for one in maps.example],
-    }
-
-
-def _maps_from_json(raw: Mapping[str, Any]) -> TypicalMaps:
-    mean, example = (tuple(np.array(one, dtype=np.uint8) for one in raw[name]) for name in ("mean", "example"))
-    return TypicalMaps(raw["label"], raw["row"], mean, example)
+_STORED = TypeAdapter(Evidence)

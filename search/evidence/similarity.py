@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from explain.evidence import Cost
 from explain.evidence.linear_probe import probe_accuracy, stratified_folds
+from explain.hooks import frozen_in_eval_mode
 from lightning_modules.networks import backbones
 from lightning_modules.networks.batch_norm import batch_norms_behind, reestimate_batch_norm
 from lightning_modules.networks.blocknet import BlockNet
@@ -79,7 +80,6 @@ def probe_gain(features: Tensor, random: Tensor, labels: NDArray[np.int64], *, s
         features: of the pre-trained network, (N, C).
         random: of the random one, (N, D).
         labels: classes 0..K-1, (N,).
-        seed: of the folds.
 
     Returns:
         At most 1; NaN where a class has one image, or where the random features leave no error to spare.
@@ -101,7 +101,6 @@ def feature_distance(net: BlockNet, images: Tensor) -> float | None:
     m is the mean of a layer's input over images and positions, m_source and v_source what it remembers.
 
     Args:
-        net: the pre-trained network.
         images: (N, 3, H, W) in [0, 1].
 
     Returns:
@@ -117,24 +116,16 @@ def feature_distance(net: BlockNet, images: Tensor) -> float | None:
         found.append(float(off.mean()))
 
     hooks = [layer.register_forward_pre_hook(read) for layer in layers]
-    modes = [(module, module.training) for module in net.modules()]
     try:
-        net.eval()
-        net.prefix(images, net.num_blocks)
+        with frozen_in_eval_mode(net):
+            net.prefix(images, net.num_blocks)
     finally:
         for hook in hooks:
             hook.remove()
-        for module, mode in modes:
-            module.training = mode
     return float(np.mean(found)) if found else None
 
 
 @torch.no_grad()
 def _features(net: BlockNet, images: Tensor) -> Tensor:
-    modes = [(module, module.training) for module in net.modules()]
-    try:
-        net.eval()
+    with frozen_in_eval_mode(net):
         return net.prefix(images, net.num_blocks).float().mean((2, 3)).cpu()
-    finally:
-        for module, mode in modes:
-            module.training = mode

@@ -1,4 +1,4 @@
-"""How long a trial of a given freeze depth is trusted: what the evidence says of the two blocks its cut lies between.
+"""How long a trial of a given freeze depth is trusted: what the evidence says of the two blocks it lies between.
 
 Fixed before any result was seen. At depth k, block k is the last frozen one and block k+1 the first thawed one
 (blocks 1..L). Two scorers speak about a block, both positive = freeze it:

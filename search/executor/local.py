@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -25,8 +25,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from search.executor.protocol import Event, Failed, Finished, Job, Reported
-from search.executor.worker import Answer, Began, Cancel, Idle, Note, WorkerPlan, serve
+from search.executor.protocol import Event, Failed, Job
+from search.executor.worker import ChannelClosedError, WorkerHandle, WorkerPlan, pipe_channel, serve
 from search.trial.result import Verdict
 from search.trial.task import Task
 
@@ -37,29 +37,29 @@ _LEAST_GRACE_SECONDS = 10.0
 _STARTING_SECONDS = 120.0  # of a worker that imports torch and builds its task on a busy machine
 _MOST_STILLBORN = 3
 _MOST_WORKERS = 4  # more trials at a time are asked for with less known of those before
+_DYING = suppress(ChannelClosedError)  # the worker died just now: `poll` finds that out and reports its job as failed
 
 
-@dataclass
-class _Worker:
-    process: SpawnProcess
-    pipe: Connection
-    slot: int | None = None
-    cancelled: bool = False
-    began: float = math.inf
-    started: bool = False
-    overdue: bool = False
+class _Worker(WorkerHandle):
+    def __init__(self, process: SpawnProcess, pipe: Connection, on_note: Callable[[str], None]) -> None:
+        super().__init__(pipe_channel(pipe), on_note)
+        self.process, self.pipe = process, pipe
+        self.since = math.inf  # when its job began, or will have begun at the latest
+        self.started = False
+        self.overdue = False
 
-    @property
-    def idle(self) -> bool:
-        return self.slot is None and not self.cancelled
+    def submit(self, job: Job) -> None:
+        self.since = time.monotonic() + (0.0 if self.started else _STARTING_SECONDS)
+        super().submit(job)
+
+    def began(self) -> None:
+        self.since, self.started = time.monotonic(), True
 
 
 class LocalExecutor:
     """Executor of persistent worker processes.
 
     Args:
-        task: what trials train on.
-        cache: folder of the activations.
         workers: how many processes; each gets its share of the cores, and one of the GPUs in turn. None is one a GPU,
             or one a core up to 4: two trials of one thread each train 1.4 times as many images as one of two threads.
         on_note: called with a worker's line for the user, once a line.
@@ -98,10 +98,8 @@ class LocalExecutor:
         """See `Executor.submit`."""
         while (worker := next((w for w in self._workers if w.idle), None)) is None:
             self._receive(None)  # one that was cancelled is in its last batch
-        worker.slot = job.slot
-        worker.began = time.monotonic() + (0.0 if worker.started else _STARTING_SECONDS)
-        with suppress(OSError):  # it died just now: `poll` finds that out and reports the job as failed
-            worker.pipe.send(job)
+        with _DYING:
+            worker.submit(job)
 
     def poll(self, timeout: float) -> Event | None:
         """See `Executor.poll`."""
@@ -111,14 +109,17 @@ class LocalExecutor:
 
     def answer(self, slot: int, verdict: Verdict) -> None:
         """See `Executor.answer`."""
-        self._send(slot, Answer(verdict))
+        for worker in self._workers:
+            if worker.slot == slot:
+                with _DYING:
+                    worker.answer(verdict)
 
     def cancel(self, slot: int) -> None:
         """See `Executor.cancel`."""
-        self._send(slot, Cancel())
         for worker in self._workers:
             if worker.slot == slot:
-                worker.slot, worker.cancelled = None, True
+                with _DYING:
+                    worker.cancel()
         self._events = deque(e for e in self._events if e.slot != slot)
 
     def close(self) -> None:
@@ -133,18 +134,12 @@ class LocalExecutor:
                 worker.process.join()
         self._workers.clear()
 
-    def _send(self, slot: int, message: Answer | Cancel) -> None:
-        for worker in self._workers:
-            if worker.slot == slot:
-                with suppress(OSError):  # see `submit`
-                    worker.pipe.send(message)
-
     def _spawn(self, position: int) -> _Worker:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         plan = self._plan
         if task_gpus := _gpus():
-            plan = WorkerPlan(**{**vars(plan), "device": task_gpus[position % len(task_gpus)]})
+            plan = replace(plan, device=task_gpus[position % len(task_gpus)])
         process = context.Process(target=serve, args=(theirs, plan), name=f"thawline-worker-{position}", daemon=True)
         # Ctrl-C in a terminal reaches every process of the group; what it means is for the driver to say. The mask is
         # inherited, so the worker is deaf to it from its first instruction on. The first start of multiprocessing's
@@ -156,7 +151,7 @@ class LocalExecutor:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()  # so that its death closes the pipe
-        return _Worker(process, ours)
+        return _Worker(process, ours, self._note)
 
     def _receive(self, timeout: float | None) -> None:
         """Wait for something to happen; every pipe that has a message is read once."""
@@ -165,35 +160,25 @@ class LocalExecutor:
         for position, worker in enumerate(self._workers):
             if worker.pipe in ready:
                 try:
-                    message = worker.pipe.recv()
-                except (EOFError, OSError):
+                    message = worker.channel.receive()
+                except ChannelClosedError:
                     self._replace(position, worker)
                     continue
                 self._stillborn = 0
-                self._take(worker, message)
+                if (event := worker.take(message)) is not None:
+                    self._events.append(event)
 
     def _end_overdue(self) -> None:
         now = time.monotonic()
         for worker in self._workers:
-            if worker.slot is not None and now - worker.began > self._longest:
+            if worker.slot is not None and now - worker.since > self._longest:
                 worker.overdue = True
                 worker.process.kill()  # its pipe closes, which `_receive` finds
 
-    def _take(self, worker: _Worker, message: object) -> None:
-        if isinstance(message, Note):
-            if message.line not in self._noted:
-                self._noted.add(message.line)
-                self._on_note(message.line)
-        elif isinstance(message, Began):
-            worker.began, worker.started = time.monotonic(), True
-        elif worker.cancelled:  # the job may have ended before it heard of the cancelling; a report gets no answer
-            worker.cancelled = isinstance(message, Reported)
-        elif isinstance(message, Reported | Finished | Failed):
-            if not isinstance(message, Reported):
-                worker.slot = None
-            self._events.append(message)
-        elif not isinstance(message, Idle):
-            raise TypeError(f"a worker sent {message!r}")
+    def _note(self, line: str) -> None:
+        if line not in self._noted:
+            self._noted.add(line)
+            self._on_note(line)
 
     def _epitaph(self, worker: _Worker) -> str:
         if worker.overdue:

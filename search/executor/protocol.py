@@ -21,7 +21,6 @@ class Job:
 
     Attributes:
         slot: which trial of the study, from 0; at most one job of a slot runs at a time.
-        params: what to train with.
         seed: of batches and dropout; belongs to the slot.
         checkpoint: file in which the trial waits at a rung, or from which it goes on.
         told: reports that the driver has had of it; more than none for a trial that goes on.

@@ -1,35 +1,232 @@
-"""What runs in a worker process: rebuild the task once, then train one job after another until the pipe closes."""
+"""A worker, both ends of it: `serve_jobs` trains one job after another, `WorkerHandle` is what the driver holds of it.
+
+They talk over a channel: a pipe to another process (`local`), or two queues to a thread of this one (`inline`). An
+actor of a cluster would run `serve_jobs` over queues as well.
+"""
 
 from __future__ import annotations
 
 import os
+import queue
 import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lightning_modules.images.index import ImageIndex
 from lightning_modules.images.splits import Splits
-from search.executor.protocol import Failed, Finished, Job, Reported
+from search.errors import TrialCancelledError
+from search.executor.protocol import Event, Failed, Finished, Job, Reported
 from search.settings.schema import Settings
-from search.trial.result import Verdict
+from search.trial.result import EpochReport, Verdict
 
-__all__ = ["Answer", "Began", "Cancel", "Idle", "Note", "WorkerPlan", "serve"]
+if TYPE_CHECKING:
+    from search.trial.task import Task
+
+__all__ = [
+    "Channel",
+    "ChannelClosedError",
+    "WorkerHandle",
+    "WorkerPlan",
+    "pipe_channel",
+    "queue_channel",
+    "serve",
+    "serve_jobs",
+]
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """Driver to worker: train on, stop as pruned, or wait."""
+
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class _Cancel:
+    """Driver to worker: stop the job at its next batch."""
+
+
+@dataclass(frozen=True)
+class _Began:
+    """Worker to driver: the job's training begins; the worker has started and has its task."""
+
+
+@dataclass(frozen=True)
+class _Idle:
+    """Worker to driver: the job was cancelled."""
+
+
+@dataclass(frozen=True)
+class _Note:
+    """Worker to driver: a line for the user."""
+
+    line: str
+
+
+class ChannelClosedError(Exception):
+    """The other end is closed or gone: not an error of a trial, which may raise `EOFError` of its own."""
+
+
+@dataclass(frozen=True)
+class Channel:
+    """One end of a line on which messages keep their order; each of these may raise `ChannelClosedError`.
+
+    Attributes:
+        send: sends a message and waits for no reader.
+        receive: the next message; waits for one.
+        waits: whether there is something to receive, be it that the line is closed.
+    """
+
+    send: Callable[[object], None]
+    receive: Callable[[], object]
+    waits: Callable[[], bool]
+
+
+def pipe_channel(pipe: Connection) -> Channel:
+    """An end of a pipe between processes."""
+
+    @contextmanager
+    def closing() -> Iterator[None]:
+        try:
+            yield
+        except (EOFError, OSError) as error:
+            raise ChannelClosedError from error
+
+    return Channel(closing()(pipe.send), closing()(pipe.recv), closing()(pipe.poll))
+
+
+def queue_channel(inbox: queue.Queue[object], outbox: queue.Queue[object]) -> Channel:
+    """An end of two queues between threads; None in the inbox closes it."""
+
+    def receive() -> object:
+        if (message := inbox.get()) is None:
+            raise ChannelClosedError
+        return message
+
+    return Channel(outbox.put, receive, lambda: not inbox.empty())
+
+
+def serve_jobs(channel: Channel, build_task: Callable[[Callable[[str], None]], Task]) -> None:
+    """Train the jobs that come, report each epoch and wait for its verdict; returns when the channel closes.
+
+    Args:
+        channel: to the driver.
+        build_task: called once, before the first job, with what takes a line for the user.
+    """
+    from search.trial.training import run_trial  # after `serve` has set the environment
+
+    task: Task | None = None
+
+    def note(line: str) -> None:
+        channel.send(_Note(line))
+
+    def cancelled() -> bool:
+        return channel.waits() and isinstance(channel.receive(), _Cancel)
+
+    def report(epoch: EpochReport) -> Verdict:
+        channel.send(Reported(job.slot, epoch))
+        if not isinstance(message := channel.receive(), _Answer):
+            raise TrialCancelledError
+        return message.verdict
+
+    try:
+        while True:
+            message = channel.receive()
+            if not isinstance(message, Job):  # a cancellation that crossed the job's own end
+                continue
+            job = message
+            try:
+                task = task or build_task(note)
+                channel.send(_Began())
+                result = run_trial(
+                    task, job.params, job.seed, report=report, cancelled=cancelled, checkpoint=job.checkpoint,
+                    told=job.told, on_note=note,
+                )  # fmt: skip
+            except TrialCancelledError:
+                channel.send(_Idle())
+            except ChannelClosedError:
+                raise
+            except Exception:  # whatever a trial dies of must not take the worker along
+                channel.send(Failed(job.slot, traceback.format_exc()))
+            else:
+                channel.send(Finished(job.slot, result))
+    except ChannelClosedError:
+        return
+
+
+class WorkerHandle:
+    """What the driver's side knows of a worker, and which of the worker's messages still count.
+
+    Args:
+        channel: to the worker.
+
+    Attributes:
+        slot: of the job that counts, None where there is none.
+        cancelled: whether a job that no longer counts may still be in its last batch.
+    """
+
+    def __init__(self, channel: Channel, on_note: Callable[[str], None]) -> None:
+        self.channel = channel
+        self._on_note = on_note
+        self.slot: int | None = None
+        self.cancelled = False
+
+    @property
+    def idle(self) -> bool:
+        """Whether a job would begin at once."""
+        return self.slot is None and not self.cancelled
+
+    def submit(self, job: Job) -> None:
+        """Give it a job; the job follows one that was cancelled."""
+        self.slot = job.slot
+        self.channel.send(job)
+
+    def answer(self, verdict: Verdict) -> None:
+        """Answer its last report."""
+        self.channel.send(_Answer(verdict))
+
+    def cancel(self) -> None:
+        """Stop its job at the next batch; no message of the job counts any more."""
+        self.slot, self.cancelled = None, True
+        self.channel.send(_Cancel())
+
+    def take(self, message: object) -> Event | None:
+        """The event that a message is, None where the driver is to hear of none.
+
+        Raises:
+            TypeError: not a message of `serve_jobs`.
+        """
+        if isinstance(message, _Note):
+            self._on_note(message.line)
+        elif isinstance(message, _Began):
+            self.began()
+        elif self.cancelled:  # the job may have ended before it heard of the cancelling; a report gets no answer
+            self.cancelled = isinstance(message, Reported)
+        elif isinstance(message, Reported | Finished | Failed):
+            if not isinstance(message, Reported):
+                self.slot = None
+            return message
+        elif not isinstance(message, _Idle):
+            raise TypeError(f"a worker sent {message!r}")
+        return None
+
+    def began(self) -> None:
+        """Its job's training begins."""
 
 
 @dataclass(frozen=True)
 class WorkerPlan:
-    """All that a worker needs to build the driver's task again.
+    """All that a worker process needs to build the driver's task again.
 
     Attributes:
-        settings: all settings.
-        index: what each image is.
         pixels: file of the uint8 (N, H, W, C) pixels, or the pixels where they lie in no file.
-        splits: folds and test rows.
-        cache: folder of the activations.
         threads: of this worker.
         device: what CUDA_VISIBLE_DEVICES is to be in the worker, None to leave it.
         start: folder of the model that trials start from, None for `model.weights`.
@@ -45,107 +242,23 @@ class WorkerPlan:
     start: Path | None = None
 
 
-@dataclass(frozen=True)
-class Answer:
-    """Driver to worker: train on, stop as pruned, or wait."""
-
-    verdict: Verdict
-
-
-@dataclass(frozen=True)
-class Began:
-    """Worker to driver: the job's training begins; the worker has started and has its task."""
-
-
-@dataclass(frozen=True)
-class Cancel:
-    """Driver to worker: stop the job at its next batch."""
-
-
-@dataclass(frozen=True)
-class Idle:
-    """Worker to driver: the job was cancelled."""
-
-
-@dataclass(frozen=True)
-class Note:
-    """Worker to driver: a line for the user."""
-
-    line: str
-
-
 def serve(pipe: Connection, plan: WorkerPlan) -> None:
     """Main function of a worker process; returns when the driver closes the pipe or is gone."""
     if plan.device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = plan.device
-    try:
-        _serve(pipe, plan)
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        return
-
-
-def _serve(pipe: Connection, plan: WorkerPlan) -> None:
-    # Imported here: the environment above must be set before CUDA is touched.
+    # Imported here: the environment must be set before CUDA is touched.
     import torch
 
     from lightning_modules.images.store import ImageSet
     from lightning_modules.training.allocator import keep_freed_memory
-    from search.errors import TrialCancelledError
-    from search.trial.result import EpochReport
-    from search.trial.task import Task, build_task
-    from search.trial.training import run_trial
+    from search.trial.task import build_task
 
     keep_freed_memory()
     torch.set_num_threads(plan.threads)
-    task: Task | None = None
 
-    def note(line: str) -> None:
-        pipe.send(Note(line))
-
-    def build() -> Task:
+    def build(on_note: Callable[[str], None]) -> Task:
         pixels = np.load(plan.pixels, mmap_mode="r") if isinstance(plan.pixels, Path) else plan.pixels
-        return build_task(
-            plan.settings,
-            ImageSet(plan.index, pixels),
-            plan.splits,
-            cache=plan.cache,
-            start=plan.start,
-            on_note=note,
-        )
+        images = ImageSet(plan.index, pixels)
+        return build_task(plan.settings, images, plan.splits, cache=plan.cache, start=plan.start, on_note=on_note)
 
-    def cancelled() -> bool:
-        return pipe.poll() and isinstance(pipe.recv(), Cancel)
-
-    def report(epoch: EpochReport) -> Verdict:
-        pipe.send(Reported(job.slot, epoch))
-        message = pipe.recv()
-        if isinstance(message, Cancel):
-            raise TrialCancelledError
-        verdict: Verdict = message.verdict
-        return verdict
-
-    while True:
-        job = pipe.recv()
-        if not isinstance(job, Job):  # a Cancel that crossed the job's own end
-            continue
-        try:
-            task = task or build()
-            pipe.send(Began())
-            result = run_trial(
-                task,
-                job.params,
-                job.seed,
-                report=report,
-                cancelled=cancelled,
-                checkpoint=job.checkpoint,
-                told=job.told,
-                on_note=note,
-            )
-        except TrialCancelledError:
-            pipe.send(Idle())
-        except (EOFError, BrokenPipeError, ConnectionResetError):
-            raise
-        except Exception:  # whatever a trial dies of must not take the worker along
-            pipe.send(Failed(job.slot, traceback.format_exc()))
-        else:
-            pipe.send(Finished(job.slot, result))
+    serve_jobs(pipe_channel(pipe), build)

@@ -12,7 +12,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,18 +24,16 @@ from rich.console import Console
 from rich.table import Table
 
 from lightning_modules.errors import InputError
-from lightning_modules.images.splits import Splits
-from lightning_modules.images.store import ImageSet
 from lightning_modules.networks import backbones
 from lightning_modules.networks.blocknet import BlockNet
 from lightning_modules.networks.model_file import ModelCard, TrainedModel, save_model
+from lightning_modules.training.optimizers import OPTIMIZERS
 from lightning_modules.training.scores import scores
 from search.outcome.figures import histogram_figure
 from search.outcome.winner import package_versions, predict
 from search.settings.plain import flatten
 from search.settings.schema import ModelSettings, Settings
 from search.study.ownership import owned
-from search.thesis.arms import Arm, arms, available_model
 from search.thesis.runs import ArmRun, PartRun, find_part, read_parts
 from search.tracking.tracker import Tracker
 from search.trial.preparation import default_name, describe_data, identity, load, prepare_process, split
@@ -43,27 +41,104 @@ from search.trial.result import TrialParams
 from search.trial.task import Task, build_task
 from search.trial.training import train_in_full
 
-__all__ = ["WARNING", "run_thesis"]
+__all__ = ["SUBSTITUTE", "WARNING", "Arm", "arms", "available_model", "frozen_name", "run_thesis"]
 
 WARNING = (
     "protocol=thesis: every configuration is scored on the test images, so the best of them looks better than it is"
 )
+
+SUBSTITUTE = "efficientnet_lite0"
+"""Takes VGG-16's place where its ImageNet weights are not on this machine: its own come with a package."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One configuration.
+
+    Attributes:
+        name: unique in its experiment; the same call again takes it up by this name.
+        model: the network.
+        params: what it is trained with.
+    """
+
+    name: str
+    model: ModelSettings
+    params: TrialParams
+
+
+def available_model(model: ModelSettings) -> tuple[ModelSettings, str | None]:
+    """The network to transfer from, and why it is not the one asked for; None where it is.
+
+    Raises:
+        InputError: random weights, or pre-trained weights that cannot be had, of another network than VGG-16.
+    """
+    if model.weights == "none":
+        raise InputError(
+            "this experiment transfers pre-trained weights, got model.weights=none; for random weights take "
+            "experiment=thesis_random"
+        )
+    try:
+        net = backbones.build(model.architecture, classes=2, size=(64, 64), weights=model.weights)
+    except InputError as error:
+        if model.name != "vgg16" or model.weights != "imagenet":
+            raise
+        return replace(model, name=SUBSTITUTE, width=1.0), str(error)
+    return replace(model, name=net.architecture.partition("@")[0]), None
+
+
+def frozen_name(blocks: tuple[str, ...], depth: int) -> str:
+    """How a freeze depth is called: after the last frozen block."""
+    if depth == 0:
+        return "all trained"
+    return "fixed features" if depth == len(blocks) else f"frozen to {blocks[depth - 1]}"
+
+
+def arms(settings: Settings, model: ModelSettings, blocks: tuple[str, ...]) -> Iterator[Arm]:
+    """The configurations of `thesis.part` but for finetune, which depends on the results of transfer.
+
+    Args:
+        model: the network of transfer and rates, see `available_model`.
+        blocks: names of its blocks.
+    """
+    space, factor = settings.space, settings.space.default_lr_factor
+    part = settings.thesis.part
+    if part == "lenet":
+        tanh = replace(settings.model, name="lenet5")
+        yield Arm("tanh, sgd", tanh, TrialParams("sgd", factor, 0))
+        yield Arm("ReLU, adam", replace(tanh, name="lenet5_relu"), TrialParams("adam", factor, 0))
+    elif part == "random":
+        models = [settings.model]
+        if settings.model.name == "vgg16":  # beside what it is compared with where VGG-16 cannot be transferred
+            models.append(ModelSettings(SUBSTITUTE, "none"))
+        for one in models:
+            for optimizer in space.optimizers:
+                yield Arm(f"{one.architecture}, {optimizer}", one, TrialParams(optimizer, factor, 0))
+    elif part == "transfer":
+        low, high = space.freeze_depth or (0, len(blocks))
+        for depth in range(high, low - 1, -1):  # the cheap ones first
+            for optimizer in space.optimizers:
+                name = f"{frozen_name(blocks, depth)}, {optimizer}"
+                yield Arm(name, model, TrialParams(optimizer, factor, depth))
+    elif part == "rates":
+        depth = space.default_freeze_depth if space.default_freeze_depth is not None else len(blocks) // 2
+        for rate in settings.thesis.rates:
+            for optimizer in space.optimizers:
+                factor = rate / OPTIMIZERS[optimizer].reference_rate
+                yield Arm(f"{optimizer} at {rate:g}", model, TrialParams(optimizer, factor, depth))
 
 
 @dataclass(frozen=True, eq=False)
 class _Session:
     """What all configurations of one call share."""
 
-    settings: Settings
-    images: ImageSet
-    splits: Splits
+    task: Task  # of the network that the settings name
     tracker: Tracker
     parent: str
     key: str
 
     @property
-    def root(self) -> Path:
-        return self.settings.tracking.root
+    def settings(self) -> Settings:
+        return self.task.settings
 
 
 def run_thesis(settings: Settings, console: Console) -> PartRun:
@@ -104,17 +179,14 @@ def run_thesis(settings: Settings, console: Console) -> PartRun:
         _best_transfer(with_model, _digest(base), first.net.num_blocks)  # refuses before anything is written
     with owned(settings.tracking.root / "studies", name):
         tracker = Tracker(settings.tracking.root, settings.tracking.experiment)
-        parent = _parent(
-            with_model, tracker, name, key, base, images, splits, asked=settings.model.name,
-            blocks=first.net.block_names,
-        )  # fmt: skip
-        session = _Session(with_model, images, splits, tracker, parent, key)
+        parent = _parent(first, tracker, name, key, _digest(base), asked=settings.model.name)
+        session = _Session(first, tracker, parent, key)
         status = "KILLED"
         try:
             if settings.thesis.part == "finetune":
-                _finetune(session, first, _digest(base), console)
+                _finetune(session, _digest(base), console)
             else:
-                _run_arms(session, first, console)
+                _run_arms(session, console)
             status = "FINISHED"
         finally:
             tracker.kill_open_runs(parent)
@@ -136,25 +208,14 @@ def _digest(made_of: dict[str, Any]) -> str:
     return hashlib.blake2b(json.dumps(made_of, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
-def _parent(
-    settings: Settings,
-    tracker: Tracker,
-    name: str,
-    key: str,
-    base: dict[str, Any],
-    images: ImageSet,
-    splits: Splits,
-    *,
-    asked: str,
-    blocks: tuple[str, ...],
-) -> str:
+def _parent(task: Task, tracker: Tracker, name: str, key: str, base: str, *, asked: str) -> str:
     """The parent run of an earlier call, resumed, or a new one."""
+    settings, index, splits = task.settings, task.index, task.splits
     earlier = find_part(settings.tracking.root, settings.tracking.experiment, key)
     if earlier is not None:
         tracker.resume(earlier.run_id)
         tracker.kill_open_runs(earlier.run_id)
         return earlier.run_id
-    index = images.index
     parts = {"train": splits.folds[0].train, "validation": splits.folds[0].val, "test": splits.test}
     counts = {s: {c: int((index.labels[rows] == i).sum()) for i, c in enumerate(index.classes)}
               for s, rows in parts.items()}  # fmt: skip
@@ -164,10 +225,10 @@ def _parent(
         "protocol.warning": WARNING,
         "thesis_part": settings.thesis.part,
         "thesis_key": key,
-        "thesis_task": _digest(base),
+        "thesis_task": base,
         "data": "simulated" if path is None else (path.parent if path.suffix else path).resolve().name,
         "data_digest": index.digest,
-        "blocks": json.dumps(blocks),
+        "blocks": json.dumps(task.net.block_names),
         **({"instead_of": asked} if asked != settings.model.name else {}),
         **{f"{s}_images": len(rows) for s, rows in parts.items()},
         **{f"version.{package}": found for package, found in package_versions().items()},
@@ -178,11 +239,11 @@ def _parent(
     return parent
 
 
-def _run_arms(session: _Session, first: Task, console: Console) -> None:
+def _run_arms(session: _Session, console: Console) -> None:
     settings = session.settings
-    planned = list(arms(settings, settings.model, first.net.block_names))
+    planned = list(arms(settings, settings.model, session.task.net.block_names))
     done = _done(session)
-    tasks = {settings.model: first}
+    tasks = {settings.model: session.task}
     for number, arm in enumerate(planned):
         if arm.name in done:
             continue
@@ -193,13 +254,14 @@ def _run_arms(session: _Session, first: Task, console: Console) -> None:
 
 
 def _done(session: _Session) -> dict[str, ArmRun]:
-    found = find_part(session.root, session.settings.tracking.experiment, session.key)
+    tracking = session.settings.tracking
+    found = find_part(tracking.root, tracking.experiment, session.key)
     return {run.arm: run for run in found.arms} if found else {}
 
 
 def _task(session: _Session, model: ModelSettings, start: Path | None = None) -> Task:
-    settings = replace(session.settings, model=model)
-    return build_task(settings, session.images, session.splits, cache=session.root / "cache", start=start)
+    settings, task = replace(session.settings, model=model), session.task
+    return build_task(settings, task.images, task.splits, cache=settings.tracking.root / "cache", start=start)
 
 
 def _train_and_test(
@@ -208,7 +270,6 @@ def _train_and_test(
     """Train one configuration, score it on the test images and log both as a child run.
 
     Args:
-        session: shared things.
         task: of the arm's network.
         arm: the configuration.
         before_the_end: does with the network what belongs to the arm: only then is it done, for a later call.
@@ -262,10 +323,10 @@ def _weight_change(before: BlockNet, after: BlockNet, depth: int) -> float | Non
     return float(np.sqrt(moved / size)) if size > 0 and np.isfinite(moved) else None
 
 
-def _finetune(session: _Session, task: Task, key: str, console: Console) -> None:
+def _finetune(session: _Session, key: str, console: Console) -> None:
     """Train the best partly frozen model of thesis_transfer again, save it, and all of it on from there."""
-    best, epochs = _best_transfer(session.settings, key, task.net.num_blocks)
-    settings = session.settings
+    settings, task = session.settings, session.task
+    best, epochs = _best_transfer(settings, key, task.net.num_blocks)
     optimizer = settings.space.optimizers[0]
     params = TrialParams(optimizer, settings.space.default_lr_factor, 0)
     arm = Arm(f"from {best.arm}: {optimizer} at {params.learning_rate:g}", settings.model, params)
@@ -307,7 +368,7 @@ def _best_transfer(settings: Settings, key: str, depth: int) -> tuple[ArmRun, in
 
 
 def _card(session: _Session, net: BlockNet, depth: int) -> ModelCard:
-    data, index = session.settings.data, session.images.index
+    data, index = session.settings.data, session.task.index
     return ModelCard(net.architecture, index.classes, data.size, data.fit, index.white_level, data.max_pixels, depth,
                      package_versions())  # fmt: skip
 

@@ -50,7 +50,6 @@ def maps_figures(task: Task, net: BlockNet, each: int) -> Mapping[str, Figure]:
 
     Args:
         task: images, splits and classes.
-        net: the trained network.
         each: images of each class, the first in the order of the test set; a class without test images is left out.
     """
     rows = _chosen(task, each)

@@ -15,7 +15,6 @@ class ArmRun:
     """One configuration, trained and tested.
 
     Attributes:
-        run_id: its run.
         arm: its name.
         params: network, weights, optimizer, learning_rate, lr_factor, freeze_depth, epochs, as text.
         metrics: last value by name; test_accuracy and test_weighted_f1 in [0, 1].
@@ -41,10 +40,8 @@ class PartRun:
     """One experiment on one data set.
 
     Attributes:
-        run_id: its parent run.
         part: lenet, random, transfer, finetune or rates.
         data: name of the data set.
-        tags: of the parent run.
         params: of the parent run, as text.
         arms: its finished configurations, in the order in which they were run.
     """

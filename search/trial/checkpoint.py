@@ -1,4 +1,4 @@
-"""A trial between two epochs, on disk: what it needs to go on as if it had never stopped."""
+"""What a trial leaves on disk: a checkpoint, from which it goes on as if it had never stopped, and its best network."""
 
 from __future__ import annotations
 
@@ -20,20 +20,10 @@ from lightning_modules.training.classifier import Classifier
 from lightning_modules.whole_file import whole_file
 from search.trial.result import EpochReport
 
-__all__ = [
-    "DAMAGED",
-    "BestNetwork",
-    "TrialCheckpoint",
-    "load_checkpoint",
-    "load_network",
-    "save_checkpoint",
-    "save_network",
-    "thawed",
-    "write_state",
-]
+__all__ = ["BestNetwork", "TrialCheckpoint", "load_checkpoint", "load_network", "save_checkpoint", "save_network"]
 
 # What reading a file that is cut, changed or something else altogether raises; a pickle that would run code as well.
-DAMAGED = (OSError, RuntimeError, EOFError, LookupError, TypeError, ValueError, AttributeError, pickle.UnpicklingError)
+_DAMAGED = (OSError, RuntimeError, EOFError, LookupError, TypeError, ValueError, AttributeError, pickle.UnpicklingError)
 
 
 @dataclass(frozen=True)
@@ -47,7 +37,6 @@ class TrialCheckpoint:
         parts: micro-batches a batch is split into.
         seconds: it has taken so far.
         thawed: state of the thawed blocks and the head; frozen ones are the pre-trained network's.
-        optimizer: its state.
         scheduler: its state, None without a schedule.
         generators: states of torch's random generators, by device; dropout draws from them.
         best: state of the thawed part after the best epoch so far, None where it is the last or was not asked for.
@@ -66,7 +55,7 @@ class TrialCheckpoint:
 
     def restore_model(self, model: Classifier) -> None:
         """Bring a model that was made for the same trial to where this one was."""
-        thawed(model.net).load_state_dict(self.thawed)
+        _thawed(model.net).load_state_dict(self.thawed)
         model.epoch_metrics = [dict(r.metrics) for r in self.curve if r.fold == self.fold]
 
     def restore_training(self, trainer: pl.Trainer) -> None:
@@ -94,7 +83,6 @@ def save_checkpoint(
     Args:
         path: of the file; its folder is made.
         trainer: has stopped, or begins the next epoch.
-        model: of the trainer.
         curve: reports so far.
         of: what is trained, with which seed.
         seconds: the trial has taken so far.
@@ -110,7 +98,7 @@ def save_checkpoint(
         "fold": curve[-1].fold,
         "parts": trainer.accumulate_grad_batches,
         "seconds": seconds,
-        "thawed": thawed(model.net).state_dict(),
+        "thawed": _thawed(model.net).state_dict(),
         "optimizer": trainer.optimizers[0].state_dict(),
         "scheduler": configs[0].scheduler.state_dict() if configs else None,
         "generators": {
@@ -119,15 +107,11 @@ def save_checkpoint(
         },
         "best": best,
     }
-    write_state(path, state)
+    _write(path, state)
 
 
-def write_state(path: Path, state: dict[str, Any]) -> None:
-    """Write a file that `torch.load(weights_only=True)` reads; it is complete or absent.
-
-    Raises:
-        OSError: it cannot be written.
-    """
+def _write(path: Path, state: dict[str, Any]) -> None:
+    """Write a file that `torch.load(weights_only=True)` reads; it is complete or absent."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with whole_file(path) as temporary:  # a slot has one trial, and a trial one worker
@@ -144,11 +128,11 @@ def load_checkpoint(path: Path, *, of: str) -> TrialCheckpoint | None:
             state = torch.load(path, map_location="cpu", weights_only=True)
         curve = tuple(EpochReport(**report) for report in state.pop("curve"))
         return TrialCheckpoint(curve=curve, **state) if curve and state["of"] == of else None
-    except DAMAGED:
+    except _DAMAGED:
         return None
 
 
-def thawed(net: BlockNet) -> nn.ModuleList:
+def _thawed(net: BlockNet) -> nn.ModuleList:
     """The blocks that train, and the head."""
     return nn.ModuleList([*net.blocks[net.freeze_depth :], net.head])
 
@@ -170,13 +154,13 @@ class BestNetwork:
     state: dict[str, Any] | None = None
 
     @classmethod
-    def of(cls, metric: str, kept: TrialCheckpoint | None) -> BestNetwork:
+    def of(cls, metric: str, saved: TrialCheckpoint | None) -> BestNetwork:
         """Of a trial that starts, or that goes on from a checkpoint."""
         best = cls(metric)
-        for report in kept.curve if kept else ():
+        for report in saved.curve if saved else ():
             best._is_best(report.epoch, report.metrics)
-        if kept:
-            best.state = kept.thawed if best.epoch == kept.curve[-1].epoch else kept.best
+        if saved:
+            best.state = saved.thawed if best.epoch == saved.curve[-1].epoch else saved.best
         return best
 
     def restart(self) -> None:
@@ -186,7 +170,7 @@ class BestNetwork:
     def see(self, epoch: int, metrics: Mapping[str, float], model: Classifier) -> None:
         """Take over the network of an epoch that has just been validated, if it is better."""
         if self._is_best(epoch, metrics):
-            self.state = {name: part.detach().cpu().clone() for name, part in thawed(model.net).state_dict().items()}
+            self.state = {name: part.detach().cpu().clone() for name, part in _thawed(model.net).state_dict().items()}
 
     def _is_best(self, epoch: int, metrics: Mapping[str, float]) -> bool:
         """Whether an epoch is better than all before it; then it is the one."""
@@ -200,7 +184,6 @@ def save_network(path: Path, best: BestNetwork, *, of: str) -> None:
     """Write the network where there is one; the file is complete or absent.
 
     Args:
-        path: of the file.
         best: of a trial that ran its full length.
         of: what was trained, with which seed.
 
@@ -208,7 +191,7 @@ def save_network(path: Path, best: BestNetwork, *, of: str) -> None:
         OSError: it cannot be written.
     """
     if best.state is not None:
-        write_state(path, {"of": of, "epoch": best.epoch, "thawed": best.state})
+        _write(path, {"of": of, "epoch": best.epoch, "thawed": best.state})
 
 
 def load_network(path: Path, net: BlockNet, depth: int, *, of: str, epoch: int) -> bool:
@@ -226,12 +209,12 @@ def load_network(path: Path, net: BlockNet, depth: int, *, of: str, epoch: int) 
         Whether the file is there, whole, and of this trial and epoch.
     """
     try:
-        kept = torch.load(path, map_location="cpu", weights_only=True)
-        if (kept["of"], kept["epoch"]) != (of, epoch):
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        if (saved["of"], saved["epoch"]) != (of, epoch):
             return False
         freeze(net, depth)
-        thawed(net).load_state_dict(kept["thawed"])
-    except DAMAGED:
+        _thawed(net).load_state_dict(saved["thawed"])
+    except _DAMAGED:
         return False
     net.eval()
     return True

@@ -11,7 +11,6 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
-from pytorch_lightning.loops.progress import _ProcessedTracker
 
 from lightning_modules.networks.blocknet import BlockNet
 from lightning_modules.training.classifier import Classifier
@@ -37,17 +36,11 @@ _SMALLEST_MICRO_BATCH = 4  # batch-norm over fewer images is noise
 
 @dataclass(frozen=True)
 class Fitted:
-    """A classifier that was trained.
-
-    Attributes:
-        trainer: has ended.
-        model: that it trained.
-        micro_batch: images that went through the network at a time.
-    """
+    """What was trained, by which trainer."""
 
     trainer: pl.Trainer
     model: Classifier
-    micro_batch: int
+    micro_batch: int  # images that went through the network at a time
 
 
 def fit(
@@ -62,19 +55,14 @@ def fit(
     """Train once; where memory runs out, once more from the start with batches in twice as many parts.
 
     Args:
-        task: data, network and settings.
-        params: what to train with.
-        seed: of batches and dropout.
-        train: rows to train on.
         val: rows to validate on after every epoch; without any, batch-norm is re-estimated at the end.
         epochs: to train.
-        recorder: told of every epoch; ends the training.
+        recorder: is told of every epoch and ends the training.
     """
     batch_size, parts = task.settings.trainer.batch_size, recorder.resumed.parts if recorder.resumed else 1
     while True:
         try:
-            trainer, model = _fit_in_parts(task, params, seed, train, val, epochs, recorder, parts)
-            return Fitted(trainer, model, -(-batch_size // parts))
+            return _fit_in_parts(task, params, seed, train, val, epochs, recorder, parts)
         except RuntimeError as error:  # torch.OutOfMemoryError is one; on a CPU it has no name of its own
             smallest = batch_size // (2 * parts) < _SMALLEST_MICRO_BATCH
             if smallest or not (isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)):
@@ -94,7 +82,7 @@ def _fit_in_parts(
     epochs: int,
     recorder: Recorder,
     parts: int,
-) -> tuple[pl.Trainer, Classifier]:
+) -> Fitted:
     settings = task.settings.trainer
     resumed = recorder.resumed
     finished = sum(r.fold == resumed.fold for r in resumed.curve) if resumed else 0  # epochs of this fold
@@ -147,11 +135,13 @@ def _fit_in_parts(
             inference_mode=False,
             callbacks=[recorder],
         )
-        trainer.fit_loop.epoch_progress.current = _ProcessedTracker(*[finished] * 4)  # where Lightning counts epochs
+        # Where Lightning counts epochs. Its own `ckpt_path` would need a file with the frozen blocks as well.
+        counts = ("ready", "started", "processed", "completed")
+        trainer.fit_loop.epoch_progress.current.load_state_dict(dict.fromkeys(counts, finished))
         trainer.fit(model, datamodule=data)
     if not len(val):
         model.reestimate()
-    return trainer, model
+    return Fitted(trainer, model, -(-settings.batch_size // parts))
 
 
 def _fostering(task: Task, params: TrialParams, net: BlockNet) -> Fostering | None:

@@ -19,7 +19,7 @@ __all__ = ["STOPPED", "Recorder"]
 
 STOPPED = {"stop": "pruned", "wait": "waiting"}
 """What becomes of a trial by the driver's verdict."""
-_SHARE_OF_KEEPING = 0.05  # of a trial's time at most
+_SHARE_OF_SAVING = 0.05  # of a trial's time at most
 
 
 class Recorder(pl.Callback):
@@ -35,8 +35,8 @@ class Recorder(pl.Callback):
         resumed: where this fold goes on from, None for its start.
         best: takes over the network of every epoch that is better than those before it; None for nobody.
         deadline: when the trial has taken its time, as `time.perf_counter` tells it.
-        keep: called between two epochs with what to write down of them.
-        keep_every: seconds that go by before it is called again; 0 calls it after every epoch.
+        save: called between two epochs with what to write down of them.
+        save_every: seconds that go by before it is called again; 0 calls it after every epoch.
 
     Raises:
         TrialCancelledError: out of the training, when `cancelled` says so.
@@ -48,15 +48,15 @@ class Recorder(pl.Callback):
         metric: str,
         fold: int,
         curve: list[EpochReport],
-        report: Callable[[EpochReport], Verdict],
-        cancelled: Callable[[], bool],
         *,
+        report: Callable[[EpochReport], Verdict] = lambda _: "train",
+        cancelled: Callable[[], bool] = lambda: False,
         told: int = 0,
         resumed: TrialCheckpoint | None = None,
         best: BestNetwork | None = None,
         deadline: float = math.inf,
-        keep: Callable[[pl.Trainer, Classifier], None] = lambda trainer, model: None,
-        keep_every: float = math.inf,
+        save: Callable[[pl.Trainer, Classifier], None] = lambda trainer, model: None,
+        save_every: float = math.inf,
     ) -> None:
         self._metric = f"val_{metric}"
         self._fold = fold
@@ -67,8 +67,8 @@ class Recorder(pl.Callback):
         self._first = sum(r.fold < fold for r in curve)
         self._told = max(told, len(curve))
         self._deadline = deadline
-        self._keep, self._keep_every = keep, keep_every
-        self._kept, self._keep_next = len(curve), time.perf_counter() + keep_every
+        self._save, self._save_every = save, save_every
+        self._saved, self._next_save = len(curve), time.perf_counter() + save_every
         self.resumed = resumed
         self.best = best
         self.stopped: str | None = None
@@ -92,13 +92,13 @@ class Recorder(pl.Callback):
         Here and not when an epoch ends: only now has Lightning stepped the schedule.
         """
         now = time.perf_counter()
-        new = len(self.curve) > max(self._kept, self._first)
-        if new and isinstance(pl_module, Classifier) and now >= self._keep_next:
-            self._keep(trainer, pl_module)
+        new = len(self.curve) > max(self._saved, self._first)
+        if new and isinstance(pl_module, Classifier) and now >= self._next_save:
+            self._save(trainer, pl_module)
             took = time.perf_counter() - now
             # VGG-16 with nothing frozen is a gigabyte and more.
-            pause = max(self._keep_every, took / _SHARE_OF_KEEPING) if self._keep_every else 0.0
-            self._kept, self._keep_next = len(self.curve), now + took + pause
+            pause = max(self._save_every, took / _SHARE_OF_SAVING) if self._save_every else 0.0
+            self._saved, self._next_save = len(self.curve), now + took + pause
         self._started = time.perf_counter()
 
     def on_train_batch_start(

@@ -51,7 +51,6 @@ class EpochReport:
         value: mean validation score of this epoch over the folds trained so far, which the pruner reads.
         metrics: train_loss, train_accuracy, val_loss, val_accuracy, val_macro_f1, val_weighted_f1; watched_loss and so
             on where the task has images to watch; train_ce, val_ce and so on with fostering (see `Classifier`).
-        seconds: wall time of the epoch.
     """
 
     step: int
@@ -69,9 +68,7 @@ class TrialResult:
     Attributes:
         value: best epoch's validation score, mean over folds; 0, the worst value, if training diverged.
         best_epoch: from 0; epochs to refit are one more.
-        metrics: metrics of the best epoch, mean over folds.
         curve: every epoch of every fold.
-        seconds: wall time.
         epoch_equivalents: cost in epochs of training everything (see `cost.epoch_equivalents`).
         stopped: `pruned`, `diverged`, `overtime`, `waiting` for one that may go on later, or None for one that ran its
             full length.

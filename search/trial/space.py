@@ -57,8 +57,6 @@ def build_space(settings: SpaceSettings, net: BlockNet, *, beta: float = 0.0) ->
     """The space of these settings for this network.
 
     Args:
-        settings: of the space.
-        net: the network.
         beta: of trial 0 where it is searched (`trainer.fostering.beta`).
 
     Raises:

@@ -60,11 +60,8 @@ class Task:
     """One data set, one pre-trained network, one way to split and to train.
 
     Attributes:
-        settings: all settings.
-        images: index and pixels.
-        splits: folds and test rows.
         net: the pre-trained network; trials train copies of it.
-        cache: activations at every cut.
+        cache: activations at every freeze depth.
         flops: forward operations by block, head last.
         device: where trials run.
         inputs: (rows, views) -> images (B, 3, H, W) in [0, 1]; view 0 is the plain image.
@@ -156,13 +153,8 @@ def build_task(
     """Build the network for the classes found and open the activation cache under `cache`.
 
     Args:
-        settings: all settings.
-        images: index and pixels.
-        splits: folds and test rows.
-        cache: folder of the activations.
-        watched: see `Task`.
         start: see `Task`; its classes are those of the images.
-        on_note: told of cuts that cannot be stored.
+        on_note: told of depths whose activations cannot be stored.
 
     Raises:
         InputError: weights that cannot be had or do not fit, or a model to start from that is damaged.

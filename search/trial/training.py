@@ -55,14 +55,11 @@ def run_trial(
     leaves none.
 
     Args:
-        task: data, network and settings.
-        params: what to train with.
-        seed: of batches and dropout.
         report: called after every epoch that is new to the caller.
         cancelled: asked before every batch; True raises.
-        checkpoint: where the trial is kept; None keeps nothing.
+        checkpoint: where the trial is saved; None keeps nothing.
         told: reports that an earlier call has made.
-        on_note: called with a line for the user when the trial could not be kept.
+        on_note: called with a line for the user when the trial could not be saved.
 
     Raises:
         TrialCancelledError: `cancelled` said so.
@@ -70,15 +67,15 @@ def run_trial(
     """
     started = time.perf_counter()
     limit = task.settings.search.trial_seconds
-    of, metric = _what(params, seed), task.settings.search.metric
-    kept = load_checkpoint(checkpoint, of=of) if checkpoint is not None else None
-    before = kept.seconds if kept else 0.0
-    curve, stopped = _reported(kept, told, report)
-    micro_batch = -(-task.settings.trainer.batch_size // kept.parts) if kept else task.settings.trainer.batch_size
+    of, metric = _identity(params, seed), task.settings.search.metric
+    saved = load_checkpoint(checkpoint, of=of) if checkpoint is not None else None
+    before = saved.seconds if saved else 0.0
+    curve, stopped = _reported(saved, told, report)
+    micro_batch = -(-task.settings.trainer.batch_size // saved.parts) if saved else task.settings.trainer.batch_size
 
-    best = BestNetwork.of(f"val_{metric}", kept) if checkpoint and len(task.splits.folds) == 1 else None
+    best = BestNetwork.of(f"val_{metric}", saved) if checkpoint and len(task.splits.folds) == 1 else None
 
-    def keep(trainer: pl.Trainer, model: Classifier) -> None:
+    def save(trainer: pl.Trainer, model: Classifier) -> None:
         if checkpoint is None:
             return
         earlier = best.state if best is not None and best.epoch != curve[-1].epoch else None
@@ -93,13 +90,13 @@ def run_trial(
     for fold, split in enumerate(task.splits.folds):
         if stopped:
             break
-        if kept and fold < kept.fold:
+        if saved and fold < saved.fold:
             continue
-        resumed = kept if kept and fold == kept.fold else None
+        resumed = saved if saved and fold == saved.fold else None
         recorder = Recorder(
-            metric, fold, curve, report, cancelled, told=told, resumed=resumed, best=best,
+            metric, fold, curve, report=report, cancelled=cancelled, told=told, resumed=resumed, best=best,
             deadline=math.inf if limit is None else started + limit - before,
-            keep=keep, keep_every=math.inf if every is None else every,
+            save=save, save_every=math.inf if every is None else every,
         )  # fmt: skip
         try:
             fitted = fit(task, params, seed, split.train, split.val, task.settings.trainer.epochs, recorder)
@@ -111,7 +108,7 @@ def run_trial(
         micro_batch = min(micro_batch, fitted.micro_batch)
         stopped = recorder.stopped
         if stopped == "waiting":
-            keep(fitted.trainer, fitted.model)
+            save(fitted.trainer, fitted.model)
     if checkpoint is not None and best is not None and not stopped:
         with suppress(OSError):  # a full disk: who wants the network trains it again
             save_network(network_file(checkpoint), best, of=of)
@@ -141,9 +138,6 @@ def trial_network(
     """The network of a trial after so many epochs on the training images of its first fold, in eval mode.
 
     Args:
-        task: data, network and settings.
-        params: of the trial.
-        seed: of the trial.
         epochs: one more than its best epoch.
         checkpoint: of the trial; where the network does not lie beside it, it is trained again.
         cancelled: asked before every training batch; True raises `TrialCancelledError`.
@@ -151,22 +145,22 @@ def trial_network(
     rows = task.splits.folds[0].train
     if checkpoint is not None and (file := network_file(checkpoint)).is_file():
         net = task.start_net(rows, params.freeze_depth)
-        if load_network(file, net, params.freeze_depth, of=_what(params, seed), epoch=epochs - 1):
+        if load_network(file, net, params.freeze_depth, of=_identity(params, seed), epoch=epochs - 1):
             return net
     return train_final(task, params, seed, rows, epochs, cancelled=cancelled)
 
 
-def _what(params: TrialParams, seed: int) -> str:
+def _identity(params: TrialParams, seed: int) -> str:
     """What its files say a trial is."""
     return f"{params} seed {seed}"
 
 
 def _reported(
-    kept: TrialCheckpoint | None, told: int, report: Callable[[EpochReport], Verdict]
+    saved: TrialCheckpoint | None, told: int, report: Callable[[EpochReport], Verdict]
 ) -> tuple[list[EpochReport], str | None]:
     """The curve of a checkpoint, reported as far as the caller does not know it, until a verdict stops the trial."""
     curve: list[EpochReport] = []
-    for epoch in kept.curve if kept else ():
+    for epoch in saved.curve if saved else ():
         curve.append(epoch)
         verdict = report(epoch) if epoch.step >= told else "train"
         if verdict != "train":
@@ -184,7 +178,7 @@ def train_final(
     cancelled: Callable[[], bool] = lambda: False,
 ) -> BlockNet:
     """Train once on `rows` for `epochs` epochs; the network comes back in eval mode, batch-norm re-estimated."""
-    recorder = Recorder(task.settings.search.metric, 0, [], lambda _: "train", cancelled)
+    recorder = Recorder(task.settings.search.metric, 0, [], cancelled=cancelled)
     return fit(task, params, seed, rows, rows[:0], epochs, recorder).model.net.eval()
 
 
@@ -197,7 +191,7 @@ def train_in_full(
         Its curve, "diverged" or None, and the network of the last epoch, in eval mode.
     """
     curve: list[EpochReport] = []
-    recorder = Recorder(task.settings.search.metric, 0, curve, lambda _: "train", cancelled)
+    recorder = Recorder(task.settings.search.metric, 0, curve, cancelled=cancelled)
     fold = task.splits.folds[0]
     fitted = fit(task, params, seed, fold.train, fold.val, task.settings.trainer.epochs, recorder)
     return curve, recorder.stopped, fitted.model.net.eval()

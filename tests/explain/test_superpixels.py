@@ -49,8 +49,8 @@ def test_evidence_for_one_class_is_evidence_against_the_others(white: Tensor) ->
     assert found.shares.sum().item() == pytest.approx(1)
 
 
-def test_equals_captums_lime_class_by_class(white: Tensor) -> None:
-    """What is fitted on shared answers for all classes is what a run of captum's Lime for each class finds."""
+def test_the_target_decides_nothing_but_which_class_is_shown(white: Tensor) -> None:
+    """All classes are fitted on shared answers, so a run for each class finds the same."""
     runs = [
         explain_superpixels(white, linear, place, segments=QUARTERS, baseline=0.0, samples=60) for place in range(3)
     ]

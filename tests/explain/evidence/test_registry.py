@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
 import sys
 from importlib import import_module
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from explain.evidence import SCORERS, Material, Reading, Scorer, depth_prior
+from explain.evidence.registry import ALIASES, PRIORS
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "static": {"table": [0.1, 0.2, 0.3, 0.4]},
@@ -27,6 +29,21 @@ def test_the_registry_is_complete_and_fixed() -> None:
         SCORERS["mine"] = SCORERS["cka"]  # type: ignore[index]
     with pytest.raises(dataclasses.FrozenInstanceError):
         SCORERS["cka"].sign = "-"  # type: ignore[misc]
+
+
+def test_priors_are_what_the_registry_says_and_loading_it_loads_no_scorer() -> None:
+    assert PRIORS == (
+        "uniform", "static", "deepest", "monotone", "advisor", "linear_probe", "probe", "logme", "auto_rgn", "cka",
+        "faithful_localisation", "cam_stability", "train_validation_disagreement", "evidence",
+    )  # fmt: skip
+    assert set(ALIASES.values()) <= set(SCORERS)
+    code = (
+        "import sys, explain.evidence.registry as r; assert len(r.SCORERS) == len(r.USES) and 'cka' in r.SCORERS;"
+        "print(sorted({'torch', 'numpy', 'explain.evidence.scorer'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+    with pytest.raises(KeyError):
+        SCORERS["mine"]
 
 
 @pytest.mark.parametrize("name", SCORERS)

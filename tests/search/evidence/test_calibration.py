@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from explain.evidence import SCORERS
+from explain.evidence import SCORERS, depth_prior
 from search.evidence.calibration import NOISE, PARTS, Calibration, Row, fit, load, standardised
 
 DEPTHS = 9
@@ -100,7 +100,7 @@ def test_nothing_to_fit_on_is_refused() -> None:
 def test_the_file_of_this_version_is_complete() -> None:
     calibration = load()
     assert set(calibration.joint) == set(PARTS)
-    assert {name for name, scorer in SCORERS.items() if scorer.needs} <= set(calibration.taus)
+    assert not [line for name in SCORERS for line in calibration.without_weight(name) if "not calibrated" in line]
     assert all(tau >= 0 for tau in (*calibration.taus.values(), *calibration.joint.values()))
     assert calibration.static(8).min() > 0
     assert calibration.about
@@ -113,3 +113,17 @@ def test_a_calibration_survives_its_file(tmp_path: Path) -> None:
     again = load(file)
     assert again.to_json() == calibration.to_json()
     assert again.fitted_on == tuple(f"task{number}" for number in range(5))
+
+
+def test_a_scorer_without_a_calibration_has_no_weight_and_that_is_said() -> None:
+    one, two = PARTS[:2]
+    calibration = Calibration((1.0, 2.0, 3.0), {two: 0.0}, {}, {one: 1.0}, (), "")
+    prior = calibration.prior(one, {one: np.array([9.0, 0.0, 0.0])}, 0.2)
+    np.testing.assert_allclose(prior.probabilities, depth_prior([0.0] * 3, pi0=[1, 2, 3]).probabilities)
+    assert prior.notes == (f"{one} is not calibrated and has no weight: its prior is the static one",)
+    assert "did not help on other data sets" in calibration.without_weight(two)[0]
+    s = {one: np.array([0.0, 1.0, 0.0]), two: np.array([5.0, 0.0, 0.0])}
+    np.testing.assert_array_equal(calibration.combined(s), calibration.combined({one: s[one]}))
+    assert calibration.without_weight("evidence") == tuple(
+        f"{p} is not calibrated and has no weight" for p in PARTS[1:]
+    )

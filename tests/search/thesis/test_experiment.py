@@ -15,7 +15,7 @@ from benchmarks.thesis_tables import DataSetRuns, by_data_set, standard_error, t
 from lightning_modules.errors import InputError
 from search.settings.compose import compose_settings
 from search.settings.schema import ModelSettings
-from search.thesis.arms import arms, available_model, frozen_name
+from search.thesis.experiment import arms, available_model, frozen_name
 from search.thesis.runs import ArmRun, PartRun, find_part, read_parts
 
 BLOCKS = (*(f"stage{i}" for i in range(1, 8)), "top")
