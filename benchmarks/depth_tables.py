@@ -1,7 +1,7 @@
 """Exhaustive tables of depth x optimizer x learning rate: `python -m benchmarks.depth_tables [TASK ...] workers=N`.
 
 Every configuration is trained to its full length on every random split, and validation and test scores of every epoch
-are kept, so that any strategy can be replayed on the tables in milliseconds (`benchmarks.replay`). One file a split in
+are kept, so that any search can be replayed on the tables without training (`benchmarks.replay`). One file a split in
 benchmarks/tables/TASK/SPLIT.jsonl: what it was made of, then one line a configuration. Runs continue where they
 stopped; a file made with other settings is refused.
 """

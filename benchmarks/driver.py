@@ -13,8 +13,6 @@ import statistics
 import sys
 import tempfile
 import time
-from collections import deque
-from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,66 +21,25 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.results_file import write_rows
-from search.executor.protocol import Event, Finished, Job, Reported
+from benchmarks.table_executor import SilentListener, TableExecutor
 from search.settings.schema import Settings
 from search.study.driver import SearchStudy
 from search.study.progress import StudyListener
 from search.study.record import load_or_create
 from search.tracking.tracker import Tracker
-from search.trial.result import EpochReport, TrialParams, TrialResult, Verdict
+from search.trial.result import TrialParams
 from search.trial.space import Space
 
 EPOCHS = 3
 
 
-class NoWork:
-    """An executor whose trials cost nothing."""
-
-    capacity = 1
-
-    def __init__(self) -> None:
-        self._events: deque[Event] = deque()
-        self._trial: Generator[Event, Verdict, None] | None = None
-
-    def submit(self, job: Job) -> None:
-        """See `Executor`."""
-        self._trial = _made_up(job)
-        self._events.append(next(self._trial))
-
-    def poll(self, timeout: float) -> Event | None:  # noqa: ARG002
-        """See `Executor`."""
-        return self._events.popleft() if self._events else None
-
-    def answer(self, slot: int, verdict: Verdict) -> None:  # noqa: ARG002
-        """See `Executor`."""
-        if self._trial is not None:
-            self._events.append(self._trial.send(verdict))
-
-    def cancel(self, slot: int) -> None:
-        """See `Executor`."""
-
-    def close(self) -> None:
-        """See `Executor`."""
-
-
-def _made_up(job: Job) -> Generator[Event, Verdict, None]:
+def _made_up(params: TrialParams) -> list[float]:
     """A smooth landscape with its best at factor 2 and depth 3."""
-    p = job.params
-    top = math.exp(-(math.log(p.lr_factor / 2) ** 2) - ((p.freeze_depth - 3) / 8) ** 2)
-    curve: list[EpochReport] = []
-    stopped = None
-    for epoch in range(EPOCHS):
-        value = top * (epoch + 1) / EPOCHS
-        metrics = {"val_macro_f1": value, "val_loss": 1 - value, "train_loss": 1 - value, "train_accuracy": value}
-        curve.append(EpochReport(epoch, 0, epoch, value, metrics, 0.0))
-        verdict = "train" if epoch < job.told else (yield Reported(job.slot, curve[-1]))
-        if verdict != "train":
-            stopped = "pruned" if verdict == "stop" else "waiting"
-            break
-    yield Finished(job.slot, TrialResult(curve[-1].value, 0, curve[-1].metrics, tuple(curve), 0.0, 0.0, stopped))
+    top = math.exp(-(math.log(params.lr_factor / 2) ** 2) - ((params.freeze_depth - 3) / 8) ** 2)
+    return [top * (epoch + 1) / EPOCHS for epoch in range(EPOCHS)]
 
 
-class Stopwatch:
+class Stopwatch(SilentListener):
     """Listener that notes when each trial begins: between two of them lies all that the driver does for one.
 
     Attributes:
@@ -99,21 +56,6 @@ class Stopwatch:
         self.started.append(time.perf_counter())
         self.peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
-    def trial_waits(self, slot: int, value: float) -> None:
-        """See `StudyListener`."""
-
-    def trial_goes_on(self, slot: int, params: TrialParams, epochs: int) -> None:
-        """See `StudyListener`."""
-
-    def epoch(self, slot: int, report: EpochReport) -> None:
-        """See `StudyListener`."""
-
-    def trial_ended(self, slot: int, outcome: str, value: float | None) -> None:
-        """See `StudyListener`."""
-
-    def waiting(self) -> None:
-        """See `StudyListener`."""
-
 
 def made_up_study(tracker: Tracker, root: Path, trials: int, listener: StudyListener | None = None) -> str:
     """A study of trials that cost nothing, in a store of MLflow; returns the id of its parent run."""
@@ -126,7 +68,9 @@ def made_up_study(tracker: Tracker, root: Path, trials: int, listener: StudyList
     space = Space(settings.space.optimizers, settings.space.lr_factor, (0, 8), TrialParams("momentum", 1.0, 4))
     parent = tracker.start_parent("driver", {}, {})
     study, _ = load_or_create(root / "studies" / "driver.journal", "driver", {}, fresh=False)
-    SearchStudy(settings, space, study, tracker, parent, listener or Stopwatch()).run(NoWork())
+    SearchStudy(settings, space, study, tracker, parent, listener or Stopwatch()).run(
+        TableExecutor(_made_up, lambda _: 0.0)
+    )
     tracker.finish(parent, "FINISHED")
     return parent
 

@@ -1,7 +1,7 @@
-"""Strategies of a search, replayed on the depth tables in milliseconds: `python -m benchmarks.replay [TASK ...]`.
+"""Strategies of a search, replayed on the depth tables: `python -m benchmarks.replay [TASK ...]`.
 
-See `benchmarks.replay_engine` for what a replay pays and what counts. Here are the strategies that are compared, and
-the table of what they cost. Rows go to benchmarks/results/replay.json.
+See `benchmarks.table_search` for how a search is replayed, what it pays and what counts. Here are the strategies that
+are compared, and the table of what they cost. Rows go to benchmarks/results/replay.json.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ from typing import Any
 
 import numpy as np
 import optuna
-from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
+from optuna.pruners import BasePruner, SuccessiveHalvingPruner
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.finished_tables import DepthTable, Floats, is_complete, read_table, tabled
-from benchmarks.replay_engine import Replay, Strategy, replay
 from benchmarks.replay_priors import prior_strategies
 from benchmarks.results_file import read_rows, write_rows
-from search.study.promotion import PromotionRule, rungs
+from benchmarks.table_search import Replay, Strategy, replay
+from search.settings.schema import SearchSettings
+from search.study.promotion import DEFAULT_SLOTS, ENOUGH_STEPS, PromotionRule, rungs
 
 REPEATS, WITHIN = 10, 0.01
 Spent = list[tuple[float, bool]]
@@ -86,49 +87,39 @@ def expected_cost(spent: Sequence[Spent], draws: int = 2000) -> tuple[float, flo
     return ratio(rows), float(low), float(high)
 
 
-def median(table: DepthTable) -> BasePruner:  # noqa: ARG001 - the signature of a strategy's rule
-    """Optuna's median pruner, with room to warm up."""
-    return MedianPruner(n_startup_trials=4, n_warmup_steps=2)
+MEDIAN = {"pruner": "median"}
+NO_PRUNING = {"pruner": "none"}
 
 
-def optuna_halving(table: DepthTable) -> BasePruner:  # noqa: ARG001
+def _optuna_halving() -> BasePruner:
     """Optuna's successive halving, from the first epoch on."""
     return SuccessiveHalvingPruner(min_resource=1, reduction_factor=3)
 
 
-def whole(table: DepthTable) -> BasePruner:  # noqa: ARG001
-    """Every trial runs its full length."""
-    return NopPruner()
-
-
-def _all_wait(table: DepthTable) -> PromotionRule:
-    return PromotionRule(rungs(table.val.shape[-1], table.batches), 3)
-
-
-def _promotion(at: tuple[int, ...], factor: float, early: int, table: DepthTable) -> PromotionRule:
-    return PromotionRule([rung for rung in at if rung < table.val.shape[-1]], factor, early=early)
+def _changed_rule(table: DepthTable, *, early: int = 2, in_full: Sequence[int] = DEFAULT_SLOTS) -> PromotionRule:
+    """The rule of a search with one thing changed that is no setting."""
+    at = rungs(table.val.shape[-1], table.batches)
+    return PromotionRule(at, SearchSettings().halving_factor, early=early, in_full=in_full)
 
 
 def strategies(depths: int) -> list[Strategy]:
     """Everything that is compared without any hint."""
     middle = depths // 2
     return [
-        Strategy("TPE + median", rule=median),
-        Strategy("TPE + Optuna's halving", rule=optuna_halving),
-        Strategy("TPE, no pruning", rule=whole),
+        Strategy("TPE + median", MEDIAN),
+        Strategy("TPE + Optuna's halving", NO_PRUNING, pruner=_optuna_halving),
+        Strategy("TPE, no pruning", NO_PRUNING),
         Strategy("TPE + promotion (ours)"),
-        Strategy("TPE + promotion, trial 0 waits too", rule=_all_wait),
-        Strategy("random + promotion", sampler="random"),
-        *(Strategy(f"depth {k} fixed, promotion", allowed=(k,)) for k in sorted({0, middle // 2, middle, depths - 1})),
+        Strategy("random + promotion", {"sampler": "random"}),
         *(
-            Strategy(
-                f"promotion 1/{factor:g} at {at}, like with like at the first {early}",
-                rule=partial(_promotion, at, factor, early),
-            )
-            for factor in (2, 3, 4)
-            for at in ((1, 2, 4, 8), (2, 4, 8))
-            for early in (0, 2)
+            Strategy(f"depth {k} fixed, promotion", freeze_depth=(k, k))
+            for k in sorted({0, middle // 2, middle, depths - 1})
         ),
+        Strategy("one in two goes on", {"halving_factor": 2}),
+        Strategy("one in four goes on", {"halving_factor": 4}),
+        Strategy("first rung at epoch 1", batches=ENOUGH_STEPS),
+        Strategy("all compared with all", rule=partial(_changed_rule, early=0)),
+        Strategy("trial 0 waits too", rule=partial(_changed_rule, in_full=())),
     ]
 
 
@@ -153,12 +144,11 @@ def main(names: list[str]) -> int:
         print(f"replay: {error}", file=sys.stderr)
         return 2
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    rows = [row for row in read_rows("replay") if row["task"] not in (names)]
     for name in names:
         if not is_complete(name):
             print(f"replay: no complete split of {name} yet", file=sys.stderr)
             continue
-        table = read_table(name)
+        table, rows = read_table(name), []
         priors, fitted_on = prior_strategies(table)
         shown = Table("strategy", "cost to within 1 point / grid", "got there", "cost of 30 trials", "regret, points")
         for row in _judge(table, [*strategies(table.depths), *priors]):
@@ -174,7 +164,7 @@ def main(names: list[str]) -> int:
             shown,
             sep="\n",
         )
-        write_rows("replay", rows)
+        write_rows("replay", [*(row for row in read_rows("replay") if row["task"] != name), *rows])
     return 0
 
 

@@ -16,8 +16,8 @@ import numpy as np
 from benchmarks.calibrate_prior import calibration_without, data_set, evidence_rows, prior_of
 from benchmarks.evidence_tables import read_evidence
 from benchmarks.finished_tables import TABLES, DepthTable
-from benchmarks.replay_engine import Hint, Strategy
 from benchmarks.similarity_tables import read_similarity
+from benchmarks.table_search import Hint, Strategy
 from search.evidence.calibration import BLIND, PARTS, Calibration, Row
 
 __all__ = ["prior_strategies"]
@@ -71,6 +71,7 @@ def _hint(
 def _reversed(calibration: Calibration, rows: dict[int, Row], costs: Costs, table: DepthTable, place: int) -> Hint:
     """The adversary: the most probable depth changes its probability with the least probable one, and so on."""
     hint = _hint(calibration, "evidence", rows, costs, table, place)
+    assert hint.probabilities is not None  # noqa: S101 - `_hint` always has some
     order = np.argsort(hint.probabilities, kind="stable")
     turned = np.empty_like(hint.probabilities)
     turned[order] = hint.probabilities[order[::-1]]

@@ -23,17 +23,17 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.finished_tables import Floats, is_complete, read_table, tabled
-from benchmarks.replay import REPEATS, interval, median, whole
-from benchmarks.replay_engine import Replay, Strategy, replay
+from benchmarks.replay import MEDIAN, NO_PRUNING, REPEATS, interval
 from benchmarks.results_file import write_rows
+from benchmarks.table_search import Replay, Strategy, replay
 
 __all__ = ["chosen", "later_epochs", "main", "standard_error"]
 
 POINTS = (1.0, 2.0)
 PRUNERS = {
     "halving": Strategy("halving"),
-    "median": Strategy("median", rule=median),
-    "none": Strategy("none", rule=whole),
+    "median": Strategy("median", MEDIAN),
+    "none": Strategy("none", NO_PRUNING),
 }
 
 

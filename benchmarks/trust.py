@@ -1,6 +1,7 @@
 """What trust by freeze depth changes in a search, replayed on depth tables: `python -m benchmarks.trust [TASK ...]`.
 
-Each split is replayed with the evidence that was collected on it, and without, from the same seeds. A trial counts as
+Each split is replayed (`benchmarks.table_search`) with the evidence that was collected on it and with
+`search.trust=evidence`, and without, from the same seeds; what the evidence costs is left out. A trial counts as
 
 - *let on* when trust lets it pass a rung where the plain rule would not, then or when the study ends;
 - *stopped* when the plain rule would have let it pass at some time, and with trust it never does.
@@ -18,6 +19,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,16 +28,18 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.evidence_tables import read_evidence
-from benchmarks.finished_tables import DepthTable, read_table, tabled
-from benchmarks.replay import interval
-from benchmarks.replay_engine import TRIALS, Replay, Strategy, replay
+from benchmarks.finished_tables import DepthTable, Floats, read_table, tabled
+from benchmarks.replay import REPEATS, interval
 from benchmarks.results_file import write_rows
+from benchmarks.table_executor import SilentListener
+from benchmarks.table_search import TRIALS, Hint, Replay, Strategy, block_evidence, replay
 from search.evidence.trust import LEAST_TRUST, MOST_TRUST, Trust, trust_from_scores
-from search.study.promotion import PromotionRule, Standing, rungs
+from search.settings.schema import SearchSettings
+from search.study.promotion import DEFAULT_SLOTS, PromotionRule, Standing, rungs
+from search.trial.result import EpochReport, TrialParams
 
-__all__ = ["Decisions", "WatchedRule", "table_scores"]
+__all__ = ["Decisions", "PlainRuleBeside", "table_scores"]
 
-REPEATS, FACTOR = 20, 3
 VARIANTS = ("trust", "only above 1", "only below 1", "permuted blocks")
 
 
@@ -58,51 +62,96 @@ class Decisions:
     won: bool = False
 
 
-class WatchedRule(PromotionRule):
-    """The rule with trust, which keeps what the plain one says at every decision."""
+class PlainRuleBeside(SilentListener):
+    """Listener of a study with trust that asks the rule without trust at every decision.
 
-    def __init__(self, at: Sequence[int], factor: float, trust: Trust) -> None:
-        super().__init__(at, factor, trust=trust)
-        self.plain = PromotionRule(at, factor)
+    Args:
+        plain: the rule without trust.
+        trials: of the study.
+    """
+
+    def __init__(self, plain: PromotionRule, trials: int = TRIALS) -> None:
+        self._plain, self._most = plain, trials
+        self._trials: dict[int, Standing] = {}
+        self._asked: dict[int, bool] = {}  # slot at a rung, of which the verdict is not known -> what the rule says
         self._owing: dict[tuple[int, int], bool] = {}
         self._plainly: dict[tuple[int, int], bool] = {}
-        self._last: list[Standing] = []
 
-    def next(self, trials: Sequence[Standing], *, closing: bool = False) -> int | None:
-        """As the rule with trust says."""
-        self._last = list(trials)
-        for trial in trials:
-            if trial.waiting and self.plain.passes(trial, trials, closing=closing):
-                self._plainly[trial.slot, trial.epoch] = _below_median(trial, trials)
-        slot = super().next(trials, closing=closing)
-        if slot is not None:
-            trial = next(t for t in trials if t.slot == slot)
-            if self.owes_to_trust(trial, trials, closing=closing):
-                self._owing[slot, trial.epoch] = _below_median(trial, trials)
-        return slot
+    def trial_started(self, slot: int, params: TrialParams, attempt: int) -> None:  # noqa: ARG002
+        """See `StudyListener`."""
+        self._trials[slot] = Standing(slot, params.freeze_depth, {}, waiting=False)
 
-    def decisions(self, epochs: int) -> Decisions:
-        """What was found, once the replay has ended."""
+    def epoch(self, slot: int, report: EpochReport) -> None:
+        """See `StudyListener`."""
+        before, step = self._trials[slot], report.step + 1
+        if self._asked.pop(slot, True) is False:  # it was let on at once
+            self._owing[slot, before.epoch] = _below_median(before, self._all)
+        self._trials[slot] = replace(
+            before, scores={**before.scores, step: report.value}, waiting=step in self._plain.at
+        )
+        if step in self._plain.at:
+            self._asked[slot] = self._passes(slot)
+        self._trials[slot] = replace(self._trials[slot], waiting=False)
+
+    def trial_waits(self, slot: int, value: float) -> None:  # noqa: ARG002
+        """See `StudyListener`."""
+        self._trials[slot] = replace(self._trials[slot], waiting=True)
+        self._stays(slot)
+
+    def trial_goes_on(self, slot: int, params: TrialParams, epochs: int) -> None:  # noqa: ARG002
+        """See `StudyListener`."""
+        if not self._passes(slot):
+            self._owing[slot, epochs] = _below_median(self._trials[slot], self._all)
+        self._trials[slot] = replace(self._trials[slot], waiting=False)
+
+    def trial_ended(self, slot: int, outcome: str, value: float | None) -> None:  # noqa: ARG002
+        """See `StudyListener`."""
+        self._stays(slot)
+        self._trials[slot] = replace(self._trials[slot], waiting=False)
+
+    def waiting(self) -> None:
+        """See `StudyListener`."""
+        for slot, trial in self._trials.items():
+            if trial.waiting and self._passes(slot):
+                self._plainly[slot, trial.epoch] = _below_median(trial, self._all)
+
+    def decisions(self, winner: int) -> Decisions:
+        """What was found, once the study has ended.
+
+        Args:
+            winner: slot of the trial that won.
+        """
         found = Decisions()
-        won = max((t for t in self._last if t.epoch == epochs), key=lambda t: (max(t.scores.values()), t.freeze_depth))
         for (slot, rung), below in self._owing.items():
-            trial = next(t for t in self._last if t.slot == slot)
             then = [
                 replace(t, scores={e: v for e, v in t.scores.items() if e <= rung}, waiting=True)
-                for t in self._last
+                for t in self._all
                 if rung in t.scores
             ]
-            if not self.plain.passes(next(t for t in then if t.slot == slot), then, closing=True):
+            if not self._plain.passes(next(t for t in then if t.slot == slot), then, closing=True):
                 found.let_on.add((slot, rung))
-                found.won = found.won or trial is won
+                found.won = found.won or slot == winner
                 if below:
                     found.let_on_below_median.add((slot, rung))
         for (slot, rung), below in self._plainly.items():
-            if next(t for t in self._last if t.slot == slot).epoch == rung:
+            if self._trials[slot].epoch == rung:
                 found.stopped.add((slot, rung))
                 if not below:
                     found.stopped_above_median.add((slot, rung))
         return found
+
+    @property
+    def _all(self) -> list[Standing]:
+        return [trial for trial in self._trials.values() if trial.scores]
+
+    def _passes(self, slot: int) -> bool:
+        return self._plain.passes(self._trials[slot], self._all, closing=len(self._trials) >= self._most)
+
+    def _stays(self, slot: int) -> None:
+        """It waits or is stopped at the rung it came to, if it came to one."""
+        if self._asked.pop(slot, False):
+            trial = self._trials[slot]
+            self._plainly[slot, trial.epoch] = _below_median(trial, self._all)
 
 
 def _below_median(trial: Standing, trials: Sequence[Standing]) -> bool:
@@ -110,7 +159,7 @@ def _below_median(trial: Standing, trials: Sequence[Standing]) -> bool:
     return bool(others) and trial.scores[trial.epoch] < float(np.median(others))
 
 
-def table_scores(row: dict[str, Any]) -> dict[str, np.ndarray]:
+def table_scores(row: dict[str, Any]) -> dict[str, Floats]:
     """E2 and E3 above their nulls, by block, of one line of a task's evidence."""
     found = {}
     for name in ("cam_stability", "train_validation_disagreement"):
@@ -119,22 +168,32 @@ def table_scores(row: dict[str, Any]) -> dict[str, np.ndarray]:
     return found
 
 
-def _trust(variant: str, scores: dict[str, np.ndarray], rng: np.random.Generator) -> Trust:
+def _rule(table: DepthTable, trust: Trust | None = None) -> PromotionRule:
+    at = rungs(table.val.shape[-1], table.batches)
+    return PromotionRule(at, SearchSettings().halving_factor, trust=trust, in_full=DEFAULT_SLOTS)
+
+
+def _trust(scores: dict[str, Floats]) -> Trust:
     blocks = len(next(iter(scores.values())))
-    if variant == "permuted blocks":
-        order = rng.permutation(blocks)
-        scores = {name: x[order] for name, x in scores.items()}
-    trust = trust_from_scores(scores, tuple(f"block {b + 1}" for b in range(blocks)))
-    low = 1.0 if variant == "only above 1" else LEAST_TRUST
-    high = 1.0 if variant == "only below 1" else MOST_TRUST
-    return Trust(tuple(min(max(v, low), high) for v in trust.values), trust.reasons)
+    return trust_from_scores(scores, tuple(f"block {b + 1}" for b in range(blocks)))
 
 
-def _played(table: DepthTable, place: int, seed: int, trust: Trust) -> tuple[Replay, Decisions]:
-    epochs = table.val.shape[-1]
-    rule = WatchedRule(rungs(epochs, table.batches), FACTOR, trust)
-    run = replay(table, Strategy("watched", rule=lambda _: rule), place, seed)
-    return run, rule.decisions(epochs)
+def _strategy(variant: str, scores: dict[str, Floats]) -> tuple[Strategy, Trust]:
+    trust, setting = _trust(scores), {"trust": "evidence"}
+    hint = Hint(scorers={name: block_evidence(name, x) for name, x in scores.items()})
+    strategy = Strategy(variant, setting, hint=lambda *_: hint)
+    if variant.startswith("only"):
+        low = 1.0 if variant == "only above 1" else LEAST_TRUST
+        high = 1.0 if variant == "only below 1" else MOST_TRUST
+        trust = Trust(tuple(min(max(v, low), high) for v in trust.values), trust.reasons)
+        strategy = replace(strategy, rule=partial(_rule, trust=trust))
+    return strategy, trust
+
+
+def _played(table: DepthTable, place: int, seed: int, strategy: Strategy) -> tuple[Replay, Decisions]:
+    beside = PlainRuleBeside(_rule(table))
+    run = replay(table, strategy, place, seed, listener=beside)
+    return run, beside.decisions(run.won)
 
 
 def measure(name: str) -> list[dict[str, Any]]:
@@ -154,8 +213,11 @@ def measure(name: str) -> list[dict[str, Any]]:
             scores = table_scores(evidence[table.splits[place]])
             gain, cost = [], []
             for seed in range(REPEATS):
-                trust = _trust(variant, scores, np.random.default_rng([place, seed, 5]))
-                run, found = _played(table, place, seed, trust)
+                order = np.arange(table.depths - 1)
+                if variant == "permuted blocks":
+                    order = np.random.default_rng([place, seed, 5]).permutation(order)
+                strategy, trust = _strategy(variant, {n: x[order] for n, x in scores.items()})
+                run, found = _played(table, place, seed, strategy)
                 gain.append(100 * (run.winner - plain[place, seed].winner))
                 cost.append(float(run.cost[-1] - plain[place, seed].cost[-1]))
                 decisions.append(found)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from benchmarks.depth_ranks import permutation_p, pooled, regrets, tau
 from benchmarks.finished_tables import DepthTable
-from benchmarks.replay_engine import Replay
+from benchmarks.table_search import Replay
 from benchmarks.ties import chosen, later_epochs, standard_error
 from search.significance import holm
 
