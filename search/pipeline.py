@@ -18,9 +18,7 @@ from search.command_line.interrupts import graceful_interrupts
 from search.errors import InterruptedSearchError, TrialCancelledError
 from search.evidence.collecting import collect_evidence
 from search.evidence.trust import describe_trust
-from search.executor.inline import InlineExecutor
-from search.executor.local import LocalExecutor
-from search.executor.protocol import Executor
+from search.executor.registry import make_executor
 from search.outcome.front import log_front, print_front
 from search.outcome.log import log_outcome, parent_run
 from search.outcome.summary import print_trials, print_where, print_winner
@@ -193,7 +191,7 @@ def _run_trials(run: StudyRun, space: Space, journal: Path, *, existed: bool) ->
 def _execute(run: StudyRun, driver: SearchStudy, progress: StudyProgress) -> None:
     """Run trials with whatever executor the settings name."""
     task = run.task
-    executor = _executor(task, progress)  # its workers start while the head is warmed up
+    executor = make_executor(task, progress.note)  # its workers start while the head is warmed up
     try:
         with run.clock("warmup"):
             for fold in task.splits.folds:
@@ -204,14 +202,6 @@ def _execute(run: StudyRun, driver: SearchStudy, progress: StudyProgress) -> Non
             driver.run(executor, run.stopping)
     finally:
         executor.close()
-
-
-def _executor(task: Task, progress: StudyProgress) -> Executor:
-    settings = task.settings
-    if settings.executor.name == "inline":
-        return InlineExecutor(task, on_note=progress.note)
-    cache = settings.tracking.root / "cache"
-    return LocalExecutor(task, cache=cache, workers=settings.executor.workers, on_note=progress.note)
 
 
 def _collect_evidence(run: StudyRun) -> None:
