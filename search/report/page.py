@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from explain.measures import MAP_MEASURES
-from explain.subject import MEASURED
 from search.pages.html import render
 from search.report.data import ReportData
 from search.report.false_associations import FEWEST_CORRECT, FEWEST_MISTAKEN, TRAITS
@@ -16,6 +15,13 @@ from search.report.static_charts import curves, slices
 
 __all__ = ["at", "page"]
 
+_MEASURED = {
+    "entropy": "ce_normalised",
+    "area": "ca12",
+    "dispersion": "cd",
+    "relative_difference": "relative_difference",
+    "dead": "dead_map_rate",
+}
 _SIGNIFICANT = 0.05
 _ASSOCIATIONS = 2  # named above a pair
 _CONFUSIONS = 3  # in the line above the matrix
@@ -55,7 +61,7 @@ def page(
         fewest_correct=FEWEST_CORRECT,
         measured=[
             {"key": key, "words": key.replace("_", " "), "measure": MAP_MEASURES[name]}
-            for key, name in MEASURED.items()
+            for key, name in _MEASURED.items()
         ],
         longest_phase=max((phase.seconds for phase in data.cost.phases), default=1.0) or 1.0,
         pictures=pictures,
