@@ -150,7 +150,6 @@ def block_maps(
     Args:
         model: Network from images to logits (N, K).
         images, blocks, target, class_names, autocast: As `explain.signals.capture` takes them.
-        method: A key of `METHODS`.
 
     Returns:
         Maps (N, h, w), float32 and non-negative, by block name.

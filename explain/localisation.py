@@ -28,7 +28,6 @@ class LocalisationRow:
 
     Attributes:
         block: where the map was taken.
-        method: how it was drawn.
         images: with a truth and a map that is not dead; the means are over these.
         dead: share of dead maps.
         energy: share of the map's energy inside the truth.

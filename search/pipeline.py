@@ -45,9 +45,6 @@ class SearchOutcome:
     """What a finished search leaves.
 
     Attributes:
-        study: its name.
-        parent: id of its MLflow run.
-        winner: the tested winner.
         seconds: wall time by phase, of this call.
     """
 
@@ -94,11 +91,6 @@ def run_study(
     """Fill the study, test its winner and log both; continues where an earlier call stopped.
 
     Args:
-        task: images, splits and network, with the settings.
-        space: what to search.
-        name: of the study, which the caller owns.
-        identity: see `load_or_create`.
-        console: where to tell of it.
         clock: has added up the seconds of earlier phases.
         summary: whether to print trials and winner at the end.
 

@@ -58,7 +58,6 @@ class Material:
     """All that the scorers read.
 
     Attributes:
-        blocks: Names of the L blocks, first to last.
         labels: True classes, int64, (N,).
         training: Which images are training images; the others are for validation; bool, (N,).
         method: CAM method of the maps.

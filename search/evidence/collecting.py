@@ -98,8 +98,6 @@ def evidence_from_material(
     """Every scorer that has its material, and the prior that `search.prior` asks for.
 
     Args:
-        task: network and settings.
-        material: what the shared pass left.
         training: probe rows in training.
         validation: probe rows in validation, in the material's order after those in training.
         calibration: weights of the scorers; None loads those of this version.

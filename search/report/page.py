@@ -33,8 +33,6 @@ def page(
     """The page as HTML.
 
     Args:
-        data: everything it says.
-        charts: of `charts.chart_data`.
         pictures: key -> JPEG in base64, of the findings.
         evidence_picture: PNG, or None.
     """

@@ -40,8 +40,6 @@ class Report:
     """A report that was written.
 
     Attributes:
-        html: the page.
-        path: of the page among MLflow's artifacts.
         notes: what is missing from it, and why.
     """
 

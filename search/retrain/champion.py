@@ -33,7 +33,6 @@ class Champion:
     """The model in use.
 
     Attributes:
-        run_id: MLflow run that made it.
         lineage_depth: freeze depth that its lineage's last search settled on; retraining the head alone keeps it.
         month: newest month that it was trained on.
         trained: how many images it was trained on.

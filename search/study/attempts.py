@@ -26,10 +26,6 @@ class RunningTrial:
     """One attempt.
 
     Attributes:
-        trial: Optuna's.
-        run_id: of its MLflow run.
-        params: what it was asked for.
-        reason: why it was stopped, empty until then.
         waited: whether it has ever waited at a rung.
     """
 

@@ -45,7 +45,6 @@ class StudyProgress:
     """The listener of `python -m search` (see `StudyListener`).
 
     Args:
-        trials: finished trials to reach.
         finished: how many there are already.
         epochs: of a full trial, over all folds.
         expected_epochs: that the trials to come will take together, about.

@@ -52,7 +52,6 @@ def rungs(epochs: int, batches: int = ENOUGH_STEPS) -> tuple[int, ...]:
     (docs/results.md, "Where the first rung lies").
 
     Args:
-        epochs: of a full trial.
         batches: training steps in an epoch.
     """
     first = min(max(epochs * batches / 8, FEWEST_STEPS), ENOUGH_STEPS)
@@ -64,8 +63,6 @@ class Standing:
     """How far a trial has come.
 
     Attributes:
-        slot: which trial.
-        freeze_depth: its depth.
         scores: epoch, from 1 -> validation score so far.
         waiting: whether it waits at the last of them; one that is running, complete or lost does not.
     """
@@ -151,7 +148,6 @@ class PromotionRule:
         """Whether it still can be, however good or poor those are that have not come so far.
 
         Args:
-            trial: one that waits.
             trials: all that reached an epoch and were not lost.
             most: how many trials the study will have.
         """

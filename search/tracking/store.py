@@ -23,7 +23,6 @@ def check_store(root: Path, *, write: bool) -> bool:
     """Look into `root`/mlflow.db.
 
     Args:
-        root: folder of the store.
         write: whether it will be written to.
 
     Returns:

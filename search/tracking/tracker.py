@@ -80,7 +80,6 @@ class Tracker:
     """Writes to the store under `root`, creating it once, however many processes start at the same time.
 
     Args:
-        root: folder of mlflow.db and artifacts/.
         experiment: MLflow experiment, created when missing.
 
     Raises:
@@ -212,7 +211,6 @@ class Tracker:
         """Log pictures that the UI shows one at a time, with a slider over their steps.
 
         Args:
-            run_id: of the run.
             images: (step, picture (H, W, 3)) of each.
             key: their name together: ASCII letters, digits, spaces, dots, slashes, - and _.
         """
@@ -271,8 +269,6 @@ class Tracker:
         """Remove what a killed driver registered of a run and nobody was told of.
 
         Args:
-            run_id: of the run.
-            model_name: of the registered model.
             alias: that such a version may have; one with another alias is somebody's and stays.
             after: the last version of the run that is known, 0 for none.
         """

@@ -31,7 +31,6 @@ class TrialFiles:
         """Remove what a trial that has ended leaves, and the network of the one that was the best before it.
 
         Args:
-            slot: of the trial.
             best: slot of the best trial that has ended, None where none ran its full length.
             before: the same without this one. Other networks are of trials that the driver is still to be told of.
 
