@@ -81,7 +81,7 @@ def gradcampp(signals: BlockSignals) -> Tensor:
 
 
 def activation(signals: BlockSignals) -> Tensor:
-    """The gradient-free control: M = mean over channels of |A|; it knows nothing of the class.
+    """The gradient-free control: M = mean over channels of |A|; it does not depend on the class.
 
     If it scores as well as the other methods, gradients add nothing. Returns (N, h, w).
     """

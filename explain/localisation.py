@@ -15,7 +15,7 @@ from explain.measures import energy_pointing, pointing_game
 __all__ = ["CONTROL", "Localisation", "LocalisationRow", "bootstrap_intervals"]
 
 CONTROL = "activation"
-"""The method without gradients: it knows nothing of the class."""
+"""The method without gradients: it does not depend on the class."""
 
 _RESAMPLES = 2000
 _CHUNK = 100

@@ -1,4 +1,4 @@
-"""The whole search, in order: images, splits, network, study, winner. Each step is somebody else's module."""
+"""The whole search, in order: images, splits, network, study, winner. Each step lives in its own module."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ class BlockRecord:
 
     Attributes:
         cam: Maps of each image's true class at the block's resolution, float32, non-negative, (N, h, w).
-        control: Mean over channels of |A|, which knows nothing of gradients or classes, (N, h, w).
+        control: Mean over channels of |A|, which depends on neither gradients nor classes, (N, h, w).
         features: Mean over positions of A, float32, (N, C).
     """
 

@@ -338,7 +338,7 @@ class _Places:
             return False
         try:
             where = self._real(path)
-        except (OSError, ValueError):  # names that no file can have: whoever opens it says so
+        except (OSError, ValueError):  # names that no file can have: opening it reports that
             return False
         return where != self._root and not where.startswith(self._root.rstrip(os.sep) + os.sep)
 

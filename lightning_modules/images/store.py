@@ -159,7 +159,7 @@ class _Reading:
 
 @contextmanager
 def _writing(cache: Path) -> Iterator[None]:
-    """A disk that cannot be written is the user's to mend, in one line."""
+    """Turn an error of writing to the disk into one line for the user."""
     try:
         yield
     except OSError as error:
@@ -242,7 +242,7 @@ def _simulated(cache: Path, images: int | None, size: Size, seed: int) -> Iterat
         if absent:
             (folder.parent / ".lock").unlink(missing_ok=True)
         for place in absent:
-            with suppress(OSError):  # somebody else keeps something there
+            with suppress(OSError):  # another process keeps something there
                 place.rmdir()
         raise
 

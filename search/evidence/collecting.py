@@ -40,7 +40,7 @@ def collect_evidence(
     Args:
         task: images, splits, network and settings; the seed is `settings.seed`.
         again: whether to fine-tune a second time from another seed, for `agreement_of_change`.
-        on_note: told in one line why there is no evidence.
+        on_note: called with one line that says why there is no evidence.
         cancelled: asked before every batch of the fine-tuning; True raises `TrialCancelledError`.
 
     Returns:

@@ -180,7 +180,7 @@ class ClassScores:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """How to do it again.
+    """How to repeat the search.
 
     Attributes:
         command: gives the same study, on the same machine and images.

@@ -1,4 +1,4 @@
-"""The report as a page: one file, nothing asked of any network. What it says is in `templates/report.html`."""
+"""The report as a page: one file that makes no request. What it says is in `templates/report.html`."""
 
 from __future__ import annotations
 

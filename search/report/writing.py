@@ -141,7 +141,7 @@ def _examined(
     *,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> Findings | None:
-    """What the winning configuration does on validation images: read where it was logged, else found out and logged.
+    """What the winning configuration does on validation images: read where it was logged, else computed and logged.
 
     Args:
         task: makes the study's task; called only where it is needed.

@@ -59,7 +59,7 @@ def settle(ledger: Ledger, tracker: Tracker, model_name: str) -> PromotionRow | 
     Doing it twice changes nothing.
 
     Raises:
-        InputError: the alias `champion` was moved by somebody else.
+        InputError: the alias `champion` was moved outside this program.
     """
     decided = ledger.promotions()
     aliases = tracker.aliases(model_name)

@@ -1,8 +1,8 @@
 """Which trials go on: successive halving with promotion, over trials that wait at the rungs.
 
-A trial that reaches a rung waits there and its worker takes up something else. It goes on once it is among the best
+A trial that reaches a rung waits there, and its worker takes another job. It goes on once it is among the best
 1/factor of all that have reached the rung (asynchronous successive halving: Li et al. 2020, arXiv 1810.05934,
-algorithm 2). So nobody runs on merely for having come first, when there was nothing to compare it with.
+algorithm 2). A trial is not promoted just because it arrived first.
 
 The default trial alone does not wait: it is what one would have trained without a search.
 

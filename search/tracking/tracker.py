@@ -266,10 +266,10 @@ class Tracker:
 
     @_guarded
     def forget_versions(self, run_id: str, model_name: str, alias: str, *, after: int) -> None:
-        """Remove what a killed driver registered of a run and nobody was told of.
+        """Delete model versions that an interrupted driver registered but never recorded in the study.
 
         Args:
-            alias: that such a version may have; one with another alias is somebody's and stays.
+            alias: that such a version may have; one with another alias is in use and stays.
             after: the last version of the run that is known, 0 for none.
         """
         found = self._client.search_model_versions(f"name = '{model_name}'")

@@ -44,7 +44,7 @@ class TrialFiles:
             network_file(self._folder / f"slot-{other}.pt").unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Remove everything; nobody needs it once the study is complete and reported, or begun anew."""
+        """Remove all files, once the study is complete and reported, or begun anew."""
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
 

@@ -144,7 +144,7 @@ def _fit_in_parts(
 
 
 def _fostering(task: Task, params: TrialParams, net: BlockNet) -> Fostering | None:
-    """What looks at the maps, also of a trial with beta 0 in a search over beta; None where nobody asks for them."""
+    """What measures the maps, also for a trial with beta 0 in a search over beta; None where none are asked for."""
     if not fosters(task.settings):
         return None
     settings = task.settings.trainer.fostering

@@ -108,7 +108,7 @@ class Shift:
 
     @property
     def seen(self) -> bool:
-        """Whether it is more than chance."""
+        """Whether the change is significant."""
         return self.adjusted < LEVEL
 
 
@@ -131,7 +131,7 @@ class BlockShift:
 
     @property
     def seen(self) -> bool:
-        """Whether it is more than chance."""
+        """Whether the change is significant."""
         return self.adjusted < LEVEL
 
 
