@@ -81,7 +81,7 @@ class SearchStudy:
         self._promotion = build_promotion(settings.search, self._steps, batches=batches)
 
     def repair(self) -> int:
-        """Take up the trials that wait at a rung, and tell others that an interrupted driver left open FAIL.
+        """Resume the trials that wait at a rung, and tell others that an interrupted driver left open FAIL.
 
         Returns:
             How many were lost. Call before `run`.

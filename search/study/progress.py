@@ -20,7 +20,7 @@ __all__ = ["StudyListener", "StudyProgress"]
 
 
 class StudyListener(Protocol):
-    """Whoever shows how the study goes."""
+    """Shows how the study goes."""
 
     def trial_started(self, slot: int, params: TrialParams, attempt: int) -> None:
         """An attempt at a slot begins."""
