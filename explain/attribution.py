@@ -81,7 +81,7 @@ def gradcampp(signals: BlockSignals) -> Tensor:
 
 
 def activation(signals: BlockSignals) -> Tensor:
-    """The gradient-free control: M = mean over channels of |A|; it knows nothing of the class.
+    """The gradient-free control: M = mean over channels of |A|; it does not depend on the class.
 
     If it scores as well as the other methods, gradients add nothing. Returns (N, h, w).
     """
@@ -150,7 +150,6 @@ def block_maps(
     Args:
         model: Network from images to logits (N, K).
         images, blocks, target, class_names, autocast: As `explain.signals.capture` takes them.
-        method: A key of `METHODS`.
 
     Returns:
         Maps (N, h, w), float32 and non-negative, by block name.

@@ -42,7 +42,6 @@ def own_gap_heads(model: nn.Module, images: Tensor, blocks: Sequence[str]) -> di
     There the logits are that layer applied to the pooled block output, which is what is tested.
 
     Args:
-        model: Network that holds the blocks.
         images: Batch that it takes, of which no two have the same logits, (N, C, H, W), N >= 2; noise will do.
         blocks: Names of modules with output (N, C, h, w) that run once a forward pass.
 

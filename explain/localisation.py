@@ -15,7 +15,7 @@ from explain.measures import energy_pointing, pointing_game
 __all__ = ["CONTROL", "Localisation", "LocalisationRow", "bootstrap_intervals"]
 
 CONTROL = "activation"
-"""The method without gradients: it knows nothing of the class."""
+"""The method without gradients: it does not depend on the class."""
 
 _RESAMPLES = 2000
 _CHUNK = 100
@@ -28,7 +28,6 @@ class LocalisationRow:
 
     Attributes:
         block: where the map was taken.
-        method: how it was drawn.
         images: with a truth and a map that is not dead; the means are over these.
         dead: share of dead maps.
         energy: share of the map's energy inside the truth.

@@ -36,7 +36,6 @@ class SanityResult:
             every map is constant.
         threshold: Largest correlation at the end that counts as a changed explanation.
         passed: Whether the last correlation is at most the threshold; None if it is NaN.
-        verdict: The same in words.
     """
 
     check: str
@@ -137,7 +136,6 @@ def weight_randomisation(
         images: Batch from which batch-norm statistics are estimated again, (N, C, H, W), see `randomised`; needed for
             deep networks with batch-norm.
         threshold: Largest mean rank correlation with the original maps at the end that passes, in (0, 1).
-        seed: Decides the new weights.
 
     Raises:
         ValueError: A threshold out of range, a name that is not a module, no stage, or a model without weights.
@@ -169,7 +167,6 @@ def label_randomisation(
         labels: The true labels of the training images, (N,).
         explain: From a model to maps (N, h, w) of the same images for the same classes.
         threshold: Largest mean rank correlation that passes, in (0, 1).
-        seed: Decides the shuffle.
 
     Raises:
         ValueError: A threshold out of range, or labels of fewer than two classes.

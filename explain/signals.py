@@ -22,7 +22,7 @@ from explain.targets import Target, resolve_target
 __all__ = ["BlockSignals", "Capture", "capture", "spatial_blocks"]
 
 # Whether the network wrote into a block's output the last time it was explained. Knowing it saves the copy of every
-# output nobody overwrites; a wrong memory is noticed by the version counter and only costs a second forward pass.
+# output that nothing overwrites; a wrong memory is noticed by the version counter and only costs a second forward pass.
 _overwritten: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary()
 
 # Half precision flushes gradients below 6e-8 to zero, so they are computed enlarged and divided again in float32.

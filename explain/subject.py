@@ -30,14 +30,11 @@ class Subject:
 
     Attributes:
         net: from images (N, 3, H, W) in [0, 1] to logits (N, K).
-        classes: the K class names.
         blocks: label -> name of the module.
         read: from a path to one image (1, 3, H, W) in [0, 1]; ValueError where it cannot be read.
         size: H, W.
         fit: how images of another aspect ratio are brought to that size: stretch, pad or crop.
         minimum: smallest image side the network was made for, in pixels.
-        device: where the network is.
-        name: for titles.
     """
 
     net: nn.Module
@@ -84,10 +81,7 @@ class ImageExplanation:
     """What is drawn of one image.
 
     Attributes:
-        path: as it was found.
         image: (3, H, W) in [0, 1], as the network sees it.
-        predicted: class and its probability.
-        second: second class and its probability.
         explained: class the maps explain, and its probability.
         truth: true class, where a table says it.
         maps: (method, block) -> (h, w).
@@ -116,7 +110,6 @@ def choose_blocks(
     """Blocks that are explained, and those left out because they put out a single position.
 
     Args:
-        net: the network.
         blocks: label -> name of the module, of all blocks, first to last.
         size: H, W of the images.
         wanted: labels; None for all that can be explained.
@@ -158,7 +151,6 @@ def explain_batch(
     """Maps of all blocks by several methods, from one forward and one backward pass.
 
     Args:
-        subject: the model.
         images: (N, 3, H, W) in [0, 1].
         target: "predicted", or class indices.
         methods: keys of `METHODS`, and cam.

@@ -24,7 +24,6 @@ class SuperpixelExplanation:
 
     Attributes:
         segments: Super-pixel of each pixel, 0 .. S-1, int64, (H, W).
-        target: The explained class.
         probabilities: Of the image itself, (K,).
         coefficients: Change of each class's probability when a super-pixel is shown, (K, S).
         intercepts: Probability of each class with every super-pixel hidden, by the linear model, (K,).
@@ -139,7 +138,6 @@ def explain_superpixels(
             super-pixels shown; > 0.
         alpha: Strength of the ridge penalty, > 0.
         baseline: What hidden super-pixels show: their own "mean" colour, or a value in units of `image`.
-        seed: Decides which super-pixels are hidden.
 
     Returns:
         A `SuperpixelExplanation`, on the CPU.
@@ -191,9 +189,7 @@ def superpixel_stability(
     Args:
         image: As the model takes it, (C, H, W).
         predict: From images to class probabilities (N, K).
-        target: Explained class, the same in all repeats.
         repeats: Explanations compared, with seeds seed, seed + 1, ...; >= 2.
-        seed: The first seed.
         **options: Whatever else `explain_superpixels` takes.
 
     Returns:

@@ -51,9 +51,6 @@ class BadImages(InputError):  # noqa: N818 (what it carries, not what went wrong
         problems: At least one problem.
         where: What was searched, such as "PATH (data.on_bad=refuse)"; stands in the headline when there are several.
 
-    Attributes:
-        problems: All problems, in the order given.
-
     Raises:
         ValueError: `problems` is empty.
     """

@@ -60,7 +60,6 @@ def load_study(name: str, root: str | Path = "mlruns") -> Study:
     """Read a study; nothing is written, so it may be done while a search runs.
 
     Args:
-        name: of the study, as `python -m search` prints it.
         root: `tracking.root` of the search.
 
     Raises:

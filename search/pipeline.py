@@ -1,4 +1,4 @@
-"""The whole search, in order: images, splits, network, study, winner. Each step is somebody else's module."""
+"""The whole search, in order: images, splits, network, study, winner. Each step lives in its own module."""
 
 from __future__ import annotations
 
@@ -18,9 +18,7 @@ from search.command_line.interrupts import graceful_interrupts
 from search.errors import InterruptedSearchError, TrialCancelledError
 from search.evidence.collecting import collect_evidence
 from search.evidence.trust import describe_trust
-from search.executor.inline import InlineExecutor
-from search.executor.local import LocalExecutor
-from search.executor.protocol import Executor
+from search.executor.registry import make_executor
 from search.outcome.front import log_front, print_front
 from search.outcome.log import log_outcome, parent_run
 from search.outcome.summary import print_trials, print_where, print_winner
@@ -47,9 +45,6 @@ class SearchOutcome:
     """What a finished search leaves.
 
     Attributes:
-        study: its name.
-        parent: id of its MLflow run.
-        winner: the tested winner.
         seconds: wall time by phase, of this call.
     """
 
@@ -96,11 +91,6 @@ def run_study(
     """Fill the study, test its winner and log both; continues where an earlier call stopped.
 
     Args:
-        task: images, splits and network, with the settings.
-        space: what to search.
-        name: of the study, which the caller owns.
-        identity: see `load_or_create`.
-        console: where to tell of it.
         clock: has added up the seconds of earlier phases.
         summary: whether to print trials and winner at the end.
 
@@ -193,7 +183,7 @@ def _run_trials(run: StudyRun, space: Space, journal: Path, *, existed: bool) ->
 def _execute(run: StudyRun, driver: SearchStudy, progress: StudyProgress) -> None:
     """Run trials with whatever executor the settings name."""
     task = run.task
-    executor = _executor(task, progress)  # its workers start while the head is warmed up
+    executor = make_executor(task, progress.note)  # its workers start while the head is warmed up
     try:
         with run.clock("warmup"):
             for fold in task.splits.folds:
@@ -204,14 +194,6 @@ def _execute(run: StudyRun, driver: SearchStudy, progress: StudyProgress) -> Non
             driver.run(executor, run.stopping)
     finally:
         executor.close()
-
-
-def _executor(task: Task, progress: StudyProgress) -> Executor:
-    settings = task.settings
-    if settings.executor.name == "inline":
-        return InlineExecutor(task, on_note=progress.note)
-    cache = settings.tracking.root / "cache"
-    return LocalExecutor(task, cache=cache, workers=settings.executor.workers, on_note=progress.note)
 
 
 def _collect_evidence(run: StudyRun) -> None:

@@ -78,7 +78,7 @@ def advisor(material: Material, *, images_per_class: float, gain: float, distanc
     """s(k) = -|k - k*| / L with k* the freeze depth of the advised strategy.
 
     Range: [-1, 0]. Null: none. Cost: one forward pass of the probe images through the network and one through a random
-    one, made by whoever measures the similarity.
+    one, made where the similarity is measured.
     """
     blocks = len(material.blocks)
     advice = advise(blocks, images_per_class=images_per_class, gain=gain, distance=distance)

@@ -73,7 +73,6 @@ def linear_probe(material: Material, *, folds: int = 5, ridge: float = 1e-3, dra
         folds: At most this many, >= 2; fewer where the smallest class has fewer images.
         ridge: Penalty, > 0, relative to the number of images.
         draws: How often the null is drawn, >= 2.
-        seed: Of folds and null.
 
     Returns:
         Values (L+1,). All NaN where a class has one image; NaN for a depth with features that are not finite.

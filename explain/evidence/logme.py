@@ -27,7 +27,6 @@ def log_maximum_evidence(features: Numbers, targets: Numbers, *, iterations: int
     Args:
         features: F, finite, (N, D).
         targets: y, one column a target, (N, T).
-        iterations: Most of them.
 
     Returns:
         (T,), in nats a row, float64. Infinite for a target that is fitted exactly by a constraint-free model (a column

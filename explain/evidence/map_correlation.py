@@ -42,7 +42,6 @@ def matched(table: Numbers, draws: int, rng: np.random.Generator) -> tuple[float
     Args:
         table: (n, n), NaN where a pair is not defined; such pairs are left out.
         draws: D, how many random pairings without a matched pair.
-        rng: Draws them.
 
     Returns:
         Score, mean and spread of the null, and how many matched pairs are defined.

@@ -23,7 +23,6 @@ def shuffled_cells(maps: Tensor, images: list[int], *, seed: int) -> Tensor:
         maps: (N, h, w).
         images: N numbers that identify the images: an image's order depends on its number and the seed alone, not on
             the batch it came in.
-        seed: Decides the orders.
 
     Returns:
         (N, h, w).
@@ -59,8 +58,6 @@ def masked_drops(
         seen: The network's pass over all images; its maps are used, and its logits for Y.
         which: "cam" or "control".
         shuffles: R >= 1.
-        batch_size: Images at a time.
-        seed: Decides the orders.
 
     Returns:
         Drops, float64, (L, 1 + R, V), the map's own first, NaN for a dead map, and for maps of a single cell, which

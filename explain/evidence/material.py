@@ -25,7 +25,7 @@ class BlockRecord:
 
     Attributes:
         cam: Maps of each image's true class at the block's resolution, float32, non-negative, (N, h, w).
-        control: Mean over channels of |A|, which knows nothing of gradients or classes, (N, h, w).
+        control: Mean over channels of |A|, which depends on neither gradients nor classes, (N, h, w).
         features: Mean over positions of A, float32, (N, C).
     """
 
@@ -58,7 +58,6 @@ class Material:
     """All that the scorers read.
 
     Attributes:
-        blocks: Names of the L blocks, first to last.
         labels: True classes, int64, (N,).
         training: Which images are training images; the others are for validation; bool, (N,).
         method: CAM method of the maps.

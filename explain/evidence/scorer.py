@@ -18,12 +18,8 @@ class Scorer:
     """A scorer of blocks or of freeze depths; positive always means "freeze".
 
     Attributes:
-        name: Key in the registry.
         kind: "block": a score for each of the L blocks; "depth": one for each of the L+1 freeze depths.
-        reads: What it looks at.
-        formula: The definition.
         sign: Why positive means "freeze"; fixed before any result was seen.
-        source: Where the definition comes from.
         low: Smallest possible value.
         high: Largest possible value.
         null: What is drawn as chance, or "none".
@@ -65,7 +61,6 @@ class Scorer:
         """Score the blocks or the freeze depths.
 
         Args:
-            material: What the shared pass gathered.
             **options: The scorer's own, see its function.
 
         Raises:

@@ -67,9 +67,7 @@ class Scores:
     """A scorer's reading of one network and one set of images.
 
     Attributes:
-        scorer: Name of the scorer.
         kind: "block" (L values) or "depth" (L+1 values).
-        blocks: Names of the L blocks, first to last.
         values: Scores, positive = freeze; NaN where there is none; not comparable between scorers.
         null_mean: Mean of the score where the null holds; NaN for a scorer without null.
         null_spread: Its standard deviation.
@@ -133,7 +131,6 @@ def depth_scores(scores: Scores, *, unit: Unit | None = None, zero: Zero | None 
     zero_l.
 
     Args:
-        scores: What a scorer returned.
         unit: "z" (against the null of the block or depth) or "value"; None is "z" for blocks and "value" for depths.
         zero: Indifference point in that unit: "centred" (mean over the blocks that have a score, or for depths the
             mean step); a number for all blocks; or L numbers, measured gains of other tasks say. None is "centred" for

@@ -65,7 +65,6 @@ def gather(
         gradients: Whether weight gradients are measured, on the training images.
         label_permutations: P, how often they are measured with permuted labels, >= 0; 0 leaves them without null.
         batch_size: Images at a time, >= 1; changes nothing but memory and speed.
-        seed: Of shuffled cells and permuted labels.
 
     Raises:
         ValueError: Sizes that do not fit, no validation or no training image, a single class, an unknown method, a

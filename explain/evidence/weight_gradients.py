@@ -42,13 +42,10 @@ def relative_gradient_norms(
 
     Args:
         model: Network from images to logits (N, K).
-        blocks: Names of its L blocks.
         images: (N, C, H, W).
         labels: True classes, (N,).
         chosen: Which images, bool, (N,).
         permutations: P, how many permutations of the chosen images' labels are measured too.
-        batch_size: Images at a time.
-        seed: Of the permutations.
 
     Returns:
         Ratios >= 0, float64, (1 + P, L), the true labels' first; NaN for a block without parameters or with none but

@@ -39,9 +39,7 @@ class Measure:
         high: Largest possible value, infinite where it grows with the size of the map.
         direction: Whether "higher" or "lower" is better, or "none" is better by itself.
         formula: The definition, in the symbols of the module that holds it.
-        paper: Where the definition comes from.
         nan: When the value is NaN.
-        takes: Names of the positional arguments, in order.
         function: Computes the values, float64, (N,).
     """
 

@@ -30,7 +30,6 @@ class ImageRecord:
     """One good image.
 
     Attributes:
-        path: Where it was read from.
         label: Class name, NFC-normalised.
         month: YYYY-MM, or None where no image has one.
         group: Coil, plate or lot whose images never straddle splits, or None.
@@ -54,7 +53,6 @@ class ImageIndex:
 
     Attributes:
         records: Sorted by digest, then label, month, group, split and path.
-        classes: Class names, sorted.
         set_aside: What was left out, with reasons (`data.on_bad=set_aside`).
         notes: What the user should know.
         digest: Of content, label, month, group and split of all records; the same wherever the files lie.

@@ -81,7 +81,6 @@ def list_folder(root: Path, groups: Groups = "none", outside: Outside = "refuse"
     problem (the smaller number is; months where equal), and so is a date that is no YYYY-MM. Labels are NFC-normalised.
 
     Args:
-        root: The folder.
         groups: "folder" makes the folder level below the class the group (coil, plate, lot).
         outside: "refuse" makes links that lead out of the folder problems.
 
@@ -197,7 +196,6 @@ def list_manifest(path: Path, outside: Outside = "refuse") -> Listing:
     month or split that is empty in every row counts as absent.
 
     Args:
-        path: The file.
         outside: "refuse" makes images and masks outside the manifest's folder problems.
 
     Raises:
@@ -340,7 +338,7 @@ class _Places:
             return False
         try:
             where = self._real(path)
-        except (OSError, ValueError):  # names that no file can have: whoever opens it says so
+        except (OSError, ValueError):  # names that no file can have: opening it reports that
             return False
         return where != self._root and not where.startswith(self._root.rstrip(os.sep) + os.sep)
 

@@ -143,7 +143,7 @@ def selected_rows(store: PixelStore, rows: NDArray[np.int64]) -> NDArray[np.uint
 
 
 def remove_leftovers(stores: Path) -> None:
-    """Removes what killed writers left in a folder of stores, unless somebody is writing now."""
+    """Removes what killed writers left in a folder of stores, unless a process is writing now."""
     from filelock import Timeout
 
     if any(stores.glob(f"{_TEMPORARY}*")) or any(stores.glob(f"*/{_TEMPORARY}*")):

@@ -95,7 +95,6 @@ def decode_image(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArra
     A picture without colour is grey however it was saved. Floating-point TIFF is accepted in [0, 1] only.
 
     Args:
-        data: Contents of the file.
         max_pixels: Largest width x height accepted, compared with the header before decoding.
 
     Returns:

@@ -61,7 +61,6 @@ class Units:
         """Whole units whose classes come as near to a target as they can.
 
         Args:
-            pool: Rows to choose from.
             target: (K,) wanted number of images of each class.
             purpose: Names the choice, so that choices with one seed are independent.
             keep: Units of every class that stay behind.

@@ -80,7 +80,6 @@ def make_splits(
         folds: From 2 on, stratified folds over all images that are not test.
         repeats: How often folds, or the random validation set, are drawn anew: folds x repeats folds in all.
         max_train_per_class: Training images kept of each class.
-        seed: Of all choices.
 
     Raises:
         InputError: An argument is wrong or would have no effect, the images do not allow the split asked for, or a

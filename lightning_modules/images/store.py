@@ -37,7 +37,6 @@ class ImageSet:
     """A checked set of images.
 
     Attributes:
-        index: What each image is.
         pixels: uint8 (N, H, W, C), memory-mapped, read-only; row i belongs to `index.records[i]`. C is 1 where every
             image is grey, else 3. Fancy indexing (`pixels[rows]`) gives a writable copy for torch.
     """
@@ -79,7 +78,6 @@ def load_images(
         groups: "folder" reads the folder level below the class as group; for source "folder" only.
         outside: Whether images outside the folder, or the manifest's folder, are read ("allow") or "refuse"d.
         images: How many to simulate; for source "simulated" only, None is the simulator's default.
-        seed: Of the simulator.
         cache: Folder that keeps pixels under images/ and simulated sets under simulated/. Neither it nor anything in
             it is created when the input is refused.
         on_progress: Called with (files decoded, files to decode), from the calling thread.
@@ -161,7 +159,7 @@ class _Reading:
 
 @contextmanager
 def _writing(cache: Path) -> Iterator[None]:
-    """A disk that cannot be written is the user's to mend, in one line."""
+    """Turn an error of writing to the disk into one line for the user."""
     try:
         yield
     except OSError as error:
@@ -244,7 +242,7 @@ def _simulated(cache: Path, images: int | None, size: Size, seed: int) -> Iterat
         if absent:
             (folder.parent / ".lock").unlink(missing_ok=True)
         for place in absent:
-            with suppress(OSError):  # somebody else keeps something there
+            with suppress(OSError):  # another process keeps something there
                 place.rmdir()
         raise
 

@@ -24,7 +24,7 @@ from lightning_modules.networks.pretrained import load_weights, package_weights,
 
 __all__ = ["BACKBONES", "Backbone", "build", "generic_timm"]
 
-# Read by huggingface_hub when timm imports it: nothing is fetched, and nobody is told.
+# Read by huggingface_hub when timm imports it: nothing is fetched or sent.
 for _variable in ("HF_HUB_OFFLINE", "HF_HUB_DISABLE_TELEMETRY"):
     os.environ.setdefault(_variable, "1")
 

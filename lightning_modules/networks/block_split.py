@@ -27,7 +27,6 @@ def split_sequence(
     (EfficientNet's 1280-channel top convolution); anything without convolutions joins the block before it.
 
     Args:
-        net: a torchvision or timm classifier.
         size: (H, W) in pixels at which the equality is checked.
         names: of the blocks; by default those of the children.
 

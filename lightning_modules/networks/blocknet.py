@@ -19,7 +19,7 @@ __all__ = ["BlockNet", "final_linear"]
 class BlockNet(nn.Module):
     """A CNN split into L named blocks and a head (all that follows the last convolutional block).
 
-    The network takes images with values in [0, 1] and normalises them itself, so whoever serves or explains it
+    The network takes images with values in [0, 1] and normalises them itself, so what serves or explains it
     cannot use another mean and standard deviation than it was trained with.
 
     Args:

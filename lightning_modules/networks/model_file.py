@@ -152,7 +152,7 @@ def write_digests(folder: Path) -> None:
 
 
 def check_digests(folder: Path, names: tuple[str, ...]) -> None:
-    """Compare the files of a folder with their digests. Files without a digest are nobody's business: read none.
+    """Compare the files of a folder with their digests. Read no file without a digest.
 
     Args:
         folder: with a file `DIGESTS`.

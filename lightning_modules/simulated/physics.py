@@ -241,7 +241,6 @@ def acquire(
     -> logarithm. Grids coarser than 0.5 mm are computed finer and averaged before the logarithm.
 
     Args:
-        reflectors: the defect.
         plate, conditions: what the images of the plate, and of the month, share.
         shape: (H, W) of the image in pixels.
         rng: source of speckle, coupling and noise.

@@ -195,7 +195,7 @@ class ActivationCache:
                 del self._resident[next(iter(self._resident))]
             try:
                 found = torch.from_numpy(np.array(self._open[cut, shard])).to(self.net.mean.device)
-            except torch.OutOfMemoryError:  # somebody else took the memory: the file is there
+            except torch.OutOfMemoryError:  # another process took the memory: the file is there
                 self._device_bytes = 0
                 self._resident.clear()
                 return None
@@ -208,7 +208,7 @@ class ActivationCache:
     def _opened(self, cut: int, shard: int) -> bool:
         """Whether the shard is stored, by this process or another; marks it as used, now and then.
 
-        One that was removed to make room is let go: its blocks are the disk's only when nobody has it mapped.
+        One that was removed to make room is closed: the disk gets its blocks back once no process has it mapped.
         """
         key, path, now = (cut, shard), self._path(cut, shard), time.monotonic()
         if key in self._open and now - self._marked[key] >= _MARK_SECONDS:

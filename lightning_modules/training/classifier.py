@@ -32,10 +32,8 @@ class Classifier(pl.LightningModule):
     Args:
         net: is frozen to `freeze_depth` here.
         freeze_depth: 0..L.
-        optimizer: a name of `optimizers.OPTIMIZERS`.
         lr_factor: times the optimizer's reference rate.
         schedule: `constant`, or `cosine` from the rate to 0 over `epochs`.
-        epochs: length of the cosine.
         class_weights: (classes,) weights of the loss, or None.
         statistics: gives activations of training images for re-estimating batch-norm.
         fostering: makes the entropy of maps part of the loss; None looks at no map. Made for this `net`.

@@ -45,7 +45,6 @@ class ActivationBatches:
         batch_size: largest number of images in a batch, >= 1.
         view_order: (rows of the index, views + 1) view that each image shows in each pass (see `view_order`); None
             reads the plain image in the order given.
-        seed: of the order of images.
         parts: micro-batches a batch is split into.
         first_pass: number of the first pass, > 0 for training that goes on.
     """
@@ -98,7 +97,6 @@ class ActivationData(pl.LightningDataModule):
 
     Args:
         labels: (rows of the index,) class of every image.
-        train: rows to train on.
         val: rows to validate on; may be empty.
         statistics: rows of the training images whose plain view re-estimates batch-norm.
         first_pass: epochs of this training that are over already.

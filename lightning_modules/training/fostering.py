@@ -165,7 +165,6 @@ def check_target(net: BlockNet, name: str | None, size: tuple[int, int], deepest
     """Refuse a target block that cannot be fostered.
 
     Args:
-        net: the network.
         name: of the block; None is the last.
         size: (H, W) of the images in pixels.
         deepest: largest freeze depth of the search.

@@ -59,10 +59,8 @@ def fit_head(
         batches: gives (activations behind the frozen blocks, labels, ...) of training images, perhaps in other views
             each time it is iterated over.
         statistics: activations behind the frozen blocks of the images that re-estimate batch-norm.
-        classes: their number.
         passes: how often a linear head's probe goes through `batches`.
         weight: (classes,) weights of the loss, or None.
-        seed: of dropout.
 
     Returns:
         The head's state dict.
@@ -104,7 +102,6 @@ def fit_linear_probe(
     Args:
         features: (N, D).
         labels: (N,) int64 in 0..classes-1.
-        classes: their number.
         l2: penalty, >= 0.
         weight: (classes,) weights of the loss.
 
@@ -150,11 +147,9 @@ def warm_up_head(
         head: maps (N, C, H, W) to logits.
         batches: gives (activations (B, C, H, W), labels (B,), ...) of the training images, perhaps in other views each
             time.
-        classes: their number.
         passes: how often the probe goes through `batches` to see every view.
         weight: (classes,) weights of the loss, or None.
         epochs: passes over the batches for a head that is not linear.
-        seed: of dropout.
     """
     linear = final_linear(head)
     head.eval()
@@ -192,7 +187,6 @@ class HeadStore:
 
     Args:
         folder: of the files; they are complete or absent.
-        device: where heads are given.
     """
 
     def __init__(self, folder: Path, device: torch.device) -> None:

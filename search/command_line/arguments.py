@@ -28,7 +28,6 @@ def read_arguments(cls: type[Arguments], words: Sequence[str], usage: str = "") 
 
     Args:
         cls: frozen dataclass; None in an optional field means that the argument is not given.
-        words: `name=value` each.
         usage: all arguments in one line, for a command whose help has no table of them.
 
     Raises:

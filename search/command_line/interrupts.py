@@ -51,9 +51,6 @@ class InterruptFlag:
 def graceful_interrupts(say: Callable[[str], None]) -> Iterator[InterruptFlag]:
     """Install both handlers, and put the earlier ones back on leaving.
 
-    Args:
-        say: shows a line to the user.
-
     Yields:
         A flag that the first Ctrl-C sets; the second stops with KeyboardInterrupt, SIGTERM with SystemExit(143).
     """

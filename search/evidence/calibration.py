@@ -123,7 +123,6 @@ class Row:
     """What is known of one split of one task.
 
     Attributes:
-        task: name of its table.
         scores: s(k) by scorer, (L+1,) each.
         gains: quality of the best configuration by depth, in [0, 1], (L+1,).
     """
@@ -162,7 +161,6 @@ def fit(rows: Sequence[Row], about: str = "") -> Calibration:
 
     Args:
         rows: splits of one or more tasks.
-        about: for readers.
 
     Raises:
         ValueError: no rows.

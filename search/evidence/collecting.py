@@ -40,7 +40,7 @@ def collect_evidence(
     Args:
         task: images, splits, network and settings; the seed is `settings.seed`.
         again: whether to fine-tune a second time from another seed, for `agreement_of_change`.
-        on_note: told in one line why there is no evidence.
+        on_note: called with one line that says why there is no evidence.
         cancelled: asked before every batch of the fine-tuning; True raises `TrialCancelledError`.
 
     Returns:
@@ -98,8 +98,6 @@ def evidence_from_material(
     """Every scorer that has its material, and the prior that `search.prior` asks for.
 
     Args:
-        task: network and settings.
-        material: what the shared pass left.
         training: probe rows in training.
         validation: probe rows in validation, in the material's order after those in training.
         calibration: weights of the scorers; None loads those of this version.

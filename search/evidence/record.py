@@ -106,10 +106,8 @@ class Evidence:
     """The evidence of one task, and the prior made of it.
 
     Attributes:
-        blocks: names of the L blocks, first to last.
         scorers: by name, in the registry's order, then "evidence".
         depths: the space's range of freeze depths, both included.
-        prior: value of `search.prior`.
         probabilities: the prior that `search.prior` chose, (L+1,), together 1.
         preferred: its mode within `depths`.
         cost: of everything together, probe fine-tuning included, each part once.

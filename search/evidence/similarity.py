@@ -37,7 +37,6 @@ class Similarity:
         images_per_class: training images divided by classes.
         gain: see `probe_gain`.
         distance: see `feature_distance`.
-        cost: of measuring.
     """
 
     images_per_class: float

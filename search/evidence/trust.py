@@ -92,7 +92,6 @@ def trust_from_scores(scores: dict[str, Numbers], blocks: tuple[str, ...]) -> Tr
 
     Args:
         scores: by scorer (`cam_stability`, `train_validation_disagreement`), above its null, (L,) each, NaN = unknown.
-        blocks: names of the L blocks.
     """
     centred = {name: standardised(x) for name, x in scores.items()}
     votes = [_mean([c[b] for c in centred.values()]) for b in range(len(blocks))]

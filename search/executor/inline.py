@@ -15,7 +15,7 @@ from search.executor.worker import WorkerHandle, queue_channel, serve_jobs
 from search.trial.result import Verdict
 from search.trial.task import Task
 
-__all__ = ["InlineExecutor"]
+__all__ = ["InlineExecutor", "make"]
 
 _CLOSING_SECONDS = 5.0
 
@@ -64,3 +64,8 @@ class InlineExecutor:
         """End the thread, after the batch that is being trained; wait up to five seconds for it."""
         self._to_worker.put(None)
         self._thread.join(timeout=_CLOSING_SECONDS)
+
+
+def make(task: Task, on_note: Callable[[str], None]) -> InlineExecutor:
+    """See `search.executor.registry`."""
+    return InlineExecutor(task, on_note=on_note)

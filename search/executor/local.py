@@ -30,7 +30,7 @@ from search.executor.worker import ChannelClosedError, WorkerHandle, WorkerPlan,
 from search.trial.result import Verdict
 from search.trial.task import Task
 
-__all__ = ["LocalExecutor"]
+__all__ = ["LocalExecutor", "make"]
 
 _CLOSING_SECONDS = 5.0
 _LEAST_GRACE_SECONDS = 10.0
@@ -195,6 +195,13 @@ class LocalExecutor:
             if self._stillborn > _MOST_STILLBORN:
                 raise RuntimeError(f"workers end before they are given anything to do: {_epitaph(worker.process)}")
         self._workers[position] = self._spawn(position)
+
+
+def make(task: Task, on_note: Callable[[str], None]) -> LocalExecutor:
+    """See `search.executor.registry`."""
+    settings = task.settings
+    cache = settings.tracking.root / "cache"
+    return LocalExecutor(task, cache=cache, workers=settings.executor.workers, on_note=on_note)
 
 
 def _epitaph(process: SpawnProcess) -> str:

@@ -117,7 +117,6 @@ def serve_jobs(channel: Channel, build_task: Callable[[Callable[[str], None]], T
     """Train the jobs that come, report each epoch and wait for its verdict; returns when the channel closes.
 
     Args:
-        channel: to the driver.
         build_task: called once, before the first job, with what takes a line for the user.
     """
     from search.trial.training import run_trial  # after `serve` has set the environment
@@ -163,9 +162,6 @@ def serve_jobs(channel: Channel, build_task: Callable[[Callable[[str], None]], T
 
 class WorkerHandle:
     """What the driver's side knows of a worker, and which of the worker's messages still count.
-
-    Args:
-        channel: to the worker.
 
     Attributes:
         slot: of the job that counts, None where there is none.
@@ -227,7 +223,6 @@ class WorkerPlan:
 
     Attributes:
         pixels: file of the uint8 (N, H, W, C) pixels, or the pixels where they lie in no file.
-        threads: of this worker.
         device: what CUDA_VISIBLE_DEVICES is to be in the worker, None to leave it.
         start: folder of the model that trials start from, None for `model.weights`.
     """

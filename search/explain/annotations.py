@@ -43,7 +43,6 @@ class Annotation:
         """Mask of the defect in the frame the network sees of this image, bool (H, W).
 
         Args:
-            path: of the image.
             size: height and width the network takes.
             fit: stretch, pad or crop.
 

@@ -30,8 +30,6 @@ def batches(
     """Batches of at most `size` images, read as they are asked for.
 
     Args:
-        subject: reads the images.
-        paths: files.
         size: most images in a batch.
         problems: receives the files that cannot be explained, with the reason; those already in it are not read.
         enlarge: whether images smaller than the network's minimum are read.

@@ -69,13 +69,10 @@ def with_trained_heads(
     """Heads for the blocks without one of their own, from one pass over labelled images.
 
     Args:
-        heads: the network's own.
-        subject: reads the images.
         net: the network, or another of the same build, such as a randomised copy.
         labelled: images and class indices; every class is among them.
         problems: receives the images that cannot be read, with the reason.
         advance: called with the number of images done after each batch.
-        batch: images at once.
         enlarge: whether images smaller than the network's minimum are taken.
 
     Raises:

@@ -52,7 +52,6 @@ def image_figure(explained: ImageExplanation, methods: Sequence[str], classes: S
     Args:
         explained: maps of at least one block.
         methods: methods to draw, one row of panels each (two where there are more than eight blocks).
-        classes: the K class names.
     """
     use_fonts()
     blocks = list(dict.fromkeys(block for _, block in explained.maps))
@@ -102,12 +101,8 @@ def contact_sheet(
     """Images predicted as one class, the most certain first, each above its map at one block.
 
     Args:
-        name: the class.
         explained: images to show, in order.
-        method: of the map.
-        block: of the map.
         total: images predicted as this class.
-        columns: images a row.
     """
     use_fonts()
     lines = math.ceil(len(explained) / columns)

@@ -19,7 +19,6 @@ def labelled_images(source: Path, classes: Sequence[str]) -> list[tuple[Path, in
     Args:
         source: a folder, where the nearest folder above an image that bears the name of a class says its class; or a
             CSV path,label, whose rows with `split` test are left out.
-        classes: the K class names.
 
     Raises:
         InputError: no such folder or file, an image or row of no class of these, an image of two classes, a class

@@ -29,7 +29,6 @@ class PageContent:
     """Everything on the page but its pictures.
 
     Attributes:
-        title: of the page.
         facts: label -> text, shown at the head.
         by_class: class -> images predicted as it, mean probability.
         accuracy: right and judged images, where true classes are known.

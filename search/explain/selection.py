@@ -13,7 +13,6 @@ class Selection:
     Memory depends on the number of classes, not of images.
 
     Args:
-        classes: number of classes.
         keep: images kept at either end.
     """
 

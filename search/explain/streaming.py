@@ -35,7 +35,6 @@ class Summary:
 
     Attributes:
         table: means by class and by block.
-        selection: which images to draw.
         localisation: None where no table says where the defects are.
     """
 
@@ -48,9 +47,6 @@ class Stream:
     """Explains images in batches; memory depends on the batch, the classes and the figures, not on the images.
 
     Args:
-        subject: the model.
-        paths: image files.
-        arguments: of the command.
         annotations: by resolved path of the image; empty without a table.
         target: "predicted", "true", or the index of a class.
         heads: the network's own heads, from which CAM is drawn.
@@ -58,7 +54,6 @@ class Stream:
 
     Attributes:
         heads: the network's own, and from `train_heads` on the trained ones.
-        labelled: as given.
         problems: files that could not be explained, with the reason.
         truth_problems: files whose annotation cannot be used, with the reason.
         head_problems: labelled images that could not be read, with the reason.
@@ -107,7 +102,6 @@ class Stream:
         """Explain every image; write its row.
 
         Args:
-            file: predictions.csv, open for writing.
             advance: called with the number of images done after each batch.
         """
         subject, arguments = self._subject, self._arguments
@@ -138,8 +132,6 @@ class Stream:
         """Explain some of the images again, one after the other, with all that is drawn of them.
 
         Args:
-            places: in `paths`.
-            methods: of `METHODS`.
             lime: whether super-pixels are explained, twice each, to see how stable they are.
         """
         classes = self._subject.classes

@@ -38,8 +38,6 @@ class PredictionTable:
     """Writes rows and keeps sums.
 
     Args:
-        file: open text file.
-        subject: the model.
         method: whose measures are written.
         blocks: labels of the blocks where it draws a map.
         labelled: whether a true class is known for any image; adds the column `label`.

@@ -91,7 +91,6 @@ def evidence_figure(
         seen: what was reached at each freeze depth.
         chosen: the winner's freeze depth, 0..L.
         image: the image `evidence.maps.row`, (3, H, W), in [0, 1]; maps are drawn over it.
-        label: its class.
     """
     use_fonts()
     blocks = len(evidence.blocks)

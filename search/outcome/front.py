@@ -103,7 +103,6 @@ class _End:
     """One end of the front.
 
     Attributes:
-        title: which trial, with what.
         maps: of the true classes of the images shown, (N, h, w).
     """
 

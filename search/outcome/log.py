@@ -62,7 +62,7 @@ def parent_run(task: Task, record: StudyRecord, tracker: Tracker) -> str:
         source = str(settings.data.path or "simulated")
         tracker.log_dataset(parent, frame, name=name, source=source, digest=task.index.digest)
         tracker.log_figure(parent, histogram_figure(counts), "figures/classes.png")
-    except BaseException:  # Ctrl-C included: the study does not know this run yet, so nobody else would close it
+    except BaseException:  # Ctrl-C included: the study does not know this run yet, so nothing else would close it
         tracker.kill(parent)
         raise
     record.parent = parent

@@ -42,7 +42,6 @@ class ScorecardRow:
     """How one scorer did.
 
     Attributes:
-        scorer: its name.
         used: whether `search.prior` chose it, so that it had a hand in which depths were tried.
         order: depths of the space by its s(k), the best first, the deeper one of equals; depths without s(k) left out.
         tau: Kendall's tau-b between s(k) and the best validation score, in [-1, 1]; NaN with fewer than two depths, or

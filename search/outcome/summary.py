@@ -107,7 +107,6 @@ def print_scorecard(
     """How each scorer of the evidence did, and what was reached at each freeze depth.
 
     Args:
-        console: any of 60 columns or more.
         depths: the space's range of freeze depths.
     """
     table = Table(

@@ -103,7 +103,7 @@ def jpeg(image: Image.Image) -> str:
 
 
 def data_uri(data: bytes | str, kind: str) -> Markup:
-    """An image file, bytes or base64, as an address that asks nobody."""
+    """An image file, bytes or base64, as a data URI: no request is needed."""
     encoded = base64.b64encode(data).decode() if isinstance(data, bytes) else data
     return Markup("data:image/{};base64,{}").format(kind, encoded)
 
@@ -116,7 +116,7 @@ def _inert(value: object) -> Markup:
 
 
 def _name(words: object) -> Markup:
-    """A name that somebody else chose (class, file, block): no script turns the line round, no digit is a result."""
+    """A name from the user's data (class, file, block): no script turns the line round, no digit is a result."""
     return Markup("<bdi data-name>{}</bdi>").format(_inert(words))
 
 

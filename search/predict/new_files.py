@@ -106,7 +106,7 @@ def new_table(to: Path | None, *, whole: bool) -> Iterator[IO[str]]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         for folder in made:
-            with suppress(OSError):  # somebody else put something there
+            with suppress(OSError):  # another process put something there
                 folder.rmdir()
         raise
 

@@ -46,7 +46,6 @@ def chart_data(study: Study, winner: int | None, shares: Sequence[tuple[str, flo
     """Chart -> {data, layout} for plotly.
 
     Args:
-        study: the study.
         winner: slot of the winning trial, or None.
         shares: of `importances`.
     """

@@ -48,14 +48,10 @@ class Tested:
     """The winner.
 
     Attributes:
-        value: its validation score.
         epochs: it was refitted for.
         refit: whether on training and validation images together.
-        trained: images it was trained on.
-        tested: images it was tested on.
         scores: of the test; empty without test images.
         test_reads: how often the study's test images were read, its own time included.
-        version: of the registered model.
     """
 
     slot: int
@@ -79,7 +75,6 @@ class Rival:
     """The best trial at another freeze depth than the winner's.
 
     Attributes:
-        value: its validation score.
         difference: it minus the winner's score; positive only of a trial that was stopped early.
         stopped: whether it was stopped early, so that it might have reached more.
         noise: two standard errors of such a difference, 2 sqrt((v (1 - v) + w (1 - w)) / (n + 4)), as if both scores
@@ -110,7 +105,6 @@ class Cost:
 
     Attributes:
         phases: wall time of calls that finished.
-        seconds: their sum.
         trial_seconds: of all finished trials, one after another.
         epoch_equivalents: of all finished trials, in epochs of training everything.
         epochs: of all finished trials.
@@ -129,7 +123,6 @@ class HeatCell:
 
     Attributes:
         best: best score of any trial there; None where none was tried.
-        slot: of the trial that reached it.
         stopped: whether that trial was stopped early.
         trials: how many there were, diverged ones included.
     """
@@ -187,11 +180,10 @@ class ClassScores:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """How to do it again.
+    """How to repeat the search.
 
     Attributes:
         command: gives the same study, on the same machine and images.
-        commit: of the checkout, or unknown.
         digests: of images, splits and weights.
     """
 
@@ -208,15 +200,11 @@ class ReportData:
     Attributes:
         made: when, UTC, ISO 8601.
         state: complete, running, or interrupted.
-        run_id: parent run in MLflow.
-        metric: name of the validation score.
         blocks: names of its L blocks, first to last; empty where no evidence says them.
         depths: the range of freeze depths that the trials span or the space allows.
-        images: where they came from.
         asked: trials asked for.
         unfinished: trials that run or wait.
         winner: None while there is none.
-        trials: finished ones, by slot.
         heat_map: every optimizer at every depth of `depths`.
         importances: largest first; empty with too few trials.
         prior: in one line, or empty.

@@ -45,7 +45,6 @@ class Examination:
     """What `examine` found.
 
     Attributes:
-        findings: for the report.
         rows: judged rows of the index.
         probabilities: of them, (N, K).
         slides: maps of an image of each class, one picture a block, as `block_slides` gives them; empty without maps.

@@ -86,7 +86,6 @@ def compare_traits(mistaken: NDArray[np.float64], correct: NDArray[np.float64], 
     Args:
         mistaken: (N, 6), without NaN.
         correct: (M, 6), without NaN.
-        seed: of the permutations.
 
     Returns:
         Nothing with fewer than 3 mistaken or 5 correct images.

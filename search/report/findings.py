@@ -63,7 +63,6 @@ class Mistake:
         true_probability: of its own class.
         image: key of its picture.
         predicted_map: key of the picture with the map of the class it was taken for; empty without maps.
-        true_map: the same of its own class.
         resembles: path of the correctly classified image of the other class whose mapped region is most alike.
         similarity: cosine of the two regions' features, in [-1, 1]; None where there is no such image.
         resembling_map: key of that image's picture with its map.

@@ -52,7 +52,6 @@ class JudgedImages:
     """Images in an order of their own: a *place* is a position in `rows`.
 
     Args:
-        net: the network, which has not seen these images.
         rows: of the task's index, (N,).
         probabilities: of the network, (N, K).
 

@@ -1,4 +1,4 @@
-"""The report as a page: one file, nothing asked of any network. What it says is in `templates/report.html`."""
+"""The report as a page: one file that makes no request. What it says is in `templates/report.html`."""
 
 from __future__ import annotations
 
@@ -33,8 +33,6 @@ def page(
     """The page as HTML.
 
     Args:
-        data: everything it says.
-        charts: of `charts.chart_data`.
         pictures: key -> JPEG in base64, of the findings.
         evidence_picture: PNG, or None.
     """

@@ -49,9 +49,6 @@ def restored_settings(params: Mapping[str, str], overrides: Mapping[str, Any]) -
 def restored_task(settings: Settings, expected: Mapping[str, Any], console: Console) -> Task:
     """Load images and network again.
 
-    Args:
-        expected: the study's identity.
-
     Raises:
         InputError: images that are gone, or images, splits or weights that are no longer those of the study.
     """

@@ -18,7 +18,6 @@ class Chart:
     """A plot area with ticks, and what is drawn in it; places are in pixels.
 
     Attributes:
-        width: of the drawing.
         height: likewise.
         radius: of its dots.
         across: values at the left and the right end.

@@ -40,8 +40,6 @@ class Report:
     """A report that was written.
 
     Attributes:
-        html: the page.
-        path: of the page among MLflow's artifacts.
         notes: what is missing from it, and why.
     """
 
@@ -143,7 +141,7 @@ def _examined(
     *,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> Findings | None:
-    """What the winning configuration does on validation images: read where it was logged, else found out and logged.
+    """What the winning configuration does on validation images: read where it was logged, else computed and logged.
 
     Args:
         task: makes the study's task; called only where it is needed.

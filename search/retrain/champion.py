@@ -33,7 +33,6 @@ class Champion:
     """The model in use.
 
     Attributes:
-        run_id: MLflow run that made it.
         lineage_depth: freeze depth that its lineage's last search settled on; retraining the head alone keeps it.
         month: newest month that it was trained on.
         trained: how many images it was trained on.
@@ -60,7 +59,7 @@ def settle(ledger: Ledger, tracker: Tracker, model_name: str) -> PromotionRow | 
     Doing it twice changes nothing.
 
     Raises:
-        InputError: the alias `champion` was moved by somebody else.
+        InputError: the alias `champion` was moved outside this program.
     """
     decided = ledger.promotions()
     aliases = tracker.aliases(model_name)

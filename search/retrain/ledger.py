@@ -61,11 +61,9 @@ class MonthRow:
     Attributes:
         data_digest: of the month's images, labels and groups.
         settings_digest: of all settings that matter.
-        images: how many the month has.
         why: it is done: new, or what changed since it was done before.
         state: running, done or abandoned.
         outcome: bootstrap, promoted, kept (a challenger was tested), not needed (none was asked for) or refused.
-        reason: of the outcome, in words with numbers.
         usable: whether later months may train on its images.
         champion_before: version that met the month, None where there was none.
         champion_after: version afterwards.
@@ -136,7 +134,6 @@ class Ledger:
     """The ledger of one registered model; the file is created when the first line is written.
 
     Args:
-        root: folder of the tracking store.
         model: name under which champions are registered.
 
     Raises:

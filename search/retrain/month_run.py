@@ -27,11 +27,6 @@ __all__ = ["run_month"]
 def run_month(session: Session, row: MonthRow, images: ImageSet, champion: Champion) -> MonthRow:
     """Do what is left of a month.
 
-    Args:
-        row: the month's row of the ledger, running.
-        images: all that there are.
-        champion: that meets the month.
-
     Returns:
         The row, done.
 

@@ -180,12 +180,8 @@ def run_schedule(
     """Run the command by the schedule until SIGINT or SIGTERM; returns 128 plus the signal.
 
     Args:
-        trigger: says when.
-        zone: time zone of the scheduler.
         command: the process to start each time.
         catch_up: whether to run at once.
-        say: shows a line to the user.
-        say_next: shows when the next run will be.
     """
     from apscheduler.events import EVENT_JOB_MAX_INSTANCES, JobSubmissionEvent
     from apscheduler.executors.pool import ThreadPoolExecutor

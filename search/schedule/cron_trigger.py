@@ -71,8 +71,6 @@ def fire_times(trigger: BaseTrigger, zone: tzinfo, after: datetime) -> Iterator[
     """When a trigger fires, from `after` on.
 
     Args:
-        trigger: any.
-        zone: in which the times are given.
         after: with a time zone.
     """
     found = trigger.get_next_fire_time(None, after.astimezone(zone))

@@ -69,14 +69,14 @@ class RetrainSettings:
     )
     test_fraction: float = setting(
         0.4,
-        "share of a new month's images held out for comparing champion and challenger; nobody ever trains on them",
+        "share of a new month's images held out for comparing champion and challenger; no model ever trains on them",
         above=0,
         high=0.9,
         identity=False,
     )
     regression_fraction: float = setting(
         0.2,
-        "share of the first champion's months held out as the regression set; nobody ever trains on it",
+        "share of the first champion's months held out as the regression set; no model ever trains on it",
         above=0,
         high=0.9,
         identity=False,

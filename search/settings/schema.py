@@ -15,6 +15,7 @@ from search.settings.field import setting
 from search.settings.retrain import RetrainSettings
 
 __all__ = [
+    "EXECUTORS",
     "OPTIMIZER_NAMES",
     "PARTS",
     "PRIOR_NAMES",
@@ -32,6 +33,12 @@ __all__ = [
 ]
 
 OPTIMIZER_NAMES = tuple(OPTIMIZERS)
+
+EXECUTORS = {
+    "inline": "one trial at a time, in this process",
+    "local": "worker processes that live as long as the search",
+}
+"""Name of a file of `search/executor/` -> what it does. Named here because settings import nothing that runs trials."""
 
 PARTS = ("lenet", "random", "transfer", "finetune", "rates")
 
@@ -280,8 +287,8 @@ class ExecutorSettings:
 
     name: str = setting(
         "local",
-        "local: worker processes that live as long as the search; inline: one trial at a time, in this process",
-        choices=("inline", "local"),
+        "; ".join(f"{name}: {meaning}" for name, meaning in EXECUTORS.items()),
+        choices=tuple(EXECUTORS),
         identity=False,
     )
     workers: int | None = setting(

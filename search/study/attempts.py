@@ -26,10 +26,6 @@ class RunningTrial:
     """One attempt.
 
     Attributes:
-        trial: Optuna's.
-        run_id: of its MLflow run.
-        params: what it was asked for.
-        reason: why it was stopped, empty until then.
         waited: whether it has ever waited at a rung.
     """
 
@@ -71,7 +67,7 @@ class RunningTrial:
 def resume_open_trials(
     study: optuna.Study, slots: Slots, tracker: Tracker, parent: str, *, rungs: bool
 ) -> tuple[int, dict[int, RunningTrial]]:
-    """Take up the trials that wait at a rung, tell the others FAIL, and close all their MLflow runs.
+    """Resume the trials that wait at a rung, tell the others FAIL, and close all their MLflow runs.
 
     Args:
         rungs: whether trials wait at rungs at all.

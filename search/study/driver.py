@@ -40,8 +40,6 @@ class SearchStudy:
 
     Args:
         study: the Optuna study; this object must be its only user.
-        parent: id of the study's MLflow run.
-        listener: told of everything that happens.
         batches: training steps in an epoch.
         trial_files: keeps trials that go on later, and the network of the best; None trains them again.
         epoch_cost: freeze depth -> what an epoch costs, in epochs of training everything; for `search.budget`.
@@ -83,7 +81,7 @@ class SearchStudy:
         self._promotion = build_promotion(settings.search, self._steps, batches=batches)
 
     def repair(self) -> int:
-        """Take up the trials that wait at a rung, and tell others that an interrupted driver left open FAIL.
+        """Resume the trials that wait at a rung, and tell others that an interrupted driver left open FAIL.
 
         Returns:
             How many were lost. Call before `run`.
@@ -106,7 +104,6 @@ class SearchStudy:
         """Fill every slot.
 
         Args:
-            executor: runs the trials.
             stopping: True lets running trials end and starts no more.
 
         Raises:

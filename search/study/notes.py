@@ -81,9 +81,7 @@ def study_note(
     """Description of a study's run that has a winner: what won, how it tested, what it cost, where to look.
 
     Args:
-        trials: finished ones.
         prior: of the freeze depth, in one line; empty without evidence.
-        test_reads: how often the test images were read.
     """
     params, metric = TrialParams(**winner.params), task.settings.search.metric
     outcomes = [t.outcome for t in trials]

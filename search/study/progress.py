@@ -20,7 +20,7 @@ __all__ = ["StudyListener", "StudyProgress"]
 
 
 class StudyListener(Protocol):
-    """Whoever shows how the study goes."""
+    """Shows how the study goes."""
 
     def trial_started(self, slot: int, params: TrialParams, attempt: int) -> None:
         """An attempt at a slot begins."""
@@ -45,7 +45,6 @@ class StudyProgress:
     """The listener of `python -m search` (see `StudyListener`).
 
     Args:
-        trials: finished trials to reach.
         finished: how many there are already.
         epochs: of a full trial, over all folds.
         expected_epochs: that the trials to come will take together, about.

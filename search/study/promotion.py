@@ -1,8 +1,8 @@
 """Which trials go on: successive halving with promotion, over trials that wait at the rungs.
 
-A trial that reaches a rung waits there and its worker takes up something else. It goes on once it is among the best
+A trial that reaches a rung waits there, and its worker takes another job. It goes on once it is among the best
 1/factor of all that have reached the rung (asynchronous successive halving: Li et al. 2020, arXiv 1810.05934,
-algorithm 2). So nobody runs on merely for having come first, when there was nothing to compare it with.
+algorithm 2). A trial is not promoted just because it arrived first.
 
 The default trial alone does not wait: it is what one would have trained without a search.
 
@@ -52,7 +52,6 @@ def rungs(epochs: int, batches: int = ENOUGH_STEPS) -> tuple[int, ...]:
     (docs/results.md, "Where the first rung lies").
 
     Args:
-        epochs: of a full trial.
         batches: training steps in an epoch.
     """
     first = min(max(epochs * batches / 8, FEWEST_STEPS), ENOUGH_STEPS)
@@ -64,8 +63,6 @@ class Standing:
     """How far a trial has come.
 
     Attributes:
-        slot: which trial.
-        freeze_depth: its depth.
         scores: epoch, from 1 -> validation score so far.
         waiting: whether it waits at the last of them; one that is running, complete or lost does not.
     """
@@ -151,7 +148,6 @@ class PromotionRule:
         """Whether it still can be, however good or poor those are that have not come so far.
 
         Args:
-            trial: one that waits.
             trials: all that reached an epoch and were not lost.
             most: how many trials the study will have.
         """

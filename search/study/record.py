@@ -56,17 +56,11 @@ class Winner:
     """The tested winner.
 
     Attributes:
-        slot: of the winning trial.
-        params: its parameters.
-        value: its validation score.
         epochs: it was refitted for.
         refit: whether on training and validation images together.
         images: it was trained on, and tested on.
         test: test scores, None where there are no test images.
         intervals: their 95 % intervals.
-        version: of the registered model.
-        run_id: MLflow run that holds the model.
-        seconds: of refit and test.
     """
 
     slot: int
@@ -267,8 +261,6 @@ class Trial:
     """One finished trial.
 
     Attributes:
-        slot: its place in the study.
-        optimizer: a name of `optimizers.OPTIMIZERS`.
         learning_rate: reference rate of the optimizer x lr_factor.
         lr_factor: times the reference learning rate.
         freeze_depth: leading blocks that stayed frozen, 0..L.
@@ -281,7 +273,6 @@ class Trial:
         seconds: wall time.
         epoch_equivalents: cost in epochs of training everything.
         curve: validation score after each epoch.
-        run_id: its MLflow run.
     """
 
     slot: int
@@ -315,16 +306,11 @@ class Study:
     """One study as its journal tells it.
 
     Attributes:
-        name: of the study.
-        root: folder of the MLflow store and the studies.
-        metric: name of the validation score.
         identity: setting -> value of all that makes it this study, with the digests of data, splits and weights.
-        trials: finished ones, by slot.
         unfinished: trials that run, wait, or were left open by a search that was killed.
         evidence: what the scorers said before the first trial, or None.
         winner: the tested winner, or None.
         run_id: its MLflow run, or None before it has one.
-        test_reads: how often the test images were read.
     """
 
     name: str
@@ -354,7 +340,6 @@ def load_study(name: str, root: str | Path = "mlruns") -> Study:
     """Read a study; nothing is written, so it may be done while a search runs.
 
     Args:
-        name: of the study, as `python -m search` prints it.
         root: `tracking.root` of the search.
 
     Raises:
@@ -404,10 +389,7 @@ def load_or_create(path: Path, name: str, identity: Mapping[str, Any], *, fresh:
     """Open the study `name` in the journal at `path`, or create it; returns it and whether it existed.
 
     Args:
-        path: the journal.
-        name: of the study.
         identity: dotted setting -> value of everything that would make it another study.
-        fresh: forget the earlier study.
 
     Raises:
         InputError: the study exists with another identity (names the first setting that differs).

@@ -41,13 +41,7 @@ class StudyRun:
     """What every step of a study works with.
 
     Attributes:
-        task: images, splits and network, with the settings.
-        record: the study, which this process owns.
-        tracker: of the study's experiment.
-        parent: id of the study's MLflow run.
-        console: where to tell of it.
         stopping: whether to stop; asking it is where a stop at once is raised.
-        clock: adds up the seconds.
         files: where trials that go on later and the best network lie.
     """
 

@@ -35,7 +35,6 @@ def build_sampler(settings: SearchSettings, seed: int, slot: int, prior: Numbers
     """The sampler that draws the parameters of `slot`.
 
     Args:
-        seed: of the study.
         prior: probabilities of freeze depths 0..L, (L+1,), that early trials draw from; None leaves the depth to the
             sampler.
     """
@@ -96,7 +95,6 @@ class PriorSampler(BaseSampler):
         wrapped: chooses the other parameters, and the depth when the prior's weight does not.
         prior: probabilities of freeze depths 0..L, (L+1,), all > 0; restricted to the space's range when drawn.
         trials: finished trials from which on the prior has no weight.
-        seed: of the decision and of the depth.
 
     Raises:
         ValueError: a prior that is not a list of positive probabilities, or a number of trials below 1.

@@ -49,7 +49,7 @@ class Slots:
         """
         self._update()
         most = settings.max_attempts
-        # An interruption is nobody's fault: only attempts that died of an error count towards giving up.
+        # Only attempts that died of an error count towards giving up; interruptions do not.
         given_up = {slot for slot, count in self._errors.items() if count >= most and slot not in self._filled}
         latest = sorted(self._filled | given_up)[-3:]
         if len(latest) == 3 and set(latest) <= given_up:
@@ -64,7 +64,7 @@ class Slots:
         return next(slot for slot in itertools.count() if slot not in taken and slot not in given_up)
 
     def standings(self, waiting: Collection[int]) -> list[Standing]:
-        """How far each trial has come; those that were lost, diverged or reached no epoch are nobody's competitors.
+        """How far each trial has come; those that were lost, diverged or reached no epoch are left out.
 
         Args:
             waiting: slots of the trials that wait at a rung.

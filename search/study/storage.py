@@ -1,4 +1,4 @@
-"""The journal file that holds a study: opened, mended, and its one use of a private name of Optuna's."""
+"""The journal file that holds a study: opened and repaired. Holds the one use of a private name of Optuna's."""
 
 from __future__ import annotations
 

@@ -57,8 +57,6 @@ class Arm:
 
     Attributes:
         name: unique in its experiment; the same call again takes it up by this name.
-        model: the network.
-        params: what it is trained with.
     """
 
     name: str
@@ -98,7 +96,6 @@ def arms(settings: Settings, model: ModelSettings, blocks: tuple[str, ...]) -> I
 
     Args:
         model: the network of transfer and rates, see `available_model`.
-        blocks: names of its blocks.
     """
     space, factor = settings.space, settings.space.default_lr_factor
     part = settings.thesis.part
@@ -270,8 +267,6 @@ def _train_and_test(
     """Train one configuration, score it on the test images and log both as a child run.
 
     Args:
-        task: of the arm's network.
-        arm: the configuration.
         before_the_end: does with the network what belongs to the arm: only then is it done, for a later call.
     """
     settings, tracker, params = task.settings, session.tracker, arm.params

@@ -49,7 +49,6 @@ def maps_figures(task: Task, net: BlockNet, each: int) -> Mapping[str, Figure]:
     average pooling; the network itself is left as it is.
 
     Args:
-        task: images, splits and classes.
         each: images of each class, the first in the order of the test set; a class without test images is left out.
     """
     rows = _chosen(task, each)

@@ -15,7 +15,6 @@ class ArmRun:
     """One configuration, trained and tested.
 
     Attributes:
-        arm: its name.
         params: network, weights, optimizer, learning_rate, lr_factor, freeze_depth, epochs, as text.
         metrics: last value by name; test_accuracy and test_weighted_f1 in [0, 1].
         curves: metric -> value by epoch, of val_accuracy and train_accuracy.
@@ -41,7 +40,6 @@ class PartRun:
 
     Attributes:
         part: lenet, random, transfer, finetune or rates.
-        data: name of the data set.
         params: of the parent run, as text.
         arms: its finished configurations, in the order in which they were run.
     """

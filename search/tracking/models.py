@@ -34,7 +34,6 @@ def resolve_model(reference: str, root: Path = Path("mlruns")) -> TrainedModel:
         reference: an MLflow run id (32 hexadecimal digits); `models:/NAME@ALIAS` or `models:/NAME/VERSION`; an alias
             (`champion`) or a version (`3`) of the model `thawline`; or the path of a folder written by
             `model_file.save_model`, or of the safetensors file in it.
-        root: folder of the MLflow store.
 
     Raises:
         InputError: nothing of that name, with what there is; or a model that is damaged or not one of ours.
@@ -64,7 +63,6 @@ def subject_of(model: TrainedModel, wanted: Sequence[str] | None = None) -> tupl
     """A model as `explain` takes it, on the device where its network is, and the blocks that are left out.
 
     Args:
-        model: the model.
         wanted: labels of blocks; None for all that can be explained.
 
     Raises:

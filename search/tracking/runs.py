@@ -17,13 +17,9 @@ class ParentRun:
     """The parent run.
 
     Attributes:
-        experiment: name of its experiment.
         status: RUNNING, FINISHED, FAILED or KILLED.
         params: by name, as text.
-        metrics: last value by name.
-        tags: by name.
         seconds: phase -> seconds of each call that finished it.
-        folders: where its artifacts may be.
     """
 
     run_id: str

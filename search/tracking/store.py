@@ -23,7 +23,6 @@ def check_store(root: Path, *, write: bool) -> bool:
     """Look into `root`/mlflow.db.
 
     Args:
-        root: folder of the store.
         write: whether it will be written to.
 
     Returns:
@@ -52,8 +51,8 @@ def check_store(root: Path, *, write: bool) -> bool:
 def make_store(root: Path) -> None:
     """Let MLflow make its tables in a file that gets its name when it is whole.
 
-    Its migrations are many and no transaction: a process killed between them would leave a store that no later one can
-    mend.
+    Its migrations are many and run in no transaction: a process killed between them would leave a store that cannot be
+    repaired.
     """
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 

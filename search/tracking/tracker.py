@@ -80,7 +80,6 @@ class Tracker:
     """Writes to the store under `root`, creating it once, however many processes start at the same time.
 
     Args:
-        root: folder of mlflow.db and artifacts/.
         experiment: MLflow experiment, created when missing.
 
     Raises:
@@ -212,7 +211,6 @@ class Tracker:
         """Log pictures that the UI shows one at a time, with a slider over their steps.
 
         Args:
-            run_id: of the run.
             images: (step, picture (H, W, 3)) of each.
             key: their name together: ASCII letters, digits, spaces, dots, slashes, - and _.
         """
@@ -268,12 +266,10 @@ class Tracker:
 
     @_guarded
     def forget_versions(self, run_id: str, model_name: str, alias: str, *, after: int) -> None:
-        """Remove what a killed driver registered of a run and nobody was told of.
+        """Delete model versions that an interrupted driver registered but never recorded in the study.
 
         Args:
-            run_id: of the run.
-            model_name: of the registered model.
-            alias: that such a version may have; one with another alias is somebody's and stays.
+            alias: that such a version may have; one with another alias is in use and stays.
             after: the last version of the run that is known, 0 for none.
         """
         found = self._client.search_model_versions(f"name = '{model_name}'")

@@ -32,8 +32,6 @@ class TrialCheckpoint:
 
     Attributes:
         of: what was trained, with which seed.
-        curve: its reports so far.
-        fold: that was being trained.
         parts: micro-batches a batch is split into.
         seconds: it has taken so far.
         thawed: state of the thawed blocks and the head; frozen ones are the pre-trained network's.
@@ -83,7 +81,6 @@ def save_checkpoint(
     Args:
         path: of the file; its folder is made.
         trainer: has stopped, or begins the next epoch.
-        curve: reports so far.
         of: what is trained, with which seed.
         seconds: the trial has taken so far.
         best: state of the thawed part after an earlier epoch that was better.
@@ -184,7 +181,6 @@ def save_network(path: Path, best: BestNetwork, *, of: str) -> None:
     """Write the network where there is one; the file is complete or absent.
 
     Args:
-        best: of a trial that ran its full length.
         of: what was trained, with which seed.
 
     Raises:
@@ -201,7 +197,6 @@ def load_network(path: Path, net: BlockNet, depth: int, *, of: str, epoch: int) 
         path: what `save_network` wrote.
         net: that the trial started from; in eval mode and frozen as the trial's afterwards, if it is found; of no use
             afterwards where it is not.
-        depth: its freeze depth.
         of: what was trained, with which seed.
         epoch: from 0, the one whose network is wanted.
 

@@ -31,7 +31,6 @@ class TrialFiles:
         """Remove what a trial that has ended leaves, and the network of the one that was the best before it.
 
         Args:
-            slot: of the trial.
             best: slot of the best trial that has ended, None where none ran its full length.
             before: the same without this one. Other networks are of trials that the driver is still to be told of.
 
@@ -45,7 +44,7 @@ class TrialFiles:
             network_file(self._folder / f"slot-{other}.pt").unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Remove everything; nobody needs it once the study is complete and reported, or begun anew."""
+        """Remove all files, once the study is complete and reported, or begun anew."""
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
 

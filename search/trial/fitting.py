@@ -56,7 +56,6 @@ def fit(
 
     Args:
         val: rows to validate on after every epoch; without any, batch-norm is re-estimated at the end.
-        epochs: to train.
         recorder: is told of every epoch and ends the training.
     """
     batch_size, parts = task.settings.trainer.batch_size, recorder.resumed.parts if recorder.resumed else 1
@@ -145,7 +144,7 @@ def _fit_in_parts(
 
 
 def _fostering(task: Task, params: TrialParams, net: BlockNet) -> Fostering | None:
-    """What looks at the maps, also of a trial with beta 0 in a search over beta; None where nobody asks for them."""
+    """What measures the maps, also for a trial with beta 0 in a search over beta; None where none are asked for."""
     if not fosters(task.settings):
         return None
     settings = task.settings.trainer.fostering

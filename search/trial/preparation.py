@@ -31,7 +31,6 @@ def load(settings: Settings, console: Console, *, accept: Callable[[ImageIndex],
     """List, check and decode the images; nothing is kept of input that is refused.
 
     Args:
-        console: shows how it goes.
         accept: raises to refuse an index; None refuses what cannot be split as the settings say.
     """
     data = settings.data

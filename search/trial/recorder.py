@@ -33,7 +33,7 @@ class Recorder(pl.Callback):
         cancelled: asked before every batch; True raises.
         told: reports that the driver has had already.
         resumed: where this fold goes on from, None for its start.
-        best: takes over the network of every epoch that is better than those before it; None for nobody.
+        best: takes over the network of every epoch that is better than those before it; None keeps none.
         deadline: when the trial has taken its time, as `time.perf_counter` tells it.
         save: called between two epochs with what to write down of them.
         save_every: seconds that go by before it is called again; 0 calls it after every epoch.

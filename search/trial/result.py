@@ -19,7 +19,6 @@ class TrialParams:
     """What the search chooses.
 
     Attributes:
-        optimizer: a name of `optimizers.OPTIMIZERS`.
         lr_factor: times that optimizer's reference learning rate.
         freeze_depth: leading blocks that stay frozen, 0..L.
         fostering_beta: weight of the CAM entropy in the loss; None where it is not searched but trainer.fostering.beta.

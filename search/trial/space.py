@@ -23,7 +23,6 @@ class Space:
     """What a trial may be.
 
     Attributes:
-        optimizers: names to choose from.
         lr_factor: (low, high), searched on a log scale.
         freeze_depth: (low, high), both included; an int, so that its bounds may change within a study.
         default: the parameters of trial 0.

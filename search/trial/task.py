@@ -63,10 +63,8 @@ class Task:
         net: the pre-trained network; trials train copies of it.
         cache: activations at every freeze depth.
         flops: forward operations by block, head last.
-        device: where trials run.
         inputs: (rows, views) -> images (B, 3, H, W) in [0, 1]; view 0 is the plain image.
         view_order: (rows, views + 1) view that each image shows in each pass over the training images.
-        heads: warm heads, on disk.
         watched: rows that every epoch of a trial is scored on beside its validation rows. Empty in a search, which
             reads test images once; benchmarks that tabulate whole curves name their test images here.
         start: folder of the trained model that trials start from, head included; None is `model.weights`.

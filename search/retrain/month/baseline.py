@@ -41,9 +41,7 @@ class Baseline:
     """What a champion shows of a sample of images.
 
     Attributes:
-        classes: the C class names.
         counts: class name -> images in the whole set, not in the sample only.
-        blocks: names of the L blocks.
         features: input of the network's last linear layer (pooled output of the last block where there is none),
             float32, (n, d).
         block_features: by block, the mean over positions of its output, float32, (n, C_l) each.

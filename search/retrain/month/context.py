@@ -91,10 +91,7 @@ class MonthContext:
     depends on a step's result may be asked for once that step is done.
 
     Attributes:
-        row: the month's row of the ledger, running.
         all_images: of all months, whether they may be used or not.
-        champion: that meets the month.
-        run_id: MLflow run of the month.
         usable: months done before whose images may be used.
         trained_on: digests of the images that the champion may have been trained on.
     """

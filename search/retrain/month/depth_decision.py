@@ -99,9 +99,7 @@ def decide(
     """Apply the rule above.
 
     Args:
-        old: the champion's baseline.
         new: the new month as the champion shows it: images that may be trained on, never those of the promotion test.
-        drift: `compare_drift(old, new)`.
         reference: (right, images) of the champion where it was last judged; None counts in `old`.
         new_classes: classes of the month that the champion does not know.
         growth: images that may be trained on now and that the champion was not trained on, divided by those it was

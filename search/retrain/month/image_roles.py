@@ -80,7 +80,6 @@ def month_roles(
     is tied to both sides is used for nothing.
 
     Args:
-        index: the images known in the month.
         roles: by digest, of earlier calls.
         fraction: share to hold out, in (0, 1).
     """
@@ -172,7 +171,6 @@ def _folds(
     of the month, so that what is chosen is what the month needs and the older ones only guard.
 
     Args:
-        pool: images to part.
         of_month: which of them are of the month, (len(pool),).
         honest: which of them may validate, (len(pool),).
     """

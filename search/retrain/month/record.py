@@ -108,7 +108,7 @@ class Shift:
 
     @property
     def seen(self) -> bool:
-        """Whether it is more than chance."""
+        """Whether the change is significant."""
         return self.adjusted < LEVEL
 
 
@@ -131,7 +131,7 @@ class BlockShift:
 
     @property
     def seen(self) -> bool:
-        """Whether it is more than chance."""
+        """Whether the change is significant."""
         return self.adjusted < LEVEL
 
 
@@ -142,7 +142,6 @@ class Drift(Stored):
     Attributes:
         images: in the old sample, and in the new one.
         groups: likewise; as many as images where no groups are known.
-        permutations: P.
         shifts: features, label_mix, brightness, contrast, confidence.
         blocks: by block, first to last.
         counts: class -> (old images, new images), of the whole sets, in the order of the old classes, then new ones.
@@ -299,7 +298,6 @@ class Comparison(Stored):
     """Two models on the same images.
 
     Attributes:
-        n: images.
         accuracy: with Tango's score interval for paired proportions (`significance.paired_interval`).
         macro_f1: mean over the classes that occur in labels or in the predictions of one of the two, the same for
             both; with a percentile bootstrap interval over images, resampled in pairs and within each class.

@@ -31,9 +31,7 @@ def write_page(record: Mapping[str, Any], pictures: Mapping[str, PagePicture], p
     """Write the page of a month, in one step: it is complete or not there.
 
     Args:
-        record: of `MonthRecord.to_json`.
         pictures: path of an image, as in the record -> pixels and maps; an image without them is shown in words.
-        path: of the HTML file.
     """
     page = month_page(MonthRecord.from_json(record), pictures)
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
