@@ -73,6 +73,7 @@ def _serve(command: ModuleType) -> None:
 
 
 if __name__ == "__main__":
+    del sys.path[0]  # this file's folder, whose explain/ would stand for the package of that name
     imported = [import_module(name) for name in sys.argv[1:]]
     if threading.active_count() > 1:
         sys.exit(f"{' or '.join(sys.argv[1:])} starts threads when imported: a fork of it would lose them")
