@@ -75,7 +75,7 @@ class Browser:
 
     def close(self) -> None:
         self.process.terminate()
-        self.process.wait(timeout=30)
+        self.process.wait(timeout=300)
         os.close(self._write)
         os.close(self._read)
 

@@ -45,10 +45,10 @@ def _environment() -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def run_search(tmp_path_factory: pytest.TempPathFactory) -> RunSearch:
-    """`python -m search ARGUMENTS` in a process of its own: `run_search(*arguments, cwd=None, timeout=120)`."""
+    """`python -m search ARGUMENTS` in a process of its own: `run_search(*arguments, cwd=None, timeout=500)`."""
     elsewhere = tmp_path_factory.mktemp("elsewhere")
 
-    def run(*arguments: str, cwd: Path | None = None, timeout: float = 120) -> Outcome:
+    def run(*arguments: str, cwd: Path | None = None, timeout: float = 500) -> Outcome:
         done = subprocess.run(
             [sys.executable, "-m", "search", *arguments],
             cwd=cwd or elsewhere,
@@ -92,7 +92,7 @@ def run_search_warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunSea
         yield run
     finally:
         server.stdin.close()
-        server.wait(timeout=30)
+        server.wait(timeout=300)
         server.stdout.close()
 
 

@@ -60,7 +60,7 @@ def server(browser: Browser, finished: SimpleNamespace, tmp_path_factory: pytest
         yield address
     finally:
         os.killpg(process.pid, signal.SIGTERM)  # MLflow's server is a child of its command
-        process.wait(timeout=30)
+        process.wait(timeout=300)
 
 
 @pytest.fixture(scope="module")

@@ -38,7 +38,7 @@ def test_it_runs(finished: SimpleNamespace, stripes: Path, monkeypatch: pytest.M
         argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"], language="python"
     )
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    client = NotebookClient(notebook, km=kernels, timeout=120, resources={"metadata": {"path": str(tmp_path)}})
+    client = NotebookClient(notebook, km=kernels, timeout=300, resources={"metadata": {"path": str(tmp_path)}})
     client.execute()
     del client, kernels
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]

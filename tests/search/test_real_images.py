@@ -165,7 +165,7 @@ def test_a_killed_study_ends_as_if_nothing_had_happened(searched: str, root: Pat
         ended += line.startswith("trial")
     time.sleep(0.3)
     process.kill()
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert process.returncode == -signal.SIGKILL
     done = subprocess.run(_command(*arguments), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

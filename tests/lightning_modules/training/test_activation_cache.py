@@ -229,7 +229,7 @@ def test_two_processes_may_fill_one_key(tmp_path: Path) -> None:
         """
     )
     running = [subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    printed = [process.communicate(timeout=120)[0].strip() for process in running]
+    printed = [process.communicate(timeout=300)[0].strip() for process in running]
     assert [process.returncode for process in running] == [0, 0]
     assert printed[0] == printed[1] != ""
     assert not list(tmp_path.glob("k/*.tmp"))
@@ -250,7 +250,7 @@ def test_a_writer_that_is_killed_leaves_nothing_that_counts(tmp_path: Path) -> N
         cache.at(4, np.arange(t.ROWS), np.zeros(t.ROWS, np.int64))
         """
     )
-    done = subprocess.run([sys.executable, "-c", script], check=False, timeout=120)
+    done = subprocess.run([sys.executable, "-c", script], check=False, timeout=300)
     assert done.returncode == -9
     assert [f.name for f in tmp_path.glob("k/*.tmp")] == ["cut4-0.tmp"]
     rows, views = np.arange(ROWS), np.zeros(ROWS, np.int64)

@@ -69,7 +69,7 @@ def explain(tmp_path: Path) -> Explain:
         words = [sys.executable, "-m", "explain", *arguments]
         one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
         folder = tmp_path / "work"
-        return subprocess.run(words, capture_output=True, text=True, cwd=folder, env=one_thread, timeout=240)
+        return subprocess.run(words, capture_output=True, text=True, cwd=folder, env=one_thread, timeout=300)
 
     return call
 
@@ -259,7 +259,7 @@ def test_help_answers_without_torch() -> None:
     script = (
         "import sys, explain.__main__ as m; m.main(['--help']); print(sorted({'torch', 'mlflow'} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
     assert done.stdout.startswith("usage: python -m explain")
     assert done.stdout.endswith("[]\n")
 

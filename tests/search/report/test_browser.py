@@ -66,7 +66,7 @@ def show(browser: Browser, page: Path, width: int, scheme: str = "light", media:
 
 
 def drawn(browser: Browser) -> str:
-    end = time.monotonic() + 30
+    end = time.monotonic() + 120
     while time.monotonic() < end:
         if state := browser.evaluate("document.documentElement.dataset.charts"):
             return str(state)

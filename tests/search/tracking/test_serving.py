@@ -162,7 +162,7 @@ def server(root: Path, folder: Path) -> Iterator[str]:
         yield address
     finally:
         os.killpg(process.pid, signal.SIGTERM)
-        process.wait(timeout=30)
+        process.wait(timeout=300)
         for _ in range(100):
             if not _alive(process.pid):
                 break
@@ -237,7 +237,7 @@ def _split(column: str, value: Any) -> bytes:
 def _post(server: str, body: bytes, content_type: str = "application/json") -> tuple[int, str]:
     request = urllib.request.Request(f"{server}/invocations", body, {"Content-Type": content_type})  # noqa: S310 (ours)
     try:
-        with _OPENER.open(request, timeout=60) as answer:
+        with _OPENER.open(request, timeout=300) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         with error:
