@@ -79,7 +79,7 @@ class Browser:
         os.close(self._write)
         os.close(self._read)
 
-    def _receive(self, patience: float = 60) -> dict[str, Any]:
+    def _receive(self, patience: float = 180) -> dict[str, Any]:
         end = time.monotonic() + patience
         while b"\0" not in self._left:
             ready, _, _ = select.select([self._read], [], [], max(0, end - time.monotonic()))

@@ -86,7 +86,7 @@ def _answers(port: int) -> bool:
         connection.close()
 
 
-def _until(browser: Browser, expression: str, what: str, patience: float = 60) -> Any:
+def _until(browser: Browser, expression: str, what: str, patience: float = 180) -> Any:
     """What an expression says as soon as that is something."""
     end = time.monotonic() + patience
     while time.monotonic() < end:

@@ -49,7 +49,7 @@ def pool(task: Task) -> Iterator[LocalExecutor]:
     executor.close()
 
 
-def _next(executor: Executor, seconds: float = 60) -> Event:
+def _next(executor: Executor, seconds: float = 180) -> Event:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if (event := executor.poll(0.2)) is not None:

@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # on a machine that o
 
 STEPS = ("check", "look", "depth", "search", "compare", "report")
 LEARNS = ("retrain.epochs=20",)
-PATIENCE = 60
+PATIENCE = 180
 SERVER = Path(__file__).parents[1] / "command_server.py"
 
 
