@@ -73,21 +73,19 @@ def run(name: str, seed: int, root: Path) -> dict[str, object]:
     ]
     started = time.perf_counter()
     subprocess.run(command, check=True)  # noqa: S603 - our own interpreter and arguments
-    import optuna
+    from search.study.record import load_study
 
-    from search.study.storage import open_storage
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    stored = optuna.load_study(study_name=study, storage=open_storage(root / "studies" / f"{study}.journal"))
-    winner = stored.user_attrs["winner"]
+    winner = load_study(study, root).winner
+    if winner is None:
+        raise RuntimeError(f"{' '.join(command)} left no winner")
     return {
         "task": name,
         "seed": seed,
-        "params": winner["params"],
-        "test": winner["test"],
-        "intervals": winner["intervals"],
-        "images": winner["images"],
-        "validation": winner["value"],
+        "params": winner.params,
+        "test": winner.test,
+        "intervals": winner.intervals,
+        "images": winner.images,
+        "validation": winner.value,
         "seconds": round(time.perf_counter() - started, 1),
         "command": " ".join(TASKS[name][0]).format(data="../shared/data", made=made) + f" seed={seed}",
     }

@@ -23,6 +23,7 @@ from rich.table import Table
 
 from benchmarks.localisation_data import grouped_by_tile, test_set
 from benchmarks.real_images import DATA, refusal
+from search.study.record import Study, load_study
 
 RESULTS = Path(__file__).parent / "results" / "localisation.json"
 ROOT = Path("mlruns") / "localisation"
@@ -86,27 +87,17 @@ def call(*words: str) -> None:
     subprocess.run([sys.executable, "-m", *words], check=True, env=one_thread)  # noqa: S603 - our own interpreter
 
 
-def train(name: str) -> tuple[dict[str, Any], list[str]]:
-    """The winner of the task's study, with the run that holds it, and the arguments of the search."""
-    import optuna
-
-    from search.study.storage import open_storage
-
+def train(name: str) -> tuple[Study, list[str]]:
+    """The task's study, which has a winner, and the arguments of its search."""
     study = f"localisation-{name}"
     if "{tiles}" in " ".join(TASKS[name].settings):
         grouped_by_tile(TILES)
     arguments = [text.format(data=DATA, tiles=TILES) for text in TASKS[name].settings]
     arguments += ["executor.threads=1", f"tracking.root={ROOT}", f"search.study={study}"]
     journal = ROOT / "studies" / f"{study}.journal"
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-
-    def winner() -> dict[str, Any]:
-        attributes = optuna.load_study(study_name=study, storage=open_storage(journal)).user_attrs
-        return attributes["winner"] | {"run": attributes["parent"]} if "winner" in attributes else {}
-
-    if not journal.exists() or not winner():
+    if not journal.exists() or load_study(study, ROOT).winner is None:
         call("search", *arguments)
-    return winner(), arguments
+    return load_study(study, ROOT), arguments
 
 
 def measure(name: str, run: str) -> dict[str, Any]:
@@ -196,16 +187,18 @@ def main(names: list[str]) -> int:
         return 2
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
     for name in names or list(TASKS):
-        winner, arguments = train(name)
+        study, arguments = train(name)
+        if study.winner is None or study.run_id is None:
+            raise RuntimeError(f"the study {study.name} has no winner")
         if not (ROOT / name / "train.csv").exists():
             test_set(ROOT / name, arguments, TASKS[name].truth, TASKS[name].images)
         result = {
             "task": name,
             "about": TASKS[name].about,
             "search": " ".join(TASKS[name].settings).format(data="../shared/data", tiles=TILES),
-            "params": winner["params"],
-            "test": winner["test"],
-            **measure(name, winner["run"]),
+            "params": study.winner.params,
+            "test": study.winner.test,
+            **measure(name, study.run_id),
         }
         results = [r for r in results if r["task"] != name] + [result]
         results.sort(key=lambda r: list(TASKS).index(r["task"]))

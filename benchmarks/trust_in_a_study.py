@@ -17,36 +17,32 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import optuna
-from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.real_images import DATA
 from benchmarks.results_file import write_rows
 from search.settings.schema import SearchSettings
-from search.study.record import finished_trials
-from search.study.storage import open_storage
+from search.study.record import StudyRecord, TrialRecord, open_study
 
 _NEU = ("data=manifest", f"data.path={DATA}/neu/manifest.csv", "data.test=rest", "data.max_train_per_class=10")
 
 
-def decisions(trials: list[FrozenTrial]) -> list[dict[str, Any]]:
+def decisions(trials: list[TrialRecord]) -> list[dict[str, Any]]:
     """One row for each trial and epoch at which halving with trust and the median rule decide differently."""
-    best = max(t.values[0] for t in trials if t.state is TrialState.COMPLETE)
+    best = max(t.value for t in trials if t.outcome == "complete")
     rows = []
     for trial in trials:
-        scores, reason = trial.intermediate_values, str(trial.user_attrs.get("reason", ""))
-        trusted = str(trial.user_attrs.get("trusted", ""))
-        owed = int(found[1]) if (found := re.search(r"at epoch (\d+)", trusted)) else None
+        scores, reason = trial.scores, trial.reason
+        owed = int(found[1]) if (found := re.search(r"at epoch (\d+)", trial.trusted)) else None
         for epoch in sorted(scores):
-            others = [t.intermediate_values[epoch] for t in trials if t is not trial and epoch in t.intermediate_values]
+            others = [t.scores[epoch] for t in trials if t is not trial and epoch in t.scores]
             if not others:
                 continue
             median = statistics.median(others)
-            stopped = trial.state is TrialState.PRUNED and epoch == max(scores)
+            stopped = trial.outcome != "complete" and epoch == max(scores)
             row = {
-                "trial": int(trial.user_attrs["slot"]), "freeze_depth": trial.params["freeze_depth"], "epoch": epoch,
+                "trial": trial.slot, "freeze_depth": trial.freeze_depth, "epoch": epoch,
                 "score": scores[epoch], "median": median,
             }  # fmt: skip
             if stopped and scores[epoch] >= median:
@@ -55,7 +51,7 @@ def decisions(trials: list[FrozenTrial]) -> list[dict[str, Any]]:
                 )
             elif not stopped and epoch == owed and scores[epoch] < median:
                 after = {"epochs_after": max(scores) - epoch, "behind_best": best - max(scores.values())}
-                rows.append({**row, "what": "let on, median stops", "by_trust": True, "reason": trusted, **after})
+                rows.append({**row, "what": "let on, median stops", "by_trust": True, "reason": trial.trusted, **after})
     return rows
 
 
@@ -72,9 +68,7 @@ def main(arguments: list[str]) -> int:
         settings = [*(arguments or _NEU), "search.trust=evidence", "search.study=trust", f"tracking.root={root}"]
         if (code := subprocess.run([sys.executable, "-m", "search", *settings], check=False).returncode) != 0:  # noqa: S603
             return code
-        journal = root / "studies" / "trust.journal"
-        study = optuna.load_study(study_name="trust", storage=open_storage(journal))
-        rows = decisions(finished_trials(study))
+        rows = decisions(StudyRecord(open_study(root, "trust")).finished())
     table = Table("trial", "freeze depth", "epoch", "score", "median", "what", "why")
     for row in rows:
         table.add_row(

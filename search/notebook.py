@@ -81,7 +81,7 @@ run python -m search first
 
 def study_html(study: study_record.Study) -> str:
     """The winner, the best trials and the evidence."""
-    best = sorted(study.trials, key=lambda trial: -trial.value)[:_TRIALS]
+    best = sorted(study.trials, key=study_record.rank)[:_TRIALS]
     evidence = "" if study.evidence is None else evidence_html(study.evidence)
     return render("notebook_study.html", study=study, best=best, evidence=evidence)
 

@@ -157,7 +157,7 @@ def _run_trials(run: StudyRun, space: Space, journal: Path, *, existed: bool) ->
         epochs=steps,
         expected_epochs=expected_epochs(settings.search, steps, trials - finished, batches=batches),
         metric=run.metric,
-        best=(best.slot, best.value) if best else None,
+        best=(best.value, best.freeze_depth, -best.slot) if best else None,
     )
     driver = SearchStudy(
         settings, space, record.source, run.tracker, run.parent, progress,

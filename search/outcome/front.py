@@ -92,10 +92,16 @@ def print_front(console: Console, record: StudyRecord, metric: str) -> None:
     )
     for name in ("trial", metric, "map spread", "parameters"):
         table.add_column(name, justify="left" if name == "parameters" else "right", no_wrap=True)
-    for trial in pareto_front(record.finished()):
+    front = pareto_front(record.finished())
+    for trial in front:
         table.add_row(str(trial.slot), f"{trial.value:.4f}", f"{_spread(trial):.3f}", describe_params(trial.params))
     console.print(table)
-    console.print("The winner is the end with the best score. No trial was stopped early.", highlight=False)
+    best = record.best()
+    if best is not None and front and best.slot == front[0].slot:
+        winner = "The winner is the end with the best score."
+    else:  # of equal scores the deeper freeze wins, whatever its maps
+        winner = "The winner has the best score of all; of equal scores the deeper freeze wins."
+    console.print(f"{winner} No trial was stopped early.", highlight=False)
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,7 @@ from scipy.stats import kendalltau
 
 from explain.evidence.scores import Numbers
 from search.evidence.record import Evidence
-from search.study.record import Trial, TrialRecord
+from search.study.record import Trial, TrialRecord, best_seen
 
 __all__ = ["ScorecardRow", "SeenDepth", "scorecard", "scorecard_metrics", "scorecard_table", "seen_depths"]
 
@@ -77,9 +77,8 @@ def seen_depths(trials: Sequence[Trial] | Sequence[TrialRecord]) -> dict[int, Se
     found = {}
     for depth in sorted({t.freeze_depth for t in scored}):
         here = [t for t in scored if t.freeze_depth == depth]
-        # Of equal scores one of full length: more is known of it.
-        best = max(here, key=lambda t: (t.value, t.outcome == "complete"))
-        found[depth] = SeenDepth(best.value, best.outcome != "complete", len(here))
+        if best := best_seen(here):
+            found[depth] = SeenDepth(best.value, best.outcome != "complete", len(here))
     return found
 
 

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from search.outcome.log import EVIDENCE_FIGURE
 from search.outcome.scorecard import ScorecardRow, SeenDepth, scorecard, seen_depths
-from search.study.record import StudyRecord, Winner
+from search.study.record import StudyRecord, Winner, rank
 from search.study.run import StudyRun
 from search.trial.result import TrialParams
 from search.words import epoch_count, interval_known, times
@@ -27,7 +27,7 @@ _NARROW = 60  # columns at which the scorecard has room for the first four of te
 def print_trials(console: Console, record: StudyRecord, metric: str, top: int = 8) -> None:
     """The best trials of the study as a table, complete ones first; then how the evidence did beside them."""
     trials = record.finished()
-    ranked = sorted(trials, key=lambda t: (t.outcome != "complete", -t.value))
+    ranked = sorted(trials, key=rank)
     table = Table(
         title=f"Best {min(top, len(trials))} of {len(trials)} finished trials",
         title_justify="left",

@@ -29,7 +29,7 @@ from search.report.findings import Findings
 from search.settings.compose import compose_settings
 from search.settings.plain import flatten
 from search.settings.schema import Settings
-from search.study.record import Study, Trial, Winner
+from search.study.record import Study, Trial, Winner, best_seen
 from search.tracking.runs import ParentRun
 from search.words import interval_known
 
@@ -160,8 +160,7 @@ def _rival(study: Study, winner: Winner | None, findings: Findings | None) -> Ri
     if winner is None:
         return None
     depth = winner.params["freeze_depth"]
-    others = [t for t in study.trials if t.freeze_depth != depth and t.outcome != "diverged"]
-    best = max(others, key=lambda t: (t.value, t.outcome == "complete", -t.slot), default=None)
+    best = best_seen(t for t in study.trials if t.freeze_depth != depth)
     if best is None:
         return None
     noise = None
@@ -191,8 +190,7 @@ def _heat_map(study: Study, depths: tuple[int, int]) -> tuple[HeatCell, ...]:
     for name in names:
         for depth in range(depths[0], depths[1] + 1):
             here = [t for t in study.trials if (t.optimizer, t.freeze_depth) == (name, depth)]
-            scored = [t for t in here if t.outcome != "diverged"]
-            best = max(scored, key=lambda t: (t.value, t.outcome == "complete", -t.slot), default=None)
+            best = best_seen(here)
             if best is None:
                 cells.append(HeatCell(name, depth, None, None, False, len(here)))
             else:

@@ -12,6 +12,7 @@ from search.report.false_associations import FEWEST_CORRECT, FEWEST_MISTAKEN, TR
 from search.report.findings import ConfusedPair
 from search.report.script import packed_plotly, script_hash
 from search.report.static_charts import curves, slices
+from search.study.record import best_trial
 
 __all__ = ["at", "page"]
 
@@ -48,7 +49,7 @@ def page(
         at=lambda pointer: at(plain, pointer),
         winner_run="" if winner is None else runs.get(winner, ""),
         rival_run="" if data.rival is None else runs.get(data.rival.slot, ""),
-        best=max(data.trials, key=lambda trial: trial.value, default=None),
+        best=best_trial(data.trials),
         heat=_heat(data, runs),
         evidence=evidence_picture,
         curves=curves(curved, winner) if curved else None,

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import astuple, dataclass
 from shlex import join
 
 from lightning_modules.errors import InputError
+from search.command_line.arguments import argument_names, read_arguments
 from search.command_line.exits import let_threads_sleep, run_command
+from search.settings.field import setting
 
 __all__ = ["main"]
 
@@ -30,6 +33,14 @@ Every setting of python -m search (see its --help), and:
 """
 
 
+@dataclass(frozen=True)
+class Arguments:
+    """The command's own arguments; the others are settings."""
+
+    month: str | None = setting(None, "the one month to do, YYYY-MM (default every month that is not done)")
+    reason: str | None = setting(None, "why the champion is rolled back, 1 to 1000 printable characters")
+
+
 def help_text() -> str:
     """The page that `--help` prints."""
     from search.settings.reference import setting_lines
@@ -46,7 +57,9 @@ def _run(arguments: Sequence[str]) -> int:
     let_threads_sleep()
     given = list(arguments)
     verb = given.pop(0) if given and given[0] in ("rollback", "history") else ""
-    month, reason = _take(given, "month"), _take(given, "reason")
+    own = [word for word in given if word.partition("=")[0] in argument_names(Arguments)]
+    words = [word for word in given if word not in own]
+    month, reason = astuple(read_arguments(Arguments, own))
     if month is not None and verb:
         raise InputError(f"month= is for python -m search.retrain alone, got {verb} with month={month}")
     if (reason is not None) != (verb == "rollback"):
@@ -55,7 +68,7 @@ def _run(arguments: Sequence[str]) -> int:
         raise InputError(f"reason must be 1 to 1000 printable characters, got {reason[:100]!r}")
     from search.settings.compose import compose_settings
 
-    settings = compose_settings(given)
+    settings = compose_settings(words)
     if settings.protocol != "search":
         raise InputError(f"protocol must be search for retraining, got {settings.protocol}")
     from rich.console import Console
@@ -68,20 +81,6 @@ def _run(arguments: Sequence[str]) -> int:
         return commands.rollback(settings, Console(), reason=reason)
     command = join(["python", "-m", "search.retrain", *arguments])
     return commands.retrain(settings, Console(), month=month, command=command)
-
-
-def _take(arguments: list[str], key: str) -> str | None:
-    """Remove `key=value` from the arguments and give the value.
-
-    Raises:
-        InputError: it is given twice.
-    """
-    found = [argument for argument in arguments if argument.startswith(f"{key}=")]
-    if len(found) > 1:
-        raise InputError(f"{key}= is given {len(found)} times")
-    for argument in found:
-        arguments.remove(argument)
-    return found[0].removeprefix(f"{key}=") if found else None
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ class StudyProgress:
         epochs: int,
         expected_epochs: float,
         metric: str,
-        best: tuple[int, float] | None,
+        best: tuple[float, int, int] | None,
     ) -> None:
         self._console = console
         self._trials, self._finished = trials, finished
@@ -118,13 +118,14 @@ class StudyProgress:
         params, epochs, _ = self._running.pop(slot)
         if self._whole and outcome != "failed":
             self._left -= self._epochs - epochs
-        if outcome == "complete" and value is not None and (self._best is None or value > self._best[1]):
-            self._best = (slot, value)
+        if outcome == "complete" and value is not None:
+            ended = (value, params.freeze_depth, -slot)  # ordered as `search.study.record.rank` does
+            self._best = max(self._best or ended, ended)
         self._line(slot, params, outcome, value, epochs)
 
     def _line(self, slot: int, params: TrialParams, outcome: str, value: float | None, epochs: int) -> None:
         score = "" if value is None else f" {self._metric} {value:.4f}"
-        best = f", best {self._best[1]:.4f} (trial {self._best[0]})" if self._best else ""
+        best = f", best {self._best[0]:.4f} (trial {-self._best[2]})" if self._best else ""
         after = f" after {epoch_count(epochs)}"
         line = f"trial {slot:>3}  {describe_params(params):<36} {outcome:<9}{score}{after}{best}"
         self._console.print(line + self._remaining(", about {} left"), highlight=False, soft_wrap=True)
@@ -165,6 +166,6 @@ class StudyProgress:
             )
             grid.add_row(Text(""), Text(describe_params(params), style="dim", no_wrap=True, overflow="ellipsis"), "")
         if self._best:
-            grid.add_row(Text("best"), Text(f"{self._metric} {self._best[1]:.4f}", style="bold green"),
-                         Text(f"trial {self._best[0]}"))  # fmt: skip
+            grid.add_row(Text("best"), Text(f"{self._metric} {self._best[0]:.4f}", style="bold green"),
+                         Text(f"trial {-self._best[2]}"))  # fmt: skip
         return Group(grid)

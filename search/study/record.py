@@ -33,11 +33,13 @@ __all__ = [
     "TrialFeed",
     "TrialRecord",
     "Winner",
+    "best_seen",
     "best_trial",
     "finished_trials",
     "load_or_create",
     "load_study",
     "open_study",
+    "rank",
 ]
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -292,13 +294,30 @@ class Trial:
     run_id: str
 
 
-_Finished = TypeVar("_Finished", Trial, TrialRecord)
+_Finished = TypeVar("_Finished", bound=Trial | TrialRecord)
+
+
+def rank(trial: Trial | TrialRecord) -> tuple[bool, bool, float, int, int]:
+    """Sort key that puts the best trial first.
+
+    Complete trials come first and diverged ones last; then the better validation score, the deeper (cheaper) freeze
+    and the earlier trial decide, in this order.
+    """
+    return (trial.outcome != "complete", trial.outcome == "diverged", -trial.value, -trial.freeze_depth, trial.slot)
 
 
 def best_trial(trials: Iterable[_Finished]) -> _Finished | None:
-    """The complete trial with the best validation score; of equals the deeper, cheaper freeze, then the earlier."""
-    complete = [t for t in trials if t.outcome == "complete"]
-    return max(complete, key=lambda t: (t.value, t.freeze_depth, -t.slot), default=None)
+    """The complete trial that ranks first: the only one that can win."""
+    return min((t for t in trials if t.outcome == "complete"), key=rank, default=None)
+
+
+def best_seen(trials: Iterable[_Finished]) -> _Finished | None:
+    """The trial that reached the highest validation score, pruned ones too; of equals the one that ranks first.
+
+    It says what a freeze depth or an optimizer reached at least. A diverged trial says nothing of it.
+    """
+    scored = [t for t in trials if t.outcome != "diverged" and math.isfinite(t.value)]
+    return min(scored, key=lambda t: (-t.value, rank(t)), default=None)
 
 
 @dataclass(frozen=True, eq=False)

@@ -30,7 +30,7 @@ def _trial(depth: int, value: float, outcome: str = "complete") -> TrialRecord:
             value=value if complete else None,
             params={"freeze_depth": depth},
             distributions={"freeze_depth": IntDistribution(0, 8)},
-            user_attrs={"value": value, "outcome": outcome},
+            user_attrs={"slot": 0, "value": value, "outcome": outcome},
         )
     )
 

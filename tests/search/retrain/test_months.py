@@ -175,7 +175,7 @@ def test_two_runs_at_once_are_kept_apart(months: Months) -> None:
     [
         (["month=2020-13"], "month must be YYYY-MM with MM in 01..12, got '2020-13'"),
         (["month=2021-01"], "month=2021-01 has no images; months in the data: 2020-01 to 2020-01"),
-        (["month=2020-01", "month=2020-02"], "month= is given 2 times"),
+        (["month=2020-01", "month=2020-02"], "month must be given once, got it again as 'month=2020-02'"),
         (["retrain.depth=4"], "retrain.depth must be auto, none, head, search or in 0..3 for lenet5, got 4"),
         (["retrain.window=last-0"], "retrain.window"),
         (["retrain.margin=0"], "retrain.margin"),

@@ -97,11 +97,11 @@ def test_an_alias_moved_by_hand_is_not_overruled(promoted: Months) -> None:
     ("arguments", "said"),
     [
         ([], "rollback needs reason=TEXT"),
-        (["reason="], "reason must be 1 to 1000 printable characters, got ''"),
+        (["reason="], "reason must not be empty; it is why the champion is rolled back"),
         (["reason=  "], "reason must be 1 to 1000 printable characters, got '  '"),
         (["reason=a\nb"], r"reason must be 1 to 1000 printable characters, got 'a\nb'"),
         (["reason=" + "x" * 1001], "reason must be 1 to 1000 printable characters, got 'xxx"),
-        (["reason=a", "reason=b"], "reason= is given 2 times"),
+        (["reason=a", "reason=b"], "reason must be given once, got it again as 'reason=b'"),
         (["reason=a", "month=2020-01"], "month= is for python -m search.retrain alone, got rollback with month="),
         (["reason=a", "retrain.gard=0.1"], "retrain.gard"),
         (["reason=a"], "model sheets has had one champion only, version 1: there is no previous one"),

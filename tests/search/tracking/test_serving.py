@@ -24,6 +24,8 @@ from PIL import Image
 
 from lightning_modules.networks import backbones
 from lightning_modules.networks.model_file import ModelCard, TrainedModel, load_model, save_model
+from search.tracking import served_model
+from search.tracking.served_model import CODE_FOLDERS
 
 CLASSES = ("가", "b", "c")
 SIZE = (32, 32)
@@ -117,6 +119,29 @@ class TestModel:
 
     def test_no_rows(self, served: Any) -> None:
         assert len(served.predict(None, pd.DataFrame({"image": []}))) == 0
+
+    def test_it_needs_nothing_but_the_code_it_carries(self, model: Path, images: list[Path]) -> None:
+        script = _CARRIED.format(
+            carried=CODE_FOLDERS, served=served_model.__file__, model=str(model), image=str(images[0])
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, encoding="utf-8", check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.split()[-1] in CLASSES
+
+
+_CARRIED = """
+import runpy, sys
+import pandas as pd
+from mlflow.pyfunc.model import PythonModelContext
+for package in {{"explain", "lightning_modules", "search"}} - set({carried!r}):
+    sys.modules[package] = None  # importing it raises ModuleNotFoundError
+served = runpy.run_path({served!r})["ImageClassifier"]()
+served.load_context(PythonModelContext({{"model": {model!r}}}, {{}}))
+sys.stdout.reconfigure(encoding="utf-8")
+print(served.predict(None, pd.DataFrame({{"path": [{image!r}]}}))["class"][0])
+"""
 
 
 @pytest.fixture(scope="module")
