@@ -23,14 +23,14 @@ class Job:
         slot: which trial of the study, from 0; at most one job of a slot runs at a time.
         seed: of batches and dropout; belongs to the slot.
         checkpoint: file in which the trial waits at a rung, or from which it goes on.
-        told: reports that the driver has had of it; more than none for a trial that goes on.
+        reported: epochs that the driver has had of it; more than none for a trial that goes on.
     """
 
     slot: int
     params: TrialParams
     seed: int
     checkpoint: Path | None = None
-    told: int = 0
+    reported: int = 0
 
 
 @dataclass(frozen=True)

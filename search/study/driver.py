@@ -200,10 +200,10 @@ class SearchStudy:
 
     def _go_on(self, slot: int) -> Job:
         active = self._active[slot] = self._waiting.pop(slot)
-        told = len(self.study.get_trials(deepcopy=False)[active.trial.number].intermediate_values)
+        reported = len(self.study.get_trials(deepcopy=False)[active.trial.number].intermediate_values)
         self._tracker.log(active.run_id, {}, tags={"status": "running"})
-        self._listener.trial_goes_on(slot, active.params, told)
-        return Job(slot, active.params, slot_seed(self.settings.seed, slot), self._files.checkpoint(slot), told)
+        self._listener.trial_goes_on(slot, active.params, reported)
+        return Job(slot, active.params, slot_seed(self.settings.seed, slot), self._files.checkpoint(slot), reported)
 
     def _report(self, slot: int, report: EpochReport) -> Verdict:
         active = self._active[slot]
