@@ -1,4 +1,4 @@
-"""An executor whose trials are looked up instead of trained, and the tracker and listener of a study nobody watches.
+"""An executor whose trials are looked up instead of trained, and a tracker and a listener that show nothing.
 
 With these the driver of a search (`search.study.driver`) runs as it is: it asks, gets every epoch's report, lets trials
 wait at rungs, promotes and stops them. Time is simulated, a second for an epoch of training everything.

@@ -1,6 +1,6 @@
 """What the driver of a study asks of whatever runs its trials.
 
-An executor knows neither Optuna nor MLflow. It trains the jobs it is given, tells of every epoch and waits for the
+An executor knows neither Optuna nor MLflow. It trains the jobs it is given, reports every epoch and waits for the
 answer, so that a trial is stopped after exactly the epoch the pruner read, however slow the driver is.
 """
 

@@ -1,7 +1,7 @@
 """The driver: the only owner of the Optuna study. ask -> executor -> report or prune -> tell.
 
 A *slot* is a place in the study, 0..trials-1. Each slot is filled by one finished trial (complete or pruned); a trial
-lost to a crash is told FAIL and its slot asked again with the same parameters. Everything needed to go on after an
+lost to a crash is marked FAIL and its slot asked again with the same parameters. Everything needed to go on after an
 interruption is in Optuna's storage: which slots are filled, which attempts were lost, the ids of the MLflow runs.
 """
 
@@ -120,7 +120,7 @@ class SearchStudy:
                     self._start_jobs(executor)
                 if not self._active:
                     if not stopping():
-                        self._drop(list(self._waiting), "nobody is left to wait for")
+                        self._drop(list(self._waiting), "not promoted: no other trial runs any more")
                     return
                 event = executor.poll(_POLL_SECONDS)
                 if isinstance(event, Reported):
@@ -305,7 +305,7 @@ class SearchStudy:
         self._listener.trial_ended(slot, "failed", None)
 
     def _abandon(self, executor: Executor) -> None:
-        """Close the books when the driver leaves, whatever made it leave. Trials that waited go on another time."""
+        """Close all runs when the driver ends, whatever ended it. Trials that waited go on in the next call."""
         self._spending.note(now=True)
         for slot, active in self._active.items():
             executor.cancel(slot)

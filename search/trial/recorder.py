@@ -34,7 +34,7 @@ class Recorder(pl.Callback):
         reported: epochs that the driver has had already.
         resumed: where this fold goes on from, None for its start.
         best: takes over the network of every epoch that is better than those before it; None keeps none.
-        deadline: when the trial has taken its time, as `time.perf_counter` tells it.
+        deadline: `time.perf_counter` at which the trial's time is over.
         save: called between two epochs with what to write down of them.
         save_every: seconds that go by before it is called again; 0 calls it after every epoch.
 
@@ -111,7 +111,7 @@ class Recorder(pl.Callback):
             raise TrialOvertimeError
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Report the epoch and obey."""
+        """Report the epoch and act on the verdict."""
         if not isinstance(pl_module, Classifier):
             raise TypeError(f"a trial trains a Classifier, got {type(pl_module).__name__}")
         epoch = len(pl_module.epoch_metrics) - 1

@@ -184,7 +184,7 @@ def _rule(facts: _Facts) -> tuple[Action, int | None, str]:
     if not shown and facts.growth >= _GROWN:
         depth = facts.lineage_depth
         grown = (
-            f"{fell}; {facts.growth:.0%} more images to train on than the champion had, so it goes on at its own cut"
+            f"{fell}; {facts.growth:.0%} more images to train on than the champion had, so its freeze depth stays"
         )
         return ("head" if depth == len(names) else "thaw"), depth, grown
     if not shown and not changed:

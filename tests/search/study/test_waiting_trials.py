@@ -58,7 +58,7 @@ def test_every_trial_has_one_run_that_says_why_it_ended() -> None:
         if trial.state is TrialState.PRUNED:
             reason = trial.user_attrs["reason"]
             assert reason == run.tags["reason"]
-            assert reason.startswith("halving rule at epoch ") or reason == "nobody is left to wait for"
+            assert reason.startswith("halving rule at epoch ") or reason == "not promoted: no other trial runs any more"
         steps = [step for step, metrics in run.metrics if "epoch_seconds" in metrics]
         assert steps == sorted(trial.intermediate_values) == list(range(1, len(steps) + 1))
 
