@@ -24,7 +24,7 @@ from tests.search.retrain.conftest import Months, Outcome, Saved
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # on a machine that others use as well
 
 STEPS = ("check", "look", "depth", "search", "compare", "report")
-LEARNS = ("retrain.epochs=20",)
+LEARNS = ("retrain.epochs=20",)  # the images are separable by construction: see LEARNS of the conftest
 PATIENCE = 180
 SERVER = Path(__file__).parents[1] / "command_server.py"
 

@@ -9,11 +9,9 @@ from shutil import copytree
 import pytest
 from PIL import Image
 
-from tests.search.retrain.conftest import Months, Outcome
+from tests.search.retrain.conftest import LEARNS, Months, Outcome
 
 STEPS = ["check", "look", "depth", "search", "compare", "report"]
-LEARNS = ("retrain.depth=0", "retrain.epochs=20")
-"""Several times what a month of other stripes takes to be learnt, whatever processor computes."""
 
 
 def test_the_first_champion(first: tuple[Months, Outcome]) -> None:

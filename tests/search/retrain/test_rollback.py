@@ -11,8 +11,7 @@ from shutil import copytree
 import pytest
 
 from search.retrain.ledger import Ledger, ledger_path
-from tests.search.retrain.conftest import Months, Outcome, Saved
-from tests.search.retrain.test_months import LEARNS
+from tests.search.retrain.conftest import LEARNS, Months, Outcome, Saved
 
 
 @pytest.fixture(scope="module")
