@@ -29,8 +29,8 @@ CLASSES = ("left", "middle", "top")
 LEARNS = ("retrain.depth=0", "retrain.epochs=20")
 """Several times what a month of other stripes takes to be learnt, whatever processor computes.
 
-Tests may expect that such a month promotes, since `write_month` makes it separable by construction with a wide margin: a
-class is a pattern of its own, 60 grey levels up or down at every one of 576 pixels, with noise of 25; and the champion has
+Tests may expect that such a month promotes, since `write_month` makes it separable by construction with a wide margin:
+a class is a pattern of its own, 60 grey levels up or down at each of 576 pixels, with noise of 25; and the champion has
 not seen the patterns of a month that drifts, or the class that is new. No test expects the accuracy itself.
 """
 
