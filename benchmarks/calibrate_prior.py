@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-import search.evidence.calibration as prior_calibration
+import search.evidence.calibration
 from benchmarks.evidence_tables import read_evidence
 from benchmarks.finished_tables import TABLES, DepthTable, Floats, read_table
 from benchmarks.planted_tasks import PLANTED
@@ -33,7 +33,7 @@ from search.evidence.record import prior_mode
 
 __all__ = ["calibration_without", "data_set", "depth_gains", "evidence_rows", "prior_of"]
 
-FILE = Path(prior_calibration.__file__).with_suffix(".json")
+FILE = Path(search.evidence.calibration.__file__).with_suffix(".json")
 
 
 def data_set(task: str) -> str:

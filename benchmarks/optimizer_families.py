@@ -32,10 +32,10 @@ def depth_table_rows(task: str) -> list[dict[str, Any]]:
     for file in sorted((TABLES / task).glob("[0-9]*.jsonl")):
         lines = file.read_text(encoding="utf-8").split("\n")
         head, rows = json.loads(lines[0]), [json.loads(line) for line in lines[1:-1]]
-        depth = len(head["flops"]) - 1
+        num_blocks = len(head["flops"]) - 1
         splits += bool(rows)
         for row in rows:
-            if row["k"] < depth:
+            if row["k"] < num_blocks:
                 found.setdefault((row["optimizer"], row["factor"]), []).append(row)
     made = []
     for (optimizer, factor), rows in sorted(found.items()):

@@ -119,8 +119,8 @@ def write_planted(name: str, folder: Path) -> Path:
         pictures = hidden(pictures)
         labels = classes
     else:
-        depth = teacher(0).num_blocks
-        found = teacher_labels(pictures, depth if name == "planted_L" else depth // 2)
+        num_blocks = teacher(0).num_blocks
+        found = teacher_labels(pictures, num_blocks if name == "planted_L" else num_blocks // 2)
         labels = ["" if label < 0 else f"teacher{label}" for label in found]
     (folder / name / "pictures").mkdir(parents=True, exist_ok=True)
     lines = []

@@ -1,6 +1,6 @@
-"""An executor whose trials are looked up instead of trained, and the tracker and listener of a study nobody watches.
+"""An executor whose trials are looked up instead of trained, and a tracker and a listener that show nothing.
 
-With these the driver of a search (`search.study.driver`) runs as it is: it asks, is told of every epoch, lets trials
+With these the driver of a search (`search.study.driver`) runs as it is: it asks, gets every epoch's report, lets trials
 wait at rungs, promotes and stops them. Time is simulated, a second for an epoch of training everything.
 """
 
@@ -79,7 +79,7 @@ class TableExecutor:
     def submit(self, job: Job) -> None:
         """See `Executor.submit`."""
         trial = self._running[job.slot] = _Trial(job, self._curve(job.params), 0)
-        for _ in range(job.told):
+        for _ in range(job.reported):
             trial.reports.append(self._epoch(trial))
         depth, took = job.params.freeze_depth, 0.0
         if depth not in self._cached:
@@ -141,7 +141,7 @@ class TableExecutor:
 
 
 class SilentTracker(Tracker):
-    """Takes all that the driver tells of its runs and keeps nothing."""
+    """Takes all that the driver logs of its runs and keeps nothing."""
 
     def __init__(self) -> None:
         self._runs = 0

@@ -123,7 +123,7 @@ def replay(
         split: place of the split in the table.
         seed: 0..999; searches of a split with the same seed draw alike.
         trials: of the study.
-        listener: told of everything that happens.
+        listener: called for everything that happens.
     """
     hint = strategy.hint(table, split) if strategy.hint else Hint()
     executor = TableExecutor(

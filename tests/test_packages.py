@@ -1,4 +1,4 @@
-"""The rooms and the package: who imports whom, what loads when, what is declared and what a wheel holds."""
+"""The three packages: who imports whom, what loads when, what is declared and what a wheel holds."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ ALLOWED = {
 }
 
 
-def _imported_rooms(file: Path) -> set[str]:
-    rooms = set()
+def _imported_packages(file: Path) -> set[str]:
+    packages = set()
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
         names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        rooms |= {name.split(".")[0] for name in names} & set(ALLOWED)
-    return rooms
+        packages |= {name.split(".")[0] for name in names} & set(ALLOWED)
+    return packages
 
 
-@pytest.mark.parametrize("room", ALLOWED)
-def test_imports_go_one_way(room: str) -> None:
-    files = [f for f in (ROOT / room).rglob("*.py") if f != ROOT / "explain" / "__main__.py"]
+@pytest.mark.parametrize("package", ALLOWED)
+def test_imports_go_one_way(package: str) -> None:
+    files = [f for f in (ROOT / package).rglob("*.py") if f != ROOT / "explain" / "__main__.py"]
     assert files
-    wrong = {str(f.relative_to(ROOT)): _imported_rooms(f) - ALLOWED[room] for f in files}
-    assert {name: rooms for name, rooms in wrong.items() if rooms} == {}
+    wrong = {str(f.relative_to(ROOT)): _imported_packages(f) - ALLOWED[package] for f in files}
+    assert {name: packages for name, packages in wrong.items() if packages} == {}
 
 
 @pytest.mark.parametrize(

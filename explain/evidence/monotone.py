@@ -18,8 +18,8 @@ def monotone(material: Material) -> Reading:
     What evidence comes to that is positive in every block and is summed; any scorer must beat it. Range: [0, 1]. Null:
     none. Cost: nothing.
     """
-    depth = len(material.blocks)
-    return Reading(np.arange(depth + 1) / depth, *no_null(depth + 1))
+    num_blocks = len(material.blocks)
+    return Reading(np.arange(num_blocks + 1) / num_blocks, *no_null(num_blocks + 1))
 
 
 MONOTONE = Scorer(

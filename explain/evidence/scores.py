@@ -124,8 +124,8 @@ def depth_scores(scores: Scores, *, unit: Unit | None = None, zero: Zero | None 
     Block scorers: s(0) = 0 and s(k) = sum over the first k blocks of (f_l - zero_l). What f_l is compared with
     decides everything: a significance null is not an indifference point, and the sum of scores that are positive in
     every block always says "freeze all". So blocks are centred, or measured against a zero point from elsewhere.
-    Centred, s(L) = s(0) = 0: the whole network against nothing is left undecided, and depths are told apart by *where*
-    the score changes over the blocks.
+    Centred, s(0) = s(L) = 0: it ranks depths by *where* the score changes over the blocks, and does not choose between
+    freezing all and nothing.
 
     Depth scorers: s(k) is the score of depth k itself; with a zero, s(k) = v(k) - sum over the first k blocks of
     zero_l.

@@ -145,7 +145,7 @@ def sha256(path: Path) -> str:
 
 
 def write_digests(folder: Path) -> None:
-    """Write the digests of all files in a folder; what they were before is forgotten."""
+    """Write the digests of all files in a folder, over older ones."""
     files = sorted(path for path in folder.iterdir() if path.is_file() and path.name != DIGESTS)
     text = "".join(f"{sha256(path)}  {path.name}\n" for path in files)
     (folder / DIGESTS).write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Ctrl-C once lets the running trial end, twice stops now; SIGTERM closes the books and leaves with 143."""
+"""Ctrl-C once lets the running trial end, twice stops now; SIGTERM closes the MLflow runs and exits with 143."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class InterruptFlag:
         self()
 
     def close(self) -> None:
-        """Raise nothing any more: what is left to do is to close the books, which is quick."""
+        """Raise nothing any more: what is left to do, closing the runs, is quick."""
         self._held = True
 
     def stop(self, how: BaseException) -> None:

@@ -1,6 +1,6 @@
 """What the driver of a study asks of whatever runs its trials.
 
-An executor knows neither Optuna nor MLflow. It trains the jobs it is given, tells of every epoch and waits for the
+An executor knows neither Optuna nor MLflow. It trains the jobs it is given, reports every epoch and waits for the
 answer, so that a trial is stopped after exactly the epoch the pruner read, however slow the driver is.
 """
 
@@ -23,14 +23,14 @@ class Job:
         slot: which trial of the study, from 0; at most one job of a slot runs at a time.
         seed: of batches and dropout; belongs to the slot.
         checkpoint: file in which the trial waits at a rung, or from which it goes on.
-        told: reports that the driver has had of it; more than none for a trial that goes on.
+        reported: epochs that the driver has had of it; more than none for a trial that goes on.
     """
 
     slot: int
     params: TrialParams
     seed: int
     checkpoint: Path | None = None
-    told: int = 0
+    reported: int = 0
 
 
 @dataclass(frozen=True)

@@ -146,7 +146,7 @@ def serve_jobs(channel: Channel, build_task: Callable[[Callable[[str], None]], T
                 channel.send(_Began())
                 result = run_trial(
                     task, job.params, job.seed, report=report, cancelled=cancelled, checkpoint=job.checkpoint,
-                    told=job.told, on_note=note,
+                    reported=job.reported, on_note=note,
                 )  # fmt: skip
             except TrialCancelledError:
                 channel.send(_Idle())

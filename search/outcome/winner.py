@@ -40,7 +40,7 @@ def refit_and_test(run: StudyRun, trial: TrialRecord) -> Winner:
     """Refit, test once, log and register the best trial; the result is written to the study last.
 
     The count of test readings is raised *before* the test images are read, so that it is right even if this process
-    dies in between. Where the trial's network was kept, and is wanted as it is, it is not trained again.
+    is killed in between. Where the trial's network was kept, and is wanted as it is, it is not trained again.
     """
     started = time.perf_counter()
     task, record, settings = run.task, run.record, run.settings

@@ -49,10 +49,10 @@ def run_months(
     """
     _check(settings, month)
     prepare_process(settings)
-    depth = _blocks(settings)
-    if settings.retrain.depth.isdigit() and int(settings.retrain.depth) > depth:
+    num_blocks = _blocks(settings)
+    if settings.retrain.depth.isdigit() and int(settings.retrain.depth) > num_blocks:
         raise InputError(
-            f"retrain.depth must be auto, none, head, search or in 0..{depth} for {settings.model.name}, "
+            f"retrain.depth must be auto, none, head, search or in 0..{num_blocks} for {settings.model.name}, "
             f"got {settings.retrain.depth}"
         )
 

@@ -98,9 +98,9 @@ def _close(context: MonthContext) -> None:
     after = champion.version
     if winner is not None and compared["outcome"] == "promoted":
         after = winner["version"]
-        depth = champion.lineage_depth if decided["action"] == "head" else winner["params"]["freeze_depth"]
+        freeze_depth = champion.lineage_depth if decided["action"] == "head" else winner["params"]["freeze_depth"]
         newest = max(row.month, champion.month)
-        made = {"cut": depth, "month": newest, "trained": winner["images"][0]}
+        made = {"cut": freeze_depth, "month": newest, "trained": winner["images"][0]}
         promotion = {
             "kind": "promotion", "from_version": champion.version, "to_version": after,
             "previous_version": champion.version, "reason": compared["reason"], "numbers": {**numbers, **made},

@@ -54,8 +54,8 @@ def help_text() -> str:
         "Starts python -m search.retrain with the settings given, at the start and at the times of cron. Two runs\n"
         "never overlap; a run that fails does not end the schedule. See docs/scheduling.md.\n\n"
         f"{argument_table(Arguments)}\n\n"
-        "exit codes: 0 times printed; 2 bad input; 130 stopped by Ctrl-C, 143 by SIGTERM: a run that goes on is told\n"
-        "            so and waited for"
+        "exit codes: 0 times printed; 2 bad input; 130 stopped by Ctrl-C, 143 by SIGTERM: a run under way gets the\n"
+        "            signal too and is waited for"
     )
 
 

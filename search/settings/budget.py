@@ -3,7 +3,7 @@
 What counts, over all calls together:
 
 - seconds: wall time in which trials ran, whether they came to anything or not; noted every ten seconds, so that a
-  killed driver forgets at most as many;
+  killed driver loses at most as many;
 - epochs, in epochs of training everything (`lightning_modules.networks.freezing`), and trials: attempts, those that
   died of an error too. An attempt lost to an interruption is asked again and counts once, so that an interrupted study
   ends with the same trials as an undisturbed one.

@@ -259,7 +259,7 @@ class TrainerSettings:
     )
     accelerator: str = setting("auto", "where to train", choices=("auto", "cpu", "gpu"), identity=False)
     activations: str = setting(
-        "float16", "precision to which activations are rounded at the cut", choices=("float16", "bfloat16", "float32")
+        "float16", "precision to which the frozen blocks' output is rounded", choices=("float16", "bfloat16", "float32")
     )
     cache_gigabytes: float = setting(
         4.0, "largest size of the activation cache; 0 computes everything", unit="GB", low=0, identity=False

@@ -1,7 +1,7 @@
 """The driver: the only owner of the Optuna study. ask -> executor -> report or prune -> tell.
 
 A *slot* is a place in the study, 0..trials-1. Each slot is filled by one finished trial (complete or pruned); a trial
-lost to a crash is told FAIL and its slot asked again with the same parameters. Everything needed to go on after an
+lost to a crash is marked FAIL and its slot asked again with the same parameters. Everything needed to go on after an
 interruption is in Optuna's storage: which slots are filled, which attempts were lost, the ids of the MLflow runs.
 """
 
@@ -120,7 +120,7 @@ class SearchStudy:
                     self._start_jobs(executor)
                 if not self._active:
                     if not stopping():
-                        self._drop(list(self._waiting), "nobody is left to wait for")
+                        self._drop(list(self._waiting), "not promoted: no other trial runs any more")
                     return
                 event = executor.poll(_POLL_SECONDS)
                 if isinstance(event, Reported):
@@ -200,10 +200,10 @@ class SearchStudy:
 
     def _go_on(self, slot: int) -> Job:
         active = self._active[slot] = self._waiting.pop(slot)
-        told = len(self.study.get_trials(deepcopy=False)[active.trial.number].intermediate_values)
+        reported = len(self.study.get_trials(deepcopy=False)[active.trial.number].intermediate_values)
         self._tracker.log(active.run_id, {}, tags={"status": "running"})
-        self._listener.trial_goes_on(slot, active.params, told)
-        return Job(slot, active.params, slot_seed(self.settings.seed, slot), self._files.checkpoint(slot), told)
+        self._listener.trial_goes_on(slot, active.params, reported)
+        return Job(slot, active.params, slot_seed(self.settings.seed, slot), self._files.checkpoint(slot), reported)
 
     def _report(self, slot: int, report: EpochReport) -> Verdict:
         active = self._active[slot]
@@ -305,7 +305,7 @@ class SearchStudy:
         self._listener.trial_ended(slot, "failed", None)
 
     def _abandon(self, executor: Executor) -> None:
-        """Close the books when the driver leaves, whatever made it leave. Trials that waited go on another time."""
+        """Close all runs when the driver ends, whatever ended it. Trials that waited go on in the next call."""
         self._spending.note(now=True)
         for slot, active in self._active.items():
             executor.cancel(slot)

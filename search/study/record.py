@@ -322,7 +322,7 @@ def best_seen(trials: Iterable[_Finished]) -> _Finished | None:
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """One study as its journal tells it.
+    """One study as its journal records it.
 
     Attributes:
         identity: setting -> value of all that makes it this study, with the digests of data, splits and weights.

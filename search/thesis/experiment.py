@@ -84,11 +84,11 @@ def available_model(model: ModelSettings) -> tuple[ModelSettings, str | None]:
     return replace(model, name=net.architecture.partition("@")[0]), None
 
 
-def frozen_name(blocks: tuple[str, ...], depth: int) -> str:
+def frozen_name(blocks: tuple[str, ...], freeze_depth: int) -> str:
     """How a freeze depth is called: after the last frozen block."""
-    if depth == 0:
+    if freeze_depth == 0:
         return "all trained"
-    return "fixed features" if depth == len(blocks) else f"frozen to {blocks[depth - 1]}"
+    return "fixed features" if freeze_depth == len(blocks) else f"frozen to {blocks[freeze_depth - 1]}"
 
 
 def arms(settings: Settings, model: ModelSettings, blocks: tuple[str, ...]) -> Iterator[Arm]:
@@ -112,16 +112,16 @@ def arms(settings: Settings, model: ModelSettings, blocks: tuple[str, ...]) -> I
                 yield Arm(f"{one.architecture}, {optimizer}", one, TrialParams(optimizer, factor, 0))
     elif part == "transfer":
         low, high = space.freeze_depth or (0, len(blocks))
-        for depth in range(high, low - 1, -1):  # the cheap ones first
+        for freeze_depth in range(high, low - 1, -1):  # the cheap ones first
             for optimizer in space.optimizers:
-                name = f"{frozen_name(blocks, depth)}, {optimizer}"
-                yield Arm(name, model, TrialParams(optimizer, factor, depth))
+                name = f"{frozen_name(blocks, freeze_depth)}, {optimizer}"
+                yield Arm(name, model, TrialParams(optimizer, factor, freeze_depth))
     elif part == "rates":
-        depth = space.default_freeze_depth if space.default_freeze_depth is not None else len(blocks) // 2
+        freeze_depth = len(blocks) // 2 if space.default_freeze_depth is None else space.default_freeze_depth
         for rate in settings.thesis.rates:
             for optimizer in space.optimizers:
                 factor = rate / OPTIMIZERS[optimizer].reference_rate
-                yield Arm(f"{optimizer} at {rate:g}", model, TrialParams(optimizer, factor, depth))
+                yield Arm(f"{optimizer} at {rate:g}", model, TrialParams(optimizer, factor, freeze_depth))
 
 
 @dataclass(frozen=True, eq=False)
@@ -305,11 +305,13 @@ def _train_and_test(
 
 
 @torch.no_grad()
-def _weight_change(before: BlockNet, after: BlockNet, depth: int) -> float | None:
+def _weight_change(before: BlockNet, after: BlockNet, freeze_depth: int) -> float | None:
     """|after - before| / |before| over the thawed blocks' weights (not the head's); None where all are frozen."""
     pairs = [
         (old.double(), new.double())
-        for old, new in zip(before.blocks[depth:].parameters(), after.blocks[depth:].parameters(), strict=True)
+        for old, new in zip(
+            before.blocks[freeze_depth:].parameters(), after.blocks[freeze_depth:].parameters(), strict=True
+        )
     ]
     if not pairs:
         return None
@@ -350,22 +352,22 @@ def _draw_maps(session: _Session, task: Task, net: BlockNet) -> None:
             session.tracker.log_figure(session.parent, figure, f"figures/{name}.png")
 
 
-def _best_transfer(settings: Settings, key: str, depth: int) -> tuple[ArmRun, int]:
+def _best_transfer(settings: Settings, key: str, num_blocks: int) -> tuple[ArmRun, int]:
     """The transfer run with the best validation accuracy among those with some blocks frozen and some trained."""
     tracking = settings.tracking
     parts = [p for p in read_parts(tracking.root, tracking.experiment)
              if p.part == "transfer" and p.tags.get("thesis_task") == key]  # fmt: skip
-    runs = [run for run in parts[-1].arms if 0 < run.freeze_depth < depth and not run.diverged] if parts else []
+    runs = [run for run in parts[-1].arms if 0 < run.freeze_depth < num_blocks and not run.diverged] if parts else []
     if not runs:
         raise InputError("there is nothing to fine-tune: run experiment=thesis_transfer on the same images first")
     best = max(runs, key=lambda run: (run.metrics["final_val_accuracy"], run.freeze_depth))
     return best, int(best.params["epochs"])
 
 
-def _card(session: _Session, net: BlockNet, depth: int) -> ModelCard:
+def _card(session: _Session, net: BlockNet, freeze_depth: int) -> ModelCard:
     data, index = session.settings.data, session.task.index
-    return ModelCard(net.architecture, index.classes, data.size, data.fit, index.white_level, data.max_pixels, depth,
-                     package_versions())  # fmt: skip
+    return ModelCard(net.architecture, index.classes, data.size, data.fit, index.white_level, data.max_pixels,
+                     freeze_depth, package_versions())  # fmt: skip
 
 
 def _print(found: PartRun, console: Console) -> None:

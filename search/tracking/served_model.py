@@ -1,7 +1,6 @@
 """The model as MLflow serves it: image files or bytes in, class probabilities out.
 
-MLflow runs this file itself ("models from code"), so nothing is ever pickled. Beside `search.tracking.tracker` it is
-the one file that imports mlflow.
+MLflow runs this file itself ("models from code"), so nothing is ever pickled.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The only file of the driver that talks to MLflow: one parent run a study, one child run an attempt at a trial.
+"""All that a search or a month writes to MLflow: one parent run a study, one child run an attempt at a trial.
 
 Run states are set here and nowhere else: FINISHED for trials with a result (a tag says pruned or diverged), FAILED
 with the traceback as an artifact, KILLED for what an interrupted driver left behind. Metrics go out in one batch an
@@ -66,7 +66,7 @@ def tracking_uri(root: Path) -> str:
 
 
 def _guarded(method: Callable[Concatenate[Tracker, _P], _R]) -> Callable[Concatenate[Tracker, _P], _R]:
-    """The method, with what goes wrong in the store told in one line."""
+    """The method; an error of the store is raised as a `StoreError` of one line."""
 
     @wraps(method)
     def guarded(self: Tracker, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
@@ -182,7 +182,7 @@ class Tracker:
 
     @_guarded
     def kill_open_study(self, study: str) -> None:
-        """Close the runs of a killed driver of this study that did not live to note its run in the study."""
+        """Close the runs of a driver of this study that was killed before it recorded its run in the study."""
         runs = self._client.search_runs(
             [self.experiment_id], f"tags.study = '{study}' and attributes.status = 'RUNNING'", max_results=1000
         )

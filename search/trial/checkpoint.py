@@ -190,7 +190,7 @@ def save_network(path: Path, best: BestNetwork, *, of: str) -> None:
         _write(path, {"of": of, "epoch": best.epoch, "thawed": best.state})
 
 
-def load_network(path: Path, net: BlockNet, depth: int, *, of: str, epoch: int) -> bool:
+def load_network(path: Path, net: BlockNet, freeze_depth: int, *, of: str, epoch: int) -> bool:
     """Bring `net` to where the trial's network was.
 
     Args:
@@ -207,7 +207,7 @@ def load_network(path: Path, net: BlockNet, depth: int, *, of: str, epoch: int) 
         saved = torch.load(path, map_location="cpu", weights_only=True)
         if (saved["of"], saved["epoch"]) != (of, epoch):
             return False
-        freeze(net, depth)
+        freeze(net, freeze_depth)
         _thawed(net).load_state_dict(saved["thawed"])
     except _DAMAGED:
         return False

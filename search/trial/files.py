@@ -32,7 +32,7 @@ class TrialFiles:
 
         Args:
             best: slot of the best trial that has ended, None where none ran its full length.
-            before: the same without this one. Other networks are of trials that the driver is still to be told of.
+            before: the same without this one. Other networks are of trials whose end the driver does not know.
 
         Raises:
             OSError: the folder is not writable.

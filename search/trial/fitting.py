@@ -56,7 +56,7 @@ def fit(
 
     Args:
         val: rows to validate on after every epoch; without any, batch-norm is re-estimated at the end.
-        recorder: is told of every epoch and ends the training.
+        recorder: gets every epoch and ends the training.
     """
     batch_size, parts = task.settings.trainer.batch_size, recorder.resumed.parts if recorder.resumed else 1
     while True:

@@ -31,10 +31,10 @@ class Recorder(pl.Callback):
         curve: reports of the trial so far; those of this fold are added.
         report: called with every report that is new to the driver.
         cancelled: asked before every batch; True raises.
-        told: reports that the driver has had already.
+        reported: epochs that the driver has had already.
         resumed: where this fold goes on from, None for its start.
         best: takes over the network of every epoch that is better than those before it; None keeps none.
-        deadline: when the trial has taken its time, as `time.perf_counter` tells it.
+        deadline: `time.perf_counter` at which the trial's time is over.
         save: called between two epochs with what to write down of them.
         save_every: seconds that go by before it is called again; 0 calls it after every epoch.
 
@@ -51,7 +51,7 @@ class Recorder(pl.Callback):
         *,
         report: Callable[[EpochReport], Verdict] = lambda _: "train",
         cancelled: Callable[[], bool] = lambda: False,
-        told: int = 0,
+        reported: int = 0,
         resumed: TrialCheckpoint | None = None,
         best: BestNetwork | None = None,
         deadline: float = math.inf,
@@ -65,7 +65,7 @@ class Recorder(pl.Callback):
         self._cancelled = cancelled
         self._started = 0.0
         self._first = sum(r.fold < fold for r in curve)
-        self._told = max(told, len(curve))
+        self._reported = max(reported, len(curve))
         self._deadline = deadline
         self._save, self._save_every = save, save_every
         self._saved, self._next_save = len(curve), time.perf_counter() + save_every
@@ -74,7 +74,7 @@ class Recorder(pl.Callback):
         self.stopped: str | None = None
 
     def restart(self) -> None:
-        """Forget this fold: it is trained again. The driver is not told twice of the same epoch."""
+        """Forget this fold: it is trained again. No epoch is reported twice."""
         del self.curve[self._first :]
         self.resumed = None
         if self.best is not None:
@@ -111,7 +111,7 @@ class Recorder(pl.Callback):
             raise TrialOvertimeError
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Report the epoch and obey."""
+        """Report the epoch and act on the verdict."""
         if not isinstance(pl_module, Classifier):
             raise TypeError(f"a trial trains a Classifier, got {type(pl_module).__name__}")
         epoch = len(pl_module.epoch_metrics) - 1
@@ -131,8 +131,8 @@ class Recorder(pl.Callback):
         self.curve.append(report)
         if self.best is not None:
             self.best.see(epoch, metrics, pl_module)
-        verdict = self._report(report) if report.step >= self._told else "train"
-        self._told = max(self._told, report.step + 1)
+        verdict = self._report(report) if report.step >= self._reported else "train"
+        self._reported = max(self._reported, report.step + 1)
         if verdict != "train" and not self.stopped:
             self.stopped = STOPPED[verdict]
         if self.stopped:

@@ -104,31 +104,31 @@ class Task:
         counts = np.bincount(self.index.labels[rows], minlength=len(self.classes))
         return torch.tensor(len(rows) / (len(self.classes) * np.maximum(counts, 1)), dtype=torch.float32)
 
-    def start_net(self, rows: NDArray[np.int64], depth: int) -> BlockNet:
+    def start_net(self, rows: NDArray[np.int64], freeze_depth: int) -> BlockNet:
         """A copy of the network; a pre-trained one's head is warmed up on the images `rows` for this freeze depth.
 
         The head of a model that was trained before (`start`) is left as it is.
         """
         net = deepcopy(self.net)
         if self.net.pretrained and self.settings.trainer.warmup and self.start is None:
-            net.head.load_state_dict(self.warm_head(rows, depth))
+            net.head.load_state_dict(self.warm_head(rows, freeze_depth))
         return net
 
-    def warm_head(self, rows: NDArray[np.int64], depth: int) -> dict[str, Tensor]:
-        """State of the head that trials on `rows` at this depth start from (`warm_start`), fitted once."""
-        depth = warm_depth(self.net, depth)
-        made_of = (rows.tobytes(), depth, self.settings.trainer.class_weights, self.settings.seed, self.classes)
+    def warm_head(self, rows: NDArray[np.int64], freeze_depth: int) -> dict[str, Tensor]:
+        """State of the head that trials on `rows` at this freeze depth start from (`warm_start`), fitted once."""
+        freeze_depth = warm_depth(self.net, freeze_depth)
+        made_of = (rows.tobytes(), freeze_depth, self.settings.trainer.class_weights, self.settings.seed, self.classes)
         name = hashlib.blake2b(repr(made_of).encode(), digest_size=16).hexdigest()
-        return self.heads.get(name, partial(self._fit_head, rows, depth))
+        return self.heads.get(name, partial(self._fit_head, rows, freeze_depth))
 
-    def _fit_head(self, rows: NDArray[np.int64], depth: int) -> dict[str, Tensor]:
+    def _fit_head(self, rows: NDArray[np.int64], freeze_depth: int) -> dict[str, Tensor]:
         labels, seed = self.index.labels, self.settings.seed
         chosen = statistics_rows(self.settings, rows)
         rows = np.sort(np.random.default_rng([seed, 3]).permutation(rows)[:_WARMUP_IMAGES])
-        batches = partial(ActivationBatches, self.cache, depth)
+        batches = partial(ActivationBatches, self.cache, freeze_depth)
         return fit_head(
             self.net,
-            depth,
+            freeze_depth,
             batches(rows, labels[rows], batch_size=_WARMUP_BATCH, view_order=self.view_order, seed=seed),
             [x for x, *_ in batches(chosen, labels[chosen], batch_size=self.settings.trainer.batch_size)],
             classes=len(self.classes),
@@ -152,7 +152,7 @@ def build_task(
 
     Args:
         start: see `Task`; its classes are those of the images.
-        on_note: told of depths whose activations cannot be stored.
+        on_note: called with a line for each depth whose activations cannot be stored.
 
     Raises:
         InputError: weights that cannot be had or do not fit, or a model to start from that is damaged.

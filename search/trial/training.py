@@ -42,14 +42,14 @@ def run_trial(
     report: Callable[[EpochReport], Verdict] = lambda _: "train",
     cancelled: Callable[[], bool] = lambda: False,
     checkpoint: Path | None = None,
-    told: int = 0,
+    reported: int = 0,
     on_note: Callable[[str], None] = lambda _: None,
 ) -> TrialResult:
     """Train on every fold and return the curve.
 
     A trial whose report is answered with "wait" writes its state to `checkpoint` and returns what it has; one that
     trains on writes it every `executor.checkpoint_seconds`, between two epochs. Run again, it goes on from there and
-    ends with the same curve as one that never stopped; epochs of the file that the caller has not been told of are
+    ends with the same curve as one that never stopped; epochs of the file that were not reported are
     reported first. Without that file it trains again from its start. It reports nothing twice. A trial that runs its
     full length leaves the network of its best epoch beside `checkpoint`, for `trial_network`; with several folds it
     leaves none.
@@ -58,7 +58,7 @@ def run_trial(
         report: called after every epoch that is new to the caller.
         cancelled: asked before every batch; True raises.
         checkpoint: where the trial is saved; None keeps nothing.
-        told: reports that an earlier call has made.
+        reported: epochs that an earlier call has reported.
         on_note: called with a line for the user when the trial could not be saved.
 
     Raises:
@@ -70,7 +70,7 @@ def run_trial(
     of, metric = _identity(params, seed), task.settings.search.metric
     saved = load_checkpoint(checkpoint, of=of) if checkpoint is not None else None
     before = saved.seconds if saved else 0.0
-    curve, stopped = _reported(saved, told, report)
+    curve, stopped = _reported(saved, reported, report)
     micro_batch = -(-task.settings.trainer.batch_size // saved.parts) if saved else task.settings.trainer.batch_size
 
     best = BestNetwork.of(f"val_{metric}", saved) if checkpoint and len(task.splits.folds) == 1 else None
@@ -94,7 +94,7 @@ def run_trial(
             continue
         resumed = saved if saved and fold == saved.fold else None
         recorder = Recorder(
-            metric, fold, curve, report=report, cancelled=cancelled, told=told, resumed=resumed, best=best,
+            metric, fold, curve, report=report, cancelled=cancelled, reported=reported, resumed=resumed, best=best,
             deadline=math.inf if limit is None else started + limit - before,
             save=save, save_every=math.inf if every is None else every,
         )  # fmt: skip
@@ -156,13 +156,13 @@ def _identity(params: TrialParams, seed: int) -> str:
 
 
 def _reported(
-    saved: TrialCheckpoint | None, told: int, report: Callable[[EpochReport], Verdict]
+    saved: TrialCheckpoint | None, reported: int, report: Callable[[EpochReport], Verdict]
 ) -> tuple[list[EpochReport], str | None]:
     """The curve of a checkpoint, reported as far as the caller does not know it, until a verdict stops the trial."""
     curve: list[EpochReport] = []
     for epoch in saved.curve if saved else ():
         curve.append(epoch)
-        verdict = report(epoch) if epoch.step >= told else "train"
+        verdict = report(epoch) if epoch.step >= reported else "train"
         if verdict != "train":
             return curve, STOPPED[verdict]
     return curve, None

@@ -142,7 +142,7 @@ def test_events_come_in_simulated_time_and_a_trial_that_goes_on_pays_for_new_epo
         (0, "Reported", 1), (0, "Reported", 2), (0, "Reported", 3), (0, "Finished", 3),
     ]  # fmt: skip
     assert executor.bill == pytest.approx(3 + 0.8 + 0.1)
-    protocol.submit(replace(fast, told=2))
+    protocol.submit(replace(fast, reported=2))
     reported = protocol.poll(0)
     assert isinstance(reported, Reported) and reported.report.step == 2
     protocol.answer(1, "train")

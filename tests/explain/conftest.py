@@ -1,4 +1,4 @@
-"""Small seeded networks and images for the tests of this room."""
+"""Small seeded networks and images for the tests of the package explain."""
 
 from __future__ import annotations
 

@@ -11,9 +11,9 @@ import pytest
 
 import explain
 
-ROOM = Path(explain.__file__).parent
-COMMAND_LINE = {ROOM / "__main__.py"}  # hands over to `search.explain`
-SOURCES = sorted(path for path in ROOM.rglob("*.py") if path not in COMMAND_LINE)
+PACKAGE = Path(explain.__file__).parent
+COMMAND_LINE = {PACKAGE / "__main__.py"}  # hands over to `search.explain`
+SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if path not in COMMAND_LINE)
 
 
 def test_importing_the_package_loads_neither_torch_nor_mlflow() -> None:
@@ -32,7 +32,7 @@ def test_the_package_offers_what_it_says() -> None:
         explain.nothing  # noqa: B018
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=[str(path.relative_to(ROOM)) for path in SOURCES])
+@pytest.mark.parametrize("path", SOURCES, ids=[str(path.relative_to(PACKAGE)) for path in SOURCES])
 def test_every_file_declares_its_names_and_imports_nothing_of_ours(path: Path) -> None:
     tree = ast.parse(path.read_text())
     assigned = [node.targets[0] for node in tree.body if isinstance(node, ast.Assign)]

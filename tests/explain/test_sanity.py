@@ -178,7 +178,7 @@ def test_label_randomisation_shuffles_the_labels_once() -> None:
 
 
 def spots(count: int) -> tuple[Tensor, Tensor]:
-    """Noise with a bright square (class 0) or a bright cross (class 1) somewhere."""
+    """Noise below 0.5 with a square (class 0) or a cross (class 1) of 1 somewhere: separable by construction."""
     generator = torch.Generator().manual_seed(0)
     images = 0.5 * torch.rand(count, 3, 24, 24, generator=generator)
     labels = torch.arange(count) % 2

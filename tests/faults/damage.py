@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tests.faults.kills import TooLateError, kill_now, strike
 from tests.faults.processes import Command
-from tests.faults.scene import LONGEST, TRIALS, BrokenPromiseError, Scene, open_runs, told
+from tests.faults.scene import LONGEST, TRIALS, BrokenPromiseError, Scene, check_refusal, open_runs
 
 __all__ = ["DAMAGE"]
 
@@ -24,7 +24,7 @@ def _stopped_or_done(command: Command, *words: str) -> bool:
     code = command.wait(LONGEST)
     if code == 0:
         return True
-    told(command, code, *words)
+    check_refusal(command, code, *words)
     return False
 
 
@@ -244,7 +244,7 @@ def _second_driver(scene: Scene) -> None:
     if (first_code := first.wait(LONGEST)) != 0:
         raise BrokenPromiseError(f"the first driver ended with {first_code}: {first.err[-600:]}")
     if not (late and code == 0):
-        told(second, code, f"is being run by process {first.pid}, started ")
+        check_refusal(second, code, f"is being run by process {first.pid}, started ")
     scene.notes.append(f"second driver after {waited:.2f} s, {'too late' if late else 'refused'}")
     if late:
         raise TooLateError

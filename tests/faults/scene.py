@@ -113,7 +113,7 @@ class Scene:
         """The command, which must say one line with these words and leave with 2."""
         command = self.start()
         code = command.wait(LONGEST)
-        told(command, code, *words)
+        check_refusal(command, code, *words)
 
     def sleep(self, share: float | None = None) -> float:
         """A random time within the undisturbed study; returns it in seconds."""
@@ -123,7 +123,7 @@ class Scene:
         return wait
 
 
-def told(command: Command, code: int, *words: str) -> None:
+def check_refusal(command: Command, code: int, *words: str) -> None:
     """Assert that a command that ended with 2 said so in one line with these words."""
     lines = command.err.strip().splitlines()
     if code != 2 or len(lines) != 1 or not all(word in lines[0] for word in words):

@@ -109,7 +109,7 @@ def _labels_mean_something(context: MonthContext, challenger: BlockNet) -> bool:
 
 
 def _learnable(context: MonthContext, rng: np.random.Generator) -> bool:
-    """Whether the month's images moved and some block of the champion still tells their labels (`month_probe`)."""
+    """Whether the month's images moved and their labels can be read from some block of the champion (`month_probe`)."""
     look = context.results["look"]
     if not look["drift"]:
         return False

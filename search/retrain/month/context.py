@@ -1,4 +1,4 @@
-"""What the steps of a month share. A step takes the context and knows no other step."""
+"""What the steps of a month share. A step takes the context and imports no other step."""
 
 from __future__ import annotations
 

@@ -183,9 +183,7 @@ def _rule(facts: _Facts) -> tuple[Action, int | None, str]:
     said = " and ".join(changed) or "no shift of maps or features is shown"
     if not shown and facts.growth >= _GROWN:
         depth = facts.lineage_depth
-        grown = (
-            f"{fell}; {facts.growth:.0%} more images to train on than the champion had, so it goes on at its own cut"
-        )
+        grown = f"{fell}; {facts.growth:.0%} more images to train on than the champion had: its freeze depth is kept"
         return ("head" if depth == len(names) else "thaw"), depth, grown
     if not shown and not changed:
         return "none", None, f"{fell}; {said}"

@@ -56,8 +56,8 @@ def _champion_scores(context: MonthContext, rows: Rows) -> tuple[dict[str, tuple
     if known := len(context.plan.month) - len(rows):
         of += f" that it was not trained on ({known} others it was)"
     lines = [f"{who}: accuracy {accuracy:.1%} (95 % interval {low:.1%} to {high:.1%}) on {len(rows)} {of}."]
-    if flattering := _of_known_groups(context, rows):
-        lines.append(f"{flattering} of these show a group that the champion was trained on: that flatters it.")
+    if known := _of_known_groups(context, rows):
+        lines.append(f"{known} of these show a group that the champion was trained on, so its scores may be too high.")
     return {n: (scores.values[n], *scores.intervals[n]) for n in scores.intervals}, lines
 
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Annotated, Any, Literal, Self
+from typing import Literal
 
-from pydantic import BeforeValidator, PlainSerializer, TypeAdapter
+from search.retrain.month.stored import Known, Stored
 
 __all__ = [
     "LEVEL", "MATRIX_CLASSES", "PLACES", "SCALARS", "Action", "BlockFinding", "BlockShift", "ClassComparison",
@@ -39,38 +39,6 @@ Outcome = Literal["promoted", "kept", "not needed", "refused"]
 """Of a month: the challenger was promoted; it was tested and the champion kept; no challenger was asked for (depth of
 retraining "none"); or the data were refused."""
 Confusion = tuple[tuple[int, ...], ...]
-
-# JSON has no NaN: what is not known is null there.
-Known = Annotated[
-    float,
-    BeforeValidator(lambda value: math.nan if value is None else value),
-    PlainSerializer(lambda value: value if math.isfinite(value) else None),
-]
-
-
-_ADAPTERS: dict[type, TypeAdapter[Any]] = {}
-
-
-def _adapter(kind: type) -> TypeAdapter[Any]:
-    """Made once a class, since pydantic compiles it."""
-    if kind not in _ADAPTERS:
-        _ADAPTERS[kind] = TypeAdapter(kind)
-    return _ADAPTERS[kind]
-
-
-class Stored:
-    """A value that goes through JSON."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values; NaN becomes None."""
-        plain: dict[str, Any] = _adapter(type(self)).dump_python(self)
-        return plain
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """What `to_json` gave, also after a way through JSON."""
-        found: Self = _adapter(cls).validate_python(values)
-        return found
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ def search_month(context: MonthContext) -> dict[str, Any]:
 
 def _month_settings(settings: Settings, *, full: bool) -> Settings:
     """Settings of a month's search: the budget of `retrain`, or the ordinary ones for a full search."""
-    # The page of the month tells of the search; a report of its own would repeat it.
+    # The page of the month describes the search; a report of its own would repeat it.
     settings = replace(settings, tracking=replace(settings.tracking, report=False))
     if full:
         return settings

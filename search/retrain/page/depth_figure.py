@@ -1,5 +1,5 @@
 """The decision on the depth of retraining as a picture: the blocks in a row, how far their maps moved, what can be
-read from each in the new month, and the cut between what stays frozen and what is trained."""
+read from each in the new month, and the freeze depth, between what stays frozen and what is trained."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def depth_title(decision: DepthDecision) -> str:
 
 
 def depth_figure(decision: DepthDecision) -> Figure:
-    """Blocks in a row: shift of the maps above, accuracy of the probes below, the chosen cut through both."""
+    """Blocks in a row: shift of the maps above, accuracy of the probes below, the chosen freeze depth through both."""
     use_fonts()
     names = list(decision.by_block)
     width = max(7.0, 0.85 * (len(names) + 1) + _LEFT)

@@ -221,7 +221,7 @@ def test_a_study_that_is_taken_up_again_goes_on_with_the_same_trust(
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         if killed:
             patch.setattr(SearchStudy, "_abandon", lambda self, executor: None)
-        bench.run(ScriptedExecutor(interrupt_in=(job, jobs[job].told)))
+        bench.run(ScriptedExecutor(interrupt_in=(job, jobs[job].reported)))
     bench.run()
     assert bench.params() == undisturbed.params()
     for name in ("trusted", "reason", "outcome"):

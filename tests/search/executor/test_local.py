@@ -120,7 +120,7 @@ def _end_of_next(executor: Executor) -> Event:
     return event
 
 
-def test_an_error_in_a_trial_is_told_and_the_worker_lives(pool: LocalExecutor) -> None:
+def test_an_error_in_a_trial_is_reported_and_the_worker_lives(pool: LocalExecutor) -> None:
     before = [w.process.pid for w in pool._workers]
     ended = _run(pool, [Job(0, TrialParams("no such optimizer", 1.0, 8), 0), *JOBS[1:2]])
     failed = ended[0]
@@ -132,8 +132,8 @@ def test_an_error_in_a_trial_is_told_and_the_worker_lives(pool: LocalExecutor) -
 def test_a_cancelled_trial_gives_no_event_and_frees_its_worker(pool: LocalExecutor) -> None:
     for slot in (2, 0):
         pool.submit(JOBS[slot])
-    told = {_next(pool).slot for _ in range(2)}
-    assert told == {0, 2}
+    reported = {_next(pool).slot for _ in range(2)}
+    assert reported == {0, 2}
     pool.cancel(2)
     pool.submit(JOBS[1])  # on the worker that slot 2 held: slot 0 still waits for its answer
     ended = _end_of_next(pool)

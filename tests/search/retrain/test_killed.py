@@ -19,12 +19,12 @@ import pytest
 from filelock import FileLock
 
 from search.retrain.ledger import MonthRow, ledger_path
-from tests.search.retrain.conftest import Months, Saved, Told
+from tests.search.retrain.conftest import Months, Outcome, Saved
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # on a machine that others use as well
 
 STEPS = ("check", "look", "depth", "search", "compare", "report")
-LEARNS = ("retrain.epochs=20",)
+LEARNS = ("retrain.epochs=20",)  # the images are separable by construction: see LEARNS of the conftest
 PATIENCE = 180
 SERVER = Path(__file__).parents[1] / "command_server.py"
 
@@ -53,10 +53,12 @@ class Server:
         print(json.dumps(request), file=self._process.stdin, flush=True)
         return self._answer()
 
-    def end(self) -> Told:
+    def end(self) -> Outcome:
         """Wait for it."""
         code = self._answer()
-        return Told(code, *(path.read_bytes().decode("utf-8", "backslashreplace") for path in self._streams.values()))
+        return Outcome(
+            code, *(path.read_bytes().decode("utf-8", "backslashreplace") for path in self._streams.values())
+        )
 
     def close(self) -> None:
         assert self._process.stdin is not None and self._process.stdout is not None
@@ -89,7 +91,7 @@ class Undisturbed:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(first: tuple[Months, Told], saved: Saved, server: Server, tmp_path_factory: pytest.TempPathFactory
+def undisturbed(first: tuple[Months, Outcome], saved: Saved, server: Server, tmp_path_factory: pytest.TempPathFactory
                 ) -> Undisturbed:  # fmt: skip
     made = first[0]
     saved.put_back()
@@ -97,9 +99,9 @@ def undisturbed(first: tuple[Months, Told], saved: Saved, server: Server, tmp_pa
     months.arrives("2020-02", drift=True)
     began = time.monotonic()
     server.start(months, *LEARNS)
-    told = server.end()
+    result = server.end()
     took = time.monotonic() - began
-    assert told.code == 0, told.err
+    assert result.code == 0, result.err
     row = months.ledger.months()[-1]
     seconds = {step: seconds for step, (_, seconds) in months.ledger.steps(row).items()}
     saved.put_back()
@@ -155,7 +157,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-def kill(server: Server, pid: int) -> Told:
+def kill(server: Server, pid: int) -> Outcome:
     if alive(pid):
         os.kill(pid, signal.SIGKILL)
     return server.end()
@@ -165,8 +167,8 @@ def finished(server: Server, undisturbed: Undisturbed) -> None:
     """The same command again does what is left, and leaves what an undisturbed one leaves."""
     months, wanted = undisturbed.months, undisturbed.row
     server.start(months, *LEARNS)
-    told = server.end()
-    assert told.code == 0, told.err
+    result = server.end()
+    assert result.code == 0, result.err
     rows = [row for row in months.ledger.months() if row.month == "2020-02"]
     assert [row.state for row in rows] == ["done"]
     (row,) = rows
@@ -221,11 +223,11 @@ def test_terminated_in(step: str, asked: Months, server: Server, undisturbed: Un
     time.sleep(0.3 * undisturbed.seconds[step])
     if alive(pid):
         os.kill(pid, signal.SIGTERM)
-    told = server.end()
-    assert told.code in (0, 143)
+    result = server.end()
+    assert result.code in (0, 143)
     # Python tells of a signal that came in the middle of somebody's __del__, and then it is lost.
-    assert not told.err or told.err.startswith("Exception ignored in: ")
-    if told.code:
+    assert not result.err or result.err.startswith("Exception ignored in: ")
+    if result.code:
         assert asked.runs("attributes.status = 'RUNNING'") == []
     finished(server, undisturbed)
 
@@ -253,11 +255,11 @@ def test_killed_and_the_month_changes_before_it_is_continued(
     assert kill(server, pid).code == -signal.SIGKILL
     months.arrives("2020-02", drift=True, images=1, seed=1)
     server.start(months, *LEARNS)
-    told = server.end()
-    assert told.code == 0, told.err
+    result = server.end()
+    assert result.code == 0, result.err
     abandoned, done = months.ledger.months()[1:]
     assert (abandoned.state, done.state, done.outcome) == ("abandoned", "done", "promoted")
-    assert "its data changed meanwhile" in done.why and "33 images" in told.out
+    assert "its data changed meanwhile" in done.why and "33 images" in result.out
     assert months.runs("attributes.status = 'RUNNING'") == []
     assert months.client.get_run(str(abandoned.run_id)).info.status == "KILLED"
     assert [one.kind for one in months.ledger.promotions()] == ["bootstrap", "promotion"]
@@ -271,8 +273,8 @@ def test_killed_while_the_first_champion_is_made(asked: Months, server: Server, 
         time.sleep((share + chance.uniform(-0.2, 0.2)) * undisturbed.command)
         kill(server, pid)
     server.start(months, "retrain.start_months=1", "retrain.depth=none")
-    told = server.end()
-    assert told.code == 0, told.err
+    result = server.end()
+    assert result.code == 0, result.err
     rows, (promotion,) = months.ledger.months(), months.ledger.promotions()
     assert [(row.month, row.outcome) for row in rows if row.state == "done"] == [
         ("2020-01", "bootstrap"), ("2020-02", "not needed"),

@@ -9,14 +9,12 @@ from shutil import copytree
 import pytest
 from PIL import Image
 
-from tests.search.retrain.conftest import Months, Told
+from tests.search.retrain.conftest import LEARNS, Months, Outcome
 
 STEPS = ["check", "look", "depth", "search", "compare", "report"]
-LEARNS = ("retrain.depth=0", "retrain.epochs=20")
-"""Several times what a month of other stripes takes to be learnt, whatever processor computes."""
 
 
-def test_the_first_champion(first: tuple[Months, Told]) -> None:
+def test_the_first_champion(first: tuple[Months, Outcome]) -> None:
     months, said = first
     assert said.code == 0, said.err
     assert "No champion yet: searching the first one on 1 months, 2020-01 to 2020-01." in said.out
@@ -191,8 +189,8 @@ def test_bad_input_is_one_line_and_changes_nothing(months: Months, arguments: li
     if arguments == ["data.size=[28,28]"]:
         months.arrives("2020-02")  # or there is nothing to do
     ledger, runs = months.ledger.months(), len(months.runs())
-    told = months.retrain(*arguments)
-    assert told.code == 2
-    assert said in told.err and told.err.count("\n") == 1
+    result = months.retrain(*arguments)
+    assert result.code == 2
+    assert said in result.err and result.err.count("\n") == 1
     assert (months.ledger.months(), len(months.runs())) == (ledger, runs)
     assert months.aliases == {"champion": "1"}

@@ -12,7 +12,7 @@ from torch import nn
 from lightning_modules.networks.blocknet import BlockNet
 from search.retrain.champion import widened
 from search.tracking.models import resolve_model
-from tests.search.retrain.conftest import CLASSES, Months
+from tests.search.retrain.conftest import CLASSES, LEARNS, Months
 
 FOUR = (*CLASSES, "crack")
 
@@ -99,7 +99,7 @@ def test_with_a_new_class_the_rule_always_trains_and_says_so(months: Months) -> 
 def test_a_new_class_extends_the_head(months: Months) -> None:
     months.arrives("2020-02", classes=FOUR)
     assert months.retrain().code == 1
-    said = months.retrain("retrain.new_class=extend", "retrain.depth=0", "retrain.epochs=20")
+    said = months.retrain("retrain.new_class=extend", *LEARNS)
     assert said.code == 0, said.err
     assert "settings changed since" in said.out
     assert "New classes, for which the head gets outputs: crack (10 images)." in said.out

@@ -11,12 +11,13 @@ from shutil import copytree
 import pytest
 
 from search.retrain.ledger import Ledger, ledger_path
-from tests.search.retrain.conftest import Months, Saved, Told
-from tests.search.retrain.test_months import LEARNS
+from tests.search.retrain.conftest import LEARNS, Months, Outcome, Saved
 
 
 @pytest.fixture(scope="module")
-def twice(first: tuple[Months, Told], saved: Saved, tmp_path_factory: pytest.TempPathFactory) -> tuple[Months, Saved]:
+def twice(
+    first: tuple[Months, Outcome], saved: Saved, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Months, Saved]:
     """Version 2 is champion since 2020-02, version 1 was; and the store as it was then."""
     made, folder = first[0], tmp_path_factory.mktemp("twice")
     saved.put_back()
@@ -53,11 +54,11 @@ def test_back_and_forth_is_remembered_in_ledger_and_mlflow(promoted: Months) -> 
     assert months.retrain("rollback", "reason=it was the lamp").code == 0
     assert months.aliases == {"champion": "2", "previous": "1"}
 
-    told = months.retrain("history")
-    assert told.code == 0
+    result = months.retrain("history")
+    assert result.code == 0
     before = months.ledger.months()[-1].numbers["accuracy_before"]
     for words in ("bootstrap", "promotion 2020-02", "rollback", f"{before:.3f}->", "점 is missed"):
-        assert words in told.out
+        assert words in result.out
     kinds = [(one.kind, one.from_version, one.to_version) for one in months.ledger.promotions()]
     assert kinds == [("bootstrap", None, "1"), ("promotion", "1", "2"), ("rollback", "2", "1"), ("rollback", "1", "2")]
     assert all(one.decided and one.finished and one.run_id for one in months.ledger.promotions())
@@ -115,9 +116,9 @@ def test_bad_rollbacks_are_one_line_and_change_nothing(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     ledger, runs = months.ledger.promotions(), len(months.runs())
-    told = months.retrain("rollback", *arguments)
-    assert told.code == 2
-    assert said in told.err and told.err.count("\n") == 1
+    result = months.retrain("rollback", *arguments)
+    assert result.code == 2
+    assert said in result.err and result.err.count("\n") == 1
     assert (months.ledger.promotions(), len(months.runs())) == (ledger, runs)
     assert months.aliases == {"champion": "1"}
     assert not months.images.parent.joinpath("nowhere").exists()

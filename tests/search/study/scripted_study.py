@@ -87,7 +87,7 @@ class ScriptedExecutor:
             assert isinstance(value, float)
             metrics = {"val_macro_f1": value}
             reports.append(EpochReport(epoch, 0, epoch, value, metrics, 0.1))
-            verdict = "train" if epoch < job.told else (yield Reported(job.slot, reports[-1]))
+            verdict = "train" if epoch < job.reported else (yield Reported(job.slot, reports[-1]))
             if diverge or verdict != "train":
                 stopped = "diverged" if diverge else "pruned" if verdict == "stop" else "waiting"
                 break

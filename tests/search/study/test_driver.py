@@ -272,7 +272,7 @@ def test_a_study_in_a_journal_is_continued_by_the_same_identity_only(tmp_path: P
     with pytest.raises(InputError, match=r"study 's' was made with seed=0, now 1; take another search\.study"):
         load_or_create(path, "s", {**identity, "seed": 1}, fresh=False)
     assert path.read_bytes() == before
-    room = path.with_name("s.waiting")
-    room.mkdir()
+    waiting = path.with_name("s.waiting")
+    waiting.mkdir()
     anew, existed = load_or_create(path, "s", {**identity, "seed": 1}, fresh=True)
-    assert not existed and finished_trials(anew) == [] and not room.exists()
+    assert not existed and finished_trials(anew) == [] and not waiting.exists()

@@ -29,7 +29,7 @@ def test_trials_wait_and_the_best_go_on() -> None:
     epochs = [len(t.intermediate_values) for t in trials]
     assert epochs.count(EPOCHS) >= 1 and sum(epochs) < 2 * TRIALS
     assert len(executor.jobs) == TRIALS + len(bench.listener.went_on)
-    assert {job.told for job in executor.jobs} <= {0, 1, 2}
+    assert {job.reported for job in executor.jobs} <= {0, 1, 2}
     best = max(trials, key=lambda t: max(t.intermediate_values.values()))
     assert best.state is TrialState.COMPLETE
     assert sorted(slot for slot, *_ in bench.listener.ended) == list(range(TRIALS))
@@ -58,7 +58,7 @@ def test_every_trial_has_one_run_that_says_why_it_ended() -> None:
         if trial.state is TrialState.PRUNED:
             reason = trial.user_attrs["reason"]
             assert reason == run.tags["reason"]
-            assert reason.startswith("halving rule at epoch ") or reason == "nobody is left to wait for"
+            assert reason.startswith("halving rule at epoch ") or reason == "not promoted: no other trial runs any more"
         steps = [step for step, metrics in run.metrics if "epoch_seconds" in metrics]
         assert steps == sorted(trial.intermediate_values) == list(range(1, len(steps) + 1))
 
@@ -89,7 +89,7 @@ def test_an_interrupted_study_ends_as_the_undisturbed_one(
     if job >= len(jobs):
         pytest.skip("the study has no so many jobs")
     bench = halving()
-    epoch = jobs[job].told  # the first that it trains
+    epoch = jobs[job].reported  # the first that it trains
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         if killed:
             patch.setattr(SearchStudy, "_abandon", lambda self, executor: None)
@@ -102,7 +102,7 @@ def test_an_interrupted_study_ends_as_the_undisturbed_one(
     statuses = [run.status for run in bench.tracker.runs.values()]
     assert statuses.count("FINISHED") == TRIALS and set(statuses) <= {"FINISHED", "KILLED"}
     # A trial that had not waited yet is lost and asked again; one that had goes on.
-    assert statuses.count("KILLED") == (jobs[job].told == 0)
+    assert statuses.count("KILLED") == (jobs[job].reported == 0)
 
 
 def test_a_stop_keeps_what_waits_for_the_next_call() -> None:
@@ -120,13 +120,15 @@ def test_a_stop_keeps_what_waits_for_the_next_call() -> None:
 
 def test_a_trial_that_dies_after_waiting_is_tried_again_from_its_start() -> None:
     def script(number: int, job: Job) -> list[float] | str:
-        return "crash" if job.told == 1 and not crashed.append(job.slot) and len(crashed) == 1 else curve(job.params)
+        return (
+            "crash" if job.reported == 1 and not crashed.append(job.slot) and len(crashed) == 1 else curve(job.params)
+        )
 
     crashed: list[int] = []
     bench = halving()
     executor = bench.run(ScriptedExecutor(script))
     again = [job for job in executor.jobs if job.slot == crashed[0]]
-    assert [job.told for job in again[:3]] == [0, 1, 0]
+    assert [job.reported for job in again[:3]] == [0, 1, 0]
     assert bench.slots() == list(range(TRIALS))
 
 
@@ -134,7 +136,7 @@ def test_where_the_best_diverges_on_its_last_stretch_another_one_ends() -> None:
     def script(number: int, job: Job) -> list[float] | str:
         if job.slot == 0:  # which runs in full, and must not be the best
             return [0.01, 0.02, 0.03]
-        return "diverge" if job.told and not lost.append(job.slot) and len(lost) == 1 else curve(job.params)
+        return "diverge" if job.reported and not lost.append(job.slot) and len(lost) == 1 else curve(job.params)
 
     lost: list[int] = []
     bench = halving()
@@ -167,12 +169,12 @@ def test_more_trials_continue_a_finished_study() -> None:
 
 
 @pytest.mark.parametrize("capacity", [1, 2])
-def test_in_the_end_only_the_network_of_the_best_trial_lies_in_the_waiting_room(tmp_path: Path, capacity: int) -> None:
-    bench, room = halving(), tmp_path / "room"
-    driver = bench.driver(trial_files=room)
+def test_in_the_end_only_the_network_of_the_best_trial_is_kept(tmp_path: Path, capacity: int) -> None:
+    bench, folder = halving(), tmp_path / "folder"
+    driver = bench.driver(trial_files=folder)
 
     def script(number: int, job: Job) -> list[float]:
-        assert job.checkpoint == room / f"slot-{job.slot}.pt"
+        assert job.checkpoint == folder / f"slot-{job.slot}.pt"
         job.checkpoint.parent.mkdir(exist_ok=True)
         job.checkpoint.write_bytes(b"state")
         network_file(job.checkpoint).write_bytes(b"network")
@@ -181,8 +183,8 @@ def test_in_the_end_only_the_network_of_the_best_trial_lies_in_the_waiting_room(
     driver.run(ScriptedExecutor(script, capacity=capacity))
     best = StudyRecord(bench.study).best()
     assert best is not None
-    assert [file.name for file in room.iterdir()] == [f"slot-{best.slot}.network.pt"]
-    TrialFiles(room).close()
+    assert [file.name for file in folder.iterdir()] == [f"slot-{best.slot}.network.pt"]
+    TrialFiles(folder).close()
     assert list(tmp_path.iterdir()) == []
 
 

@@ -36,14 +36,14 @@ def _in_one_go(task: Task, params: TrialParams, file: Path) -> TrialResult:
 
 
 def _with_waits(task: Task, params: TrialParams, file: Path) -> TrialResult:
-    told = [0]
+    reported = [0]
 
     def report(_: object) -> str:
-        told[0] += 1
-        return "wait" if told[0] < task.settings.trainer.epochs else "train"
+        reported[0] += 1
+        return "wait" if reported[0] < task.settings.trainer.epochs else "train"
 
     while True:
-        result = run_trial(task, params, seed=3, checkpoint=file, told=told[0], report=report)  # type: ignore[arg-type]
+        result = run_trial(task, params, seed=3, checkpoint=file, reported=reported[0], report=report)  # type: ignore[arg-type]
         if result.stopped is None:
             return result
 

@@ -145,7 +145,7 @@ def test_a_fostered_trial_that_waited_is_the_same_trial(make_task: Callable[...,
     file = tmp_path / "slot-0.pt"
     first = run_trial(make_task(5.0), params, seed=3, report=lambda _: "wait", checkpoint=file)
     assert first.stopped == "waiting" and len(first.curve) == 1
-    assert _curve(run_trial(make_task(5.0), params, seed=3, checkpoint=file, told=1).curve) == _curve(whole.curve)
+    assert _curve(run_trial(make_task(5.0), params, seed=3, checkpoint=file, reported=1).curve) == _curve(whole.curve)
 
 
 def test_under_bfloat16(make_task: Callable[..., Task]) -> None:

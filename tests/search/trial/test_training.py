@@ -78,7 +78,7 @@ def _with_waits(
 
     while True:
         torch.manual_seed(99)  # another trial had the worker in between
-        result = run_trial(task, params, seed=3, report=report, checkpoint=checkpoint, told=len(steps))
+        result = run_trial(task, params, seed=3, report=report, checkpoint=checkpoint, reported=len(steps))
         last = len(steps) == task.settings.trainer.epochs * len(task.splits.folds)
         if result.stopped is None or last:
             return result, steps
@@ -132,18 +132,18 @@ def test_a_killed_trial_goes_on_from_its_last_epoch_and_tells_a_new_driver_of_al
 ) -> None:
     """`after` epochs were over; the next one had begun."""
     params, file = TrialParams("momentum", 1.0, depth), tmp_path / "slot-0.pt"
-    batches, told, notes = [0], [], []
+    batches, reported, notes = [0], [], []
 
     def counted() -> bool:
         batches[0] += 1
         return False
 
     def report(epoch: EpochReport) -> Verdict:
-        told.append(epoch)
+        reported.append(epoch)
         return "train"
 
     def killed() -> bool:
-        if len(told) == after:
+        if len(reported) == after:
             raise KilledError
         return False
 
@@ -153,11 +153,11 @@ def test_a_killed_trial_goes_on_from_its_last_epoch_and_tells_a_new_driver_of_al
             make_task(folds=folds, checkpoint_seconds=0.0), params, seed=3, report=report, cancelled=killed,
             checkpoint=file, on_note=notes.append,
         )  # fmt: skip
-    assert len(told) == after and file.exists() and not notes
-    told.clear()
+    assert len(reported) == after and file.exists() and not notes
+    reported.clear()
     in_all, batches[0] = batches[0], 0
     again = run_trial(make_task(folds=folds), params, seed=3, report=report, cancelled=counted, checkpoint=file)
-    assert _curve(again.curve) == _curve(whole.curve) == _curve(told)
+    assert _curve(again.curve) == _curve(whole.curve) == _curve(reported)
     # A fold's first epoch is kept when its second one begins.
     assert batches[0] == in_all * (3 * folds - (after if after % 3 else after - 1)) // (3 * folds)
 
@@ -273,10 +273,10 @@ def test_out_of_memory_halves_the_micro_batch_and_is_recorded(
     plain = undisturbed(PARAMS, seed=0)
     assert plain.micro_batch == 8
     _out_of_memory_above(task, 4)
-    told: list[int] = []
-    small = run_trial(task, PARAMS, seed=0, report=lambda r: told.append(r.step) or "train")
+    reported: list[int] = []
+    small = run_trial(task, PARAMS, seed=0, report=lambda r: reported.append(r.step) or "train")
     assert small.micro_batch == 4
-    assert told == [0, 1, 2] == [r.step for r in small.curve]
+    assert reported == [0, 1, 2] == [r.step for r in small.curve]
     assert _curve(small.curve) != _curve(plain.curve)  # batch-norm saw other batches
 
 

@@ -185,7 +185,7 @@ def test_what_makes_no_sense_is_refused(options: dict[str, Any], message: str) -
         decided(made_up(20, 5), made_up(20, 6), **options)
 
 
-def test_the_picture_shows_the_cut() -> None:
+def test_the_picture_shows_the_freeze_depth() -> None:
     found = decided(made_up(240, 5, readable=(0.2, 0.5, 0.8, 0.5)),
                     made_up(100, 6, right=0.5, moved=2, readable=(0.2, 0.5, 0.8, 0.5)))  # fmt: skip
     assert depth_title(found) == "Retrained: blocks from three on, and the head"
