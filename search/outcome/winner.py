@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from lightning_modules.networks.blocknet import BlockNet
-from lightning_modules.networks.model_file import ModelCard, TrainedModel, save_model
+from lightning_modules.networks.model_file import ModelCard, TrainedModel, load_model, save_model
 from lightning_modules.training.scores import TestScores, scores_with_intervals
 from search.outcome.figures import confusion_figure
 from search.study.notes import version_note
@@ -114,7 +114,7 @@ def _register(run: StudyRun, net: BlockNet, params: TrialParams, scores: TestSco
     tags = {"study": study, **params.searched(), "data_digest": task.index.digest}
     note = version_note(params, scores, network=net.architecture, trained=trained, study=study)
     with TemporaryDirectory(prefix="thawline-", ignore_cleanup_errors=True) as folder:
-        save_model(Path(folder) / "model", TrainedModel(net, card))
+        save_model(Path(folder) / "model", TrainedModel(net, card, _trained_on(task)))
         return run.tracker.register(
             run.parent,
             Path(folder) / "model",
@@ -123,3 +123,10 @@ def _register(run: StudyRun, net: BlockNet, params: TrialParams, scores: TestSco
             tags={k: json.dumps(v) if isinstance(v, dict) else v for k, v in tags.items()},
             note=note,
         )
+
+
+def _trained_on(task: Task) -> frozenset[str]:
+    """Digests of the images that trained or chose the version, or the model that it starts from."""
+    rows = np.concatenate([part for fold in task.splits.folds for part in (fold.train, fold.val)])
+    before = None if task.start is None else load_model(task.start).trained_on
+    return frozenset(task.index.records[row].digest for row in rows.tolist()) | (before or frozenset())

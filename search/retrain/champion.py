@@ -36,6 +36,8 @@ class Champion:
         lineage_depth: freeze depth that its lineage's last search settled on; retraining the head alone keeps it.
         month: newest month that it was trained on.
         trained: how many images it was trained on.
+        trained_on: digests of the images that it, or a model that it was trained from, was trained on or chosen with;
+            of a version without that list, those that could be trained on when it was made.
     """
 
     version: str
@@ -45,6 +47,7 @@ class Champion:
     lineage_depth: int
     month: str
     trained: int
+    trained_on: frozenset[str]
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -108,7 +111,8 @@ def load_champion(settings: Settings, ledger: Ledger, tracker: Tracker, version:
     params = TrialParams(tags["optimizer"], float(tags["lr_factor"]), int(tags["freeze_depth"]))
     if "fostering_beta" in tags:
         params = replace(params, fostering_beta=float(tags["fostering_beta"]))
-    return Champion(version, run_id, model, params, int(made["cut"]), str(made["month"]), int(made["trained"]))
+    seen = ledger.trained_on(version) if model.trained_on is None else model.trained_on
+    return Champion(version, run_id, model, params, int(made["cut"]), str(made["month"]), int(made["trained"]), seen)
 
 
 def widened(model: TrainedModel, classes: Sequence[str], *, seed: int | None = None) -> TrainedModel:
@@ -141,7 +145,7 @@ def widened(model: TrainedModel, classes: Sequence[str], *, seed: int | None = N
             wide.bias[new] = last.bias.mean()
     parent, _, attribute = name.rpartition(".")
     setattr(net.get_submodule(parent), attribute, wide)
-    return TrainedModel(net.eval(), replace(model.card, classes=tuple(classes)))
+    return replace(model, net=net.eval(), card=replace(model.card, classes=tuple(classes)))
 
 
 def _last_linear(net: BlockNet, outputs: int) -> tuple[str, nn.Linear]:

@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 from lightning_modules.errors import InputError, printable
 
-__all__ = ["Ledger", "MonthRow", "PromotionRow", "Role", "ledger_path"]
+__all__ = ["Ledger", "MonthRow", "PromotionRow", "Role", "Roles", "ledger_path"]
 
 _VERSION = 2
 _SCHEMA = """
@@ -52,6 +52,9 @@ CREATE TABLE promotions (
 
 Role = Literal["training", "held_out", "regression", "out"]
 """What an image is used for. `out`: tied by group or picture to both sides, so it is used for nothing."""
+
+Roles = Mapping[str, tuple[Role, str]]
+"""Digest of an image -> its role, and the month it came with."""
 
 
 @dataclass(frozen=True)
@@ -201,7 +204,7 @@ class Ledger:
         """Digest of an image -> its role, and the month it came with."""
         return {r["digest"]: (r["role"], r["month"]) for r in self._read("SELECT * FROM images WHERE model = ?")}
 
-    def give_roles(self, row: MonthRow, roles: Mapping[str, tuple[Role, str]]) -> None:
+    def give_roles(self, row: MonthRow, roles: Roles) -> None:
         """Keep roles given in a month; an image that has one keeps that."""
         with self._write() as database:
             database.executemany(

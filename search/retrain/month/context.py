@@ -23,7 +23,7 @@ from search.retrain.month.baseline import Baseline, measure_baseline
 from search.retrain.month.image_roles import MonthPlan, plan_month
 from search.retrain.month.images import image_subset, plain_images
 from search.retrain.month.record import DataCheck
-from search.retrain.months import usable_months
+from search.retrain.months import known_rows, regression_gap, usable_months
 from search.settings.schema import Settings
 from search.tracking.models import resolve_model
 from search.tracking.tracker import Tracker
@@ -93,7 +93,6 @@ class MonthContext:
     Attributes:
         all_images: of all months, whether they may be used or not.
         usable: months done before whose images may be used.
-        trained_on: digests of the images that the champion may have been trained on.
     """
 
     session: Session
@@ -102,14 +101,12 @@ class MonthContext:
     champion: Champion
     run_id: str
     usable: frozenset[str]
-    trained_on: frozenset[str]
 
     @staticmethod
     def of(session: Session, row: MonthRow, images: ImageSet, champion: Champion, run_id: str) -> MonthContext:
-        """With what the ledger says of older months and of the champion."""
-        ledger = session.ledger
-        usable, trained_on = usable_months(ledger.latest()), ledger.trained_on(champion.version)
-        return MonthContext(session, row, images, champion, run_id, frozenset(usable), trained_on)
+        """With what the ledger says of older months."""
+        usable = usable_months(session.ledger.months())
+        return MonthContext(session, row, images, champion, run_id, frozenset(usable))
 
     def step(self, name: str, work: Callable[[MonthContext], Mapping[str, Any]]) -> dict[str, Any]:
         """What the step gives: now, or in an earlier call that was killed after it."""
@@ -147,14 +144,21 @@ class MonthContext:
 
     def known_rows(self, classes: tuple[str, ...]) -> Rows:
         """Positions in `all_images` of the month's images and of usable older and newer ones, of these classes."""
-        months = {*self.usable, self.row.month}
-        records = enumerate(self.all_images.index.records)
-        return np.array([i for i, r in records if r.month in months and r.label in classes], np.int64)
+        return known_rows(self.all_images.index, {*self.usable, self.row.month}, classes)
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
         """The champion's and the month's."""
         return self.known_classes(self.check)
+
+    def regression_gap(self, classes: tuple[str, ...]) -> str:
+        """What is missing of the regression set, and what accepts that; empty where nothing is (`regression_gap`)."""
+        gap = regression_gap(
+            self.all_images.index, self.session.ledger.roles(), months={*self.usable, self.row.month}, classes=classes,
+            trained_on=self.champion.trained_on,
+        )  # fmt: skip
+        accepted = "depth=none" if self.settings.retrain.depth == "none" else "regression=shrink"
+        return gap and f"{gap}; retrain.{accepted} goes on without them."
 
     @cached_property
     def images(self) -> ImageSet:
@@ -165,7 +169,7 @@ class MonthContext:
     def plan(self) -> MonthPlan:
         """How `images` are used; the roles were given at the end of step 1."""
         roles = self.session.ledger.roles()
-        return plan_month(self.images.index, self.row.month, roles, self.settings, trained_on=self.trained_on)
+        return plan_month(self.images.index, self.row.month, roles, self.settings, trained_on=self.champion.trained_on)
 
     @cached_property
     def champion_net(self) -> BlockNet:

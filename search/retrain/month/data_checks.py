@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,12 @@ from scipy.stats import chi2_contingency
 from lightning_modules.images.index import ImageIndex
 from lightning_modules.images.split_units import Rows
 from lightning_modules.images.store import ImageSet
+from search.retrain.ledger import Role
 from search.retrain.month.context import MonthContext
 from search.retrain.month.image_roles import month_roles
 from search.retrain.month.images import index_subset
 from search.retrain.month.record import DataCheck
-from search.retrain.months import month_rows
+from search.retrain.months import missing_images, month_rows
 
 __all__ = ["check_data"]
 
@@ -72,7 +74,27 @@ def _check(context: MonthContext) -> DataCheck:
         notes.append(f"Classes without an image this month: {', '.join(gone)}.")
     if mix := _mix(before, counts):
         notes.append(mix)
+    if context.champion.model.trained_on is None:
+        notes.append(
+            f"Version {context.champion.version} does not name the images that it was trained on (it is of an earlier "
+            "program): those that could be trained on when it was made are taken for them."
+        )
+    if not refusals:
+        notes += _missing(context, (*context.champion.classes, *new))
+    elif context.row.month in context.usable:
+        notes.append("Images of this month that the ledger holds from before stay in use; its new ones are not used.")
     return DataCheck("; ".join(refusals) or None, tuple(notes), new, len(flat), counts)
+
+
+def _missing(context: MonthContext, classes: tuple[str, ...]) -> Iterator[str]:
+    """A sentence on images that earlier months had and this one has not."""
+    roles = context.session.ledger.roles()
+    there = {record.digest for record in context.all_images.index.records if record.label in classes}
+    uses: dict[Role, str] = {"training": "to train on", "held_out": "held out"}
+    if gone := [words for role, what in uses.items() if (words := missing_images(roles, role, there, what))]:
+        yield f"Not in the data any more, though the ledger holds them: {', '.join(gone)}."
+    if gap := context.regression_gap(classes):
+        yield gap
 
 
 def _counts(index: ImageIndex, rows: Rows) -> dict[str, int]:

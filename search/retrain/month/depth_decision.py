@@ -71,7 +71,7 @@ def decide_depth(context: MonthContext) -> dict[str, Any]:
         reason = "fewer than two images of the month may be trained on that the champion was not trained on already"
         return {"action": "none", "depth": None, "reason": reason, "decision": None}
     digests = [context.images.index.records[r].digest for r in context.plan.pool.tolist()]
-    growth = sum(digest not in context.trained_on for digest in digests) / max(1, context.champion.trained)
+    growth = sum(digest not in context.champion.trained_on for digest in digests) / max(1, context.champion.trained)
     decision = decide(
         context.old_baseline(),
         Baseline.load(context.month_baseline),
