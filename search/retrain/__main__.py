@@ -12,7 +12,7 @@ from search.command_line.exits import let_threads_sleep, run_command
 __all__ = ["main"]
 
 _USAGE = """Usage: python -m search.retrain [month=YYYY-MM] [GROUP=OPTION ...] [key=value ...]
-       python -m search.retrain rollback reason=TEXT [key=value ...]
+       python -m search.retrain rollback reason=TEXT [to=VERSION] [key=value ...]
        python -m search.retrain history [key=value ...]
 
 Keeps the chosen model current as each month's data arrives: looks at the champion with the new month, decides from its
@@ -46,11 +46,13 @@ def _run(arguments: Sequence[str]) -> int:
     let_threads_sleep()
     given = list(arguments)
     verb = given.pop(0) if given and given[0] in ("rollback", "history") else ""
-    month, reason = _take(given, "month"), _take(given, "reason")
+    month, reason, to = (_take(given, key) for key in ("month", "reason", "to"))
     if month is not None and verb:
         raise InputError(f"month= is for python -m search.retrain alone, got {verb} with month={month}")
     if (reason is not None) != (verb == "rollback"):
         raise InputError("rollback needs reason=TEXT" if verb else "reason= is for python -m search.retrain rollback")
+    if to is not None and reason is None:
+        raise InputError(f"to= is for python -m search.retrain rollback, got to={to}")
     if reason is not None and not (reason.strip() and reason.isprintable() and len(reason) <= 1000):
         raise InputError(f"reason must be 1 to 1000 printable characters, got {reason[:100]!r}")
     from search.settings.compose import compose_settings
@@ -65,7 +67,7 @@ def _run(arguments: Sequence[str]) -> int:
     if verb == "history":
         return commands.history(settings, Console())
     if reason is not None:
-        return commands.rollback(settings, Console(), reason=reason)
+        return commands.rollback(settings, Console(), reason=reason, to=to)
     command = join(["python", "-m", "search.retrain", *arguments])
     return commands.retrain(settings, Console(), month=month, command=command)
 

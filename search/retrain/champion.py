@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,7 +20,17 @@ from search.tracking.models import resolve_model
 from search.tracking.tracker import Tracker
 from search.trial.result import TrialParams
 
-__all__ = ["BASELINE", "CHAMPION", "PREVIOUS", "Champion", "load_champion", "settle", "widened"]
+__all__ = [
+    "BASELINE",
+    "CHAMPION",
+    "PREVIOUS",
+    "Champion",
+    "ChampionGoneError",
+    "load_champion",
+    "load_version",
+    "settle",
+    "widened",
+]
 
 CHAMPION, PREVIOUS = "champion", "previous"
 BASELINE = "champion_baseline.npz"
@@ -55,6 +66,10 @@ class Champion:
         return self.model.card.classes
 
 
+class ChampionGoneError(InputError):
+    """The version that the ledger calls champion is not in MLflow any more."""
+
+
 def settle(ledger: Ledger, tracker: Tracker, model_name: str) -> PromotionRow | None:
     """Let the aliases say what the ledger has decided, and return its last decision; None before the first.
 
@@ -63,8 +78,9 @@ def settle(ledger: Ledger, tracker: Tracker, model_name: str) -> PromotionRow | 
 
     Raises:
         InputError: the alias `champion` was moved outside this program.
+        ChampionGoneError: its version was deleted outside this program.
     """
-    decided = ledger.promotions()
+    decided, known = ledger.promotions(), tracker.versions(model_name)
     aliases = tracker.aliases(model_name)
     if not decided:
         if CHAMPION in aliases:
@@ -74,18 +90,48 @@ def settle(ledger: Ledger, tracker: Tracker, model_name: str) -> PromotionRow | 
             )
         return None
     last = decided[-1]
+    if last.to_version not in known:
+        raise ChampionGoneError(
+            f"version {last.to_version} of model {model_name}, its champion, is not in MLflow any more: it was deleted "
+            f"by hand; {_ways_out(ledger, tracker, model_name, last.to_version)}"
+        )
     if last.state == "done" and aliases.get(CHAMPION) != last.to_version:
         raise InputError(
             f"the alias champion of model {model_name} names version {aliases.get(CHAMPION, 'none')}, the ledger says "
             f"{last.to_version}: it was moved by hand; move it back, and use python -m search.retrain rollback"
         )
     if last.state != "done":
-        tracker.set_alias(model_name, PREVIOUS, last.previous_version)
+        tracker.set_alias(model_name, PREVIOUS, last.previous_version if last.previous_version in known else None)
         tracker.set_alias(model_name, CHAMPION, last.to_version)
         for row in decided:
             if row.state != "done":
                 ledger.mark_done(row)
     return last
+
+
+def load_version(root: Path, ledger: Ledger, tracker: Tracker, model_name: str, version: str) -> TrainedModel:
+    """A version that is to be champion, or is it.
+
+    Raises:
+        InputError: it was deleted, or its files are gone or damaged; with ways out.
+    """
+    try:
+        return resolve_model(f"models:/{model_name}/{version}", root)
+    except InputError as error:
+        raise InputError(f"{error}; {_ways_out(ledger, tracker, model_name, version)}") from error
+
+
+def _ways_out(ledger: Ledger, tracker: Tracker, model_name: str, lost: str) -> str:
+    """What to do about a champion's version that is lost, or a former one's."""
+    decided = [row.to_version for row in ledger.promotions()]
+    known = tracker.versions(model_name) - {lost, decided[-1]}
+    former = [version for version in dict.fromkeys(decided) if version in known]
+    if not former:
+        return "put back a copy of the store, or take another tracking.model_name for a new champion"
+    return (
+        f"put back a copy of the store, or let a version that was champion before ({', '.join(former)}) be it again: "
+        f"python -m search.retrain rollback to={former[-1]} reason=TEXT"
+    )
 
 
 def load_champion(settings: Settings, ledger: Ledger, tracker: Tracker, version: str) -> Champion:
@@ -95,7 +141,7 @@ def load_champion(settings: Settings, ledger: Ledger, tracker: Tracker, version:
         InputError: it is damaged, or not of the network and size that the settings name.
     """
     name = settings.tracking.model_name
-    model = resolve_model(f"models:/{name}/{version}", settings.tracking.root)
+    model = load_version(settings.tracking.root, ledger, tracker, name, version)
     for key, wanted, found in (
         ("model.name", settings.model.architecture, model.card.architecture),
         ("data.size", list(settings.data.size), list(model.card.size)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, closing
+from dataclasses import replace
 
 from rich.console import Console
 
@@ -104,6 +105,10 @@ def _run(session: Session, images: ImageSet, asked: str | None) -> list[MonthRow
 
 def _month(session: Session, images: ImageSet, due: Due, version: str) -> MonthRow:
     ledger = session.ledger
+    if due.row is not None and (lost := _lost_challenger(session, due.row)):
+        due = replace(
+            due, row=None, stale=due.row, why=f"begun on {due.row.started[:10]}; its challenger is gone: {lost}"
+        )
     if due.stale is not None:
         if (run_id := due.stale.run_id) is not None:
             session.tracker.kill_open_runs(run_id)
@@ -121,6 +126,17 @@ def _month(session: Session, images: ImageSet, due: Due, version: str) -> MonthR
         done = ", ".join(ledger.steps(row)) or "nothing"
         session.say(f"{due.month}: {due.images} images, continued after an interruption (done: {done}).")
     return run_month(session, row, images, champion)
+
+
+def _lost_challenger(session: Session, row: MonthRow) -> str:
+    """Why the challenger of an interrupted month cannot be loaded; empty where it can, or there is none yet."""
+    result, _ = session.ledger.steps(row).get("search", ({}, 0.0))
+    if winner := result.get("winner"):
+        try:
+            session.network(winner["version"])
+        except InputError as error:
+            return str(error)
+    return ""
 
 
 def _require_regression_set(session: Session, index: ImageIndex, month: str, champion: Champion) -> None:

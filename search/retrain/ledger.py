@@ -23,9 +23,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lightning_modules.errors import InputError, printable
+from search.errors import StoreError
+from search.tracking.store import store_problem
 
 __all__ = ["Ledger", "MonthRow", "PromotionRow", "Role", "Roles", "ledger_path"]
 
+_WAIT_SECONDS = 30.0
 _VERSION = 2
 _SCHEMA = """
 CREATE TABLE months (
@@ -140,7 +143,8 @@ class Ledger:
         model: name under which champions are registered.
 
     Raises:
-        InputError: the file is no ledger, or of a later version.
+        InputError: in every method, the file is of a later version.
+        StoreError: in every method, the file is damaged, locked by another program, full or not writable.
     """
 
     def __init__(self, root: Path, model: str) -> None:
@@ -287,23 +291,37 @@ class Ledger:
     def _read(self, query: str, *more: Any) -> list[sqlite3.Row]:
         if self._open is None and not self._path.exists():
             return []
-        return self._database().execute(query, (self._model, *more)).fetchall()
+        with self._explained():
+            return self._database().execute(query, (self._model, *more)).fetchall()
 
     @contextmanager
     def _write(self) -> Iterator[sqlite3.Connection]:
-        database = self._database()
-        database.execute("BEGIN IMMEDIATE")
+        with self._explained():
+            database = self._database()
+            database.execute("BEGIN IMMEDIATE")
+            try:
+                yield database
+                database.execute("COMMIT")
+            except BaseException:
+                if database.in_transaction:  # sqlite itself rolls back on a full disk
+                    database.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn what sqlite says of the file into a `StoreError`."""
         try:
-            yield database
-        except BaseException:
-            database.execute("ROLLBACK")
+            yield
+        except (sqlite3.IntegrityError, sqlite3.ProgrammingError):  # it says that of this program
             raise
-        database.execute("COMMIT")
+        except sqlite3.Error as error:
+            anew = f"begin with another tracking.model_name (champions of {self._model} stay in MLflow)"
+            raise StoreError(store_problem(self._path, str(error), anew)) from error
 
     def _database(self) -> sqlite3.Connection:
         if self._open is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            database = sqlite3.connect(self._path, timeout=30, isolation_level=None)
+            database = sqlite3.connect(self._path, timeout=_WAIT_SECONDS, isolation_level=None)
             try:
                 self._open = _prepared(database, self._path)
             except BaseException:
@@ -314,19 +332,19 @@ class Ledger:
 
 def _prepared(database: sqlite3.Connection, path: Path) -> sqlite3.Connection:
     database.row_factory = sqlite3.Row
-    try:
-        database.execute("PRAGMA journal_mode = WAL")
-        database.execute("PRAGMA synchronous = FULL")
-        version = database.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0:
-            database.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
-        if version == 1:  # which row gave a role was not kept: as if all had been there before the first
-            database.executescript(
-                "BEGIN IMMEDIATE; ALTER TABLE images ADD COLUMN month_id INTEGER NOT NULL DEFAULT 0; "
-                f"PRAGMA user_version = {_VERSION}; COMMIT;"
-            )
-    except sqlite3.DatabaseError as error:
-        raise InputError(f"{printable(path)} is not a ledger of python -m search.retrain ({error})") from None
+    damage = database.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if damage != "ok":
+        raise sqlite3.DatabaseError(f"malformed: {damage}")
+    database.execute("PRAGMA journal_mode = WAL")
+    database.execute("PRAGMA synchronous = FULL")
+    version = database.execute("PRAGMA user_version").fetchone()[0]
+    if version == 0:
+        database.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
+    if version == 1:  # which row gave a role was not kept: as if all had been there before the first
+        database.executescript(
+            "BEGIN IMMEDIATE; ALTER TABLE images ADD COLUMN month_id INTEGER NOT NULL DEFAULT 0; "
+            f"PRAGMA user_version = {_VERSION}; COMMIT;"
+        )
     if version not in (0, 1, _VERSION):
         raise InputError(f"{printable(path)} is a ledger of version {version}; this program reads up to {_VERSION}")
     return database
