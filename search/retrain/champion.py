@@ -21,16 +21,9 @@ from search.tracking.tracker import Tracker
 from search.trial.result import TrialParams
 
 __all__ = [
-    "BASELINE",
-    "CHAMPION",
-    "PREVIOUS",
-    "Champion",
-    "ChampionGoneError",
-    "load_champion",
-    "load_version",
-    "settle",
+    "BASELINE", "CHAMPION", "PREVIOUS", "Champion", "ChampionGoneError", "load_champion", "load_version", "settle",
     "widened",
-]
+]  # fmt: skip
 
 CHAMPION, PREVIOUS = "champion", "previous"
 BASELINE = "champion_baseline.npz"

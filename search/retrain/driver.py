@@ -13,18 +13,12 @@ from lightning_modules.images.listing import is_month
 from lightning_modules.images.store import ImageSet
 from lightning_modules.networks import backbones
 from search.retrain.bootstrap import bootstrap, first_months
-from search.retrain.champion import Champion, load_champion, settle
+from search.retrain.champion import load_champion, settle
 from search.retrain.ledger import Ledger, MonthRow
 from search.retrain.month.context import Session
+from search.retrain.month.image_roles import regression_gap
 from search.retrain.month_run import run_month
-from search.retrain.months import (
-    Due,
-    check_month_name,
-    due_months,
-    regression_gap,
-    settings_digest,
-    usable_months,
-)
+from search.retrain.months import Due, check_month_name, due_months, settings_digest
 from search.settings.rules import refuse_without_effect
 from search.settings.schema import Settings
 from search.study.ownership import owned
@@ -116,7 +110,12 @@ def _month(session: Session, images: ImageSet, due: Due, version: str) -> MonthR
         session.clear(due.stale)
         ledger.abandon(due.stale, due.why)
     champion = load_champion(session.settings, ledger, session.tracker, version)
-    _require_regression_set(session, images.index, due.month, champion)
+    retrain, gap = session.settings.retrain, regression_gap(ledger, images.index, due.month, champion)
+    if gap and retrain.regression == "complete" and retrain.depth != "none":
+        raise InputError(
+            f"{gap}; put them back, only look at the champion (retrain.depth=none), or go on without them "
+            "(retrain.regression=shrink)"
+        )
     row = due.row
     if row is None:
         digest = settings_digest(session.settings)
@@ -137,25 +136,6 @@ def _lost_challenger(session: Session, row: MonthRow) -> str:
         except InputError as error:
             return str(error)
     return ""
-
-
-def _require_regression_set(session: Session, index: ImageIndex, month: str, champion: Champion) -> None:
-    """Refuse to look for a new champion where it could not be seen what it forgets.
-
-    Raises:
-        InputError: some of the regression set is missing, and the settings do not accept that.
-    """
-    retrain, ledger = session.settings.retrain, session.ledger
-    new = {r.label for r in index.records if r.month == month} if retrain.new_class == "extend" else set[str]()
-    gap = regression_gap(
-        index, ledger.roles(), months={*usable_months(ledger.months()), month}, classes={*champion.classes, *new},
-        trained_on=champion.trained_on,
-    )  # fmt: skip
-    if gap and retrain.regression == "complete" and retrain.depth != "none":
-        raise InputError(
-            f"{gap}; put them back, only look at the champion (retrain.depth=none), or go on without them "
-            "(retrain.regression=shrink)"
-        )
 
 
 def _unused(index: ImageIndex, settings: Settings) -> list[str]:

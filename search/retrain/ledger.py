@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from lightning_modules.errors import InputError, printable
 from search.errors import StoreError
@@ -127,6 +127,9 @@ class PromotionRow:
     finished: str | None
 
 
+_Row = TypeVar("_Row", MonthRow, PromotionRow)
+
+
 def ledger_path(root: Path) -> Path:
     """The ledger's file under `tracking.root`."""
     return root / "retraining.db"
@@ -153,7 +156,7 @@ class Ledger:
 
     def months(self) -> list[MonthRow]:
         """Every time a month was done, in the order begun."""
-        return [self._month(row) for row in self._read("SELECT * FROM months WHERE model = ? ORDER BY id")]
+        return self._rows(MonthRow, "SELECT * FROM months WHERE model = ? ORDER BY id")
 
     def latest(self) -> dict[str, MonthRow]:
         """Month -> the last time it was done or begun, without those abandoned."""
@@ -268,9 +271,7 @@ class Ledger:
 
     def promotions(self) -> list[PromotionRow]:
         """Every change of champion, oldest first."""
-        names = [item.name for item in fields(PromotionRow)]
-        rows = self._read("SELECT * FROM promotions WHERE model = ? ORDER BY id")
-        return [PromotionRow(**{n: json.loads(r[n]) if n == "numbers" else r[n] for n in names}) for r in rows]
+        return self._rows(PromotionRow, "SELECT * FROM promotions WHERE model = ? ORDER BY id")
 
     def mark_done(self, promotion: PromotionRow) -> None:
         """Note that the aliases have moved."""
@@ -283,10 +284,10 @@ class Ledger:
             self._open.close()
             self._open = None
 
-    def _month(self, row: sqlite3.Row) -> MonthRow:
-        names = [item.name for item in fields(MonthRow)]
-        values = {name: row[name] for name in names} | {"numbers": json.loads(row["numbers"])}
-        return MonthRow(**{**values, "usable": bool(row["usable"])})
+    def _rows(self, kind: type[_Row], query: str) -> list[_Row]:
+        read: dict[str, Callable[[Any], Any]] = {"numbers": json.loads, "usable": bool}
+        names = [item.name for item in fields(kind)]
+        return [kind(**{n: read[n](row[n]) if n in read else row[n] for n in names}) for row in self._read(query)]
 
     def _read(self, query: str, *more: Any) -> list[sqlite3.Row]:
         if self._open is None and not self._path.exists():

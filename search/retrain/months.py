@@ -18,17 +18,9 @@ from search.settings.plain import flatten, key_paths
 from search.settings.schema import Settings
 
 __all__ = [
-    "Due",
-    "check_month_name",
-    "due_months",
-    "known_rows",
-    "missing_images",
-    "month_digest",
-    "month_rows",
-    "regression_gap",
-    "settings_digest",
+    "Due", "check_month_name", "due_months", "missing_images", "month_digest", "month_rows", "settings_digest",
     "usable_months",
-]
+]  # fmt: skip
 
 _FREE = {"retrain.start_months"}  # matters before there is a champion only
 
@@ -132,33 +124,10 @@ def usable_months(rows: Iterable[MonthRow]) -> set[str]:
     return {month for month, usable in done.items() if usable}
 
 
-def known_rows(index: ImageIndex, months: Collection[str], classes: Collection[str]) -> Rows:
-    """Positions of the images of these months and classes."""
-    records = enumerate(index.records)
-    return np.array([row for row, r in records if r.month in months and r.label in classes], dtype=np.int64)
-
-
 def missing_images(roles: Roles, role: Role, there: Collection[str], what: str) -> str:
-    """How many images with this role are not among the digests `there`, and of which months; empty where none is.
+    """How many images with this role are not among the digests `there`, what they are, and of which months, in words.
 
-    Args:
-        what: they are, or what is the matter with them.
+    Empty where none is missing.
     """
     months = sorted(month for digest, (kept, month) in roles.items() if kept == role and digest not in there)
     return f"{len(months)} {what} ({' to '.join(dict.fromkeys((months[0], months[-1])))})" if months else ""
-
-
-def regression_gap(
-    index: ImageIndex, roles: Roles, *, months: Collection[str], classes: Collection[str], trained_on: Collection[str]
-) -> str:
-    """What is missing of the regression set, in words; empty where the whole set can be used.
-
-    Args:
-        months: whose images may be used.
-        classes: that are known.
-        trained_on: digests of images on which the champion cannot be judged.
-    """
-    there = {index.records[row].digest for row in known_rows(index, months, classes).tolist()}.difference(trained_on)
-    whole = sum(role == "regression" for role, _ in roles.values())
-    lost = f"of {whole} images of the regression set cannot be used any more"
-    return missing_images(roles, "regression", there, lost)

@@ -125,5 +125,6 @@ def test_the_next_month_is_done_by_the_old_ledger(own_store: Path, capsys: pytes
 
     draw(own_store / "images", "2020-03")
     assert main(list(RETRAIN[1:])) == 0, capsys.readouterr().err
+    assert "does not name the images that it was trained on" in capsys.readouterr().out
     assert [row.month for row in Ledger(Path("mlruns"), "sheets").months()] == ["2020-01", "2020-02", "2020-03"]
     assert main(["rollback", "reason=as a test", *RETRAIN[1:]]) == 0, capsys.readouterr().err

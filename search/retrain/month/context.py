@@ -14,16 +14,17 @@ import numpy as np
 import torch
 from rich.console import Console
 
+from lightning_modules.errors import InputError
 from lightning_modules.images.split_units import Rows
 from lightning_modules.images.store import ImageSet
 from lightning_modules.networks.blocknet import BlockNet
 from search.retrain.champion import BASELINE, Champion, widened
 from search.retrain.ledger import Ledger, MonthRow
 from search.retrain.month.baseline import Baseline, measure_baseline
-from search.retrain.month.image_roles import MonthPlan, plan_month
+from search.retrain.month.image_roles import MonthPlan, plan_month, regression_gap
 from search.retrain.month.images import image_subset, plain_images
 from search.retrain.month.record import DataCheck
-from search.retrain.months import known_rows, regression_gap, usable_months
+from search.retrain.months import usable_months
 from search.settings.schema import Settings
 from search.tracking.models import resolve_model
 from search.tracking.tracker import Tracker
@@ -92,7 +93,6 @@ class MonthContext:
 
     Attributes:
         all_images: of all months, whether they may be used or not.
-        usable: months done before whose images may be used.
     """
 
     session: Session
@@ -100,13 +100,6 @@ class MonthContext:
     all_images: ImageSet
     champion: Champion
     run_id: str
-    usable: frozenset[str]
-
-    @staticmethod
-    def of(session: Session, row: MonthRow, images: ImageSet, champion: Champion, run_id: str) -> MonthContext:
-        """With what the ledger says of older months."""
-        usable = usable_months(session.ledger.months())
-        return MonthContext(session, row, images, champion, run_id, frozenset(usable))
 
     def step(self, name: str, work: Callable[[MonthContext], Mapping[str, Any]]) -> dict[str, Any]:
         """What the step gives: now, or in an earlier call that was killed after it."""
@@ -134,6 +127,11 @@ class MonthContext:
         return self.session.folder(self.row)
 
     @cached_property
+    def usable(self) -> set[str]:
+        """Months done before whose images may be used."""
+        return usable_months(self.session.ledger.months())
+
+    @cached_property
     def check(self) -> DataCheck:
         """What step 1 found."""
         return DataCheck.from_json(self.results["check"])
@@ -144,19 +142,19 @@ class MonthContext:
 
     def known_rows(self, classes: tuple[str, ...]) -> Rows:
         """Positions in `all_images` of the month's images and of usable older and newer ones, of these classes."""
-        return known_rows(self.all_images.index, {*self.usable, self.row.month}, classes)
+        months = {*self.usable, self.row.month}
+        records = enumerate(self.all_images.index.records)
+        return np.array([i for i, r in records if r.month in months and r.label in classes], np.int64)
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
         """The champion's and the month's."""
         return self.known_classes(self.check)
 
-    def regression_gap(self, classes: tuple[str, ...]) -> str:
+    @cached_property
+    def regression_gap(self) -> str:
         """What is missing of the regression set, and what accepts that; empty where nothing is (`regression_gap`)."""
-        gap = regression_gap(
-            self.all_images.index, self.session.ledger.roles(), months={*self.usable, self.row.month}, classes=classes,
-            trained_on=self.champion.trained_on,
-        )  # fmt: skip
+        gap = regression_gap(self.session.ledger, self.all_images.index, self.row.month, self.champion)
         accepted = "depth=none" if self.settings.retrain.depth == "none" else "regression=shrink"
         return gap and f"{gap}; retrain.{accepted} goes on without them."
 
@@ -195,10 +193,10 @@ class MonthContext:
 
     def old_baseline(self) -> Baseline:
         """What the champion showed of the images it was tested on when it was promoted."""
-        path = self.session.tracker.artifact(self.champion.run_id, BASELINE)
-        if path.is_file():
-            return Baseline.load(path)
-        return self.baseline(self.champion_net, np.setdiff1d(self.plan.tests, self.plan.month))
+        try:
+            return Baseline.load(self.session.tracker.artifact(self.champion.run_id, BASELINE))
+        except InputError:  # gone or damaged
+            return self.baseline(self.champion_net, np.setdiff1d(self.plan.tests, self.plan.month))
 
     def save_baseline(self, found: Baseline, name: str) -> Path:
         """Write a baseline among the month's temporary files."""

@@ -93,7 +93,7 @@ def _missing(context: MonthContext, classes: tuple[str, ...]) -> Iterator[str]:
     uses: dict[Role, str] = {"training": "to train on", "held_out": "held out"}
     if gone := [words for role, what in uses.items() if (words := missing_images(roles, role, there, what))]:
         yield f"Not in the data any more, though the ledger holds them: {', '.join(gone)}."
-    if gap := context.regression_gap(classes):
+    if gap := context.regression_gap:
         yield gap
 
 

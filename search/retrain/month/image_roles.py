@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 from lightning_modules.images.index import ImageIndex
 from lightning_modules.images.split_units import Rows, Units
 from lightning_modules.images.splits import Fold, Splits
-from search.retrain.ledger import Role, Roles
+from search.retrain.champion import Champion
+from search.retrain.ledger import Ledger, Role, Roles
+from search.retrain.months import missing_images, usable_months
 from search.settings.schema import Settings
 
-__all__ = ["MonthPlan", "bootstrap_roles", "month_roles", "plan_month"]
+__all__ = ["MonthPlan", "bootstrap_roles", "month_roles", "plan_month", "regression_gap"]
 
 _NEW_SHARE = 0.3  # of a month's images that validate, at least
 
@@ -109,6 +111,17 @@ def month_roles(
             role = "training"
         found[index.records[row].digest] = (role, month)
     return found
+
+
+def regression_gap(ledger: Ledger, index: ImageIndex, month: str, champion: Champion) -> str:
+    """What of the regression set the champion cannot be judged on in a month, in words; empty where that is nothing."""
+    months = {*usable_months(ledger.months()), month}
+    classes = {*champion.classes, *(record.label for record in index.records if record.month == month)}
+    there = {record.digest for record in index.records if record.month in months and record.label in classes}
+    roles = ledger.roles()
+    whole = sum(role == "regression" for role, _ in roles.values())
+    lost = f"of {whole} images of the regression set cannot be used any more"
+    return missing_images(roles, "regression", there - champion.trained_on, lost)
 
 
 def plan_month(
