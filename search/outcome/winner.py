@@ -46,7 +46,7 @@ def refit_and_test(run: StudyRun, trial: TrialRecord) -> Winner:
     task, record, settings = run.task, run.record, run.settings
     params, epochs, seed = trial.params, trial.best_epoch + 1, slot_seed(settings.seed, trial.slot)
     if settings.search.refit:
-        rows = np.unique(np.concatenate([part for f in task.splits.folds for part in (f.train, f.val)]))
+        rows = _fold_rows(task)
         net = train_final(task, params, seed, rows, epochs, cancelled=run.stopping)
     else:
         rows = task.splits.folds[0].train
@@ -127,6 +127,9 @@ def _register(run: StudyRun, net: BlockNet, params: TrialParams, scores: TestSco
 
 def _trained_on(task: Task) -> frozenset[str]:
     """Digests of the images that trained or chose the version, or the model that it starts from."""
-    rows = np.concatenate([part for fold in task.splits.folds for part in (fold.train, fold.val)])
     before = None if task.start is None else load_model(task.start).trained_on
-    return frozenset(task.index.records[row].digest for row in rows.tolist()) | (before or frozenset())
+    return frozenset(task.index.records[row].digest for row in _fold_rows(task).tolist()) | (before or frozenset())
+
+
+def _fold_rows(task: Task) -> NDArray[np.int64]:
+    return np.unique(np.concatenate([part for fold in task.splits.folds for part in (fold.train, fold.val)]))

@@ -20,10 +20,7 @@ from search.tracking.models import resolve_model
 from search.tracking.tracker import Tracker
 from search.trial.result import TrialParams
 
-__all__ = [
-    "BASELINE", "CHAMPION", "PREVIOUS", "Champion", "ChampionGoneError", "load_champion", "load_version", "settle",
-    "widened",
-]  # fmt: skip
+__all__ = ["BASELINE", "CHAMPION", "PREVIOUS", "Champion", "load_champion", "load_version", "settle", "widened"]
 
 CHAMPION, PREVIOUS = "champion", "previous"
 BASELINE = "champion_baseline.npz"
@@ -59,10 +56,6 @@ class Champion:
         return self.model.card.classes
 
 
-class ChampionGoneError(InputError):
-    """The version that the ledger calls champion is not in MLflow any more."""
-
-
 def settle(ledger: Ledger, tracker: Tracker, model_name: str) -> PromotionRow | None:
     """Let the aliases say what the ledger has decided, and return its last decision; None before the first.
 
@@ -70,8 +63,7 @@ def settle(ledger: Ledger, tracker: Tracker, model_name: str) -> PromotionRow | 
     Doing it twice changes nothing.
 
     Raises:
-        InputError: the alias `champion` was moved outside this program.
-        ChampionGoneError: its version was deleted outside this program.
+        InputError: the alias `champion` was moved, or its version deleted, outside this program.
     """
     decided, known = ledger.promotions(), tracker.versions(model_name)
     aliases = tracker.aliases(model_name)
@@ -84,7 +76,7 @@ def settle(ledger: Ledger, tracker: Tracker, model_name: str) -> PromotionRow | 
         return None
     last = decided[-1]
     if last.to_version not in known:
-        raise ChampionGoneError(
+        raise InputError(
             f"version {last.to_version} of model {model_name}, its champion, is not in MLflow any more: it was deleted "
             f"by hand; {_ways_out(ledger, tracker, model_name, last.to_version)}"
         )

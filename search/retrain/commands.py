@@ -11,7 +11,7 @@ from rich.table import Table
 
 from lightning_modules.errors import InputError, printable
 from search.command_line.exits import until_interrupted
-from search.retrain.champion import ChampionGoneError, load_version, settle
+from search.retrain.champion import load_version, settle
 from search.retrain.ledger import Ledger, PromotionRow, ledger_path
 from search.settings.schema import Settings
 from search.tracking.tracker import Tracker
@@ -55,19 +55,16 @@ def _roll_back(settings: Settings, ledger: Ledger, tracker: Tracker, reason: str
     Raises:
         InputError: there is no champion, no previous one, or it cannot be loaded.
     """
-    name, gone = settings.tracking.model_name, False
-    interrupted = [row for row in ledger.promotions()[-1:] if row.kind == "rollback" and row.state != "done"]
-    try:
-        last = settle(ledger, tracker, name)
-    except ChampionGoneError:
-        last, gone = ledger.promotions()[-1], True
-    if interrupted and not gone and to in (None, interrupted[0].to_version):
-        return ledger.promotions()[-1]
+    name, decided = settings.tracking.model_name, ledger.promotions()
+    gone = bool(decided) and decided[-1].to_version not in tracker.versions(name)
+    last = decided[-1] if gone else settle(ledger, tracker, name)
     if last is None:
         raise InputError(
             f"model {name} has no champion yet, so there is nothing to roll back; run python -m search.retrain"
         )
-    former = list(dict.fromkeys(row.to_version for row in ledger.promotions()))
+    if last.kind == "rollback" and last.state != "done" and not gone and to in (None, last.to_version):
+        return ledger.promotions()[-1]
+    former = list(dict.fromkeys(row.to_version for row in decided))
     target = to or last.previous_version
     if target is None:
         raise InputError(f"model {name} has had one champion only, version {last.to_version}: there is no previous one")

@@ -151,10 +151,15 @@ class Tracker:
     def log(
         self, run_id: str, metrics: Mapping[str, float], *, step: int = 0, tags: Mapping[str, Any] | None = None
     ) -> None:
-        """Log metrics and tags in one batch. Values that are not finite are left out: they break MLflow's charts."""
+        """Log metrics and tags, up to a hundred of each in one batch, MLflow's limit for tags.
+
+        Values that are not finite are left out: they break MLflow's charts.
+        """
         now = int(time.time() * 1000)
         rows = [Metric(k, float(v), now, step) for k, v in metrics.items() if abs(float(v)) < float("inf")]
-        self._client.log_batch(run_id, metrics=rows, tags=[RunTag(k, _short(v)) for k, v in (tags or {}).items()])
+        said = [RunTag(k, _short(v)) for k, v in (tags or {}).items()]
+        for start in range(0, max(len(rows), len(said)), 100):
+            self._client.log_batch(run_id, metrics=rows[start : start + 100], tags=said[start : start + 100])
 
     @_guarded
     def finish(self, run_id: str, status: str) -> None:

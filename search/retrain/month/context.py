@@ -31,8 +31,6 @@ from search.tracking.tracker import Tracker
 
 __all__ = ["MonthContext", "Session"]
 
-_METRICS, _TAGS = 500, 50  # of MLflow's 1000 and 100 in a batch
-
 
 @dataclass(frozen=True, eq=False)
 class Session:
@@ -70,18 +68,6 @@ class Session:
         """The network of a registered version, on the device."""
         model = resolve_model(f"models:/{self.model_name}/{version}", self.settings.tracking.root)
         return model.net.to(self.device)
-
-    def log(self, run_id: str, metrics: Mapping[str, float], tags: Mapping[str, Any]) -> None:
-        """Log as many metrics and tags as there are."""
-        for part in _parts(metrics, _METRICS):
-            self.tracker.log(run_id, part)
-        for part in _parts(tags, _TAGS):
-            self.tracker.log(run_id, {}, tags=part)
-
-
-def _parts(items: Mapping[str, Any], size: int) -> list[dict[str, Any]]:
-    pairs = list(items.items())
-    return [dict(pairs[start : start + size]) for start in range(0, len(pairs), size)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,20 +122,11 @@ class MonthContext:
         """What step 1 found."""
         return DataCheck.from_json(self.results["check"])
 
-    def known_classes(self, check: DataCheck) -> tuple[str, ...]:
-        """The champion's and the month's, sorted."""
-        return tuple(sorted({*self.champion.classes, *check.new_classes}))
-
-    def known_rows(self, classes: tuple[str, ...]) -> Rows:
-        """Positions in `all_images` of the month's images and of usable older and newer ones, of these classes."""
-        months = {*self.usable, self.row.month}
-        records = enumerate(self.all_images.index.records)
-        return np.array([i for i, r in records if r.month in months and r.label in classes], np.int64)
-
     @cached_property
     def classes(self) -> tuple[str, ...]:
-        """The champion's and the month's."""
-        return self.known_classes(self.check)
+        """The champion's and the month's, sorted."""
+        records = self.all_images.index.records
+        return tuple(sorted({*self.champion.classes, *(r.label for r in records if r.month == self.row.month)}))
 
     @cached_property
     def regression_gap(self) -> str:
@@ -161,7 +138,9 @@ class MonthContext:
     @cached_property
     def images(self) -> ImageSet:
         """Those of the month and of usable older and newer ones, of classes that are known."""
-        return image_subset(self.all_images, self.known_rows(self.classes), self.classes, self.folder)
+        months, records = {*self.usable, self.row.month}, enumerate(self.all_images.index.records)
+        rows = np.array([i for i, r in records if r.month in months and r.label in self.classes], np.int64)
+        return image_subset(self.all_images, rows, self.classes, self.folder)
 
     @cached_property
     def plan(self) -> MonthPlan:

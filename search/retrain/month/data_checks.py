@@ -15,7 +15,6 @@ from lightning_modules.images.store import ImageSet
 from search.retrain.ledger import Role
 from search.retrain.month.context import MonthContext
 from search.retrain.month.image_roles import month_roles
-from search.retrain.month.images import index_subset
 from search.retrain.month.record import DataCheck
 from search.retrain.months import missing_images, month_rows
 
@@ -28,13 +27,10 @@ _CHUNK = 256
 
 def check_data(context: MonthContext) -> dict[str, Any]:
     """Look at the month's images and, unless they are refused, decide for ever which are held out."""
-    index, settings = context.all_images.index, context.settings
-    month, ledger = context.row.month, context.session.ledger
+    settings, month, ledger = context.settings, context.row.month, context.session.ledger
     found = _check(context)
     if found.refusal is None:
-        classes = context.known_classes(found)
-        known = index_subset(index, context.known_rows(classes), classes)
-        fraction = settings.retrain.test_fraction
+        known, fraction = context.images.index, settings.retrain.test_fraction
         roles = month_roles(known, month, ledger.roles(), fraction=fraction, seed=settings.seed)
         ledger.give_roles(context.row, roles)
     return found.to_json()
@@ -80,16 +76,16 @@ def _check(context: MonthContext) -> DataCheck:
             "program): those that could be trained on when it was made are taken for them."
         )
     if not refusals:
-        notes += _missing(context, (*context.champion.classes, *new))
+        notes += _missing(context)
     elif context.row.month in context.usable:
         notes.append("Images of this month that the ledger holds from before stay in use; its new ones are not used.")
     return DataCheck("; ".join(refusals) or None, tuple(notes), new, len(flat), counts)
 
 
-def _missing(context: MonthContext, classes: tuple[str, ...]) -> Iterator[str]:
+def _missing(context: MonthContext) -> Iterator[str]:
     """A sentence on images that earlier months had and this one has not."""
     roles = context.session.ledger.roles()
-    there = {record.digest for record in context.all_images.index.records if record.label in classes}
+    there = {record.digest for record in context.all_images.index.records if record.label in context.classes}
     uses: dict[Role, str] = {"training": "to train on", "held_out": "held out"}
     if gone := [words for role, what in uses.items() if (words := missing_images(roles, role, there, what))]:
         yield f"Not in the data any more, though the ledger holds them: {', '.join(gone)}."
