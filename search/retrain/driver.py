@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, closing
-from dataclasses import replace
 
 from rich.console import Console
 
@@ -98,29 +97,27 @@ def _run(session: Session, images: ImageSet, asked: str | None) -> list[MonthRow
 
 
 def _month(session: Session, images: ImageSet, due: Due, version: str) -> MonthRow:
-    ledger = session.ledger
-    if due.row is not None and (lost := _lost_challenger(session, due.row)):
-        due = replace(
-            due, row=None, stale=due.row, why=f"begun on {due.row.started[:10]}; its challenger is gone: {lost}"
-        )
-    if due.stale is not None:
-        if (run_id := due.stale.run_id) is not None:
-            session.tracker.kill_open_runs(run_id)
-            session.tracker.kill(run_id)
-        session.clear(due.stale)
-        ledger.abandon(due.stale, due.why)
+    ledger, retrain = session.ledger, session.settings.retrain
     champion = load_champion(session.settings, ledger, session.tracker, version)
-    retrain, gap = session.settings.retrain, regression_gap(ledger, images.index, due.month, champion)
+    gap = regression_gap(ledger, images.index, due.month, champion)
     if gap and retrain.regression == "complete" and retrain.depth != "none":
         raise InputError(
             f"{gap}; put them back, only look at the champion (retrain.depth=none), or go on without them "
             "(retrain.regression=shrink)"
         )
-    row = due.row
+    row, stale, why = due.row, due.stale, due.why
+    if row is not None and (lost := _lost_challenger(session, row)):
+        row, stale, why = None, row, f"its challenger is gone: {lost}"
+    if stale is not None:
+        if (run_id := stale.run_id) is not None:
+            session.tracker.kill_open_runs(run_id)
+            session.tracker.kill(run_id)
+        session.clear(stale)
+        ledger.abandon(stale, why)
     if row is None:
         digest = settings_digest(session.settings)
-        row = ledger.begin(due.month, due.digest, digest, images=due.images, why=due.why, champion=version)
-        session.say(f"{due.month}: {due.images} images, {due.why}.")
+        row = ledger.begin(due.month, due.digest, digest, images=due.images, why=why, champion=version)
+        session.say(f"{due.month}: {due.images} images, {why}.")
     else:
         done = ", ".join(ledger.steps(row)) or "nothing"
         session.say(f"{due.month}: {due.images} images, continued after an interruption (done: {done}).")
