@@ -15,7 +15,6 @@ from PIL import Image
 # Refused before torch is imported, so each case is a process of its own.
 SETTINGS = {
     "unknown key, nearest name": (["search.trails=5"], ["search.trails", "did you mean search.trials?"]),
-    "unknown regression": (["retrain.regression=some"], ["retrain.regression", "complete", "shrink", "'some'"]),
     "key without its group": (["epochs=5"], ["'epochs'", "did you mean trainer.epochs or retrain.epochs?"]),
     "key like nothing": (["qqqqqq=5"], ["'qqqqqq'", "known: seed"]),
     "unknown option of a group": (["data=folders"], ["data must be one of folder, manifest, simulated", "'folders'"]),
