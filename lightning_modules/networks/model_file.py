@@ -1,7 +1,8 @@
 """A trained model as a folder: tensors as safetensors, everything else one needs to use it as JSON.
 
-A third file holds the SHA-256 of both, as `sha256sum --check SHA256SUMS` reads it too; it is checked on loading. Models
-of format 1 have the digest of the tensors alone, in the card, and still load.
+A third file may name the images that it was trained on. The last one holds the SHA-256 of all, as `sha256sum --check
+SHA256SUMS` reads it too; it is checked on loading. Models of format 1 have the digest of the tensors alone, in the
+card, and still load.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ __all__ = [
     "write_digests",
 ]
 
-_TENSORS, _CARD = "model.safetensors", "model.json"
+_TENSORS, _CARD, _TRAINED_ON = "model.safetensors", "model.json", "trained_on.txt"
 
 DIGESTS: Final = "SHA256SUMS"
 """Name of the file."""
@@ -44,10 +45,16 @@ _LINE: Final = re.compile(r"([0-9a-f]{64}) [ *]([^/\\\x00-\x1f]+)")
 
 @dataclass(frozen=True, eq=False)
 class TrainedModel:
-    """A network with what it takes to feed it image files."""
+    """A network with what it takes to feed it image files.
+
+    Attributes:
+        trained_on: digests of the images that it, or a model that it was trained from, was trained on or chosen with;
+            None where nobody wrote that down.
+    """
 
     net: BlockNet
     card: ModelCard
+    trained_on: frozenset[str] | None = None
 
     def read(self, source: Path | bytes) -> Tensor:
         """One image file, or its bytes, as (1, 3, H, W) in [0, 1].
@@ -87,6 +94,8 @@ def save_model(folder: Path, model: TrainedModel) -> None:
         tensors = {n: t.detach().cpu().contiguous() for n, t in model.net.state_dict().items()}
         save_file(tensors, temporary / _TENSORS)
         (temporary / _CARD).write_text(card_json(model.card), encoding="utf-8")
+        if model.trained_on is not None:
+            (temporary / _TRAINED_ON).write_text("\n".join(sorted(model.trained_on)), encoding="ascii")
         write_digests(temporary)
         temporary.replace(folder)
     except SafetensorError as error:  # what it makes of a full disk
@@ -113,8 +122,9 @@ def load_model(folder: Path) -> TrainedModel:
     except InputError as error:
         raise InputError(f"{printable(folder)} is not a model folder: {_CARD}: {error}") from None
     tensors = folder / _TENSORS
+    listed = digest is None and (folder / _TRAINED_ON).exists()
     if digest is None:
-        check_digests(folder, (_CARD, _TENSORS))
+        check_digests(folder, (_CARD, _TENSORS, *((_TRAINED_ON,) if listed else ())))
     elif not tensors.is_file() or sha256(tensors) != digest:
         raise InputError(f"{printable(tensors)} is missing or changed since it was written (SHA-256)")
     try:
@@ -125,7 +135,8 @@ def load_model(folder: Path) -> TrainedModel:
     _refuse_others(tensors, net.state_dict(), found)
     net.load_state_dict(found)
     net.pretrained = True
-    return TrainedModel(net.eval(), card)
+    seen = frozenset((folder / _TRAINED_ON).read_text(encoding="ascii").split()) if listed else None
+    return TrainedModel(net.eval(), card, seen)
 
 
 def _refuse_others(path: Path, own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from lightning_modules.networks.blocknet import BlockNet
-from lightning_modules.networks.model_file import ModelCard, TrainedModel, save_model
+from lightning_modules.networks.model_file import ModelCard, TrainedModel, load_model, save_model
 from lightning_modules.training.scores import TestScores, scores_with_intervals
 from search.outcome.figures import confusion_figure
 from search.study.notes import version_note
@@ -46,7 +46,7 @@ def refit_and_test(run: StudyRun, trial: TrialRecord) -> Winner:
     task, record, settings = run.task, run.record, run.settings
     params, epochs, seed = trial.params, trial.best_epoch + 1, slot_seed(settings.seed, trial.slot)
     if settings.search.refit:
-        rows = np.unique(np.concatenate([part for f in task.splits.folds for part in (f.train, f.val)]))
+        rows = _fold_rows(task)
         net = train_final(task, params, seed, rows, epochs, cancelled=run.stopping)
     else:
         rows = task.splits.folds[0].train
@@ -114,7 +114,7 @@ def _register(run: StudyRun, net: BlockNet, params: TrialParams, scores: TestSco
     tags = {"study": study, **params.searched(), "data_digest": task.index.digest}
     note = version_note(params, scores, network=net.architecture, trained=trained, study=study)
     with TemporaryDirectory(prefix="thawline-", ignore_cleanup_errors=True) as folder:
-        save_model(Path(folder) / "model", TrainedModel(net, card))
+        save_model(Path(folder) / "model", TrainedModel(net, card, _trained_on(task)))
         return run.tracker.register(
             run.parent,
             Path(folder) / "model",
@@ -123,3 +123,13 @@ def _register(run: StudyRun, net: BlockNet, params: TrialParams, scores: TestSco
             tags={k: json.dumps(v) if isinstance(v, dict) else v for k, v in tags.items()},
             note=note,
         )
+
+
+def _trained_on(task: Task) -> frozenset[str]:
+    """Digests of the images that trained or chose the version, or the model that it starts from."""
+    before = None if task.start is None else load_model(task.start).trained_on
+    return frozenset(task.index.records[row].digest for row in _fold_rows(task).tolist()) | (before or frozenset())
+
+
+def _fold_rows(task: Task) -> NDArray[np.int64]:
+    return np.unique(np.concatenate([part for fold in task.splits.folds for part in (fold.train, fold.val)]))

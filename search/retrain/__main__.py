@@ -15,7 +15,7 @@ from search.settings.field import setting
 __all__ = ["main"]
 
 _USAGE = """Usage: python -m search.retrain [month=YYYY-MM] [GROUP=OPTION ...] [key=value ...]
-       python -m search.retrain rollback reason=TEXT [key=value ...]
+       python -m search.retrain rollback reason=TEXT [to=VERSION] [key=value ...]
        python -m search.retrain history [key=value ...]
 
 Keeps the chosen model current as each month's data arrives: looks at the champion with the new month, decides from its
@@ -39,6 +39,7 @@ class Arguments:
 
     month: str | None = setting(None, "the one month to do, YYYY-MM (default every month that is not done)")
     reason: str | None = setting(None, "why the champion is rolled back, 1 to 1000 printable characters")
+    to: str | None = setting(None, "the version to roll back to (default the champion before)")
 
 
 def help_text() -> str:
@@ -59,11 +60,13 @@ def _run(arguments: Sequence[str]) -> int:
     verb = given.pop(0) if given and given[0] in ("rollback", "history") else ""
     own = [word for word in given if word.partition("=")[0] in argument_names(Arguments)]
     words = [word for word in given if word not in own]
-    month, reason = astuple(read_arguments(Arguments, own))
+    month, reason, to = astuple(read_arguments(Arguments, own))
     if month is not None and verb:
         raise InputError(f"month= is for python -m search.retrain alone, got {verb} with month={month}")
     if (reason is not None) != (verb == "rollback"):
         raise InputError("rollback needs reason=TEXT" if verb else "reason= is for python -m search.retrain rollback")
+    if to is not None and reason is None:
+        raise InputError(f"to= is for python -m search.retrain rollback, got to={to}")
     if reason is not None and not (reason.strip() and reason.isprintable() and len(reason) <= 1000):
         raise InputError(f"reason must be 1 to 1000 printable characters, got {reason[:100]!r}")
     from search.settings.compose import compose_settings
@@ -78,7 +81,7 @@ def _run(arguments: Sequence[str]) -> int:
     if verb == "history":
         return commands.history(settings, Console())
     if reason is not None:
-        return commands.rollback(settings, Console(), reason=reason)
+        return commands.rollback(settings, Console(), reason=reason, to=to)
     command = join(["python", "-m", "search.retrain", *arguments])
     return commands.retrain(settings, Console(), month=month, command=command)
 

@@ -98,10 +98,10 @@ def bootstrap(session: Session, images: ImageSet) -> MonthRow:
         "cut": int(winner.params["freeze_depth"]), "month": months[-1], "trained": winner.images[0],
         "regression_after": accuracy, "regression_images": winner.images[1], "seconds": session.seconds(last),
     }  # fmt: skip
-    session.log(
+    session.tracker.log(
         found.parent,
         {"retrain_seconds": numbers["seconds"]},
-        {"month": months[-1], "months": ", ".join(months), "outcome": "bootstrap", "decision": reason},
+        tags={"month": months[-1], "months": ", ".join(months), "outcome": "bootstrap", "decision": reason},
     )
     ledger.give_roles(last, bootstrap_roles(subset.index, splits))
     for row in rows:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from search.tracking.models import resolve_model
 from search.tracking.tracker import Tracker
 from search.trial.result import TrialParams
 
-__all__ = ["BASELINE", "CHAMPION", "PREVIOUS", "Champion", "load_champion", "settle", "widened"]
+__all__ = ["BASELINE", "CHAMPION", "PREVIOUS", "Champion", "load_champion", "load_version", "settle", "widened"]
 
 CHAMPION, PREVIOUS = "champion", "previous"
 BASELINE = "champion_baseline.npz"
@@ -36,6 +37,8 @@ class Champion:
         lineage_depth: freeze depth that its lineage's last search settled on; retraining the head alone keeps it.
         month: newest month that it was trained on.
         trained: how many images it was trained on.
+        trained_on: digests of the images that it, or a model that it was trained from, was trained on or chosen with;
+            of a version without that list, those that could be trained on when it was made.
     """
 
     version: str
@@ -45,6 +48,7 @@ class Champion:
     lineage_depth: int
     month: str
     trained: int
+    trained_on: frozenset[str]
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -59,9 +63,9 @@ def settle(ledger: Ledger, tracker: Tracker, model_name: str) -> PromotionRow | 
     Doing it twice changes nothing.
 
     Raises:
-        InputError: the alias `champion` was moved outside this program.
+        InputError: the alias `champion` was moved, or its version deleted, outside this program.
     """
-    decided = ledger.promotions()
+    decided, known = ledger.promotions(), tracker.versions(model_name)
     aliases = tracker.aliases(model_name)
     if not decided:
         if CHAMPION in aliases:
@@ -71,18 +75,48 @@ def settle(ledger: Ledger, tracker: Tracker, model_name: str) -> PromotionRow | 
             )
         return None
     last = decided[-1]
+    if last.to_version not in known:
+        raise InputError(
+            f"version {last.to_version} of model {model_name}, its champion, is not in MLflow any more: it was deleted "
+            f"by hand; {_ways_out(ledger, tracker, model_name, last.to_version)}"
+        )
     if last.state == "done" and aliases.get(CHAMPION) != last.to_version:
         raise InputError(
             f"the alias champion of model {model_name} names version {aliases.get(CHAMPION, 'none')}, the ledger says "
             f"{last.to_version}: it was moved by hand; move it back, and use python -m search.retrain rollback"
         )
     if last.state != "done":
-        tracker.set_alias(model_name, PREVIOUS, last.previous_version)
+        tracker.set_alias(model_name, PREVIOUS, last.previous_version if last.previous_version in known else None)
         tracker.set_alias(model_name, CHAMPION, last.to_version)
         for row in decided:
             if row.state != "done":
                 ledger.mark_done(row)
     return last
+
+
+def load_version(root: Path, ledger: Ledger, tracker: Tracker, model_name: str, version: str) -> TrainedModel:
+    """A version that is to be champion, or is it.
+
+    Raises:
+        InputError: it was deleted, or its files are gone or damaged; with ways out.
+    """
+    try:
+        return resolve_model(f"models:/{model_name}/{version}", root)
+    except InputError as error:
+        raise InputError(f"{error}; {_ways_out(ledger, tracker, model_name, version)}") from error
+
+
+def _ways_out(ledger: Ledger, tracker: Tracker, model_name: str, lost: str) -> str:
+    """What to do about a champion's version that is lost, or a former one's."""
+    decided = [row.to_version for row in ledger.promotions()]
+    known = tracker.versions(model_name) - {lost, decided[-1]}
+    former = [version for version in dict.fromkeys(decided) if version in known]
+    if not former:
+        return "put back a copy of the store, or take another tracking.model_name for a new champion"
+    return (
+        f"put back a copy of the store, or let a version that was champion before ({', '.join(former)}) be it again: "
+        f"python -m search.retrain rollback to={former[-1]} reason=TEXT"
+    )
 
 
 def load_champion(settings: Settings, ledger: Ledger, tracker: Tracker, version: str) -> Champion:
@@ -92,7 +126,7 @@ def load_champion(settings: Settings, ledger: Ledger, tracker: Tracker, version:
         InputError: it is damaged, or not of the network and size that the settings name.
     """
     name = settings.tracking.model_name
-    model = resolve_model(f"models:/{name}/{version}", settings.tracking.root)
+    model = load_version(settings.tracking.root, ledger, tracker, name, version)
     for key, wanted, found in (
         ("model.name", settings.model.architecture, model.card.architecture),
         ("data.size", list(settings.data.size), list(model.card.size)),
@@ -108,7 +142,8 @@ def load_champion(settings: Settings, ledger: Ledger, tracker: Tracker, version:
     params = TrialParams(tags["optimizer"], float(tags["lr_factor"]), int(tags["freeze_depth"]))
     if "fostering_beta" in tags:
         params = replace(params, fostering_beta=float(tags["fostering_beta"]))
-    return Champion(version, run_id, model, params, int(made["cut"]), str(made["month"]), int(made["trained"]))
+    seen = ledger.trained_on(version) if model.trained_on is None else model.trained_on
+    return Champion(version, run_id, model, params, int(made["cut"]), str(made["month"]), int(made["trained"]), seen)
 
 
 def widened(model: TrainedModel, classes: Sequence[str], *, seed: int | None = None) -> TrainedModel:
@@ -141,7 +176,7 @@ def widened(model: TrainedModel, classes: Sequence[str], *, seed: int | None = N
             wide.bias[new] = last.bias.mean()
     parent, _, attribute = name.rpartition(".")
     setattr(net.get_submodule(parent), attribute, wide)
-    return TrainedModel(net.eval(), replace(model.card, classes=tuple(classes)))
+    return replace(model, net=net.eval(), card=replace(model.card, classes=tuple(classes)))
 
 
 def _last_linear(net: BlockNet, outputs: int) -> tuple[str, nn.Linear]:

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from lightning_modules.errors import InputError, printable
 from search.command_line.exits import until_interrupted
-from search.retrain.champion import settle
+from search.retrain.champion import load_version, settle
 from search.retrain.ledger import Ledger, PromotionRow, ledger_path
 from search.settings.schema import Settings
 from search.tracking.tracker import Tracker
@@ -30,8 +30,8 @@ def retrain(settings: Settings, console: Console, *, month: str | None, command:
     return until_interrupted("retrain", work)
 
 
-def rollback(settings: Settings, console: Console, *, reason: str) -> int:
-    """Put the previous champion back; returns the exit code."""
+def rollback(settings: Settings, console: Console, *, reason: str, to: str | None = None) -> int:
+    """Put the previous champion back, or the former one `to`; returns the exit code."""
     root = settings.tracking.root
     if not ledger_path(root).is_file():
         raise InputError(f"nothing to roll back: no file {printable(ledger_path(root))}; run python -m search.retrain")
@@ -39,44 +39,54 @@ def rollback(settings: Settings, console: Console, *, reason: str) -> int:
 
     name, tracker = settings.tracking.model_name, Tracker(root, settings.tracking.experiment)
     with owned_model(settings), closing(Ledger(root, name)) as ledger:
-        done = _roll_back(name, ledger, tracker, reason)
+        done = _roll_back(settings, ledger, tracker, reason, to)
     console.print(
         f"Champion: version {done.to_version}, rolled back from version {done.from_version}.", highlight=False
     )
     return 0
 
 
-def _roll_back(name: str, ledger: Ledger, tracker: Tracker, reason: str) -> PromotionRow:
-    """Make the previous champion champion again; the other becomes `previous`.
+def _roll_back(settings: Settings, ledger: Ledger, tracker: Tracker, reason: str, to: str | None) -> PromotionRow:
+    """Make the previous champion champion again, or the former one `to`; the other becomes `previous`.
 
-    A rollback that was killed before the aliases moved is finished by the next call, which then does no other.
+    A rollback that was killed before the aliases moved is finished by the next call, which then does no other. Nothing
+    is written before the version that is put back has been loaded.
 
     Raises:
-        InputError: there is no champion, or no previous one.
+        InputError: there is no champion, no previous one, or it cannot be loaded.
     """
-    interrupted = [row for row in ledger.promotions()[-1:] if row.kind == "rollback" and row.state != "done"]
-    last = settle(ledger, tracker, name)
-    if interrupted:
-        return ledger.promotions()[-1]
+    name, decided = settings.tracking.model_name, ledger.promotions()
+    gone = bool(decided) and decided[-1].to_version not in tracker.versions(name)
+    last = decided[-1] if gone else settle(ledger, tracker, name)
     if last is None:
         raise InputError(
             f"model {name} has no champion yet, so there is nothing to roll back; run python -m search.retrain"
         )
-    if last.previous_version is None:
+    if last.kind == "rollback" and last.state != "done" and not gone and to in (None, last.to_version):
+        return ledger.promotions()[-1]
+    former = list(dict.fromkeys(row.to_version for row in decided))
+    target = to or last.previous_version
+    if target is None:
         raise InputError(f"model {name} has had one champion only, version {last.to_version}: there is no previous one")
+    if target not in former or target == last.to_version:
+        others = ", ".join(version for version in former if version != last.to_version) or "none"
+        raise InputError(
+            f"to must be a version that was champion before, got {target!r}; those of model {name}: {others}"
+        )
+    load_version(settings.tracking.root, ledger, tracker, name, target)
     key = f"rollback of {name}"
     tracker.kill_open_study(key)  # of a call that was killed before it decided
     run_id = tracker.start_parent(
         f"{name} rollback",
-        {"from_version": last.to_version, "to_version": last.previous_version},
+        {"from_version": last.to_version, "to_version": target},
         {"study": key, "kind": "rollback", "model_name": name, "decision": reason},
     )
     tracker.finish(run_id, "FINISHED")
     ledger.decide(
         kind="rollback",
         from_version=last.to_version,
-        to_version=last.previous_version,
-        previous_version=last.to_version,
+        to_version=target,
+        previous_version=None if gone else last.to_version,
         reason=reason,
         run_id=run_id,
     )

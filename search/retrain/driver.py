@@ -15,6 +15,7 @@ from search.retrain.bootstrap import bootstrap, first_months
 from search.retrain.champion import load_champion, settle
 from search.retrain.ledger import Ledger, MonthRow
 from search.retrain.month.context import Session
+from search.retrain.month.image_roles import regression_gap
 from search.retrain.month_run import run_month
 from search.retrain.months import Due, check_month_name, due_months, settings_digest
 from search.settings.rules import refuse_without_effect
@@ -96,23 +97,42 @@ def _run(session: Session, images: ImageSet, asked: str | None) -> list[MonthRow
 
 
 def _month(session: Session, images: ImageSet, due: Due, version: str) -> MonthRow:
-    ledger = session.ledger
-    if due.stale is not None:
-        if (run_id := due.stale.run_id) is not None:
+    ledger, retrain = session.ledger, session.settings.retrain
+    champion = load_champion(session.settings, ledger, session.tracker, version)
+    gap = regression_gap(ledger, images.index, due.month, champion)
+    if gap and retrain.regression == "complete" and retrain.depth != "none":
+        raise InputError(
+            f"{gap}; put them back, only look at the champion (retrain.depth=none), or go on without them "
+            "(retrain.regression=shrink)"
+        )
+    row, stale, why = due.row, due.stale, due.why
+    if row is not None and (lost := _lost_challenger(session, row)):
+        row, stale, why = None, row, f"its challenger is gone: {lost}"
+    if stale is not None:
+        if (run_id := stale.run_id) is not None:
             session.tracker.kill_open_runs(run_id)
             session.tracker.kill(run_id)
-        session.clear(due.stale)
-        ledger.abandon(due.stale, due.why)
-    champion = load_champion(session.settings, ledger, session.tracker, version)
-    row = due.row
+        session.clear(stale)
+        ledger.abandon(stale, why)
     if row is None:
         digest = settings_digest(session.settings)
-        row = ledger.begin(due.month, due.digest, digest, images=due.images, why=due.why, champion=version)
-        session.say(f"{due.month}: {due.images} images, {due.why}.")
+        row = ledger.begin(due.month, due.digest, digest, images=due.images, why=why, champion=version)
+        session.say(f"{due.month}: {due.images} images, {why}.")
     else:
         done = ", ".join(ledger.steps(row)) or "nothing"
         session.say(f"{due.month}: {due.images} images, continued after an interruption (done: {done}).")
     return run_month(session, row, images, champion)
+
+
+def _lost_challenger(session: Session, row: MonthRow) -> str:
+    """Why the challenger of an interrupted month cannot be loaded; empty where it can, or there is none yet."""
+    result, _ = session.ledger.steps(row).get("search", ({}, 0.0))
+    if winner := result.get("winner"):
+        try:
+            session.network(winner["version"])
+        except InputError as error:
+            return str(error)
+    return ""
 
 
 def _unused(index: ImageIndex, settings: Settings) -> list[str]:

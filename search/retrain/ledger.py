@@ -15,17 +15,20 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from lightning_modules.errors import InputError, printable
+from search.errors import StoreError
+from search.tracking.store import store_problem
 
-__all__ = ["Ledger", "MonthRow", "PromotionRow", "Role", "ledger_path"]
+__all__ = ["Ledger", "MonthRow", "PromotionRow", "Role", "Roles", "ledger_path"]
 
+_WAIT_SECONDS = 30.0
 _VERSION = 2
 _SCHEMA = """
 CREATE TABLE months (
@@ -52,6 +55,9 @@ CREATE TABLE promotions (
 
 Role = Literal["training", "held_out", "regression", "out"]
 """What an image is used for. `out`: tied by group or picture to both sides, so it is used for nothing."""
+
+Roles = Mapping[str, tuple[Role, str]]
+"""Digest of an image -> its role, and the month it came with."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +127,9 @@ class PromotionRow:
     finished: str | None
 
 
+_Row = TypeVar("_Row", MonthRow, PromotionRow)
+
+
 def ledger_path(root: Path) -> Path:
     """The ledger's file under `tracking.root`."""
     return root / "retraining.db"
@@ -137,7 +146,8 @@ class Ledger:
         model: name under which champions are registered.
 
     Raises:
-        InputError: the file is no ledger, or of a later version.
+        InputError: in every method, the file is of a later version.
+        StoreError: in every method, the file is damaged, locked by another program, full or not writable.
     """
 
     def __init__(self, root: Path, model: str) -> None:
@@ -146,7 +156,7 @@ class Ledger:
 
     def months(self) -> list[MonthRow]:
         """Every time a month was done, in the order begun."""
-        return [self._month(row) for row in self._read("SELECT * FROM months WHERE model = ? ORDER BY id")]
+        return self._rows(MonthRow, "SELECT * FROM months WHERE model = ? ORDER BY id")
 
     def latest(self) -> dict[str, MonthRow]:
         """Month -> the last time it was done or begun, without those abandoned."""
@@ -201,7 +211,7 @@ class Ledger:
         """Digest of an image -> its role, and the month it came with."""
         return {r["digest"]: (r["role"], r["month"]) for r in self._read("SELECT * FROM images WHERE model = ?")}
 
-    def give_roles(self, row: MonthRow, roles: Mapping[str, tuple[Role, str]]) -> None:
+    def give_roles(self, row: MonthRow, roles: Roles) -> None:
         """Keep roles given in a month; an image that has one keeps that."""
         with self._write() as database:
             database.executemany(
@@ -261,9 +271,7 @@ class Ledger:
 
     def promotions(self) -> list[PromotionRow]:
         """Every change of champion, oldest first."""
-        names = [item.name for item in fields(PromotionRow)]
-        rows = self._read("SELECT * FROM promotions WHERE model = ? ORDER BY id")
-        return [PromotionRow(**{n: json.loads(r[n]) if n == "numbers" else r[n] for n in names}) for r in rows]
+        return self._rows(PromotionRow, "SELECT * FROM promotions WHERE model = ? ORDER BY id")
 
     def mark_done(self, promotion: PromotionRow) -> None:
         """Note that the aliases have moved."""
@@ -276,31 +284,45 @@ class Ledger:
             self._open.close()
             self._open = None
 
-    def _month(self, row: sqlite3.Row) -> MonthRow:
-        names = [item.name for item in fields(MonthRow)]
-        values = {name: row[name] for name in names} | {"numbers": json.loads(row["numbers"])}
-        return MonthRow(**{**values, "usable": bool(row["usable"])})
+    def _rows(self, kind: type[_Row], query: str) -> list[_Row]:
+        read: dict[str, Callable[[Any], Any]] = {"numbers": json.loads, "usable": bool}
+        names = [item.name for item in fields(kind)]
+        return [kind(**{n: read[n](row[n]) if n in read else row[n] for n in names}) for row in self._read(query)]
 
     def _read(self, query: str, *more: Any) -> list[sqlite3.Row]:
         if self._open is None and not self._path.exists():
             return []
-        return self._database().execute(query, (self._model, *more)).fetchall()
+        with self._explained():
+            return self._database().execute(query, (self._model, *more)).fetchall()
 
     @contextmanager
     def _write(self) -> Iterator[sqlite3.Connection]:
-        database = self._database()
-        database.execute("BEGIN IMMEDIATE")
+        with self._explained():
+            database = self._database()
+            database.execute("BEGIN IMMEDIATE")
+            try:
+                yield database
+                database.execute("COMMIT")
+            except BaseException:
+                if database.in_transaction:  # sqlite itself rolls back on a full disk
+                    database.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn what sqlite says of the file into a `StoreError`."""
         try:
-            yield database
-        except BaseException:
-            database.execute("ROLLBACK")
+            yield
+        except (sqlite3.IntegrityError, sqlite3.ProgrammingError):  # it says that of this program
             raise
-        database.execute("COMMIT")
+        except sqlite3.Error as error:
+            anew = f"begin with another tracking.model_name (champions of {self._model} stay in MLflow)"
+            raise StoreError(store_problem(self._path, str(error), anew)) from error
 
     def _database(self) -> sqlite3.Connection:
         if self._open is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            database = sqlite3.connect(self._path, timeout=30, isolation_level=None)
+            database = sqlite3.connect(self._path, timeout=_WAIT_SECONDS, isolation_level=None)
             try:
                 self._open = _prepared(database, self._path)
             except BaseException:
@@ -311,19 +333,19 @@ class Ledger:
 
 def _prepared(database: sqlite3.Connection, path: Path) -> sqlite3.Connection:
     database.row_factory = sqlite3.Row
-    try:
-        database.execute("PRAGMA journal_mode = WAL")
-        database.execute("PRAGMA synchronous = FULL")
-        version = database.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0:
-            database.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
-        if version == 1:  # which row gave a role was not kept: as if all had been there before the first
-            database.executescript(
-                "BEGIN IMMEDIATE; ALTER TABLE images ADD COLUMN month_id INTEGER NOT NULL DEFAULT 0; "
-                f"PRAGMA user_version = {_VERSION}; COMMIT;"
-            )
-    except sqlite3.DatabaseError as error:
-        raise InputError(f"{printable(path)} is not a ledger of python -m search.retrain ({error})") from None
+    damage = database.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if damage != "ok":
+        raise sqlite3.DatabaseError(f"malformed: {damage}")
+    database.execute("PRAGMA journal_mode = WAL")
+    database.execute("PRAGMA synchronous = FULL")
+    version = database.execute("PRAGMA user_version").fetchone()[0]
+    if version == 0:
+        database.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
+    if version == 1:  # which row gave a role was not kept: as if all had been there before the first
+        database.executescript(
+            "BEGIN IMMEDIATE; ALTER TABLE images ADD COLUMN month_id INTEGER NOT NULL DEFAULT 0; "
+            f"PRAGMA user_version = {_VERSION}; COMMIT;"
+        )
     if version not in (0, 1, _VERSION):
         raise InputError(f"{printable(path)} is a ledger of version {version}; this program reads up to {_VERSION}")
     return database

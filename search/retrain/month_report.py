@@ -68,7 +68,7 @@ def report_month(context: MonthContext) -> dict[str, Any]:
         metrics |= {name: value for name, value in numbers.items() if isinstance(value, int | float)}
         metrics |= {f"retrain_{n}": results["search"].get(n, 0.0) for n in ("epoch_equivalents", "image_passes")}
         tags |= {"depth_of_retraining": results["depth"]["action"]}
-    session.log(context.run_id, metrics, tags)
+    session.tracker.log(context.run_id, metrics, tags=tags)
     context.folder.mkdir(parents=True, exist_ok=True)
     plain = record.to_json()
     session.tracker.log_text(context.run_id, json.dumps(plain, indent=1, ensure_ascii=False), RECORD)

@@ -34,7 +34,7 @@ def run_month(session: Session, row: MonthRow, images: ImageSet, champion: Champ
         InterruptedSearchError, StudyStalledError: see `run_study`.
     """
     run_id = row.run_id or _start_run(session, row, champion)
-    context = MonthContext.of(session, row, images, champion, run_id)
+    context = MonthContext(session, row, images, champion, run_id)
     session.tracker.resume(run_id)
     try:
         context.step("check", check_data)

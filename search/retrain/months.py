@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,11 +13,14 @@ from lightning_modules.errors import InputError
 from lightning_modules.images.index import ImageIndex, ImageRecord
 from lightning_modules.images.listing import is_month
 from lightning_modules.images.split_units import Rows
-from search.retrain.ledger import MonthRow
+from search.retrain.ledger import MonthRow, Role, Roles
 from search.settings.plain import flatten, key_paths
 from search.settings.schema import Settings
 
-__all__ = ["Due", "check_month_name", "due_months", "month_digest", "month_rows", "settings_digest", "usable_months"]
+__all__ = [
+    "Due", "check_month_name", "due_months", "missing_images", "month_digest", "month_rows", "settings_digest",
+    "usable_months",
+]  # fmt: skip
 
 _FREE = {"retrain.start_months"}  # matters before there is a champion only
 
@@ -111,6 +114,20 @@ def _day(time: str | None) -> str:
     return (time or "?")[:10]
 
 
-def usable_months(latest: dict[str, MonthRow]) -> set[str]:
-    """Months done whose images later months may train on and test with."""
-    return {m for m, row in latest.items() if row.state == "done" and row.outcome != "refused" and row.usable}
+def usable_months(rows: Iterable[MonthRow]) -> set[str]:
+    """Months whose images later months may train on and test with, by all rows of the ledger in the order begun.
+
+    A month that is refused or interrupted when it is done again stays as usable as it was: it has roles for the images
+    that the ledger holds, and none for the new ones.
+    """
+    done = {row.month: row.usable for row in rows if row.state == "done" and row.outcome != "refused"}
+    return {month for month, usable in done.items() if usable}
+
+
+def missing_images(roles: Roles, role: Role, there: Collection[str], what: str) -> str:
+    """How many images with this role are not among the digests `there`, what they are, and of which months, in words.
+
+    Empty where none is missing.
+    """
+    months = sorted(month for digest, (kept, month) in roles.items() if kept == role and digest not in there)
+    return f"{len(months)} {what} ({' to '.join(dict.fromkeys((months[0], months[-1])))})" if months else ""

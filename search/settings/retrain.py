@@ -81,6 +81,13 @@ class RetrainSettings:
         high=0.9,
         identity=False,
     )
+    regression: str = setting(
+        "complete",
+        "complete retrains only with the whole regression set; shrink goes on with the images of it that are left, and "
+        "the month's page says so",
+        choices=("complete", "shrink"),
+        identity=False,
+    )
     pool_months: int = setting(
         3,
         "held-out images of up to so many of the newest months are pooled where the newest alone has fewer than "

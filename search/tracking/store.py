@@ -14,7 +14,7 @@ from pathlib import Path
 from lightning_modules.errors import printable
 from search.errors import StoreError
 
-__all__ = ["check_store", "explained", "make_store"]
+__all__ = ["check_store", "explained", "make_store", "store_problem"]
 
 _WAIT_SECONDS = 5.0
 
@@ -44,7 +44,7 @@ def check_store(root: Path, *, write: bool) -> bool:
                 database.execute("BEGIN IMMEDIATE")
                 database.rollback()
     except sqlite3.Error as error:
-        raise StoreError(_advice(root, str(error))) from None
+        raise StoreError(store_problem(file, str(error))) from None
     return bool(found[0])
 
 
@@ -74,11 +74,17 @@ def explained(root: Path) -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
-        raise StoreError(_advice(root, str(error))) from error
+        raise StoreError(store_problem(root / "mlflow.db", str(error))) from error
 
 
-def _advice(root: Path, problem: str) -> str:
-    place = printable(root / "mlflow.db")
+def store_problem(file: Path, problem: str, anew: str = "start studies anew (search.fresh=true)") -> str:
+    """One line on what is wrong with a database, and what to do.
+
+    Args:
+        problem: what sqlite, SQLAlchemy or MLflow said.
+        anew: what to do where it is damaged and there is no copy of it.
+    """
+    place, root = printable(file), printable(file.parent)
     # SQLAlchemy puts advice for programmers before sqlite's words, and the whole query behind them.
     core = re.search(r"\(sqlite3\.\w+\) ([^\[\n]+)", problem)
     words = printable(" ".join((core[1] if core else problem).split()))[:200]
@@ -88,7 +94,7 @@ def _advice(root: Path, problem: str) -> str:
             f"{place} is locked by another program ({words}); close what has it open, then run the same command again"
         )
     if "readonly" in lower or "read-only" in lower or "unable to open" in lower or "permission" in lower:
-        return f"{place} cannot be written ({words}); make {printable(root)} writable, or take another tracking.root"
+        return f"{place} cannot be written ({words}); make {root} writable, or take another tracking.root"
     if "full" in lower or "no space" in lower:
         return f"{place} cannot be written ({words}); make room on the disk, then run the same command again"
     if "disk i/o" in lower:  # what sqlite says of its shared memory on a full disk, and of a disk that fails
@@ -97,8 +103,5 @@ def _advice(root: Path, problem: str) -> str:
             "not, then run the same command again"
         )
     if "not a database" in lower or "malformed" in lower or "corrupt" in lower or "page" in lower or "tree" in lower:
-        return (
-            f"{place} is damaged ({words}); put back a copy of it, or move it away and start studies anew "
-            "(search.fresh=true)"
-        )
-    return f"MLflow's store {place} failed ({words}); the same command goes on where this one stopped"
+        return f"{place} is damaged ({words}); put back a copy of it, or move it away and {anew}"
+    return f"{place} failed ({words}); the same command goes on where this one stopped"

@@ -151,10 +151,15 @@ class Tracker:
     def log(
         self, run_id: str, metrics: Mapping[str, float], *, step: int = 0, tags: Mapping[str, Any] | None = None
     ) -> None:
-        """Log metrics and tags in one batch. Values that are not finite are left out: they break MLflow's charts."""
+        """Log metrics and tags, up to a hundred of each in one batch, MLflow's limit for tags.
+
+        Values that are not finite are left out: they break MLflow's charts.
+        """
         now = int(time.time() * 1000)
         rows = [Metric(k, float(v), now, step) for k, v in metrics.items() if abs(float(v)) < float("inf")]
-        self._client.log_batch(run_id, metrics=rows, tags=[RunTag(k, _short(v)) for k, v in (tags or {}).items()])
+        said = [RunTag(k, _short(v)) for k, v in (tags or {}).items()]
+        for start in range(0, max(len(rows), len(said)), 100):
+            self._client.log_batch(run_id, metrics=rows[start : start + 100], tags=said[start : start + 100])
 
     @_guarded
     def finish(self, run_id: str, status: str) -> None:
@@ -280,11 +285,18 @@ class Tracker:
                     self._client.delete_registered_model_alias(model_name, name)
                 self._client.delete_model_version(model_name, lost.version)
 
+    @_guarded
+    def versions(self, model_name: str) -> set[str]:
+        """Versions of a registered model, without those that were deleted."""
+        return {str(one.version) for one in self._client.search_model_versions(f"name = '{model_name}'")}
+
+    @_guarded
     def aliases(self, model_name: str) -> dict[str, str]:
         """Alias -> version of a registered model; empty where there is none of that name."""
         found = self._client.search_registered_models(f"name = '{model_name}'")
         return {str(alias): str(version) for alias, version in found[0].aliases.items()} if found else {}
 
+    @_guarded
     def set_alias(self, model_name: str, alias: str, version: str | None) -> None:
         """Let an alias name a version, or nothing."""
         if version is not None:
@@ -292,6 +304,7 @@ class Tracker:
         elif alias in self.aliases(model_name):
             self._client.delete_registered_model_alias(model_name, alias)
 
+    @_guarded
     def version_tags(self, model_name: str, version: str) -> tuple[str, dict[str, str]]:
         """Run and tags of a registered version."""
         found = self._client.get_model_version(model_name, version)

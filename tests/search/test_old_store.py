@@ -107,7 +107,7 @@ def test_the_study_goes_on_and_is_reported(
     from search.report.__main__ import main
 
     assert main(["study=old", "root=mlruns", "to=before.html"]) == 0, capsys.readouterr().err
-    page = re.sub(r"<[^>]*>", "", Path("before.html").read_text(encoding="utf-8"))
+    page = " ".join(re.sub(r"<[^>]*>", "", Path("before.html").read_text(encoding="utf-8")).split())
     assert "of lenet5 and train with adam at learning rate 0.001" in page and "No winner yet" not in page
     before = load_study("old", Path("mlruns"))
     outcome = run_search_warm(*SEARCH[1:], "search.trials=5", cwd=own_store)
@@ -125,5 +125,6 @@ def test_the_next_month_is_done_by_the_old_ledger(own_store: Path, capsys: pytes
 
     draw(own_store / "images", "2020-03")
     assert main(list(RETRAIN[1:])) == 0, capsys.readouterr().err
+    assert "does not name the images that it was trained on" in capsys.readouterr().out
     assert [row.month for row in Ledger(Path("mlruns"), "sheets").months()] == ["2020-01", "2020-02", "2020-03"]
     assert main(["rollback", "reason=as a test", *RETRAIN[1:]]) == 0, capsys.readouterr().err

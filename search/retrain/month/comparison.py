@@ -52,7 +52,7 @@ def compare_models(context: MonthContext) -> dict[str, Any]:
     winner = searched.get("winner")
     numbers: dict[str, Any] = {"newest_images": len(plan.newest), "newest_months": list(plan.newest_months)}
     numbers |= {"regression_images": len(plan.regression), "others_images": len(plan.others)}
-    cautions: list[str] = []
+    cautions = [gap] if (gap := context.regression_gap) else []
     for name, answers in old.items():
         numbers |= _accuracy(_called(name, "before"), answers, labels[name])
     if winner is None:

@@ -14,13 +14,14 @@ import numpy as np
 import torch
 from rich.console import Console
 
+from lightning_modules.errors import InputError
 from lightning_modules.images.split_units import Rows
 from lightning_modules.images.store import ImageSet
 from lightning_modules.networks.blocknet import BlockNet
 from search.retrain.champion import BASELINE, Champion, widened
 from search.retrain.ledger import Ledger, MonthRow
 from search.retrain.month.baseline import Baseline, measure_baseline
-from search.retrain.month.image_roles import MonthPlan, plan_month
+from search.retrain.month.image_roles import MonthPlan, plan_month, regression_gap
 from search.retrain.month.images import image_subset, plain_images
 from search.retrain.month.record import DataCheck
 from search.retrain.months import usable_months
@@ -29,8 +30,6 @@ from search.tracking.models import resolve_model
 from search.tracking.tracker import Tracker
 
 __all__ = ["MonthContext", "Session"]
-
-_METRICS, _TAGS = 500, 50  # of MLflow's 1000 and 100 in a batch
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,18 +69,6 @@ class Session:
         model = resolve_model(f"models:/{self.model_name}/{version}", self.settings.tracking.root)
         return model.net.to(self.device)
 
-    def log(self, run_id: str, metrics: Mapping[str, float], tags: Mapping[str, Any]) -> None:
-        """Log as many metrics and tags as there are."""
-        for part in _parts(metrics, _METRICS):
-            self.tracker.log(run_id, part)
-        for part in _parts(tags, _TAGS):
-            self.tracker.log(run_id, {}, tags=part)
-
-
-def _parts(items: Mapping[str, Any], size: int) -> list[dict[str, Any]]:
-    pairs = list(items.items())
-    return [dict(pairs[start : start + size]) for start in range(0, len(pairs), size)]
-
 
 @dataclass(frozen=True, eq=False)
 class MonthContext:
@@ -92,8 +79,6 @@ class MonthContext:
 
     Attributes:
         all_images: of all months, whether they may be used or not.
-        usable: months done before whose images may be used.
-        trained_on: digests of the images that the champion may have been trained on.
     """
 
     session: Session
@@ -101,15 +86,6 @@ class MonthContext:
     all_images: ImageSet
     champion: Champion
     run_id: str
-    usable: frozenset[str]
-    trained_on: frozenset[str]
-
-    @staticmethod
-    def of(session: Session, row: MonthRow, images: ImageSet, champion: Champion, run_id: str) -> MonthContext:
-        """With what the ledger says of older months and of the champion."""
-        ledger = session.ledger
-        usable, trained_on = usable_months(ledger.latest()), ledger.trained_on(champion.version)
-        return MonthContext(session, row, images, champion, run_id, frozenset(usable), trained_on)
 
     def step(self, name: str, work: Callable[[MonthContext], Mapping[str, Any]]) -> dict[str, Any]:
         """What the step gives: now, or in an earlier call that was killed after it."""
@@ -137,35 +113,40 @@ class MonthContext:
         return self.session.folder(self.row)
 
     @cached_property
+    def usable(self) -> set[str]:
+        """Months done before whose images may be used."""
+        return usable_months(self.session.ledger.months())
+
+    @cached_property
     def check(self) -> DataCheck:
         """What step 1 found."""
         return DataCheck.from_json(self.results["check"])
 
-    def known_classes(self, check: DataCheck) -> tuple[str, ...]:
-        """The champion's and the month's, sorted."""
-        return tuple(sorted({*self.champion.classes, *check.new_classes}))
-
-    def known_rows(self, classes: tuple[str, ...]) -> Rows:
-        """Positions in `all_images` of the month's images and of usable older and newer ones, of these classes."""
-        months = {*self.usable, self.row.month}
-        records = enumerate(self.all_images.index.records)
-        return np.array([i for i, r in records if r.month in months and r.label in classes], np.int64)
-
     @cached_property
     def classes(self) -> tuple[str, ...]:
-        """The champion's and the month's."""
-        return self.known_classes(self.check)
+        """The champion's and the month's, sorted."""
+        records = self.all_images.index.records
+        return tuple(sorted({*self.champion.classes, *(r.label for r in records if r.month == self.row.month)}))
+
+    @cached_property
+    def regression_gap(self) -> str:
+        """What is missing of the regression set, and what accepts that; empty where nothing is (`regression_gap`)."""
+        gap = regression_gap(self.session.ledger, self.all_images.index, self.row.month, self.champion)
+        accepted = "depth=none" if self.settings.retrain.depth == "none" else "regression=shrink"
+        return gap and f"{gap}; retrain.{accepted} goes on without them."
 
     @cached_property
     def images(self) -> ImageSet:
         """Those of the month and of usable older and newer ones, of classes that are known."""
-        return image_subset(self.all_images, self.known_rows(self.classes), self.classes, self.folder)
+        months, records = {*self.usable, self.row.month}, enumerate(self.all_images.index.records)
+        rows = np.array([i for i, r in records if r.month in months and r.label in self.classes], np.int64)
+        return image_subset(self.all_images, rows, self.classes, self.folder)
 
     @cached_property
     def plan(self) -> MonthPlan:
         """How `images` are used; the roles were given at the end of step 1."""
         roles = self.session.ledger.roles()
-        return plan_month(self.images.index, self.row.month, roles, self.settings, trained_on=self.trained_on)
+        return plan_month(self.images.index, self.row.month, roles, self.settings, trained_on=self.champion.trained_on)
 
     @cached_property
     def champion_net(self) -> BlockNet:
@@ -191,10 +172,10 @@ class MonthContext:
 
     def old_baseline(self) -> Baseline:
         """What the champion showed of the images it was tested on when it was promoted."""
-        path = self.session.tracker.artifact(self.champion.run_id, BASELINE)
-        if path.is_file():
-            return Baseline.load(path)
-        return self.baseline(self.champion_net, np.setdiff1d(self.plan.tests, self.plan.month))
+        try:
+            return Baseline.load(self.session.tracker.artifact(self.champion.run_id, BASELINE))
+        except InputError:  # gone or damaged
+            return self.baseline(self.champion_net, np.setdiff1d(self.plan.tests, self.plan.month))
 
     def save_baseline(self, found: Baseline, name: str) -> Path:
         """Write a baseline among the month's temporary files."""

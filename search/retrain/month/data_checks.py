@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,11 @@ from scipy.stats import chi2_contingency
 from lightning_modules.images.index import ImageIndex
 from lightning_modules.images.split_units import Rows
 from lightning_modules.images.store import ImageSet
+from search.retrain.ledger import Role
 from search.retrain.month.context import MonthContext
 from search.retrain.month.image_roles import month_roles
-from search.retrain.month.images import index_subset
 from search.retrain.month.record import DataCheck
-from search.retrain.months import month_rows
+from search.retrain.months import missing_images, month_rows
 
 __all__ = ["check_data"]
 
@@ -26,13 +27,10 @@ _CHUNK = 256
 
 def check_data(context: MonthContext) -> dict[str, Any]:
     """Look at the month's images and, unless they are refused, decide for ever which are held out."""
-    index, settings = context.all_images.index, context.settings
-    month, ledger = context.row.month, context.session.ledger
+    settings, month, ledger = context.settings, context.row.month, context.session.ledger
     found = _check(context)
     if found.refusal is None:
-        classes = context.known_classes(found)
-        known = index_subset(index, context.known_rows(classes), classes)
-        fraction = settings.retrain.test_fraction
+        known, fraction = context.images.index, settings.retrain.test_fraction
         roles = month_roles(known, month, ledger.roles(), fraction=fraction, seed=settings.seed)
         ledger.give_roles(context.row, roles)
     return found.to_json()
@@ -72,7 +70,27 @@ def _check(context: MonthContext) -> DataCheck:
         notes.append(f"Classes without an image this month: {', '.join(gone)}.")
     if mix := _mix(before, counts):
         notes.append(mix)
+    if context.champion.model.trained_on is None:
+        notes.append(
+            f"Version {context.champion.version} does not name the images that it was trained on (it is of an earlier "
+            "program): those that could be trained on when it was made are taken for them."
+        )
+    if not refusals:
+        notes += _missing(context)
+    elif context.row.month in context.usable:
+        notes.append("Images of this month that the ledger holds from before stay in use; its new ones are not used.")
     return DataCheck("; ".join(refusals) or None, tuple(notes), new, len(flat), counts)
+
+
+def _missing(context: MonthContext) -> Iterator[str]:
+    """A sentence on images that earlier months had and this one has not."""
+    roles = context.session.ledger.roles()
+    there = {record.digest for record in context.all_images.index.records if record.label in context.classes}
+    uses: dict[Role, str] = {"training": "to train on", "held_out": "held out"}
+    if gone := [words for role, what in uses.items() if (words := missing_images(roles, role, there, what))]:
+        yield f"Not in the data any more, though the ledger holds them: {', '.join(gone)}."
+    if gap := context.regression_gap:
+        yield gap
 
 
 def _counts(index: ImageIndex, rows: Rows) -> dict[str, int]:

@@ -71,7 +71,7 @@ def decide_depth(context: MonthContext) -> dict[str, Any]:
         reason = "fewer than two images of the month may be trained on that the champion was not trained on already"
         return {"action": "none", "depth": None, "reason": reason, "decision": None}
     digests = [context.images.index.records[r].digest for r in context.plan.pool.tolist()]
-    growth = sum(digest not in context.trained_on for digest in digests) / max(1, context.champion.trained)
+    growth = sum(digest not in context.champion.trained_on for digest in digests) / max(1, context.champion.trained)
     decision = decide(
         context.old_baseline(),
         Baseline.load(context.month_baseline),
@@ -90,7 +90,6 @@ def decide(
     new: Baseline,
     drift: Drift,
     *,
-    reference: tuple[int, int] | None = None,
     new_classes: Sequence[str] = (),
     growth: float = 0.0,
     lineage_depth: int | None = None,
@@ -100,18 +99,14 @@ def decide(
 
     Args:
         new: the new month as the champion shows it: images that may be trained on, never those of the promotion test.
-        reference: (right, images) of the champion where it was last judged; None counts in `old`.
         new_classes: classes of the month that the champion does not know.
         growth: images that may be trained on now and that the champion was not trained on, divided by those it was
             trained on, >= 0.
         lineage_depth: freeze depth that the champion was trained with, 0..L; None is taken for L.
 
     Raises:
-        ValueError: a reference without images, or a growth or depth out of range.
+        ValueError: a growth or depth out of range.
     """
-    right, images = (old.right, len(old)) if reference is None else reference
-    if images < 1 or not 0 <= right <= images:
-        raise ValueError(f"reference must be (right, images) with at least 1 image, got {reference}")
     blocks = len(old.blocks)
     kept = blocks if lineage_depth is None else lineage_depth
     if not growth >= 0:
@@ -119,8 +114,8 @@ def decide(
     if not 0 <= kept <= blocks:
         raise ValueError(f"lineage_depth must be in 0..{blocks}, got {lineage_depth}")
     rng = np.random.default_rng(seed)
-    r, a = right / images, new.right / len(new)
-    loss = newcombe_interval(right, images, new.right, len(new))
+    r, a = old.right / len(old), new.right / len(new)
+    loss = newcombe_interval(old.right, len(old), new.right, len(new))
     answers = {block: month_probe(old, new, number, seed=seed) for number, block in enumerate(old.blocks)}
     probes = {block: _share(answer, new.labels) for block, answer in answers.items()}
     by_block = {
@@ -145,7 +140,7 @@ def decide(
         reason=reason,
         by_block=by_block,
         reference=r,
-        reference_images=images,
+        reference_images=len(old),
         accuracy=a,
         images=len(new),
         loss=loss,

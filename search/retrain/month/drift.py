@@ -64,7 +64,7 @@ def _champion_scores(context: MonthContext, rows: Rows) -> tuple[dict[str, tuple
 def _of_known_groups(context: MonthContext, rows: Rows) -> int:
     """How many of the images at `rows` are of a coil, plate or tile of which other images trained the champion."""
     records = context.images.index.records
-    known = {record.group for record in records if record.group and record.digest in context.trained_on}
+    known = {record.group for record in records if record.group and record.digest in context.champion.trained_on}
     return sum(records[r].group in known for r in rows.tolist())
 
 

@@ -7,7 +7,7 @@ role.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from lightning_modules.images.index import ImageIndex
 from lightning_modules.images.split_units import Rows, Units
 from lightning_modules.images.splits import Fold, Splits
-from search.retrain.ledger import Role
+from search.retrain.champion import Champion
+from search.retrain.ledger import Ledger, Role, Roles
+from search.retrain.months import missing_images, usable_months
 from search.settings.schema import Settings
 
-__all__ = ["MonthPlan", "bootstrap_roles", "month_roles", "plan_month"]
+__all__ = ["MonthPlan", "bootstrap_roles", "month_roles", "plan_month", "regression_gap"]
 
-Roles = Mapping[str, tuple[Role, str]]
 _NEW_SHARE = 0.3  # of a month's images that validate, at least
 
 
@@ -112,6 +113,17 @@ def month_roles(
     return found
 
 
+def regression_gap(ledger: Ledger, index: ImageIndex, month: str, champion: Champion) -> str:
+    """What of the regression set the champion cannot be judged on in a month, in words; empty where that is nothing."""
+    months = {*usable_months(ledger.months()), month}
+    classes = {*champion.classes, *(record.label for record in index.records if record.month == month)}
+    there = {record.digest for record in index.records if record.month in months and record.label in classes}
+    roles = ledger.roles()
+    whole = sum(role == "regression" for role, _ in roles.values())
+    lost = f"of {whole} images of the regression set cannot be used any more"
+    return missing_images(roles, "regression", there - champion.trained_on, lost)
+
+
 def plan_month(
     index: ImageIndex, month: str, roles: Roles, settings: Settings, *, trained_on: Collection[str]
 ) -> MonthPlan:
@@ -120,28 +132,29 @@ def plan_month(
     Args:
         index: the images known in the month: its own and those of usable older months.
         roles: by digest, of all images.
-        trained_on: digests of the images that the champion was trained on.
+        trained_on: digests of the images that the champion was trained on; they test nobody, whatever their role.
     """
     retrain = settings.retrain
     of = np.array([record.month for record in index.records])
     role = np.array([roles[record.digest][0] if record.digest in roles else "out" for record in index.records])
     units = Units(index, settings.seed)
     months = [month, *sorted({str(m) for m in of.tolist()} - {month}, reverse=True)]
-    own, newest_months = np.flatnonzero((role == "held_out") & (of == month)), [month]
+    known = np.array([record.digest in trained_on for record in index.records], dtype=np.bool_)
+    held_out = (role == "held_out") & ~known
+    own, newest_months = np.flatnonzero(held_out & (of == month)), [month]
     newest = own
     for older in months[1 : retrain.pool_months]:
         if len(newest) >= retrain.pool_images:
             break
-        more = np.flatnonzero((role == "held_out") & (of == older))
+        more = np.flatnonzero(held_out & (of == older))
         if len(more):
             newest, newest_months = np.union1d(newest, more), [*newest_months, older]
-    others = np.setdiff1d(np.flatnonzero(role == "held_out"), newest)
+    others = np.setdiff1d(np.flatnonzero(held_out), newest)
     training = np.flatnonzero(role == "training")
     window = months if retrain.window == "all" else months[: int(retrain.window.removeprefix("last-"))]
     inside, older_rows = training[np.isin(of[training], window)], training[~np.isin(of[training], window)]
     replayed = units.cap(older_rows, retrain.replay, "replay") if len(older_rows) and retrain.replay else older_rows[:0]
     pool = np.union1d(inside, replayed)
-    known = np.array([record.digest in trained_on for record in index.records], dtype=np.bool_)
     honest, all_of_it = ~known[pool], np.ones(len(pool), dtype=np.bool_)
     folds, folds_anew = (
         tuple(_folds(units, pool, of[pool] == month, may, settings))
@@ -156,7 +169,7 @@ def plan_month(
         newest_months=tuple(newest_months),
         own=own,
         unseen=np.flatnonzero((of == month) & ~known),
-        regression=np.flatnonzero(role == "regression"),
+        regression=np.flatnonzero((role == "regression") & ~known),
         others=others,
     )
 

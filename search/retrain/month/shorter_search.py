@@ -112,10 +112,11 @@ def _cost(task: Task, trials: list[TrialRecord], winner: Winner) -> tuple[float,
 
 def _start(context: MonthContext) -> Path:
     """Folder of the champion's model, its head widened where there are new classes."""
-    folder = context.folder / "start"
+    folder = context.folder / "champion"
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
-        save_model(folder, widened(context.champion.model, context.classes, seed=context.settings.seed))
+        model = widened(context.champion.model, context.classes, seed=context.settings.seed)
+        save_model(folder, replace(model, trained_on=context.champion.trained_on))
     return folder
 
 

@@ -134,6 +134,11 @@ class Months:
         every = dict(found[0].aliases.items()) if found else {}
         return {str(alias): str(version) for alias, version in every.items() if alias != "challenger"}
 
+    def model_folder(self, version: str) -> Path:
+        """Where the files of a registered version lie."""
+        source = str(self.client.get_model_version(self.model, version).source)
+        return self.root / "artifacts" / "models" / source.removeprefix("models:/")
+
     def runs(self, condition: str = "") -> list[Run]:
         """The store's runs that meet a condition."""
         ids = [one.experiment_id for one in self.client.search_experiments()]

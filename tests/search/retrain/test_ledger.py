@@ -93,7 +93,7 @@ def test_a_month_that_was_given_up_is_not_its_latest(ledger: Ledger) -> None:
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(b"these are notes of mine, not a database at all", "is not a ledger of python -m search.retrain")],
+    [(b"these are notes of mine, not a database at all", "is damaged .file is not a database.; put back a copy")],
     ids=["text"],
 )
 def test_another_file_is_refused_and_left_alone(ledger: Ledger, tmp_path: Path, content: bytes, words: str) -> None:

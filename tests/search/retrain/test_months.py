@@ -177,6 +177,7 @@ def test_two_runs_at_once_are_kept_apart(months: Months) -> None:
         (["retrain.depth=4"], "retrain.depth must be auto, none, head, search or in 0..3 for lenet5, got 4"),
         (["retrain.window=last-0"], "retrain.window"),
         (["retrain.margin=0"], "retrain.margin"),
+        (["retrain.regression=some"], "retrain.regression must be one of complete, shrink, got 'some'"),
         (["reason=because"], "reason= is for python -m search.retrain rollback"),
         (["data.test=random"], "data.test=random has no effect on retraining"),
         (["search.study=mine"], "search.study=mine has no effect on retraining"),
