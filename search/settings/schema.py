@@ -274,6 +274,11 @@ class TrackingSettings:
     root: Path = setting(Path("mlruns"), "folder of the MLflow store, the studies and the caches", identity=False)
     experiment: str = setting("thawline", "MLflow experiment", identity=False)
     model_name: str = setting("thawline", "name under which winners are registered", identity=False)
+    restore: bool = setting(
+        False,
+        "whether the experiment and the runs of the study are brought back where they were deleted in MLflow",
+        identity=False,
+    )
     report: bool = setting(
         True,
         "whether a report is written at the end; with folds it trains the winning configuration once more",
