@@ -311,6 +311,15 @@ class ExecutorSettings:
         low=1,
         high=1024,
     )
+    silence_seconds: float = setting(
+        300.0,
+        "a worker that trains and gives no sign of life for so long (it is stopped, or its machine thrashes) is ended, "
+        "which costs an attempt (executor=local); it gives one five times in this time, also while an epoch lasts",
+        unit="s",
+        low=5,
+        high=1e9,
+        identity=False,
+    )
     checkpoint_seconds: float | None = setting(
         60.0,
         "a trial is kept on disk at the end of an epoch once so long has gone by since it was last, and goes on from "

@@ -75,7 +75,9 @@ def test_a_report_of_a_deleted_study_says_the_way_out(
     assert RESTORED in said and said.count("\n") == 1
 
 
-def test_deleted_runs_of_trials_do_not_stop_a_study(store: SimpleNamespace, run_search_warm: Callable[..., Any]) -> None:
+def test_deleted_runs_of_trials_do_not_stop_a_study(
+    store: SimpleNamespace, run_search_warm: Callable[..., Any]
+) -> None:
     """One of a finished trial, in the bin; one of a trial that a killed driver left waiting, gone for good."""
     study = open_study(store.root, "tiny")
     store.client.delete_run(TrialRecord(study.get_trials()[0]).run_id)
