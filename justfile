@@ -124,7 +124,7 @@ bench *names: setup
 # Long measurements, by hand; results are committed with command and seed. Then the fast tests of other processors.
 verify: setup && test-processors
     {{ bin }}/python -m benchmarks.accuracy
-    {{ bin }}/python -m tests.faults seed=0 faults=50 write=benchmarks/results/faults.json
+    {{ bin }}/python -m tests.faults seed=0 faults=60 write=benchmarks/results/faults.json
 
 # The source documents' experiments at small sizes, into docs/results/sources.md: `just experiments`, or `just experiments neu`.
 experiments *data: setup

@@ -151,6 +151,10 @@ class SilentTracker(Tracker):
         self._runs += 1
         return f"run-{self._runs}"
 
+    def active(self, run_id: str) -> bool:  # noqa: ARG002
+        """See `Tracker`."""
+        return True
+
     def resume(self, run_id: str, tags: Mapping[str, Any] | None = None) -> None:
         """See `Tracker`."""
 

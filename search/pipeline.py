@@ -127,7 +127,7 @@ def _started(task: Task, record: StudyRecord, console: Console, clock: Clock, fi
     with graceful_interrupts(partial(console.print, style="bold")) as stopping:
         try:
             with clock("tracking"), stopping.held():
-                tracker = Tracker(tracking.root, tracking.experiment)
+                tracker = Tracker.of(tracking)
                 parent = parent_run(task, record, tracker)
             yield StudyRun(task, record, tracker, parent, console, stopping, clock, files)
             status = "FINISHED"

@@ -13,7 +13,7 @@ from lightning_modules.errors import InputError, printable
 from search.command_line.arguments import read_arguments
 from search.command_line.exits import run_command
 from search.settings.field import setting
-from search.tracking.store import check_store
+from search.tracking.store import adopt, check_store
 
 __all__ = ["command", "main"]
 
@@ -42,6 +42,7 @@ def command(words: Sequence[str]) -> list[str]:
     store = arguments.root / "mlflow.db"
     if not check_store(arguments.root, write=False):
         raise InputError(f"there are no runs yet: no file {printable(store)}; run python -m search first")
+    os.close(adopt(arguments.root))  # MLflow's UI reads at the places that the database names
     options = {"--backend-store-uri": f"sqlite:///{store.resolve()}", "--host": "127.0.0.1"}
     options |= {"--port": str(arguments.port), "--workers": "1"}
     return [sys.executable, "-m", "mlflow", "ui", *(word for option in options.items() for word in option)]

@@ -2,8 +2,8 @@
 
 Workers are spawned, not forked (a fork of a process that has used threads or a GPU is unsound), and import torch and
 Lightning once, not once a trial. Whatever a worker dies of (a signal, a segmentation fault, the system's
-out-of-memory killer) costs the trial it was training; another takes its place. A worker whose trial hangs
-(`search.trial_seconds`) is killed.
+out-of-memory killer) costs the trial it was training; another takes its place. A worker that gives no sign of life
+(`executor.silence_seconds`), or whose trial hangs (`search.trial_seconds`), is killed.
 """
 
 from __future__ import annotations
@@ -44,16 +44,17 @@ class _Worker(WorkerHandle):
     def __init__(self, process: SpawnProcess, pipe: Connection, on_note: Callable[[str], None]) -> None:
         super().__init__(pipe_channel(pipe), on_note)
         self.process, self.pipe = process, pipe
-        self.since = math.inf  # when its job began, or will have begun at the latest
+        self.ran = 0.0  # seconds since its job began, or will have begun at the latest
+        self.silent = 0.0  # seconds since it was heard of
         self.started = False
-        self.overdue = False
+        self.ended = ""  # why it was ended
 
     def submit(self, job: Job) -> None:
-        self.since = time.monotonic() + (0.0 if self.started else _STARTING_SECONDS)
+        self.ran = self.silent = 0.0 if self.started else -_STARTING_SECONDS
         super().submit(job)
 
     def began(self) -> None:
-        self.since, self.started = time.monotonic(), True
+        self.ran, self.started = 0.0, True
 
 
 class LocalExecutor:
@@ -80,6 +81,8 @@ class LocalExecutor:
         limit = task.settings.search.trial_seconds
         # A trial that is over its time stops itself at its next batch. One that hangs comes to none.
         self._longest = math.inf if limit is None else limit + max(limit, _LEAST_GRACE_SECONDS)
+        self._silence = task.settings.executor.silence_seconds
+        self._looked = time.monotonic()
         pixels = task.images.pixels
         self._plan = WorkerPlan(
             settings=task.settings,
@@ -97,7 +100,7 @@ class LocalExecutor:
     def submit(self, job: Job) -> None:
         """See `Executor.submit`."""
         while (worker := next((w for w in self._workers if w.idle), None)) is None:
-            self._receive(None)  # one that was cancelled is in its last batch
+            self._receive(1.0)  # one that was cancelled is in its last batch
         with _DYING:
             worker.submit(job)
 
@@ -153,9 +156,9 @@ class LocalExecutor:
         theirs.close()  # so that its death closes the pipe
         return _Worker(process, ours, self._note)
 
-    def _receive(self, timeout: float | None) -> None:
+    def _receive(self, timeout: float) -> None:
         """Wait for something to happen; every pipe that has a message is read once."""
-        self._end_overdue()
+        self._end_overdue(timeout + 1.0)
         ready = wait([w.pipe for w in self._workers], timeout)
         for position, worker in enumerate(self._workers):
             if worker.pipe in ready:
@@ -164,15 +167,29 @@ class LocalExecutor:
                 except ChannelClosedError:
                     self._replace(position, worker)
                     continue
-                self._stillborn = 0
+                self._stillborn, worker.silent = 0, 0.0
                 if (event := worker.take(message)) is not None:
                     self._events.append(event)
 
-    def _end_overdue(self) -> None:
+    def _end_overdue(self, most: float) -> None:
+        """End the workers that hang; at most `most` seconds are counted since the last call.
+
+        Where it was longer this process was stopped (Ctrl-Z), and its workers may have been with it.
+        """
         now = time.monotonic()
-        for worker in self._workers:
-            if worker.slot is not None and now - worker.since > self._longest:
-                worker.overdue = True
+        passed, self._looked = min(now - self._looked, most), now
+        for worker in (w for w in self._workers if not w.idle):
+            worker.ran, worker.silent = worker.ran + passed, worker.silent + passed
+            if worker.slot is not None and worker.ran > self._longest:
+                worker.ended = (
+                    f"TrialOvertimeError: hung for {self._longest:g} s, over search.trial_seconds; its worker was ended"
+                )
+            elif worker.silent > self._silence and not worker.pipe.poll():
+                worker.ended = (
+                    f"WorkerSilent: worker process {worker.process.pid} gave no sign of life for {self._silence:g} s "
+                    "(executor.silence_seconds), and was ended"
+                )
+            if worker.ended:
                 worker.process.kill()  # its pipe closes, which `_receive` finds
 
     def _note(self, line: str) -> None:
@@ -180,16 +197,11 @@ class LocalExecutor:
             self._noted.add(line)
             self._on_note(line)
 
-    def _epitaph(self, worker: _Worker) -> str:
-        if worker.overdue:
-            return f"TrialOvertimeError: hung for {self._longest:g} s, over search.trial_seconds; its worker was ended"
-        return _epitaph(worker.process)
-
     def _replace(self, position: int, worker: _Worker) -> None:
         worker.pipe.close()
         worker.process.join()
         if worker.slot is not None:
-            self._events.append(Failed(worker.slot, self._epitaph(worker)))
+            self._events.append(Failed(worker.slot, worker.ended or _epitaph(worker.process)))
         else:
             self._stillborn += 1
             if self._stillborn > _MOST_STILLBORN:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import queue
+import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -40,6 +41,8 @@ __all__ = [
     "serve_jobs",
 ]
 
+_SIGNS = 5  # of life, in `executor.silence_seconds`
+
 
 @dataclass(frozen=True)
 class _Answer:
@@ -61,6 +64,11 @@ class _Began:
 @dataclass(frozen=True)
 class _Idle:
     """Worker to driver: the job was cancelled."""
+
+
+@dataclass(frozen=True)
+class _Alive:
+    """Worker to driver: the process runs, whatever its trial does."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +100,8 @@ class Channel:
 def pipe_channel(pipe: Connection) -> Channel:
     """An end of a pipe between processes."""
 
+    sending = threading.Lock()  # a worker's signs of life come from a thread
+
     @contextmanager
     def closing() -> Iterator[None]:
         try:
@@ -99,7 +109,11 @@ def pipe_channel(pipe: Connection) -> Channel:
         except (EOFError, OSError) as error:
             raise ChannelClosedError from error
 
-    return Channel(closing()(pipe.send), closing()(pipe.recv), closing()(pipe.poll))
+    def send(message: object) -> None:
+        with sending, closing():
+            pipe.send(message)
+
+    return Channel(send, closing()(pipe.recv), closing()(pipe.poll))
 
 
 def queue_channel(inbox: queue.Queue[object], outbox: queue.Queue[object]) -> Channel:
@@ -160,6 +174,14 @@ def serve_jobs(channel: Channel, build_task: Callable[[Callable[[str], None]], T
         return
 
 
+def _show_life(channel: Channel, pause: float) -> None:
+    """Send a sign of life each `pause` seconds, until the channel closes."""
+    waiting = threading.Event()
+    with suppress(ChannelClosedError):
+        while not waiting.wait(pause):
+            channel.send(_Alive())
+
+
 class WorkerHandle:
     """What the driver's side knows of a worker, and which of the worker's messages still count.
 
@@ -203,6 +225,8 @@ class WorkerHandle:
             self._on_note(message.line)
         elif isinstance(message, _Began):
             self.began()
+        elif isinstance(message, _Alive):
+            return None
         elif self.cancelled:  # the job may have ended before it heard of the cancelling; a report gets no answer
             self.cancelled = isinstance(message, Reported)
         elif isinstance(message, Reported | Finished | Failed):
@@ -241,6 +265,9 @@ def serve(pipe: Connection, plan: WorkerPlan) -> None:
     """Main function of a worker process; returns when the driver closes the pipe or is gone."""
     if plan.device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = plan.device
+    channel = pipe_channel(pipe)
+    pause = plan.settings.executor.silence_seconds / _SIGNS
+    threading.Thread(target=_show_life, args=(channel, pause), name="thawline-life", daemon=True).start()
     # Imported here: the environment must be set before CUDA is touched.
     import torch
 
@@ -256,4 +283,4 @@ def serve(pipe: Connection, plan: WorkerPlan) -> None:
         images = ImageSet(plan.index, pixels)
         return build_task(plan.settings, images, plan.splits, cache=plan.cache, start=plan.start, on_note=on_note)
 
-    serve_jobs(pipe_channel(pipe), build)
+    serve_jobs(channel, build)

@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lightning_modules.errors import InputError, printable
 from search.evidence.record import Evidence, TypicalMaps
 from search.outcome.evidence_figure import evidence_figure
 from search.outcome.figures import MAPS_BEFORE, block_slides, curves_figure, histogram_figure
@@ -34,11 +33,6 @@ def parent_run(task: Task, record: StudyRecord, tracker: Tracker) -> str:
     """Start the parent run with parameters, data set, versions and commit, or resume the one of an earlier call."""
     settings, name = task.settings, record.name
     if (existing := record.parent) is not None:
-        if not tracker.holds(existing):
-            raise InputError(
-                f"study {name!r} was logged in another MLflow store, which is no longer in "
-                f"{printable(settings.tracking.root)}; put back its mlflow.db, or search.fresh=true to start anew"
-            )
         tracker.resume(existing)
         return existing
     tracker.kill_open_study(name)

@@ -117,7 +117,7 @@ def _write_report(name: str, root: Path, tracker: Tracker, findings: Findings | 
     tracker.log_text(run.run_id, json.dumps(plain, indent=1, ensure_ascii=False, allow_nan=False), _DATA)
     tracker.log_text(run.run_id, html, _PAGE)
     tracker.log(run.run_id, {f"importance_{name}": share for name, share in shares})
-    return Report(html, read_parent_run(root, run.run_id).artifact_path(_PAGE) or run.folders[0] / _PAGE, tuple(notes))
+    return Report(html, run.folder / _PAGE, tuple(notes))
 
 
 def _study_and_run(name: str, root: Path) -> tuple[Study, ParentRun]:

@@ -37,7 +37,7 @@ def rollback(settings: Settings, console: Console, *, reason: str, to: str | Non
         raise InputError(f"nothing to roll back: no file {printable(ledger_path(root))}; run python -m search.retrain")
     from search.retrain.driver import owned_model
 
-    name, tracker = settings.tracking.model_name, Tracker(root, settings.tracking.experiment)
+    name, tracker = settings.tracking.model_name, Tracker.of(settings.tracking)
     with owned_model(settings), closing(Ledger(root, name)) as ledger:
         done = _roll_back(settings, ledger, tracker, reason, to)
     console.print(

@@ -70,7 +70,7 @@ def run_months(
 
     images = load(settings, console, accept=accept)
     with owned_model(settings), closing(Ledger(settings.tracking.root, settings.tracking.model_name)) as ledger:
-        tracker = Tracker(settings.tracking.root, settings.tracking.experiment)
+        tracker = Tracker.of(settings.tracking)
         device = choose_device(settings.trainer.accelerator)
         return _run(Session(settings, console, ledger, tracker, device, command), images, month)
 

@@ -274,6 +274,11 @@ class TrackingSettings:
     root: Path = setting(Path("mlruns"), "folder of the MLflow store, the studies and the caches", identity=False)
     experiment: str = setting("thawline", "MLflow experiment", identity=False)
     model_name: str = setting("thawline", "name under which winners are registered", identity=False)
+    restore: bool = setting(
+        False,
+        "whether the experiment and the runs of the study are brought back where they were deleted in MLflow",
+        identity=False,
+    )
     report: bool = setting(
         True,
         "whether a report is written at the end; with folds it trains the winning configuration once more",
@@ -305,6 +310,15 @@ class ExecutorSettings:
         unit="threads",
         low=1,
         high=1024,
+    )
+    silence_seconds: float = setting(
+        300.0,
+        "a worker that trains and gives no sign of life for so long (it is stopped, or its machine thrashes) is ended, "
+        "which costs an attempt (executor=local); it gives one five times in this time, also while an epoch lasts",
+        unit="s",
+        low=5,
+        high=1e9,
+        identity=False,
     )
     checkpoint_seconds: float | None = setting(
         60.0,

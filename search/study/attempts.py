@@ -69,6 +69,8 @@ def resume_open_trials(
 ) -> tuple[int, dict[int, RunningTrial]]:
     """Resume the trials that wait at a rung, tell the others FAIL, and close all their MLflow runs.
 
+    One whose run was deleted in MLflow is told FAIL too; the next attempt goes on from its checkpoint.
+
     Args:
         rungs: whether trials wait at rungs at all.
 
@@ -77,7 +79,7 @@ def resume_open_trials(
     """
     open_trials = [t for t in map(TrialRecord, study.get_trials(deepcopy=False)) if not t.ended]
     # One that went on from a rung goes on from there again.
-    waiting = [t for t in open_trials if rungs and t.waiting]
+    waiting = [t for t in open_trials if rungs and t.waiting and tracker.active(t.run_id)]
     for lost in (t for t in open_trials if t not in waiting):
         if lost.source.state is TrialState.WAITING:
             study.ask()  # pops exactly this one: waiting trials are handed out in order

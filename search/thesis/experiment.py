@@ -175,7 +175,7 @@ def run_thesis(settings: Settings, console: Console) -> PartRun:
     if settings.thesis.part == "finetune":
         _best_transfer(with_model, _digest(base), first.net.num_blocks)  # refuses before anything is written
     with owned(settings.tracking.root / "studies", name):
-        tracker = Tracker(settings.tracking.root, settings.tracking.experiment)
+        tracker = Tracker.of(settings.tracking)
         parent = _parent(first, tracker, name, key, _digest(base), asked=settings.model.name)
         session = _Session(first, tracker, parent, key)
         status = "KILLED"

@@ -6,10 +6,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlparse
+from urllib.parse import urlparse
 
 from lightning_modules.errors import InputError, printable
-from search.tracking.store import check_store, explained
+from search.tracking.store import artifacts_of, check_store, explained
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -165,12 +165,10 @@ def _artifact(client: MlflowClient, root: Path, model_id: str, what: str) -> Pat
     location = urlparse(client.get_logged_model(model_id).artifact_location)
     if location.scheme not in ("", "file"):
         raise InputError(f"{what} is kept at {location.scheme}://, only models on this machine's disk can be loaded")
-    written = Path(unquote(location.path))
-    # The store keeps absolute paths; the second is where the files are if the whole folder was moved.
-    for logged in (written, root / "artifacts" / "models" / model_id / "artifacts"):
-        for card in sorted(logged.glob(f"artifacts/*/{_CARD}")):
-            return card.parent
-    raise InputError(f"{what} is not a model of python -m search, or its files are gone: none in {printable(written)}")
+    logged = artifacts_of(root, model_id)
+    for card in sorted(logged.glob(f"artifacts/*/{_CARD}")):
+        return card.parent
+    raise InputError(f"{what} is not a model of python -m search, or its files are gone: none in {printable(logged)}")
 
 
 def _runs_with_model(client: MlflowClient) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote, urlparse
 
 from lightning_modules.errors import InputError, printable
+from search.tracking.store import artifacts_of
 
 __all__ = ["ParentRun", "read_parent_run"]
 
@@ -20,6 +20,7 @@ class ParentRun:
         status: RUNNING, FINISHED, FAILED or KILLED.
         params: by name, as text.
         seconds: phase -> seconds of each call that finished it.
+        folder: of its artifacts.
     """
 
     run_id: str
@@ -29,25 +30,18 @@ class ParentRun:
     metrics: Mapping[str, float]
     tags: Mapping[str, str]
     seconds: Mapping[str, tuple[float, ...]]
-    folders: tuple[Path, ...]
+    folder: Path
 
     def artifact(self, name: str) -> bytes | None:
         """Contents of an artifact, or None where there is none of that name."""
-        for folder in self.folders:
-            if (folder / name).is_file():
-                return (folder / name).read_bytes()
-        return None
-
-    def artifact_path(self, name: str) -> Path | None:
-        """File of an artifact, or None."""
-        return next((folder / name for folder in self.folders if (folder / name).is_file()), None)
+        return (self.folder / name).read_bytes() if (self.folder / name).is_file() else None
 
 
 def read_parent_run(root: Path, run_id: str) -> ParentRun:
     """Read the parent run of a study from the MLflow store under `root`.
 
     Raises:
-        InputError: no store, or no such run in it.
+        InputError: no store, no such run in it, or one that was deleted.
     """
     if not (root / "mlflow.db").is_file():
         raise InputError(f"there are no runs: no file {printable(root / 'mlflow.db')}")
@@ -61,13 +55,15 @@ def read_parent_run(root: Path, run_id: str) -> ParentRun:
         run = client.get_run(run_id)
     except MlflowException:
         raise InputError(f"there is no run {run_id} in {printable(root / 'mlflow.db')}: it was deleted") from None
+    if run.info.lifecycle_stage == "deleted":
+        raise InputError(
+            f"run {run_id} was deleted in MLflow; the study's search with tracking.restore=true brings it back"
+        )
     phases = [name for name in run.data.metrics if name.startswith("seconds_")]
     history = {
         name.removeprefix("seconds_"): tuple(float(m.value) for m in client.get_metric_history(run_id, name))
         for name in phases
     }
-    # The store keeps absolute paths; the second is where the files are if the whole folder was moved.
-    written = Path(unquote(urlparse(run.info.artifact_uri).path))
     return ParentRun(
         run_id=run_id,
         experiment=client.get_experiment(run.info.experiment_id).name,
@@ -76,5 +72,5 @@ def read_parent_run(root: Path, run_id: str) -> ParentRun:
         metrics=dict(run.data.metrics),
         tags=dict(run.data.tags),
         seconds=history,
-        folders=(written, root / "artifacts" / run_id / "artifacts"),
+        folder=artifacts_of(root, run_id),
     )

@@ -5,18 +5,28 @@ MLflow's database is asked before MLflow is; what the disk refuses later is put 
 
 from __future__ import annotations
 
+import fcntl
+import os
 import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from urllib.parse import unquote, urlparse
 
 from lightning_modules.errors import printable
 from search.errors import StoreError
 
-__all__ = ["check_store", "explained", "make_store", "store_problem"]
+__all__ = ["adopt", "artifacts_of", "check_store", "explained", "make_store", "store_problem"]
 
 _WAIT_SECONDS = 5.0
+_OURS = re.compile(r"(file:.*/artifacts)(/0)?")  # of an experiment of ours, and of the one that MLflow makes
+_LOCATIONS = {
+    "experiments": "artifact_location",
+    "runs": "artifact_uri",
+    "logged_models": "artifact_location",
+    "model_versions": "storage_location",
+}
 
 
 def check_store(root: Path, *, write: bool) -> bool:
@@ -63,6 +73,52 @@ def make_store(root: Path) -> None:
     store = SqlAlchemyStore(uri, artifacts)  # type: ignore[no-untyped-call]
     store.engine.dispose()
     file.replace(root / "mlflow.db")
+
+
+def adopt(root: Path) -> int:
+    """Let every location in the database lie below `root`: MLflow's are absolute, and the store may be a copy.
+
+    Returns:
+        A descriptor to close; while it is open, nobody may open the same folder under another path (a second mount).
+
+    Raises:
+        StoreError: the folder is in use under another path, or the database cannot be written.
+    """
+    place, here = os.open(root, os.O_RDONLY), (root / "artifacts").resolve().as_uri()
+    try:
+        with closing(sqlite3.connect(root / "mlflow.db", timeout=_WAIT_SECONDS)) as database, database:
+            found = [_OURS.fullmatch(row[0]) for row in database.execute("SELECT artifact_location FROM experiments")]
+            for there in {match[1] for match in found if match} - {here}:
+                fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                for table, column in _LOCATIONS.items():
+                    database.execute(
+                        f"UPDATE {table} SET {column} = ? || substr({column}, ?) "  # noqa: S608 # nosec B608
+                        f"WHERE {column} = ? OR substr({column}, 1, ?) = ?",
+                        (here, len(there) + 1, there, len(there) + 1, f"{there}/"),
+                    )
+        fcntl.flock(place, fcntl.LOCK_SH)
+    except BlockingIOError:
+        os.close(place)
+        raise StoreError(
+            f"{printable(root)} is in use as {printable(_path(there).parent)}; run this command under that path, or "
+            "when what uses it has ended"
+        ) from None
+    except sqlite3.Error as error:
+        os.close(place)
+        raise StoreError(store_problem(root / "mlflow.db", str(error))) from None
+    return place
+
+
+def _path(location: str) -> Path:
+    return Path(unquote(urlparse(location).path))
+
+
+def artifacts_of(root: Path, holder: str) -> Path:
+    """Folder of the artifacts of a run or a logged model.
+
+    Not asked of MLflow: it keeps absolute paths, which lead to the old place where the store was moved or copied.
+    """
+    return root / "artifacts" / ("models" if holder.startswith("m-") else "") / holder / "artifacts"
 
 
 @contextmanager

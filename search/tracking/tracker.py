@@ -12,7 +12,9 @@ import os
 import sqlite3
 import time
 import warnings
+import weakref
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
@@ -29,11 +31,13 @@ import pandas as pd
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.data.pandas_dataset import from_pandas
-from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag, ViewType
+from mlflow.entities import DatasetInput, InputTag, LifecycleStage, Metric, Param, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 
+from lightning_modules.errors import InputError, printable
+from search.settings.schema import TrackingSettings
 from search.tracking.served_model import CODE_FOLDERS, requirements, signature
-from search.tracking.store import check_store, explained, make_store
+from search.tracking.store import adopt, artifacts_of, check_store, explained, make_store
 
 if TYPE_CHECKING:
     import numpy as np
@@ -81,14 +85,21 @@ class Tracker:
 
     Args:
         experiment: MLflow experiment, created when missing.
+        restore: whether the experiment, and runs that are resumed, are brought back where they were deleted in MLflow.
 
     Raises:
         StoreError: here and in every method: the store is damaged, locked, full or not writable.
+        InputError: the experiment was deleted in MLflow.
     """
 
-    def __init__(self, root: Path, experiment: str) -> None:
-        self._root = root
+    def __init__(self, root: Path, experiment: str, *, restore: bool = False) -> None:
+        self._root, self._restore = root, restore
         self._open(experiment)
+
+    @classmethod
+    def of(cls, settings: TrackingSettings) -> Tracker:
+        """The one that the settings name."""
+        return cls(settings.root, settings.experiment, restore=settings.restore)
 
     @_guarded
     def _open(self, experiment: str) -> None:
@@ -100,6 +111,7 @@ class Tracker:
             new = not check_store(self._root, write=True)
             if not (self._root / "mlflow.db").exists():
                 make_store(self._root)
+            weakref.finalize(self, os.close, adopt(self._root))
             self._client = MlflowClient(tracking_uri(self._root), registry_uri=tracking_uri(self._root))
             found = self._client.get_experiment_by_name(experiment)
             if found is None:
@@ -108,20 +120,31 @@ class Tracker:
                 self.experiment_id = self._client.create_experiment(experiment, location, tags)
             else:
                 self.experiment_id = found.experiment_id
-            if new:
-                with sqlite3.connect(self._root / "mlflow.db") as database:
+                if found.lifecycle_stage == LifecycleStage.DELETED:
+                    if not self._restore:
+                        raise InputError(
+                            f"experiment {experiment!r} was deleted in MLflow; tracking.restore=true brings it back "
+                            "with all its runs, or take another tracking.experiment"
+                        )
+                    self._client.restore_experiment(found.experiment_id)
+            with closing(sqlite3.connect(self._root / "mlflow.db")) as database:
+                if new:
                     database.execute("PRAGMA journal_mode=WAL")  # halves the cost of a batch of metrics
+                self._last = database.execute("SELECT max(timestamp) FROM latest_metrics").fetchone()[0] or 0
+
+    def active(self, run_id: str) -> bool:
+        """Whether there is such a run and it was not deleted in MLflow."""
+        return self._stage(run_id) == LifecycleStage.ACTIVE
 
     @_guarded
-    def holds(self, run_id: str) -> bool:
-        """Whether the store knows a run."""
+    def _stage(self, run_id: str) -> str:
+        """active, deleted (a run in MLflow's bin), or gone."""
         try:
-            self._client.get_run(run_id)
+            return str(self._client.get_run(run_id).info.lifecycle_stage)
         except MlflowException as error:
             if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                return False
+                return "gone"
             raise
-        return True
 
     @_guarded
     def start_parent(self, name: str, params: Mapping[str, Any], tags: Mapping[str, Any]) -> str:
@@ -143,9 +166,35 @@ class Tracker:
 
     @_guarded
     def resume(self, run_id: str, tags: Mapping[str, Any] | None = None) -> None:
-        """Set a run that an earlier driver left back to running."""
+        """Set a run that an earlier driver left back to running.
+
+        Raises:
+            InputError: it was deleted in MLflow.
+        """
+        stage = self._stage(run_id)
+        if stage == "gone":
+            raise InputError(
+                f"run {run_id} is no longer in {printable(self._root / 'mlflow.db')}: it was deleted for good, or is "
+                "of another store; put back a copy of mlflow.db that holds it, or search.fresh=true starts a study anew"
+            )
+        if stage == LifecycleStage.DELETED:
+            if not self._restore:
+                raise InputError(
+                    f"run {run_id} was deleted in MLflow; tracking.restore=true brings it back with its trials, "
+                    "search.fresh=true starts a study anew"
+                )
+            self._bring_back(run_id)
         self.log(run_id, {}, tags=tags)
         self._client.update_run(run_id, status="RUNNING")
+
+    def _bring_back(self, run_id: str) -> None:
+        """Restore a deleted run and the runs below it."""
+        query = f"tags.`mlflow.parentRunId` = '{run_id}'"
+        children = self._client.search_runs(
+            [self._client.get_run(run_id).info.experiment_id], query, ViewType.DELETED_ONLY, max_results=50_000
+        )
+        for one in (run_id, *(child.info.run_id for child in children)):
+            self._client.restore_run(one)
 
     @_guarded
     def log(
@@ -155,8 +204,9 @@ class Tracker:
 
         Values that are not finite are left out: they break MLflow's charts.
         """
-        now = int(time.time() * 1000)
-        rows = [Metric(k, float(v), now, step) for k, v in metrics.items() if abs(float(v)) < float("inf")]
+        # Of two values at one step MLflow takes that of the later time for the latest, and a clock may be set back.
+        self._last = max(int(time.time() * 1000), self._last + 1)
+        rows = [Metric(k, float(v), self._last, step) for k, v in metrics.items() if abs(float(v)) < float("inf")]
         said = [RunTag(k, _short(v)) for k, v in (tags or {}).items()]
         for start in range(0, max(len(rows), len(said)), 100):
             self._client.log_batch(run_id, metrics=rows[start : start + 100], tags=said[start : start + 100])
@@ -168,7 +218,9 @@ class Tracker:
 
     @_guarded
     def kill(self, run_id: str) -> None:
-        """Close a run that was interrupted as KILLED, with its reason."""
+        """Close a run that was interrupted as KILLED, with its reason; one that was deleted in MLflow is left."""
+        if not self.active(run_id):
+            return
         self.log(run_id, {}, tags={"status": "killed", "reason": "the search was interrupted"})
         self.finish(run_id, "KILLED")
 
@@ -178,7 +230,6 @@ class Tracker:
         runs = self._client.search_runs(
             [self.experiment_id],
             f"tags.`mlflow.parentRunId` = '{parent}' and attributes.status = 'RUNNING'",
-            run_view_type=ViewType.ALL,
             max_results=1000,
         )
         for run in runs:
@@ -316,7 +367,7 @@ class Tracker:
 
     def artifact(self, run_id: str, file: str) -> Path:
         """Where an artifact of a run lies; it need not exist."""
-        return self._root / "artifacts" / run_id / "artifacts" / file
+        return artifacts_of(self._root, run_id) / file
 
 
 def _short(value: Any) -> str:

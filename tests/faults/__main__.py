@@ -1,4 +1,4 @@
-"""`python -m tests.faults [seed=0] [faults=50] [lanes=1] [write=FILE]`: faults in real processes.
+"""`python -m tests.faults [seed=0] [faults=60] [lanes=1] [write=FILE]`: faults in real processes.
 
 Each fault is injected into a search of six small trials at a random moment, the same command is given again, and what
 it comes to is compared with a search to which nothing happened: the same trials, one closed run each, nothing left
@@ -27,12 +27,13 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from tests.faults.by_hand import BY_HAND
 from tests.faults.damage import DAMAGE
 from tests.faults.kills import KILLS, TooLateError
 from tests.faults.processes import prepare
 from tests.faults.scene import ARGUMENTS, BrokenPromiseError, Scene, Undisturbed, examine, make_scene, observe
 
-FAULTS: dict[str, Callable[[Scene], None]] = {**KILLS, **DAMAGE}
+FAULTS: dict[str, Callable[[Scene], None]] = {**KILLS, **DAMAGE, **BY_HAND}
 _INLINE = ("executor=inline",)
 _ONE_WORKER = ("executor=local", "executor.workers=1")
 _TWO_WORKERS = ("executor=local", "executor.workers=2")
@@ -50,9 +51,9 @@ _ABSURD = (
 )
 _SETTINGS = {"loss not finite": _ABSURD, "driver killed with evidence and report": _NETWORK}
 _OFTEN = {
-    "driver killed": 7,
+    "driver killed": 4,
     "driver killed three times": 3,
-    "driver killed with evidence and report": 4,
+    "driver killed with evidence and report": 3,
     "SIGTERM": 4,
     "Ctrl-C once": 2,
     "Ctrl-C twice": 2,
@@ -61,6 +62,8 @@ _OFTEN = {
     "store read-only": 2,
     "store locked": 2,
     "journal cut": 2,
+    "clock set": 2,
+    "runs deleted": 2,
 }
 _TRIES = 5
 _FOLDER = re.compile(r"(?<![\w.])/(?:[^\s/\"']+/)+")  # results are committed, and must not say where they were made
@@ -127,7 +130,7 @@ def _undisturbed(scene: Scene, settings: tuple[str, ...]) -> Undisturbed:
 
 
 def _arguments(given: Sequence[str]) -> dict[str, str]:
-    accepted = {"seed": "0", "faults": "50", "lanes": "1", "again": "", "only": "", "write": ""}
+    accepted = {"seed": "0", "faults": "60", "lanes": "1", "again": "", "only": "", "write": ""}
     for argument in given:
         key, equals, value = argument.partition("=")
         number = key in ("seed", "faults", "lanes")

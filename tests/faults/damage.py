@@ -11,12 +11,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from random import Random
 
 from tests.faults.kills import TooLateError, kill_now, strike
 from tests.faults.processes import Command
 from tests.faults.scene import LONGEST, TRIALS, BrokenPromiseError, Scene, check_refusal, open_runs
 
-__all__ = ["DAMAGE"]
+__all__ = ["DAMAGE", "damage_a_file", "killed"]
 
 
 def _stopped_or_done(command: Command, *words: str) -> bool:
@@ -102,7 +103,8 @@ def _read_only(scene: Scene) -> None:
         scene.finish()
 
 
-def _killed(scene: Scene) -> float:
+def killed(scene: Scene) -> float:
+    """Kill the driver at a random time; returns the seconds."""
     command = scene.start()
     waited = strike(scene, command)
     kill_now(scene, command)
@@ -111,7 +113,7 @@ def _killed(scene: Scene) -> float:
 
 def _half_line(scene: Scene) -> None:
     """What a power cut leaves of the journal: its last line cut, or zeros where one was to be."""
-    waited = _killed(scene)
+    waited = killed(scene)
     if not scene.journal.exists():
         scene.finish()
         scene.notes.append(f"killed after {waited:.2f} s, before there was a journal")
@@ -130,7 +132,7 @@ def _half_line(scene: Scene) -> None:
 
 def _damaged_database(scene: Scene) -> None:
     """A file that lost its end: refused with the way out, which is a copy put back."""
-    waited = _killed(scene)
+    waited = killed(scene)
     database = scene.root / "mlflow.db"
     with closing(sqlite3.connect(database)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -143,7 +145,10 @@ def _damaged_database(scene: Scene) -> None:
     scene.finish()
 
 
-def _cut_a_file(scene: Scene, choose: Callable[[], list[Path]], what: str) -> None:
+def damage_a_file(
+    scene: Scene, choose: Callable[[], list[Path]], what: str, damage: Callable[[Path, Random], str]
+) -> None:
+    """Kill the driver, damage one of the files that are there then, and finish."""
     command = scene.start()
     waited = strike(scene, command)
     while command.running() and not choose():  # there is not one at every moment
@@ -154,23 +159,27 @@ def _cut_a_file(scene: Scene, choose: Callable[[], list[Path]], what: str) -> No
     if not (found := sorted(choose())):
         raise TooLateError
     file = scene.random.choice(found)
-    size = file.stat().st_size
-    with file.open("r+b") as opened:
-        opened.truncate(cut := scene.random.randrange(size) if size else 0)
-    scene.notes.append(f"killed after {waited:.2f} s, {what} cut to {cut} of {size} bytes")
+    scene.notes.append(f"killed after {waited:.2f} s, {what} {damage(file, scene.random)}")
     scene.finish()
 
 
+def _cut(file: Path, random: Random) -> str:
+    size = file.stat().st_size
+    with file.open("r+b") as opened:
+        opened.truncate(cut := random.randrange(size) if size else 0)
+    return f"cut to {cut} of {size} bytes"
+
+
 def _damaged_checkpoint(scene: Scene) -> None:
-    _cut_a_file(scene, lambda: list(scene.root.glob("studies/*.waiting/*.pt")), "a waiting trial")
+    damage_a_file(scene, lambda: list(scene.root.glob("studies/*.waiting/*.pt")), "a waiting trial", _cut)
 
 
 def _damaged_cache(scene: Scene) -> None:
-    _cut_a_file(scene, lambda: list(scene.root.glob("cache/**/*.np?")), "a file of the caches")
+    damage_a_file(scene, lambda: list(scene.root.glob("cache/**/*.np?")), "a file of the caches", _cut)
 
 
 def _image_gone(scene: Scene) -> None:
-    waited = _killed(scene)
+    waited = killed(scene)
     image = scene.random.choice(sorted((scene.folder / "images").rglob("*.png")))
     away = scene.folder / "away.png"
     image.rename(away)
@@ -183,7 +192,7 @@ def _image_gone(scene: Scene) -> None:
 
 
 def _image_changed(scene: Scene) -> None:
-    waited = _killed(scene)
+    waited = killed(scene)
     one, other = scene.random.sample(sorted((scene.folder / "images").rglob("*.png")), 2)
     before = one.read_bytes()
     changed = bytearray(before)
@@ -252,7 +261,7 @@ def _second_driver(scene: Scene) -> None:
 
 def _diverges(scene: Scene) -> None:
     """An absurd learning rate: the trial ends with its reason, and an interruption changes nothing of that."""
-    _killed(scene)
+    killed(scene)
     command = scene.finish()
     if "diverged" not in command.out and not _diverged(scene):
         raise BrokenPromiseError("no trial diverged")

@@ -151,9 +151,16 @@ def _kill_worker(scene: Scene) -> None:
 
 def _hang_worker(scene: Scene) -> None:
     """A worker that stands still: its trial's time runs out, another takes its place."""
-    limited = Scene(scene.folder, (*scene.arguments, "search.trial_seconds=20"), scene.random, scene.undisturbed)
-    command = limited.start()
-    scene.commands.append(command)
+    _stop_worker(scene, "search.trial_seconds=20")
+
+
+def _silent_worker(scene: Scene) -> None:
+    """The same without a limit to a trial: it gives no sign of life."""
+    _stop_worker(scene, "executor.silence_seconds=10")
+
+
+def _stop_worker(scene: Scene, setting: str) -> None:
+    command = scene.start(setting)
     _wait_for_trial(command)
     worker = _worker_of(scene, command)
     os.kill(worker, signal.SIGSTOP)
@@ -163,6 +170,25 @@ def _hang_worker(scene: Scene) -> None:
         raise BrokenPromiseError(f"a worker that hung ended the search with {code}: {command.err[-600:]}")
     if worker in command.left(0):
         raise BrokenPromiseError("the worker that hung is still there")
+
+
+def _stop_driver(scene: Scene) -> None:
+    """Ctrl-Z and fg, with or without the workers: nothing is lost, and no worker is taken for one that hangs."""
+    command = scene.start("executor.silence_seconds=5")
+    if "executor=local" in scene.arguments:
+        _wait_for_trial(command)
+    waited = strike(scene, command)
+    alone, seconds = scene.random.random() < 0.5, scene.random.uniform(6, 9)
+    stop = os.kill if alone else os.killpg
+    stop(command.pid, signal.SIGSTOP)
+    time.sleep(seconds)
+    stop(command.pid, signal.SIGCONT)
+    who = "the driver" if alone else "all its processes"
+    scene.notes.append(f"{who} stopped for {seconds:.1f} s after {waited:.2f} s")
+    if (code := command.wait(LONGEST)) != 0:
+        raise BrokenPromiseError(f"a driver that was stopped ended with {code}: {command.err[-600:]}")
+    if "WorkerSilent" in scene.journal.read_text():
+        raise BrokenPromiseError("a worker was ended because the driver was stopped")
 
 
 def _wait_for_trial(command: Command) -> None:
@@ -185,6 +211,9 @@ KILLS = {
     "Ctrl-C twice": _ctrl_c_twice,
     "worker killed": _kill_worker,
     "worker hangs": _hang_worker,
+    "worker silent": _silent_worker,
+    "driver stopped": _stop_driver,
+    "driver stopped beside its workers": _stop_driver,
     "driver killed beside its workers": _kill_driver,
     "driver and workers killed": _kill_all,
     "SIGTERM beside workers": _terminate,

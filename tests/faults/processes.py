@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -45,6 +45,7 @@ class Command:
         folder: where it runs; its output goes to the files out and err there, its temporary files to tmp/.
         powerless: whether it obeys permissions though it runs as root.
         largest_file: bytes; None sets no limit.
+        environment: variables that are read before Python runs; the command is no fork then, and starts slowly.
         pid: of the driver.
         code: exit code, negative for a signal; None while it runs.
     """
@@ -53,6 +54,7 @@ class Command:
     folder: Path
     powerless: bool = False
     largest_file: int | None = None
+    environment: Mapping[str, str] | None = None
     pid: int = 0
     code: int | None = None
     started: float = field(default_factory=time.monotonic)
@@ -83,6 +85,10 @@ class Command:
                 _give_up_power()
             if self.largest_file is not None:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (self.largest_file, self.largest_file))
+            if self.environment is not None:
+                path = {"PYTHONPATH": str(Path(__file__).parents[2])}
+                words = [sys.executable, "-m", "search", *self.arguments]
+                os.execve(sys.executable, words, {**os.environ, **path, **self.environment})  # noqa: S606
             # Worker processes import the main module again: the command's, not the one that injects faults.
             sys.modules["__main__"] = import_module("search.__main__")
             sys.argv = ["search", *self.arguments]

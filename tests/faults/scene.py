@@ -16,14 +16,28 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
 from tests.faults.processes import Command, held_locks
 
-__all__ = ["ARGUMENTS", "TRIALS", "BrokenPromiseError", "Scene", "Undisturbed", "examine", "make_scene", "open_runs"]
+if TYPE_CHECKING:
+    from optuna import Study
+
+__all__ = [
+    "ARGUMENTS",
+    "STUDY",
+    "TRIALS",
+    "BrokenPromiseError",
+    "Scene",
+    "Undisturbed",
+    "examine",
+    "finished_runs",
+    "make_scene",
+    "open_runs",
+]
 
 TRIALS = 6
 STUDY = "faults"
@@ -96,15 +110,15 @@ class Scene:
         shutil.rmtree(self.folder / "tmp", ignore_errors=True)
         shutil.copytree(self.folder / "empty", self.root)
 
-    def start(self, **limits: Any) -> Command:
-        """Start the command, the same every time."""
-        command = Command(self.arguments, self.folder, **limits).start()
+    def start(self, *more: str, **limits: Any) -> Command:
+        """Start the command, the same every time but for `more` arguments."""
+        command = Command((*self.arguments, *more), self.folder, **limits).start()
         self.commands.append(command)
         return command
 
-    def finish(self) -> Command:
+    def finish(self, *more: str) -> Command:
         """The command, to its end, which must be a good one."""
-        command = self.start()
+        command = self.start(*more)
         if (code := command.wait(LONGEST)) != 0:
             raise BrokenPromiseError(f"the same command ended with {code}: {_last(command.err) or _last(command.out)}")
         return command
@@ -178,15 +192,11 @@ def _write_weights_and_store(folder: Path) -> None:
 
 def observe(scene: Scene) -> Undisturbed:
     """What the finished study of a scene came to."""
-    import optuna
-
     from search.study.record import finished_trials
-    from search.study.storage import open_storage
 
-    study = optuna.load_study(study_name=STUDY, storage=open_storage(scene.journal))
     trials = {
         int(t.user_attrs["slot"]): (t.params, t.user_attrs["outcome"], t.user_attrs["value"], t.intermediate_values)
-        for t in finished_trials(study)
+        for t in finished_trials(_study(scene))
     }
     files = frozenset(_ID.sub("ID", str(p.relative_to(scene.root))) for p in scene.root.rglob("*"))
     return Undisturbed(trials, files, time.monotonic() - scene.commands[-1].started)
@@ -235,24 +245,38 @@ def open_runs(root: Path) -> int:
         return int(database.execute("SELECT count(*) FROM runs WHERE status = 'RUNNING'").fetchone()[0])
 
 
-def _runs(scene: Scene) -> list[str]:
-    """One parent, one closed run for each trial, one registered model."""
+def _study(scene: Scene) -> Study:
     import optuna
 
-    from search.study.record import finished_trials
     from search.study.storage import open_storage
 
-    study = optuna.load_study(study_name=STUDY, storage=open_storage(scene.journal))
+    return optuna.load_study(study_name=STUDY, storage=open_storage(scene.journal))
+
+
+def finished_runs(scene: Scene) -> set[str]:
+    """MLflow's runs of the trials that are finished."""
+    from search.study.record import finished_trials
+
+    return {t.user_attrs["run_id"] for t in finished_trials(_study(scene))}
+
+
+def _runs(scene: Scene) -> list[str]:
+    """One parent, one closed run for each trial below it, one model registered of it."""
+    from search.study.record import finished_trials
+
+    study = _study(scene)
     parent = study.user_attrs["parent"]
     with closing(sqlite3.connect(scene.root / "mlflow.db", timeout=10)) as database:
         status = dict(database.execute("SELECT run_uuid, status FROM runs").fetchall())
         ended = {row[0] for row in database.execute("SELECT run_uuid FROM runs WHERE end_time IS NOT NULL").fetchall()}
         slots: dict[str, list[str]] = {}
-        for run, slot in database.execute("SELECT run_uuid, value FROM tags WHERE key = 'slot'").fetchall():
+        below = "SELECT run_uuid FROM tags WHERE key = 'mlflow.parentRunId' AND value = ?"
+        query = f"SELECT run_uuid, value FROM tags WHERE key = 'slot' AND run_uuid IN ({below})"  # noqa: S608
+        for run, slot in database.execute(query, (parent,)).fetchall():
             if status[run] == "FINISHED":
                 slots.setdefault(slot, []).append(run)
-        kept = "SELECT count(*) FROM model_versions WHERE current_stage != 'Deleted_Internal'"  # MLflow keeps the row
-        versions = database.execute(kept).fetchone()[0]
+        kept = "SELECT count(*) FROM model_versions WHERE current_stage != 'Deleted_Internal' AND run_id = ?"
+        versions = database.execute(kept, (parent,)).fetchone()[0]  # MLflow keeps the row of a deleted one
         aliases = database.execute("SELECT count(*) FROM registered_model_aliases").fetchone()[0]
         try:
             database.execute("BEGIN IMMEDIATE")

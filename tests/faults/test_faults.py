@@ -16,11 +16,11 @@ from tests.faults.__main__ import FAULTS, main, schedule
 REPOSITORY = Path(__file__).parents[2]
 
 
-def test_fifty_faults_are_of_every_kind_and_the_seed_decides() -> None:
-    plan = schedule(0, 50)
-    assert len(plan) == 50 and {name for name, _ in plan} == set(FAULTS)
-    assert schedule(0, 50) == plan != schedule(1, 50)
-    assert len({seed for _, seed in plan}) == 50
+def test_sixty_faults_are_of_every_kind_and_the_seed_decides() -> None:
+    plan = schedule(0, 60)
+    assert len(plan) == 60 and {name for name, _ in plan} == set(FAULTS)
+    assert schedule(0, 60) == plan != schedule(1, 60)
+    assert len({seed for _, seed in plan}) == 60
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -58,7 +58,7 @@ def test_the_table_of_the_documentation_is_the_result() -> None:
     assert {name: [int(n), int(m)] for name, n, m in listed} == {
         **counts, "all": [result["survived"], result["injected"]]
     }  # fmt: skip
-    assert result["injected"] >= 50 and all(m for _, m in counts.values())
+    assert result["injected"] >= 60 and all(m for _, m in counts.values())
 
 
 @pytest.mark.slow

@@ -35,7 +35,7 @@ def task(tmp_path_factory: pytest.TempPathFactory, make_stripes: Callable[..., P
     settings = Settings(
         data=DataSettings(source="folder", size=(32, 32), views=2),
         trainer=TrainerSettings(epochs=3, batch_size=8, accelerator="cpu"),
-        executor=ExecutorSettings(name="local", workers=2, threads=1),
+        executor=ExecutorSettings(name="local", workers=2, threads=1, silence_seconds=5),
     )
     found = load_images("folder", images, size=(32, 32), cache=folder / "store")
     return build_task(settings, found, make_splits(found.index), cache=folder / "cache")
@@ -170,6 +170,41 @@ def test_a_worker_that_hangs_is_ended_and_its_trial_fails(pool: LocalExecutor, m
     assert lost.traceback == "TrialOvertimeError: hung for 0.5 s, over search.trial_seconds; its worker was ended"
     assert not Path(f"/proc/{hung}").exists()
     assert isinstance(_run(pool, JOBS[:1])[0], Finished)
+
+
+def test_a_worker_that_gives_no_sign_of_life_is_ended_and_its_trial_fails(pool: LocalExecutor) -> None:
+    pool.submit(JOBS[0])
+    assert isinstance(_next(pool, 240), Reported)
+    still = next(w.process.pid for w in pool._workers if w.slot == 0)
+    assert still is not None
+    os.kill(still, signal.SIGSTOP)
+    lost = _next(pool)
+    assert isinstance(lost, Failed) and lost.slot == 0
+    words = (
+        f"WorkerSilent: worker process {still} gave no sign of life for 5 s (executor.silence_seconds), and was ended"
+    )
+    assert lost.traceback == words
+    assert not Path(f"/proc/{still}").exists()
+    assert isinstance(_run(pool, JOBS[:1])[0], Finished)
+
+
+def test_a_driver_that_was_stopped_takes_no_worker_for_a_silent_one(
+    pool: LocalExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-Z stops all of them: when they go on, the last sign of life is old and the trial has long begun."""
+    pool.submit(JOBS[0])
+    assert isinstance(_next(pool, 240), Reported)
+    workers = [w.process.pid for w in pool._workers]
+    monkeypatch.setattr(pool, "_longest", 5.0)
+    for pid in workers:
+        os.kill(pid or 0, signal.SIGSTOP)
+    time.sleep(6)
+    for pid in workers:
+        os.kill(pid or 0, signal.SIGCONT)
+    assert pool.poll(0.2) is None
+    pool.answer(0, "stop")
+    assert isinstance(_next(pool), Finished)
+    assert [w.process.pid for w in pool._workers] == workers
 
 
 def test_close_leaves_no_process_and_a_dead_driver_ends_its_workers(task: Task) -> None:

@@ -132,6 +132,9 @@ class MemoryTracker:
         self.log(run_id, {}, tags={"status": "killed"})
         self.finish(run_id, "KILLED")
 
+    def active(self, run_id: str) -> bool:
+        return run_id in self.runs
+
     def resume(self, run_id: str, tags: Any = None) -> None:
         self.log(run_id, {}, tags=tags)
         self.runs[run_id].status = "RUNNING"

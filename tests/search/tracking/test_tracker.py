@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import time
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
@@ -84,6 +85,17 @@ def test_metrics_of_an_epoch_are_one_batch_and_infinite_ones_are_left_out(
     run = client.get_run(trial)
     assert set(run.data.metrics) == {"loss", "f1"}
     assert run.data.tags["status"] == "epoch 2" and run.data.tags["mlflow.parentRunId"] == parent
+
+
+def test_the_latest_value_is_the_last_one_logged_though_the_clock_was_set_back(
+    tracking_root: Path, client: MlflowClient, parent: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time()
+    for value, seconds in ((0.9, 3600.0), (0.5, 0.0), (0.7, -3600.0), (0.6, -3600.0)):
+        monkeypatch.setattr("search.tracking.tracker.time.time", lambda seconds=seconds: now + seconds)
+        tracker = Tracker(tracking_root, "thawline")  # as the next call of the search has one of its own
+        tracker.log(parent, {"score": value})
+        assert client.get_run(parent).data.metrics["score"] == value
 
 
 @pytest.mark.parametrize("status", ["FINISHED", "FAILED", "KILLED"])
