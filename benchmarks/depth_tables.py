@@ -119,8 +119,9 @@ def make_table(name: str, split: int) -> None:
     import torch
 
     from lightning_modules.training.allocator import keep_freed_memory
+    from search.trial.keys import state_digest
     from search.trial.result import TrialParams
-    from search.trial.task import build_task, state_digest
+    from search.trial.task import build_task
     from search.trial.training import run_trial
 
     keep_freed_memory()

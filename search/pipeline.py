@@ -33,7 +33,7 @@ from search.study.record import StudyRecord, Winner, load_or_create
 from search.study.run import Clock, StudyRun
 from search.tracking.tracker import Tracker
 from search.trial.files import TrialFiles
-from search.trial.preparation import default_name, describe_data, identity, load, prepare_process, space_of, split
+from search.trial.preparation import default_name, describe_data, load, prepare_process, space_of, split
 from search.trial.space import Space
 from search.trial.task import Task, build_task
 
@@ -72,10 +72,9 @@ def run_search(settings: Settings, console: Console) -> SearchOutcome:
     root = settings.tracking.root
     with clock("network"):
         task = build_task(settings, images, splits, cache=root / "cache", on_note=partial(console.print, markup=False))
-    made_of = identity(settings, task)
-    name = settings.search.study or default_name(settings, made_of)
+    name = settings.search.study or default_name(settings, task.identity)
     with owned(root / "studies", name):
-        return run_study(task, space, name, made_of, console, clock=clock)
+        return run_study(task, space, name, task.identity, console, clock=clock)
 
 
 def run_study(

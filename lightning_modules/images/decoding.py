@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final, TypeVar
 
@@ -62,9 +63,8 @@ def _workers() -> int:
 class _Row:
     file: str
     stored: StoredFile
-    pixels: NDArray[np.uint8] | None
-    maximum: int
-    white_level: int
+    pixels: NDArray[np.uint8] | None = None
+    white_level: int | None = None  # that it was divided by, of an image of more than 8 bits
 
 
 class Decoding:
@@ -82,12 +82,7 @@ class Decoding:
         self._scratch, self._size, self._fit, self._max_pixels = scratch, size, fit, max_pixels
         self._places: dict[str, tuple[int, int]] = {}
         self._maximum = 0
-        self._wide: dict[str, int] = {}
-
-    @property
-    def white_level(self) -> int:
-        """Value of white for all images of more than 8 bits seen (`white_level_for`); 65535 without any."""
-        return white_level_for(self._maximum) if self._wide else FULL_WHITE_LEVEL
+        self._levels: dict[str, int] = {}
 
     def run(self, paths: Mapping[str, Path], on_progress: Callable[[int, int], None] | None = None) -> None:
         """Decode one file for each content, by the digest of its bytes; `on_progress` gets (decoded, to decode).
@@ -99,12 +94,14 @@ class Decoding:
             self._add(row)
             if on_progress is not None:
                 on_progress(done, len(paths))
-        # The bit depth of a set is known when all of it was seen.
-        dark = [(file, paths[file]) for file, level in self._wide.items() if level != self.white_level]
-        for row in stream(self._decode, dark):
+
+    def scale(self, paths: Mapping[str, Path], white_level: int) -> None:
+        """Decode images of more than 8 bits again that were divided by another value than this, known once all are."""
+        others = [(file, paths[file]) for file, level in self._levels.items() if level != white_level]
+        for row in stream(partial(self._decode, white_level=white_level), others):
             self._add(row)
 
-    def _decode(self, item: tuple[str, Path]) -> _Row:
+    def _decode(self, item: tuple[str, Path], white_level: int | None = None) -> _Row:
         file, path = item
         try:
             data = read_bytes(path, max_pixels=self._max_pixels)
@@ -116,15 +113,16 @@ class Decoding:
         try:
             pixels = decode_image(data, max_pixels=self._max_pixels)
         except InputError as error:
-            return _Row(file, StoredFile(None, str(error)), None, 0, 0)
-        wide = pixels.dtype == np.uint16
-        maximum = int(pixels.max()) if wide else 0
-        level = white_level_for(max(maximum, self._maximum))
+            return _Row(file, StoredFile(None, str(error)))
+        maximum = level = None
+        if pixels.dtype == np.uint16:
+            maximum = int(pixels.max())
+            level = white_level or white_level_for(max(maximum, self._maximum))
         described = repr((pixels.shape, pixels.dtype.name)).encode()
         digest = hashlib.blake2b(described, digest_size=16)
         digest.update(np.ascontiguousarray(pixels).data)
-        fitted = fit_image(scale_to_uint8(pixels, level), self._size, self._fit)
-        return _Row(file, StoredFile(digest.hexdigest()), fitted, maximum, level if wide else 0)
+        fitted = fit_image(scale_to_uint8(pixels, level or FULL_WHITE_LEVEL), self._size, self._fit)
+        return _Row(file, StoredFile(digest.hexdigest(), maximum=maximum), fitted, level)
 
     def _add(self, row: _Row) -> None:
         self.files[row.file] = row.stored
@@ -134,17 +132,17 @@ class Decoding:
         self._scratch.seek(place)
         self._scratch.write(row.pixels.tobytes())
         self._places[row.file] = place, row.pixels.shape[2]
-        if row.white_level:
-            self._wide[row.file] = row.white_level
-            self._maximum = max(self._maximum, row.maximum)
+        if row.white_level is not None:
+            self._levels[row.file] = row.white_level
+            self._maximum = max(self._maximum, row.stored.maximum or 0)
 
-    def keep(self, folder: Path, digests: Sequence[str | Problem]) -> PixelStore:
+    def keep(self, folder: Path, digests: Sequence[str | Problem], white_level: int) -> PixelStore:
         """Writes the store: rows sorted by pixel digest, as `build_index` sorts its records."""
         good = [(self.files[d].digest or "", d) for d in digests if isinstance(d, str) and d in self._places]
         channels = max(self._places[file][1] for _, file in good)
         shape = (len(good), *self._size, channels)
         rows = (self._read(file, channels) for _, file in sorted(good))
-        return write_store(folder, rows, shape, self.files, self.white_level)
+        return write_store(folder, rows, shape, self.files, white_level)
 
     def _read(self, file: str, channels: int) -> NDArray[np.uint8]:
         place, own = self._places[file]

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from lightning_modules.errors import BadImages, Problem, printable
 from lightning_modules.images.listing import ListedImage, Listing
-from lightning_modules.images.reading import FULL_WHITE_LEVEL
+from lightning_modules.images.reading import FULL_WHITE_LEVEL, white_level_for
 
 __all__ = ["ImageIndex", "ImageRecord", "OnBad", "build_index"]
 
@@ -56,7 +56,7 @@ class ImageIndex:
         set_aside: What was left out, with reasons (`data.on_bad=set_aside`).
         notes: What the user should know.
         digest: Of content, label, month, group and split of all records; the same wherever the files lie.
-        white_level: Value of white in the set's images of more than 8 bits (65535 where there are none).
+        white_level: Value of white in the records' images of more than 8 bits (65535 where there are none).
     """
 
     records: tuple[ImageRecord, ...]
@@ -101,7 +101,7 @@ def build_index(
     *,
     on_bad: OnBad = "refuse",
     min_per_class: int = 5,
-    white_level: int = FULL_WHITE_LEVEL,
+    maxima: Mapping[str, int],
 ) -> tuple[ImageIndex, NDArray[np.int64]]:
     """Checks a listing as a whole, now that every file was opened.
 
@@ -111,6 +111,8 @@ def build_index(
         on_bad: "refuse" raises with everything that is wrong; "set_aside" leaves it out: bad images, both copies of
             the same picture under two labels, then classes left with fewer than `min_per_class` images.
         min_per_class: Fewest images of a class.
+        maxima: Largest value of each image of more than 8 bits, by the digest of its pixels. Those of the records
+            decide the white level; what is set aside decides nothing.
 
     Returns:
         The index, and for each record its position among all readable images in the index's order: int64, ascending,
@@ -146,6 +148,8 @@ def build_index(
         raise BadImages(problems, f"{root} (data.on_bad={on_bad})")
     records = tuple(_record(*readable[row]) for row in kept)
     notes = (*listing.notes, *_duplicates(records))
+    wide = [maxima[record.digest] for record in records if record.digest in maxima]
+    white_level = white_level_for(max(wide)) if wide else FULL_WHITE_LEVEL
     index = ImageIndex(records, classes, tuple(problems), notes, _digest(records), white_level)
     return index, np.array(kept, dtype=np.int64)
 

@@ -31,10 +31,12 @@ class StoredFile:
     Attributes:
         digest: Of its pixels, or None where it is no usable image.
         reason: Why it is not, or None.
+        maximum: Largest value of an image of more than 8 bits, else None.
     """
 
     digest: str | None
     reason: str | None = None
+    maximum: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +99,7 @@ def write_store(
             temporary.mkdir()
             with (temporary / _PIXELS).open("wb") as file:
                 _write_npy(file, rows, shape)
-            entries = {name: [entry.digest, entry.reason] for name, entry in files.items()}
+            entries = {name: [entry.digest, entry.reason, entry.maximum] for name, entry in files.items()}
             sidecar = {"version": _VERSION, "shape": shape, "white_level": white_level, "files": entries}
             with (temporary / _SIDECAR).open("w", encoding="ascii") as text:
                 json.dump(sidecar, text)

@@ -19,6 +19,7 @@ __all__ = [
     "DEFAULT_MAX_PIXELS",
     "FULL_WHITE_LEVEL",
     "IMAGE_SUFFIXES",
+    "WHITE_LEVELS",
     "Fit",
     "decode_image",
     "fit_image",
@@ -55,7 +56,7 @@ _SIGNATURES: Final = (
 _WIDE_MODES: Final = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 _PLAIN_MODES: Final = ("1", "L", "RGB", "RGBX", "CMYK", "YCbCr", "P")
 _ALPHA_MODES: Final = ("LA", "La", "PA", "RGBA", "RGBa")
-_BITS: Final = (8, 10, 12, 14, 16)
+WHITE_LEVELS: Final = tuple(2**bits - 1 for bits in (8, 10, 12, 14, 16))
 # An uncompressed image of 16 bytes a pixel fits; a file beyond that is no image within `max_pixels`.
 _BYTES_A_PIXEL: Final = 16
 # Pillow checks sizes against a module global. Ours is the argument `max_pixels`, so the global is off while a header
@@ -180,7 +181,7 @@ def white_level_for(maximum: int) -> int:
     >>> white_level_for(4095)
     4095
     """
-    return next(2**bits - 1 for bits in _BITS if maximum < 2**bits)
+    return next(level for level in WHITE_LEVELS if maximum <= level)
 
 
 def fit_image(pixels: NDArray[np.uint8], size: tuple[int, int], fit: Fit = "stretch") -> NDArray[np.uint8]:

@@ -6,7 +6,7 @@ import hashlib
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from lightning_modules.images.decoding import Decoding, content_digest, stream
 from lightning_modules.images.index import ImageIndex, OnBad, build_index
 from lightning_modules.images.listing import Groups, Listing, Outside, list_folder, list_manifest
 from lightning_modules.images.pixel_store import PixelStore, StoredFile, open_store, remove_leftovers, selected_rows
-from lightning_modules.images.reading import DEFAULT_MAX_PIXELS, Fit, read_bytes
+from lightning_modules.images.reading import DEFAULT_MAX_PIXELS, WHITE_LEVELS, Fit, read_bytes
 
 __all__ = ["ImageSet", "Source", "load_images"]
 
@@ -29,7 +29,7 @@ Size = tuple[int, int]
 Progress = Callable[[int, int], None]
 
 # Part of every key: raise it when decoding or resizing gives other pixels.
-_PROCESSING: Final = 1
+_PROCESSING: Final = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,20 +113,22 @@ class _Reading:
     def images(self, listing: Listing) -> ImageSet:
         digests = _file_digests(listing, self.max_pixels)
         stores = self.cache / "images"
-        key = _key(digests, self.size, self.fit, self.max_pixels)
+        # What is set aside decides no white level, so one set of files may have several.
+        folders = {w: stores / _key(digests, self.size, self.fit, self.max_pixels, w) for w in WHITE_LEVELS}
         remove_leftovers(stores)
-        store = open_store(stores / key)
+        store = next(filter(None, map(open_store, folders.values())), None)
         if store is not None and {digest for digest in digests if isinstance(digest, str)} <= store.files.keys():
-            index, rows = self._index(listing, digests, store.files, store.white_level)
-            if self.on_progress is not None:
-                self.on_progress(len(store.files), len(store.files))
-        else:
-            index, rows, store = self._decoded(listing, digests, stores / key)
+            index, rows = self._index(listing, digests, store.files)
+            store = open_store(folders[index.white_level])
+        if store is None:
+            index, rows, store = self._decoded(listing, digests, folders)
+        elif self.on_progress is not None:
+            self.on_progress(len(store.files), len(store.files))
         with _writing(self.cache):
             return ImageSet(index, selected_rows(store, rows))
 
     def _decoded(
-        self, listing: Listing, digests: Sequence[str | Problem], folder: Path
+        self, listing: Listing, digests: Sequence[str | Problem], folders: Mapping[int, Path]
     ) -> tuple[ImageIndex, NDArray[np.int64], PixelStore]:
         with (
             _writing(self.cache),
@@ -136,12 +138,14 @@ class _Reading:
             # Pillow warns of odd metadata; what matters is whether the pixels can be read.
             warnings.filterwarnings("ignore", module=r"PIL\.")
             decoded = Decoding(scratch, self.size, self.fit, self.max_pixels)
-            decoded.run(_distinct(listing, digests), self.on_progress)
-            index, rows = self._index(listing, digests, decoded.files, decoded.white_level)
-            return index, rows, decoded.keep(folder, digests)
+            paths = _distinct(listing, digests)
+            decoded.run(paths, self.on_progress)
+            index, rows = self._index(listing, digests, decoded.files)
+            decoded.scale(paths, index.white_level)
+            return index, rows, decoded.keep(folders[index.white_level], digests, index.white_level)
 
     def _index(
-        self, listing: Listing, digests: Sequence[str | Problem], files: dict[str, StoredFile], white_level: int
+        self, listing: Listing, digests: Sequence[str | Problem], files: dict[str, StoredFile]
     ) -> tuple[ImageIndex, NDArray[np.int64]]:
         contents: list[str | Problem] = []
         for image, digest in zip(listing.images, digests, strict=True):
@@ -150,8 +154,9 @@ class _Reading:
             else:
                 entry = files[digest]
                 contents.append(entry.digest or Problem(printable(image.path), entry.reason or ""))
+        maxima = {e.digest: e.maximum for e in files.values() if e.digest is not None and e.maximum is not None}
         index, rows = build_index(
-            listing, contents, on_bad=self.on_bad, min_per_class=self.min_per_class, white_level=white_level
+            listing, contents, on_bad=self.on_bad, min_per_class=self.min_per_class, maxima=maxima
         )
         self.accept(index)
         return index, rows
@@ -262,9 +267,9 @@ def _file_digests(listing: Listing, max_pixels: int) -> list[str | Problem]:
     return list(stream(digest, (image.path for image in listing.images)))
 
 
-def _key(digests: Sequence[str | Problem], size: Size, fit: Fit, max_pixels: int) -> str:
+def _key(digests: Sequence[str | Problem], size: Size, fit: Fit, max_pixels: int, white_level: int) -> str:
     parts = [
-        repr((_PROCESSING, size, fit, max_pixels)),
+        repr((_PROCESSING, size, fit, max_pixels, white_level)),
         *sorted(digest for digest in digests if isinstance(digest, str)),
     ]
     return content_digest("\n".join(parts).encode())

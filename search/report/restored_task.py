@@ -13,7 +13,8 @@ from lightning_modules.errors import InputError
 from search.settings.parsing import parse
 from search.settings.plain import key_paths
 from search.settings.schema import Settings
-from search.trial.preparation import identity, load, split
+from search.trial.keys import INPUTS
+from search.trial.preparation import load, split
 from search.trial.task import Task, build_task
 
 __all__ = ["restored_settings", "restored_task"]
@@ -56,10 +57,9 @@ def restored_task(settings: Settings, expected: Mapping[str, Any], console: Cons
     images = load(settings, console)
     splits = split(settings, images.index)
     task = build_task(settings, images, splits, cache=settings.tracking.root / "cache")
-    found = identity(settings, task)
-    for name in ("data_digest", "splits_digest", "weights_digest"):
-        if found[name] != expected.get(name):
-            raise InputError(f"the {name.removesuffix('_digest')} changed since the search ({name} {found[name]})")
+    for name in INPUTS:
+        if (found := task.identity.get(name)) != expected.get(name):
+            raise InputError(f"the {name.removesuffix('_digest')} changed since the search ({name} {found})")
     return task
 
 

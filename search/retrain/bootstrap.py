@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from dataclasses import replace
 from functools import partial
@@ -21,9 +19,10 @@ from search.retrain.month.baseline import measure_baseline
 from search.retrain.month.context import Session
 from search.retrain.month.image_roles import bootstrap_roles
 from search.retrain.month.images import image_subset, plain_images
-from search.retrain.months import month_digest, month_rows, settings_digest
+from search.retrain.months import month_digest, month_rows
 from search.settings.schema import Settings
-from search.trial.preparation import describe_data, identity, space_of, split
+from search.trial.keys import digest, settings_digest
+from search.trial.preparation import describe_data, space_of, split
 from search.trial.task import build_task
 
 __all__ = ["bootstrap", "first_months"]
@@ -68,9 +67,8 @@ def bootstrap(session: Session, images: ImageSet) -> MonthRow:
     task = build_task(
         settings, subset, splits, cache=root / "cache", on_note=partial(session.console.print, markup=False)
     )
-    made_of = identity(settings, task) | {"model_name": session.model_name}
-    key = hashlib.blake2b(json.dumps(made_of, sort_keys=True).encode(), digest_size=4).hexdigest()
-    name = f"{session.model_name}-first-{key}"
+    made_of = task.identity | {"model_name": session.model_name}
+    name = f"{session.model_name}-first-{digest(made_of, 4)}"
     started = time.perf_counter()
     ledger.begin_step(last, _STEP)
     found = run_study(task, space_of(settings), name, made_of, session.console)
@@ -136,5 +134,5 @@ def _begin(session: Session, images: ImageSet, months: tuple[str, ...]) -> list[
             session.clear(row)
         for month in months:
             count = len(month_rows(images.index, month))
-            ledger.begin(month, digests[month], wanted, images=count, why="new", champion=None)
+            session.clear(ledger.begin(month, digests[month], wanted, images=count, why="new", champion=None))
     return [ledger.latest()[month] for month in months]

@@ -17,11 +17,12 @@ from search.retrain.ledger import Ledger, MonthRow
 from search.retrain.month.context import Session
 from search.retrain.month.image_roles import regression_gap
 from search.retrain.month_run import run_month
-from search.retrain.months import Due, check_month_name, due_months, settings_digest
+from search.retrain.months import Due, check_month_name, due_months
 from search.settings.rules import refuse_without_effect
 from search.settings.schema import Settings
 from search.study.ownership import owned
 from search.tracking.tracker import Tracker
+from search.trial.keys import settings_digest
 from search.trial.preparation import load, prepare_process, space_of
 from search.trial.task import choose_device
 
@@ -117,6 +118,7 @@ def _month(session: Session, images: ImageSet, due: Due, version: str) -> MonthR
     if row is None:
         digest = settings_digest(session.settings)
         row = ledger.begin(due.month, due.digest, digest, images=due.images, why=why, champion=version)
+        session.clear(row)  # a ledger that is gone gave its number before
         session.say(f"{due.month}: {due.images} images, {why}.")
     else:
         done = ", ".join(ledger.steps(row)) or "nothing"

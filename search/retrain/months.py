@@ -14,15 +14,10 @@ from lightning_modules.images.index import ImageIndex, ImageRecord
 from lightning_modules.images.listing import is_month
 from lightning_modules.images.split_units import Rows
 from search.retrain.ledger import MonthRow, Role, Roles
-from search.settings.plain import flatten, key_paths
 from search.settings.schema import Settings
+from search.trial.keys import settings_digest
 
-__all__ = [
-    "Due", "check_month_name", "due_months", "missing_images", "month_digest", "month_rows", "settings_digest",
-    "usable_months",
-]  # fmt: skip
-
-_FREE = {"retrain.start_months"}  # matters before there is a champion only
+__all__ = ["Due", "check_month_name", "due_months", "missing_images", "month_digest", "month_rows", "usable_months"]
 
 
 @dataclass(frozen=True)
@@ -35,17 +30,6 @@ class Due:
     why: str
     row: MonthRow | None = None
     stale: MonthRow | None = None
-
-
-def settings_digest(settings: Settings) -> str:
-    """Digest of every setting that decides what a month's retraining does."""
-    fields = key_paths()
-    chosen = {
-        key: value
-        for key, value in flatten(settings).items()
-        if fields[key][0].metadata["identity"] or (key.startswith("retrain.") and key not in _FREE)
-    }
-    return hashlib.blake2b(json.dumps(chosen, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def month_digest(records: Iterable[ImageRecord]) -> str:

@@ -20,8 +20,11 @@ from pydantic import TypeAdapter
 
 from lightning_modules.errors import InputError, printable
 from search.evidence.record import Evidence
+from search.settings.plain import flatten
+from search.settings.schema import Settings
 from search.study.storage import open_storage, repair_journal
 from search.trial.files import TrialFiles
+from search.trial.keys import INPUTS
 from search.trial.result import TrialParams
 
 __all__ = [
@@ -44,11 +47,6 @@ __all__ = [
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 _SHOWN = 5  # names in the line on a study that does not exist
-_DIGESTS = {
-    "data_digest": "other images or labels (some were added, removed or changed since)",
-    "splits_digest": "other splits",
-    "weights_digest": "other pre-trained weights",
-}
 _REQUIRED = object()
 _T = TypeVar("_T")
 
@@ -416,21 +414,23 @@ def load_or_create(path: Path, name: str, identity: Mapping[str, Any], *, fresh:
     path.parent.mkdir(parents=True, exist_ok=True)
     if fresh:
         path.unlink(missing_ok=True)
-        TrialFiles.of(path).close()
     repair_journal(path)
     existed = path.exists()
     storage = open_storage(path)
     if existed and name in optuna.get_all_study_names(storage):
         study = optuna.load_study(study_name=name, storage=storage)
     else:
+        TrialFiles.of(path).close()  # what lies there is of a study that is gone
         study = optuna.create_study(storage=storage, study_name=name, direction="maximize")
     record = StudyRecord(study)
     before, now = record.identity, json.loads(json.dumps(dict(identity)))
     if before is None:
         record.identity = now
-    elif before != now:
-        key = next(k for k in [*now, *before] if before.get(k) != now.get(k))
-        what = _DIGESTS.get(key)
+        return study, existed
+    # A setting that is younger than the study had its default then.
+    before = {k: v for k, v in flatten(Settings()).items() if k in now} | before
+    if key := next((k for k in [*now, *before] if before.get(k) != now.get(k)), None):
+        what = INPUTS.get(key)
         difference = f"{what}: {key}={before.get(key)!r}" if what else f"{key}={before.get(key)!r}"
         raise InputError(
             f"study {name!r} was made with {difference}, now {now.get(key)!r}; "

@@ -7,7 +7,6 @@ docs/experiments.md. The same command again continues where it stopped.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import tempfile
@@ -36,7 +35,8 @@ from search.settings.schema import ModelSettings, Settings
 from search.study.ownership import owned
 from search.thesis.runs import ArmRun, PartRun, find_part, read_parts
 from search.tracking.tracker import Tracker
-from search.trial.preparation import default_name, describe_data, identity, load, prepare_process, split
+from search.trial.keys import digest
+from search.trial.preparation import default_name, describe_data, load, prepare_process, split
 from search.trial.result import TrialParams
 from search.trial.task import Task, build_task
 from search.trial.training import train_in_full
@@ -162,7 +162,7 @@ def run_thesis(settings: Settings, console: Console) -> PartRun:
     console.print(WARNING, style="yellow", highlight=False)
     with_model = replace(settings, model=model)
     first = build_task(with_model, images, splits, cache=settings.tracking.root / "cache")
-    base = _base(with_model, first)
+    base = _base(first)
     made_of = {**base, "part": settings.thesis.part, "epochs": settings.trainer.epochs}
     if settings.space.default_lr_factor != 1:
         made_of["factor"] = settings.space.default_lr_factor
@@ -170,18 +170,18 @@ def run_thesis(settings: Settings, console: Console) -> PartRun:
         made_of["depth"] = settings.space.default_freeze_depth
     if settings.thesis.maps:
         made_of["maps"] = settings.thesis.maps
-    key = _digest(made_of)
+    key = digest(made_of, 8)
     name = f"thesis-{settings.thesis.part}-{default_name(with_model, base)}"
     if settings.thesis.part == "finetune":
-        _best_transfer(with_model, _digest(base), first.net.num_blocks)  # refuses before anything is written
+        _best_transfer(with_model, digest(base, 8), first.net.num_blocks)  # refuses before anything is written
     with owned(settings.tracking.root / "studies", name):
         tracker = Tracker.of(settings.tracking)
-        parent = _parent(first, tracker, name, key, _digest(base), asked=settings.model.name)
+        parent = _parent(first, tracker, name, key, digest(base, 8), asked=settings.model.name)
         session = _Session(first, tracker, parent, key)
         status = "KILLED"
         try:
             if settings.thesis.part == "finetune":
-                _finetune(session, _digest(base), console)
+                _finetune(session, digest(base, 8), console)
             else:
                 _run_arms(session, console)
             status = "FINISHED"
@@ -195,14 +195,10 @@ def run_thesis(settings: Settings, console: Console) -> PartRun:
     return found
 
 
-def _base(settings: Settings, task: Task) -> dict[str, Any]:
+def _base(task: Task) -> dict[str, Any]:
     """What two experiments on the same images and the same network have in common."""
     ignored = ("search.", "space.", "trainer.epochs", "thesis.")
-    return {k: v for k, v in identity(settings, task).items() if not k.startswith(ignored)}
-
-
-def _digest(made_of: dict[str, Any]) -> str:
-    return hashlib.blake2b(json.dumps(made_of, sort_keys=True).encode(), digest_size=8).hexdigest()
+    return {k: v for k, v in task.identity.items() if not k.startswith(ignored)}
 
 
 def _parent(task: Task, tracker: Tracker, name: str, key: str, base: str, *, asked: str) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Callable
 from functools import partial
@@ -19,12 +17,12 @@ from lightning_modules.images.splits import Splits, make_splits
 from lightning_modules.images.store import ImageSet, load_images
 from lightning_modules.networks import backbones
 from lightning_modules.training.allocator import keep_freed_memory
-from search.settings.plain import flatten, key_paths
 from search.settings.schema import Settings
+from search.trial.keys import digest
 from search.trial.space import Space, build_space, check_fostering
-from search.trial.task import Task, choose_device, state_digest
+from search.trial.task import choose_device
 
-__all__ = ["default_name", "describe_data", "identity", "load", "prepare_process", "space_of", "split"]
+__all__ = ["default_name", "describe_data", "load", "prepare_process", "space_of", "split"]
 
 
 def load(settings: Settings, console: Console, *, accept: Callable[[ImageIndex], object] | None = None) -> ImageSet:
@@ -91,26 +89,14 @@ def describe_data(console: Console, index: ImageIndex, splits: Splits) -> None:
             console.print(f"  {problem.path}: {problem.reason}", highlight=False, markup=False, soft_wrap=True)
 
 
-def identity(settings: Settings, task: Task) -> dict[str, Any]:
-    """Setting -> value of everything that would make it another study, with digests of data, splits and weights."""
-    fields = key_paths()
-    chosen = {k: v for k, v in flatten(settings).items() if fields[k][0].metadata["identity"]}
-    return chosen | {
-        "data_digest": task.index.digest,
-        "splits_digest": task.splits.digest,
-        "weights_digest": state_digest(task.net),
-    }
-
-
 def default_name(settings: Settings, identity: dict[str, Any]) -> str:
     """Name of a study that the user did not name: data, network and a digest of its identity."""
-    digest = hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=4).hexdigest()
     path = settings.data.path
     data = settings.data.source
     if path is not None:
         data = path.resolve().parent.name if path.is_file() else path.resolve().name
     words = "".join(c if c.isalnum() and c.isascii() else "-" for c in f"{data}-{settings.model.name}")
-    return f"{words.strip('-')}-{digest}"
+    return f"{words.strip('-')}-{digest(identity, 4)}"
 
 
 def prepare_process(settings: Settings) -> None:

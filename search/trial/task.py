@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,8 +27,9 @@ from lightning_modules.training.activation_cache import ActivationCache
 from lightning_modules.training.datamodule import ActivationBatches, view_order
 from lightning_modules.training.warm_start import HeadStore, fit_head, warm_depth
 from search.settings.schema import Settings
+from search.trial.keys import activation_key, head_key, study_identity
 
-__all__ = ["Task", "build_task", "choose_device", "state_digest", "statistics_rows"]
+__all__ = ["Task", "build_task", "choose_device", "statistics_rows"]
 
 _WARMUP_BATCH = 128
 _WARMUP_IMAGES = 4096  # the probe holds the features of so many at most, so that memory does not grow with the data
@@ -44,15 +45,6 @@ def choose_device(accelerator: str) -> torch.device:
     if accelerator == "gpu" and not torch.cuda.is_available():
         raise InputError("trainer.accelerator=gpu needs a CUDA device and none was found; accepted here: auto, cpu")
     return torch.device("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def state_digest(net: BlockNet) -> str:
-    """Digest of a network's blocks: architecture and every tensor."""
-    digest = hashlib.blake2b(net.architecture.encode(), digest_size=16)
-    for name, tensor in net.blocks.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 @dataclass(eq=False)
@@ -93,6 +85,11 @@ class Task:
         """Class names, by label."""
         return self.images.index.classes
 
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """See `study_identity`."""
+        return study_identity(self.settings, self.index, self.splits, self.net)
+
     def epoch_cost(self, freeze_depth: int) -> float:
         """What an epoch at this freeze depth costs, in epochs of training everything."""
         return epoch_equivalents(self.flops, freeze_depth, 1)
@@ -117,8 +114,8 @@ class Task:
     def warm_head(self, rows: NDArray[np.int64], freeze_depth: int) -> dict[str, Tensor]:
         """State of the head that trials on `rows` at this freeze depth start from (`warm_start`), fitted once."""
         freeze_depth = warm_depth(self.net, freeze_depth)
-        made_of = (rows.tobytes(), freeze_depth, self.settings.trainer.class_weights, self.settings.seed, self.classes)
-        name = hashlib.blake2b(repr(made_of).encode(), digest_size=16).hexdigest()
+        fitting = (_WARMUP_BATCH, _WARMUP_IMAGES, _WARMUP_PASSES)
+        name = head_key(self.settings, self.index, self.net, rows, freeze_depth, *fitting)
         return self.heads.get(name, partial(self._fit_head, rows, freeze_depth))
 
     def _fit_head(self, rows: NDArray[np.int64], freeze_depth: int) -> dict[str, Tensor]:
@@ -170,16 +167,7 @@ def build_task(
         return apply_views(pixels, chosen.to(device))
 
     order = view_order(len(images.index.records), data.views, settings.seed)
-    key = hashlib.blake2b(
-        repr(
-            (
-                images.index.digest, sorted(r.digest for r in images.index.records), splits.digest, state_digest(net),
-                views, data.size, data.fit, settings.trainer.activations, settings.trainer.batch_norm_images,
-                watched.tobytes(),
-            )
-        ).encode(),
-        digest_size=16,
-    ).hexdigest()  # fmt: skip
+    key = activation_key(settings, images.index, splits, net, watched)
     activations = ActivationCache(
         net,
         inputs,

@@ -27,6 +27,7 @@ from search.trial.checkpoint import (
 )
 from search.trial.files import network_file
 from search.trial.fitting import fit
+from search.trial.keys import trial_key
 from search.trial.recorder import STOPPED, Recorder
 from search.trial.result import EpochReport, TrialParams, TrialResult, Verdict
 from search.trial.task import Task
@@ -67,7 +68,7 @@ def run_trial(
     """
     started = time.perf_counter()
     limit = task.settings.search.trial_seconds
-    of, metric = _identity(params, seed), task.settings.search.metric
+    of, metric = trial_key(task.identity, params, seed), task.settings.search.metric
     saved = load_checkpoint(checkpoint, of=of) if checkpoint is not None else None
     before = saved.seconds if saved else 0.0
     curve, stopped = _reported(saved, reported, report)
@@ -145,14 +146,9 @@ def trial_network(
     rows = task.splits.folds[0].train
     if checkpoint is not None and (file := network_file(checkpoint)).is_file():
         net = task.start_net(rows, params.freeze_depth)
-        if load_network(file, net, params.freeze_depth, of=_identity(params, seed), epoch=epochs - 1):
+        if load_network(file, net, params.freeze_depth, of=trial_key(task.identity, params, seed), epoch=epochs - 1):
             return net
     return train_final(task, params, seed, rows, epochs, cancelled=cancelled)
-
-
-def _identity(params: TrialParams, seed: int) -> str:
-    """What its files say a trial is."""
-    return f"{params} seed {seed}"
 
 
 def _reported(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +17,7 @@ from search.retrain.champion import Champion, widened
 from search.retrain.month.context import MonthContext
 from search.settings.schema import Settings
 from search.study.record import StudyRecord, TrialRecord, Winner, load_or_create
-from search.trial.preparation import identity
+from search.trial.keys import digest
 from search.trial.result import TrialParams
 from search.trial.space import Space, build_space
 from search.trial.task import Task, build_task
@@ -48,16 +46,16 @@ def search_month(context: MonthContext) -> dict[str, Any]:
         return {"skipped": short}
     settings = _month_settings(context.settings, full=depth is None)
     start = None if depth is None else _start(context)
-    parted = (part.tobytes() for fold in folds for part in (fold.train, fold.val))
-    splits = Splits(folds, np.zeros(0, np.int64), _digest(images.index.digest, *parted))
+    parted = [[fold.train.tolist(), fold.val.tolist()] for fold in folds]
+    splits = Splits(folds, np.zeros(0, np.int64), digest([images.index.digest, parted]))
     root, tell = settings.tracking.root, partial(session.console.print, markup=False)
     task = build_task(settings, images, splits, cache=root / "cache", start=start, on_note=tell)
     if depth is None:
         space = build_space(settings.space, task.net, beta=settings.trainer.fostering.beta)
     else:
         space = _month_space(settings, champion, task.net.num_blocks, depth)
-    made_of = identity(settings, task) | {"champion": champion.version, "depth": depth, "row": context.row.id}
-    name = f"{session.model_name}-{context.row.month}-{_digest(json.dumps(made_of, sort_keys=True))[:8]}"
+    made_of = task.identity | {"champion": champion.version, "depth": depth, "row": context.row.id}
+    name = f"{session.model_name}-{context.row.month}-{digest(made_of, 4)}"
     journal = root / "studies" / f"{name}.journal"
     study, _ = load_or_create(journal, name, made_of, fresh=False)
     StudyRecord(study).parent = context.run_id  # so that its trials are logged under the month's run
@@ -124,10 +122,3 @@ def _too_few(folds: tuple[Fold, ...]) -> str | None:
     """Why there is too little to search on, or None."""
     train, val = min(len(fold.train) for fold in folds), min(len(fold.val) for fold in folds)
     return f"{train} training and {val} validation images are too few to retrain on" if train < 2 or not val else None
-
-
-def _digest(*parts: str | bytes) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        digest.update(part.encode() if isinstance(part, str) else part)
-    return digest.hexdigest()

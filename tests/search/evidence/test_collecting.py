@@ -17,7 +17,8 @@ from search.errors import TrialCancelledError
 from search.evidence.collecting import collect_evidence
 from search.evidence.probe import balanced_rows, probe_rows, tuned_rows
 from search.settings.schema import DataSettings, ModelSettings, SearchSettings, Settings, TrainerSettings
-from search.trial.task import Task, build_task, state_digest
+from search.trial.keys import state_digest
+from search.trial.task import Task, build_task
 
 
 @pytest.fixture(scope="module")
