@@ -19,9 +19,11 @@ import pytest
 import torch
 from PIL import Image
 from rich.console import Console
+from safetensors.torch import save_file
 
+from lightning_modules.errors import InputError
 from lightning_modules.networks import backbones
-from lightning_modules.networks.model_file import ModelCard, TrainedModel, load_model, save_model
+from lightning_modules.networks.model_file import ModelCard, TrainedModel, load_model, save_model, write_digests
 from search.predict.__main__ import main
 
 CLASSES = ("가로, 줄", "b", "c")
@@ -247,8 +249,15 @@ class TestBadImages:
         self, predict: Callable[..., int], images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         net = backbones.build("lenet5", classes=3, size=SIZE, weights="none")
+        card = ModelCard("lenet5", CLASSES, SIZE, "pad", 255, 10_000, 0, {})
+        save_model(tmp_path / "nan", TrainedModel(net, card))
         next(net.head.parameters()).data[:] = float("nan")
-        save_model(tmp_path / "nan", TrainedModel(net, ModelCard("lenet5", CLASSES, SIZE, "pad", 255, 10_000, 0, {})))
+        with pytest.raises(InputError, match=r"a network that diverged is not saved: head\..* not finite"):
+            save_model(tmp_path / "refused", TrainedModel(net, card))
+        save_file(
+            {n: t.contiguous() for n, t in net.state_dict().items()}, tmp_path / "nan" / "model.safetensors"
+        )  # as earlier versions did
+        write_digests(tmp_path / "nan")
         assert predict(f"images={images}", f"model={tmp_path / 'nan'}") == 2
         assert "a.jpg: the network's output is not a finite number" in capsys.readouterr().err
         assert [p.name for p in tmp_path.iterdir()] == ["nan"]
