@@ -233,10 +233,8 @@ def _test_winner(run: StudyRun) -> Winner:
                 run.console.print(line, highlight=False)
         if winner is None or best is None:
             if any(t.outcome == "diverged" for t in record.finished()) or record.refits_diverged:
-                raise InputError(
-                    "every trial that ran its full length diverged (a loss or an output was not finite), so there is "
-                    "no winner; lower space.lr_factor and space.default_lr_factor"
-                )
+                what = "every trial that ran its full length diverged (a loss or an output was not finite)"
+                raise InputError(f"{what}, so there is no winner; lower space.lr_factor and space.default_lr_factor")
             limits = {key: getattr(settings.search, key) for key in ("trials", "budget", "trial_seconds")}
             larger = " or ".join(f"search.{key}" for key, value in limits.items() if value is not None)
             raise InputError(f"no trial ran its full length, so there is no winner; raise {larger}")

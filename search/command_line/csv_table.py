@@ -21,8 +21,7 @@ class TableWriter:
     r"""Writes rows as RFC 4180 quotes them, each ended by \n, which no spreadsheet takes for formulas.
 
     A cell that begins with = + - @ (also in full width), a tab, a line end or an apostrophe, and is no number, gets an
-    apostrophe in front; whoever drops one apostrophe from the beginning of each cell has what was written. Bytes of
-    names that are not UTF-8 are shown as \xe9.
+    apostrophe in front, to be dropped when it is read. Bytes of names that are not UTF-8 are shown as \xe9.
     """
 
     def __init__(self, file: IO[str]) -> None:

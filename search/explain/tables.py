@@ -64,17 +64,9 @@ class PredictionTable:
             (first, second), (p, q) = top.indices[place].tolist(), top.values[place].tolist()
             label = annotation.label if (annotation := annotations[place]) is not None else None
             values = [by_block[block][column][place] for block, column in self._sums]
-            self._writer.write_row(
-                [
-                    path,
-                    classes[first],
-                    _number(p),
-                    classes[second],
-                    _number(p - q),
-                    *([label or ""] if self._labelled else []),
-                    *map(_number, values),
-                ]
-            )
+            answer = (classes[first], _number(p), classes[second], _number(p - q))
+            known = [label or ""] if self._labelled else []
+            self._writer.write_row([path, *answer, *known, *map(_number, values)])
             for total, value in zip(self._sums.values(), values, strict=True):
                 if not math.isnan(value):
                     total[0] += value

@@ -83,10 +83,7 @@ def curves_figure(curves: Sequence[tuple[str, Sequence[float], bool]], metric: s
 
 
 def confusion_figure(confusion: NDArray[np.int64], classes: Sequence[str]) -> Figure:
-    """Confusion matrix, rows the true classes; colour is the share of the row, the number is the count.
-
-    Of more than 40 classes without numbers.
-    """
+    """Confusion matrix, a row a true class; colour: share of the row; number (up to 40 classes): the count."""
     use_fonts()
     side = 0.55 * min(len(classes), _MOST_CLASSES) + 2.4
     figure = Figure(figsize=(side + 0.8, side), layout="constrained")
