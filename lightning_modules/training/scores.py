@@ -52,7 +52,7 @@ class TestScores:
 def _from_counts(
     hit: NDArray[np.int64], true: NDArray[np.int64], predicted: NDArray[np.int64]
 ) -> dict[str, NDArray[np.float64]]:
-    """Scores from hits, images and answers of each class, (K,) or (B, K) each; macro means are over classes that occur."""
+    """Scores from hits, images and answers by class, (K,) or (B, K) each; macro means are over classes that occur."""
     with np.errstate(divide="ignore", invalid="ignore"):
         recall = np.where(true > 0, hit / true, 0.0)
         precision = np.where(predicted > 0, hit / predicted, 0.0)
