@@ -8,6 +8,7 @@ from lightning_modules.errors import InputError, printable
 
 __all__ = [
     "InterruptedSearchError",
+    "RefitDivergedError",
     "StoreError",
     "StudyStalledError",
     "TrialCancelledError",
@@ -25,6 +26,10 @@ class InterruptedSearchError(Exception):
 
 class StudyStalledError(Exception):
     """Too many slots were given up in a row for more trials to be worth trying."""
+
+
+class RefitDivergedError(Exception):
+    """The winner's network, as it was refitted, answers with numbers that are not finite."""
 
 
 class TrialCancelledError(Exception):

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from lightning_modules.errors import InputError, printable
 from search.command_line.interrupts import graceful_interrupts
-from search.errors import InterruptedSearchError, TrialCancelledError
+from search.errors import InterruptedSearchError, RefitDivergedError, TrialCancelledError
 from search.evidence.collecting import collect_evidence
 from search.evidence.trust import describe_trust
 from search.executor.registry import make_executor
@@ -222,13 +222,21 @@ def _test_winner(run: StudyRun) -> Winner:
     """The winner, refitted and tested unless an earlier call has done so, logged with all that led to it."""
     settings, record = run.settings, run.record
     with run.phase("winner", "Refitting and testing the winner"):
-        best, winner = record.best(), record.winner
-        if best is None:
+        winner = record.winner
+        while (best := record.best()) is not None and (winner is None or winner.slot != best.slot):
+            try:
+                winner = refit_and_test(run, best)
+            except RefitDivergedError:
+                record.refits_diverged = (*record.refits_diverged, best.slot)
+                line = f"Trial {best.slot} cannot win: refitted, it answers with numbers that are not finite."
+                run.console.print(line, highlight=False)
+        if winner is None or best is None:
+            if any(t.outcome == "diverged" for t in record.finished()) or record.refits_diverged:
+                what = "every trial that ran its full length diverged (a loss or an output was not finite)"
+                raise InputError(f"{what}, so there is no winner; lower space.lr_factor and space.default_lr_factor")
             limits = {key: getattr(settings.search, key) for key in ("trials", "budget", "trial_seconds")}
             larger = " or ".join(f"search.{key}" for key, value in limits.items() if value is not None)
             raise InputError(f"no trial ran its full length, so there is no winner; raise {larger}")
-        if winner is None or winner.slot != best.slot:
-            winner = refit_and_test(run, best)
     with run.phase("figures"):
         log_outcome(run, winner)
         if settings.search.objective != "accuracy":

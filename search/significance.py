@@ -130,20 +130,18 @@ def macro_f1_draws(
     # What is resampled is how often each (true, first, second) triple occurs.
     triples, counts = np.unique(np.stack([truth, first, second]), axis=1, return_counts=True)
     rng = np.random.default_rng(seed)
-    drawn = np.zeros((1 + resamples, len(counts)), dtype=np.float64)
-    drawn[0] = counts
+    hit, both = np.zeros((2, 2, 1 + resamples, classes))  # of each model; both: true and predicted images of a class
     for label in np.unique(truth):
         inside = triples[0] == label
         images = counts[inside].sum()
-        drawn[1:, inside] = rng.multinomial(images, counts[inside] / images, size=resamples)
-    occurs = np.unique(triples)
-    one_hot = np.eye(classes)[triples]
-    scores = []
-    for predicted in (1, 2):
-        hit = drawn @ (one_hot[0] * one_hot[predicted])
-        both = drawn @ (one_hot[0] + one_hot[predicted])
-        scores.append((2 * hit / np.maximum(both, 1))[:, occurs].mean(axis=1))
-    return (float(scores[0][0]), float(scores[1][0])), scores[1][1:] - scores[0][1:]
+        drawn = np.vstack([counts[inside], rng.multinomial(images, counts[inside] / images, size=resamples)])
+        both[:, :, label] += images
+        for model, answers in enumerate(triples[1:, inside]):
+            hit[model, :, label] = drawn[:, answers == label].sum(axis=1)
+            for answer, column in zip(answers, drawn.T, strict=True):
+                both[model, :, answer] += column
+    one, other = (2 * hit / np.maximum(both, 1))[:, :, np.unique(triples)].mean(axis=2)
+    return (float(one[0]), float(other[0])), other[1:] - one[1:]
 
 
 def newcombe_interval(right: int, images: int, new_right: int, new_images: int) -> tuple[float, float, float]:

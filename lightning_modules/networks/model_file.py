@@ -80,7 +80,7 @@ def save_model(folder: Path, model: TrainedModel) -> None:
     """Write the model into a new folder; nothing is left of it when writing fails.
 
     Raises:
-        InputError: the folder exists.
+        InputError: the folder exists, or a tensor holds values that are not finite.
         OSError: it cannot be written.
     """
     from safetensors import SafetensorError
@@ -88,10 +88,12 @@ def save_model(folder: Path, model: TrainedModel) -> None:
 
     if folder.exists():
         raise InputError(f"{printable(folder)} exists: a model is never written over another")
+    tensors = {n: t.detach().cpu().contiguous() for n, t in model.net.state_dict().items()}
+    if broken := [n for n, t in tensors.items() if not t.isfinite().all()]:
+        raise InputError(f"a network that diverged is not saved: {broken[0]} holds values that are not finite")
     temporary = folder.with_name(f".{folder.name}.tmp")
     try:
         temporary.mkdir(parents=True)
-        tensors = {n: t.detach().cpu().contiguous() for n, t in model.net.state_dict().items()}
         save_file(tensors, temporary / _TENSORS)
         (temporary / _CARD).write_text(card_json(model.card), encoding="utf-8")
         if model.trained_on is not None:

@@ -70,11 +70,8 @@ class Classifier(pl.LightningModule):
         self._seen = 0
         self._outputs: dict[str, list[tuple[Tensor, Tensor]]] = {}
         self.epoch_metrics: list[dict[str, float]] = []
-
-    @property
-    def diverged(self) -> bool:
-        """Whether the last epoch's training loss was not finite."""
-        return bool(self.epoch_metrics) and not math.isfinite(self.epoch_metrics[-1]["train_loss"])
+        self.diverged = False
+        """Whether the last epoch's training loss, or an output or loss on what was scored then, was not finite."""
 
     def configure_optimizers(self) -> Any:
         """The optimizer over what requires gradients, and the schedule by epoch."""
@@ -138,11 +135,15 @@ class Classifier(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Scores of the epoch."""
-        row = self._training_row()
-        if math.isfinite(row["train_loss"]):
-            for scored, outputs in self._outputs.items():
-                logits, labels = (torch.cat(part) for part in zip(*outputs, strict=True))
-                row.update({f"{scored}_{name}": value for name, value in scores(logits, labels).items()})
+        row, found = self._training_row(), {}
+        finite = math.isfinite(row["train_loss"])
+        for scored, outputs in self._outputs.items():
+            logits, labels = (torch.cat(part) for part in zip(*outputs, strict=True))
+            finite = finite and bool(logits.isfinite().all())
+            found.update({f"{scored}_{name}": value for name, value in scores(logits, labels).items()})
+        self.diverged = not (finite and all(map(math.isfinite, found.values())))
+        if not self.diverged:
+            row.update(found)
             if self._fostering is not None:
                 row.update({f"val_{name}": value for name, value in self._fostering.of_watched().items()})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,8 @@ from torch.nn import functional as F
 from torchmetrics.functional import classification
 
 __all__ = ["TestScores", "exact_interval", "scores", "scores_with_intervals"]
+
+_MOST_NUMBERS = 2**20
 
 
 def scores(logits: Tensor, labels: Tensor) -> dict[str, float]:
@@ -46,11 +49,10 @@ class TestScores:
     per_class: dict[str, dict[str, float]]
 
 
-def _from_confusion(confusion: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
-    """Scores of one (K, K) or many (B, K, K) confusion matrices; macro means are over classes that occur."""
-    matrix = confusion.astype(float)
-    hit = np.diagonal(matrix, axis1=-2, axis2=-1)
-    true, predicted = matrix.sum(-1), matrix.sum(-2)
+def _from_counts(
+    hit: NDArray[np.int64], true: NDArray[np.int64], predicted: NDArray[np.int64]
+) -> dict[str, NDArray[np.float64]]:
+    """Scores from hits, images and answers by class, (K,) or (B, K) each; macro means are over classes that occur."""
     with np.errstate(divide="ignore", invalid="ignore"):
         recall = np.where(true > 0, hit / true, 0.0)
         precision = np.where(predicted > 0, hit / predicted, 0.0)
@@ -67,6 +69,27 @@ def _from_confusion(confusion: NDArray[np.int64]) -> dict[str, NDArray[np.float6
         "class_recall": recall,
         "class_f1": f1,
     }
+
+
+def _resampled(confusion: NDArray[np.int64], resamples: int, seed: int) -> Iterator[dict[str, NDArray[np.float64]]]:
+    """Scores of bootstrap resamples, a chunk at a time: no array has more than `_MOST_NUMBERS`, however many classes.
+
+    Cells that hold no image are not drawn; but the last, which takes what the others leave, so that the draws are those
+    of the whole table.
+    """
+    from scipy.sparse import csr_array
+
+    count, images = len(confusion), confusion.sum()
+    cells = np.union1d(np.flatnonzero(confusion), confusion.size - 1)
+    row, column = np.divmod(cells, count)
+    ones, each = np.ones(len(cells), np.int64), np.arange(len(cells))
+    of_row, of_column = (csr_array((ones, (each, place)), shape=(len(cells), count)) for place in (row, column))
+    of_hit = csr_array(((row == column).astype(np.int64), (each, row)), shape=(len(cells), count))
+    rng = np.random.default_rng(seed)
+    size = max(1, _MOST_NUMBERS // max(len(cells), count))
+    for start in range(0, resamples, size):
+        drawn = rng.multinomial(images, confusion.ravel()[cells] / images, size=min(size, resamples - start))
+        yield _from_counts(drawn @ of_hit, drawn @ of_row, drawn @ of_column)
 
 
 def exact_interval(hits: int, of: int) -> tuple[float, float]:
@@ -86,13 +109,11 @@ def scores_with_intervals(
     count = len(classes)
     cell = (labels * count + logits.argmax(1)).cpu().numpy()
     confusion = np.bincount(cell, minlength=count * count).reshape(count, count)
-    summary = _from_confusion(confusion)
-    rng = np.random.default_rng(seed)
-    drawn = rng.multinomial(len(cell), confusion.ravel() / len(cell), size=resamples).reshape(-1, count, count)
-    resampled = _from_confusion(drawn)
-
+    summary = _from_counts(np.diagonal(confusion), confusion.sum(1), confusion.sum(0))
     names = ("accuracy", "precision", "recall", "macro_f1", "weighted_f1")
-    intervals = {n: tuple(float(q) for q in np.quantile(resampled[n], (0.025, 0.975))) for n in names[1:]}
+    drawn = [[chunk[n] for n in names[1:]] for chunk in _resampled(confusion, resamples, seed)]
+    ends = np.quantile(np.concatenate(drawn, axis=1), (0.025, 0.975), axis=1)  # (2, names)
+    intervals = {n: (float(low), float(high)) for n, low, high in zip(names[1:], *ends, strict=True)}
     hits = int(np.trace(confusion))
     per_class: dict[str, dict[str, float]] = {}
     for i, name in enumerate(classes):
@@ -105,7 +126,7 @@ def scores_with_intervals(
         }
     return TestScores(
         values={n: float(summary[n]) for n in names} | {"loss": float(F.cross_entropy(logits.float(), labels))},
-        intervals={"accuracy": exact_interval(hits, len(cell)), **{n: (i[0], i[1]) for n, i in intervals.items()}},
+        intervals={"accuracy": exact_interval(hits, len(cell)), **intervals},
         confusion=confusion,
         per_class=per_class,
     )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from lightning_modules.errors import BadImages, InputError
 from search.errors import InterruptedSearchError, StoreError, StudyStalledError, disk_problem
@@ -22,6 +24,21 @@ def let_threads_sleep() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
+def _name_home_and_user() -> None:
+    """Give libraries that ask for a home folder and a user name an answer where the system has none, as in containers.
+
+    The folder does not exist, so that they keep what they would write there in temporary folders or nowhere.
+    """
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = "/nonexistent"
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):  # the latter as of Python 3.13
+        os.environ["USER"] = str(os.getuid())
+
+
 def run_command(program: str, arguments: Sequence[str], help_text: Callable[[], str], work: Callable[[], int]) -> int:
     """Print the help where it is asked for, else do the work.
 
@@ -33,6 +50,7 @@ def run_command(program: str, arguments: Sequence[str], help_text: Callable[[], 
     if "--help" in arguments or "-h" in arguments:
         print(help_text())
         return 0
+    _name_home_and_user()
     try:
         return work()
     except InputError as error:

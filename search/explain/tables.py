@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from rich.text import Text
 
 from explain.localisation import CONTROL, LocalisationRow
 from explain.subject import MEASURED, BatchExplanation, Subject, measure
+from search.command_line.csv_table import TableWriter
 from search.explain.annotations import Annotation
 
 __all__ = ["PredictionTable", "print_localisation", "write_localisation"]
@@ -46,10 +46,10 @@ class PredictionTable:
     def __init__(self, file: IO[str], subject: Subject, method: str, blocks: Sequence[str], *, labelled: bool) -> None:
         self._subject, self._method, self._labelled = subject, method, labelled
         self._blocks = tuple(blocks)
-        self._writer = csv.writer(file, lineterminator="\n")
+        self._writer = TableWriter(file)
         measured = [f"{method}.{block}.{column}" for block in blocks for column in MEASURED]
         header = ["path", "class", "probability", "second class", "margin", *(["label"] if labelled else []), *measured]
-        self._writer.writerow(header)
+        self._writer.write_row(header)
         self._sums = {(block, column): [0.0, 0.0] for block in blocks for column in MEASURED}
         self._probabilities = [[0, 0.0] for _ in subject.classes]
         self.images = 0
@@ -64,17 +64,9 @@ class PredictionTable:
             (first, second), (p, q) = top.indices[place].tolist(), top.values[place].tolist()
             label = annotation.label if (annotation := annotations[place]) is not None else None
             values = [by_block[block][column][place] for block, column in self._sums]
-            self._writer.writerow(
-                [
-                    str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"),
-                    classes[first],
-                    _number(p),
-                    classes[second],
-                    _number(p - q),
-                    *([label or ""] if self._labelled else []),
-                    *map(_number, values),
-                ]
-            )
+            answer = (classes[first], _number(p), classes[second], _number(p - q))
+            known = [label or ""] if self._labelled else []
+            self._writer.write_row([path, *answer, *known, *map(_number, values)])
             for total, value in zip(self._sums.values(), values, strict=True):
                 if not math.isnan(value):
                     total[0] += value
@@ -104,11 +96,11 @@ class PredictionTable:
 def write_localisation(path: Path, rows: Sequence[LocalisationRow]) -> None:
     """Write a row by block and method; three columns an interval: mean, _low, _high."""
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["block", "method", "images", "dead", *(f"{c}{e}" for c in _INTERVALS for e in _ENDS)])
+        writer = TableWriter(file)
+        writer.write_row(["block", "method", "images", "dead", *(f"{c}{e}" for c in _INTERVALS for e in _ENDS)])
         for row in rows:
             intervals = [_number(value) for column in _INTERVALS for value in getattr(row, column)]
-            writer.writerow([row.block, row.method, row.images, _number(row.dead), *intervals])
+            writer.write_row([row.block, row.method, row.images, _number(row.dead), *intervals])
 
 
 def print_localisation(rows: Sequence[LocalisationRow]) -> None:

@@ -21,27 +21,29 @@ __all__ = ["MAPS_BEFORE", "MAPS_OF_WINNER", "block_slides", "confusion_figure", 
 MAPS_BEFORE, MAPS_OF_WINNER = "maps/before training", "maps/winner"
 """Names of the slides in MLflow; their step is the number of the block, 0 the images themselves."""
 
+_MOST_CLASSES = 40  # with more, a figure does not grow and names some of the classes at equal distances
 _SLIDE_COLUMNS = 3
 _SLIDE_SIDE = 1.9  # inches of a picture
 _SLIDE_PIXELS = 192  # about so many are drawn for the longer side of one
 
 
 def histogram_figure(counts: Mapping[str, Mapping[str, int]]) -> Figure:
-    """Images by class, stacked by split (the thesis's Figure 15).
+    """Images by class, stacked by split (the thesis's Figure 15); of more than 40 classes without their numbers.
 
     Args:
         counts: split name -> class -> images.
     """
     use_fonts()
     classes = list(next(iter(counts.values())))
-    figure = Figure(figsize=(7, 0.34 * len(classes) + 1.4), layout="constrained")
+    figure = Figure(figsize=(7, 0.34 * min(len(classes), _MOST_CLASSES) + 1.4), layout="constrained")
     axes = figure.subplots()
+    axes.set_yticks(*_named(classes))
     left = np.zeros(len(classes))
     for (split, by_class), colour in zip(counts.items(), ("#1f4e79", "#7fa7cf", "#c9c9c9"), strict=False):
         values = np.array([by_class[c] for c in classes])
-        axes.barh(classes, values, left=left, label=f"{split} ({values.sum()})", color=colour)
+        axes.barh(range(len(classes)), values, left=left, label=f"{split} ({values.sum()})", color=colour)
         left += values
-    for position, total in enumerate(left):
+    for position, total in enumerate(left if len(classes) <= _MOST_CLASSES else ()):
         axes.text(total, position, f" {int(total)}", va="center", fontsize=8)
     axes.invert_yaxis()
     axes.set_xlabel("images")
@@ -81,22 +83,28 @@ def curves_figure(curves: Sequence[tuple[str, Sequence[float], bool]], metric: s
 
 
 def confusion_figure(confusion: NDArray[np.int64], classes: Sequence[str]) -> Figure:
-    """Confusion matrix, rows the true classes; colour is the share of the row, the number is the count."""
+    """Confusion matrix, a row a true class; colour: share of the row; number (up to 40 classes): the count."""
     use_fonts()
-    side = 0.55 * len(classes) + 2.4
+    side = 0.55 * min(len(classes), _MOST_CLASSES) + 2.4
     figure = Figure(figsize=(side + 0.8, side), layout="constrained")
     axes = figure.subplots()
     share = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
     picture = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    for row, column in np.argwhere(confusion > 0):
+    for row, column in np.argwhere(confusion > 0) if len(classes) <= _MOST_CLASSES else ():
         colour = "white" if share[row, column] > 0.5 else "black"
         axes.text(column, row, str(confusion[row, column]), ha="center", va="center", color=colour, fontsize=9)
-    axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
-    axes.set_yticks(range(len(classes)), classes)
+    axes.set_xticks(*_named(classes), rotation=45, ha="right")
+    axes.set_yticks(*_named(classes))
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
     figure.colorbar(picture, ax=axes, label="share of the true class", shrink=0.7)
     return figure
+
+
+def _named(classes: Sequence[str]) -> tuple[range, Sequence[str]]:
+    """The places of the classes that are named on an axis, and their names."""
+    every = -(-len(classes) // _MOST_CLASSES)
+    return range(0, len(classes), every), classes[::every]
 
 
 def block_slides(

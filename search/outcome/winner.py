@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from lightning_modules.networks.blocknet import BlockNet
 from lightning_modules.networks.model_file import ModelCard, TrainedModel, load_model, save_model
+from lightning_modules.training.datamodule import ActivationBatches
 from lightning_modules.training.scores import TestScores, scores_with_intervals
+from search.errors import RefitDivergedError
 from search.outcome.figures import confusion_figure
 from search.study.notes import version_note
 from search.study.record import TrialRecord, Winner
@@ -24,6 +26,7 @@ from search.study.sampler import slot_seed
 from search.trial.result import TrialParams
 from search.trial.task import Task
 from search.trial.training import train_final, trial_network
+from search.words import times
 
 __all__ = ["package_versions", "predict", "refit_and_test"]
 
@@ -41,6 +44,9 @@ def refit_and_test(run: StudyRun, trial: TrialRecord) -> Winner:
 
     The count of test readings is raised *before* the test images are read, so that it is right even if this process
     is killed in between. Where the trial's network was kept, and is wanted as it is, it is not trained again.
+
+    Raises:
+        RefitDivergedError: an output on the images that it was trained on, or on those of the test, is not finite.
     """
     started = time.perf_counter()
     task, record, settings = run.task, run.record, run.settings
@@ -52,11 +58,18 @@ def refit_and_test(run: StudyRun, trial: TrialRecord) -> Winner:
         rows = task.splits.folds[0].train
         checkpoint = run.files.checkpoint(trial.slot)
         net = trial_network(task, params, seed, epochs, checkpoint=checkpoint, cancelled=run.stopping)
+    if not _finite_outputs(task, net, params.freeze_depth, rows):
+        raise RefitDivergedError
     scores: TestScores | None = None
     if len(task.splits.test):
+        if record.test_reads:
+            line = f"The test images are read again; until now they were read {times(record.test_reads)}."
+            run.console.print(line, highlight=False)
         record.test_reads += 1
         labels = torch.from_numpy(task.index.labels[task.splits.test])
         logits = predict(task, net, task.splits.test).cpu()
+        if not logits.isfinite().all():
+            raise RefitDivergedError
         scores = scores_with_intervals(logits, labels, task.classes, seed=settings.seed)
         _log_test(run, scores)
     known = record.winner
@@ -77,6 +90,13 @@ def refit_and_test(run: StudyRun, trial: TrialRecord) -> Winner:
         seconds=time.perf_counter() - started,
     )
     return winner
+
+
+@torch.no_grad()
+def _finite_outputs(task: Task, net: BlockNet, depth: int, rows: NDArray[np.int64]) -> bool:
+    net.eval()
+    plain = ActivationBatches(task.cache, depth, rows, task.index.labels[rows], batch_size=_BATCH)
+    return all(bool(net.suffix(activations, depth).isfinite().all()) for activations, *_ in plain)
 
 
 @torch.no_grad()

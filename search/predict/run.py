@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
@@ -18,6 +17,7 @@ from torch import Tensor
 from lightning_modules.errors import BadImages, InputError, Problem, printable
 from lightning_modules.images.decoding import stream
 from lightning_modules.networks.model_file import TrainedModel
+from search.command_line.csv_table import TableWriter
 from search.predict.arguments import Arguments
 from search.predict.image_list import ImageList, ListedFile
 from search.predict.new_files import map_name, new_maps, new_table
@@ -110,9 +110,9 @@ class _Table:
         self._model, self._drawer, self._maps, self._arguments = model, drawer, maps, arguments
         self._classes = model.card.classes
         self._errors = arguments.on_bad == "set_aside"
-        self._writer = csv.writer(file, lineterminator="\n")
+        self._writer = TableWriter(file)
         optional = [*(["map"] if drawer else []), *(["error"] if self._errors else [])]
-        self._writer.writerow(
+        self._writer.write_row(
             ["path", "class", "probability", "margin", *optional, *(f"probability.{name}" for name in self._classes)]
         )
         self.predicted = self.set_aside = 0
@@ -149,8 +149,8 @@ class _Table:
         margin = top.values[0] - top.values[-1] if len(top.values) > 1 else top.values[0]
         optional = [*([place] if self._drawer else []), *([""] if self._errors else [])]
         numbers = _numbers(torch.stack([top.values[0], margin]))
-        answer = (_text(listed.name), self._classes[top.indices[0]], *numbers)
-        self._writer.writerow([*answer, *map(_text, optional), *_numbers(probabilities)])
+        answer = (listed.name, self._classes[top.indices[0]], *numbers)
+        self._writer.write_row([*answer, *optional, *_numbers(probabilities)])
         self.predicted += 1
 
     def _write_problem(self, listed: ListedFile, reason: str) -> None:
@@ -159,17 +159,13 @@ class _Table:
         if not self.set_aside:
             self.first_problem = (listed.name, reason)
         optional = [*([""] if self._drawer else []), reason]
-        self._writer.writerow([_text(listed.name), "", "", "", *optional, *("" for _ in self._classes)])
+        self._writer.write_row([listed.name, "", "", "", *optional, *("" for _ in self._classes)])
         self.set_aside += 1
 
 
 def _numbers(values: Tensor) -> list[str]:
     """The shortest decimals that read back as the same float32."""
     return [str(value) for value in values.numpy()]
-
-
-def _text(name: str) -> str:
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 @contextmanager

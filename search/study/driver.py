@@ -244,7 +244,7 @@ class SearchStudy:
         summary = result.summary()
         reason = active.reason
         if result.stopped == "diverged":
-            reason = f"training loss was not finite in epoch {len(result.curve)}"
+            reason = f"loss or outputs were not finite in epoch {len(result.curve)}"
         elif result.stopped == "overtime":
             limit = self.settings.search.trial_seconds or 0
             reason = f"over search.trial_seconds={limit:g} in epoch {len(result.curve) + 1}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -208,6 +208,7 @@ class StudyRecord:
     evidence = _Kept[Evidence | None](Evidence.from_json, None, lambda found: found.to_json() if found else None)
     winner = _Kept[Winner | None](TypeAdapter(Winner).validate_python, None, lambda won: asdict(won) if won else None)
     test_reads = _Kept(int, 0)  # how often the test images were read
+    refits_diverged = _Kept[tuple[int, ...]](tuple, ())  # slots of trials that cannot win for that
     seconds_spent = _Kept(float, 0.0)  # wall time in which trials ran
     scorecard_trials = _Kept[int | None](int, None)  # finished trials that the logged scorecard is of
     front_trials = _Kept[int | None](int, None)  # the same of the logged front
@@ -230,7 +231,7 @@ class StudyRecord:
 
     def best(self) -> TrialRecord | None:
         """See `best_trial`."""
-        return best_trial(self.finished())
+        return best_trial(self.finished(), self.refits_diverged)
 
 
 class TrialFeed:
@@ -304,9 +305,13 @@ def rank(trial: Trial | TrialRecord) -> tuple[bool, bool, float, int, int]:
     return (trial.outcome != "complete", trial.outcome == "diverged", -trial.value, -trial.freeze_depth, trial.slot)
 
 
-def best_trial(trials: Iterable[_Finished]) -> _Finished | None:
-    """The complete trial that ranks first: the only one that can win."""
-    return min((t for t in trials if t.outcome == "complete"), key=rank, default=None)
+def best_trial(trials: Iterable[_Finished], without: Sequence[int] = ()) -> _Finished | None:
+    """The complete trial that ranks first: the only one that can win.
+
+    Args:
+        without: slots of trials that cannot win.
+    """
+    return min((t for t in trials if t.outcome == "complete" and t.slot not in without), key=rank, default=None)
 
 
 def best_seen(trials: Iterable[_Finished]) -> _Finished | None:
@@ -328,6 +333,7 @@ class Study:
         evidence: what the scorers said before the first trial, or None.
         winner: the tested winner, or None.
         run_id: its MLflow run, or None before it has one.
+        refits_diverged: slots of trials that did not win because their refitted network diverged.
     """
 
     name: str
@@ -340,11 +346,12 @@ class Study:
     winner: Winner | None
     run_id: str | None
     test_reads: int
+    refits_diverged: tuple[int, ...] = ()
 
     @property
     def best(self) -> Trial | None:
         """See `best_trial`."""
-        return best_trial(self.trials)
+        return best_trial(self.trials, self.refits_diverged)
 
     def frame(self) -> pd.DataFrame:
         """A row a finished trial, a column an attribute of `Trial` but for the curve; the index is the slot."""
@@ -377,6 +384,7 @@ def load_study(name: str, root: str | Path = "mlruns") -> Study:
         winner=record.winner,
         run_id=record.parent,
         test_reads=record.test_reads,
+        refits_diverged=record.refits_diverged,
     )
 
 

@@ -289,9 +289,11 @@ def _train_and_test(
     found = {f"final_{name}": value for name, value in last.items()}
     if (change := _weight_change(before, net, params.freeze_depth)) is not None:
         found["weight_change"] = change
+    rows = task.splits.test
+    logits = predict(task, net, rows).cpu()
+    if not logits.isfinite().all():
+        stopped = "diverged"
     if stopped is None:
-        rows = task.splits.test
-        logits = predict(task, net, rows).cpu()
         found |= {f"test_{n}": v for n, v in scores(logits, torch.from_numpy(task.index.labels[rows])).items()}
         found["test_images"] = len(rows)
     found["seconds"] = time.perf_counter() - started

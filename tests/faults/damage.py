@@ -270,7 +270,7 @@ def _diverges(scene: Scene) -> None:
 
 def _diverged(scene: Scene) -> int:
     with closing(sqlite3.connect(scene.root / "mlflow.db")) as database:
-        query = "SELECT count(*) FROM tags WHERE key = 'reason' AND value LIKE 'training loss was not finite%'"
+        query = "SELECT count(*) FROM tags WHERE key = 'reason' AND value LIKE '%not finite in epoch%'"
         return int(database.execute(query).fetchone()[0])
 
 

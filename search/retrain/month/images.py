@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lightning_modules.errors import InputError
 from lightning_modules.images.index import ImageIndex
 from lightning_modules.images.split_units import Rows
 from lightning_modules.images.store import ImageSet
@@ -70,7 +71,13 @@ def plain_images(images: ImageSet, rows: Rows, device: torch.device) -> Iterator
 
 @torch.no_grad()
 def probabilities(net: BlockNet, images: ImageSet, rows: Rows) -> NDArray[np.float64]:
-    """Class probabilities (N, classes) of the images at `rows`; the network is left in eval mode."""
+    """Class probabilities (N, classes) of the images at `rows`; the network is left in eval mode.
+
+    Raises:
+        InputError: some are not finite.
+    """
     net.eval()
     parts = [net(batch).double().softmax(1).cpu().numpy() for batch in plain_images(images, rows, net.mean.device)]
+    if not all(np.isfinite(part).all() for part in parts):
+        raise InputError("a model's answers are not finite; python -m search.retrain rollback names another champion")
     return np.concatenate(parts) if parts else np.zeros((0, 0))

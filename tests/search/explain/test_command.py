@@ -87,6 +87,7 @@ def test_writes_everything_and_lists_what_it_could_not_read(
     for number in range(3):
         (mixed / f"{number}.png").write_bytes((images / f"{number}.png").read_bytes())
     (mixed / "broken.png").write_bytes((images / "0.png").read_bytes()[:200])
+    (mixed / "2.png").rename(mixed / "=2\r.png")  # a row of a table all the same
     Image.new("L", (20, 40)).save(mixed / "small.png")
     blocks = ["stage3", "stage5"]
     done = explain(f"images={mixed}", f"model={model}", "methods=[layercam,gradcam]", "blocks=[stage3,stage5]",
@@ -97,7 +98,7 @@ def test_writes_everything_and_lists_what_it_could_not_read(
     assert f"{mixed / 'broken.png'}: " in done.stderr
     assert "20 x 40 pixels, smaller than the network's minimum of 32 x 32" in done.stderr
     rows = rows_of(out / "predictions.csv")
-    assert [Path(row["path"]).name for row in rows] == ["0.png", "1.png", "2.png"]
+    assert [Path(row["path"]).name for row in rows] == ["0.png", "1.png", "=2\r.png"]
     for row in rows:
         assert row["class"] in CLASSES
         assert 0 < float(row["margin"]) < float(row["probability"]) <= 1

@@ -15,6 +15,7 @@ from search.outcome.figures import confusion_figure, curves_figure, histogram_fi
 
 LATIN = ("crazing", "pitted surface", "rolled-in scale")
 HANGUL = ("가로 줄무늬", "개재물", "점")
+THOUSAND = tuple(f"class {number}" for number in range(1000))
 MANY = tuple(f"{name} {number}" for number in range(12) for name in HANGUL)
 
 
@@ -37,12 +38,13 @@ def _confusion(classes: tuple[str, ...]) -> Figure:
     return confusion_figure(matrix, classes)
 
 
-@pytest.mark.parametrize("classes", [LATIN, HANGUL, MANY], ids=["latin", "hangul", "36 classes"])
+@pytest.mark.parametrize("classes", [LATIN, HANGUL, MANY, THOUSAND], ids=["latin", "hangul", "36", "1000"])
 @pytest.mark.parametrize("draw", [_histogram, _curves, _confusion])
 def test_every_axis_shows_something_and_no_glyph_is_missing(
     draw: Callable[[tuple[str, ...]], Figure], classes: tuple[str, ...]
 ) -> None:
     figure = draw(classes)
+    assert max(figure.get_size_inches()) < 26
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # a missing glyph is a warning

@@ -12,19 +12,23 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from rich.console import Console
+from safetensors.torch import save_file
 
+from lightning_modules.errors import InputError
 from lightning_modules.networks import backbones
-from lightning_modules.networks.model_file import ModelCard, TrainedModel, load_model, save_model
+from lightning_modules.networks.model_file import ModelCard, TrainedModel, load_model, save_model, write_digests
 from search.predict.__main__ import main
 
 CLASSES = ("가로, 줄", "b", "c")
 SIZE = (32, 32)
+DOCUMENT = Path(__file__).parents[3] / "docs" / "predict.md"
 
 
 def write_model(folder: Path, white_level: int = 65_535, fit: str = "stretch") -> Path:
@@ -115,6 +119,29 @@ class TestTable:
         assert predict(f"images={listing}") == 0
         assert [row["path"] for row in read(tmp_path / "predictions.csv")] == names
         listing.unlink()
+
+    def test_no_name_splits_a_row_or_becomes_a_formula(
+        self, predict: Callable[..., int], images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        classes = ("=cmd|' /C calc'!A0", "-1+1", "'quoted'")
+        net = backbones.build("lenet5", classes=3, size=SIZE, weights="none", seed=3)
+        save_model(tmp_path / "m", TrainedModel(net, ModelCard("lenet5", classes, SIZE, "pad", 255, 10_000, 0, {})))
+        names = ["+1.png", "=a\rb.png", "@c,\n.png", "\td.png", "'e.png", "f.png"]
+        for name in sorted(names):
+            (tmp_path / name).write_bytes((images / "b" / "2.png").read_bytes())
+        (tmp_path / "-bad.png").write_bytes(b"no image")
+        assert predict("images=*.png", "model=./m", "on_bad=set_aside") == 0
+        table = (tmp_path / "predictions.csv").read_bytes().decode()
+        cells = list(csv.reader(io.StringIO(table, newline="")))
+        assert not any(cell.startswith(("=", "+", "-", "@", "\t", "\r")) for row in cells for cell in row)
+        monkeypatch.chdir(tmp_path)
+        snippet = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
+        found: dict[str, Any] = {}
+        exec(snippet[0], found)  # noqa: S102 - as the page says to read it
+        rows = found["rows"]
+        assert [row["path"] for row in rows] == sorted(["-bad.png", *names])
+        assert {row["class"] for row in rows if not row["error"]} <= set(classes)
+        assert list(rows[0])[-3:] == [f"probability.{name}" for name in classes]
 
     def test_a_pattern(self, predict: Callable[..., int], images: Path, tmp_path: Path) -> None:
         assert predict(f"images={images}/b/[0-9]*.png") == 0
@@ -222,8 +249,15 @@ class TestBadImages:
         self, predict: Callable[..., int], images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         net = backbones.build("lenet5", classes=3, size=SIZE, weights="none")
+        card = ModelCard("lenet5", CLASSES, SIZE, "pad", 255, 10_000, 0, {})
+        save_model(tmp_path / "nan", TrainedModel(net, card))
         next(net.head.parameters()).data[:] = float("nan")
-        save_model(tmp_path / "nan", TrainedModel(net, ModelCard("lenet5", CLASSES, SIZE, "pad", 255, 10_000, 0, {})))
+        with pytest.raises(InputError, match=r"a network that diverged is not saved: head\..* not finite"):
+            save_model(tmp_path / "refused", TrainedModel(net, card))
+        save_file(
+            {n: t.contiguous() for n, t in net.state_dict().items()}, tmp_path / "nan" / "model.safetensors"
+        )  # as earlier versions did
+        write_digests(tmp_path / "nan")
         assert predict(f"images={images}", f"model={tmp_path / 'nan'}") == 2
         assert "a.jpg: the network's output is not a finite number" in capsys.readouterr().err
         assert [p.name for p in tmp_path.iterdir()] == ["nan"]
