@@ -6,7 +6,6 @@ import hashlib
 import json
 import time
 from dataclasses import replace
-from functools import partial
 from glob import escape
 from typing import Any
 
@@ -61,13 +60,11 @@ def bootstrap(session: Session, images: ImageSet) -> MonthRow:
     settings = replace(settings, data=data, search=replace(settings.search, study=None, fresh=False))
     inside = np.array([i for i, r in enumerate(images.index.records) if r.month in months], dtype=np.int64)
     known = tuple(sorted({images.index.records[row].label for row in inside.tolist()}))
-    subset = image_subset(images, inside, known, session.folder(last))
+    subset = image_subset(images, inside, known, session.folder(last), session.say)
     splits = split(settings, subset.index)
     describe_data(session.console, subset.index, splits)
     root = settings.tracking.root
-    task = build_task(
-        settings, subset, splits, cache=root / "cache", on_note=partial(session.console.print, markup=False)
-    )
+    task = build_task(settings, subset, splits, cache=root / "cache", on_note=session.say)
     made_of = identity(settings, task) | {"model_name": session.model_name}
     key = hashlib.blake2b(json.dumps(made_of, sort_keys=True).encode(), digest_size=4).hexdigest()
     name = f"{session.model_name}-first-{key}"

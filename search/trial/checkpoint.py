@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import pickle
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,16 +14,20 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
+from lightning_modules.errors import printable
 from lightning_modules.networks.blocknet import BlockNet
 from lightning_modules.networks.freezing import freeze
 from lightning_modules.training.classifier import Classifier
-from lightning_modules.whole_file import whole_file
+from lightning_modules.whole_file import DamagedFileError, check_digest, whole_file
 from search.trial.result import EpochReport
 
 __all__ = ["BestNetwork", "TrialCheckpoint", "load_checkpoint", "load_network", "save_checkpoint", "save_network"]
 
 # What reading a file that is cut, changed or something else altogether raises; a pickle that would run code as well.
-_DAMAGED = (OSError, RuntimeError, EOFError, LookupError, TypeError, ValueError, AttributeError, pickle.UnpicklingError)
+_DAMAGED = (
+    DamagedFileError, OSError, RuntimeError, EOFError, LookupError, TypeError, ValueError, AttributeError,
+    pickle.UnpicklingError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -108,25 +112,43 @@ def save_checkpoint(
 
 
 def _write(path: Path, state: dict[str, Any]) -> None:
-    """Write a file that `torch.load(weights_only=True)` reads; it is complete or absent."""
+    """Write a file that `_read` reads; it is complete or absent."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with whole_file(path) as temporary:  # a slot has one trial, and a trial one worker
+        with whole_file(path, digest=True) as temporary:  # a slot has one trial, and a trial one worker
             torch.save(state, temporary)
     except RuntimeError as error:  # what torch makes of a full disk
         raise OSError(str(error).splitlines()[0]) from error
 
 
-def load_checkpoint(path: Path, *, of: str) -> TrialCheckpoint | None:
-    """The checkpoint at `path`; None where there is none, it is damaged, or it is of another trial."""
+def _read(path: Path) -> dict[str, Any]:
+    """What `_write` wrote; raises one of `_DAMAGED`."""
+    check_digest(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of pickles by other protocols than PyTorch's
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return state
+
+
+def load_checkpoint(path: Path, *, of: str, on_note: Callable[[str], None] = lambda _: None) -> TrialCheckpoint | None:
+    """The checkpoint at `path`; None where there is none, it is damaged, or it is of another trial.
+
+    Args:
+        on_note: called with a line for the user where it is damaged.
+    """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of pickles by other protocols than PyTorch's
-            state = torch.load(path, map_location="cpu", weights_only=True)
+        state = _read(path)
         curve = tuple(EpochReport(**report) for report in state.pop("curve"))
         return TrialCheckpoint(curve=curve, **state) if curve and state["of"] == of else None
-    except _DAMAGED:
+    except FileNotFoundError:
         return None
+    except _DAMAGED as error:
+        on_note(f"{_reason(path, error)}; its trial starts anew.")
+        return None
+
+
+def _reason(path: Path, error: Exception) -> str:
+    return str(error) if isinstance(error, DamagedFileError) else f"{printable(path)} cannot be read"
 
 
 def _thawed(net: BlockNet) -> nn.ModuleList:
@@ -190,7 +212,9 @@ def save_network(path: Path, best: BestNetwork, *, of: str) -> None:
         _write(path, {"of": of, "epoch": best.epoch, "thawed": best.state})
 
 
-def load_network(path: Path, net: BlockNet, depth: int, *, of: str, epoch: int) -> bool:
+def load_network(
+    path: Path, net: BlockNet, depth: int, *, of: str, epoch: int, on_note: Callable[[str], None] = lambda _: None
+) -> bool:
     """Bring `net` to where the trial's network was.
 
     Args:
@@ -199,17 +223,21 @@ def load_network(path: Path, net: BlockNet, depth: int, *, of: str, epoch: int) 
             afterwards where it is not.
         of: what was trained, with which seed.
         epoch: from 0, the one whose network is wanted.
+        on_note: called with a line for the user where the file is damaged.
 
     Returns:
         Whether the file is there, whole, and of this trial and epoch.
     """
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
+        saved = _read(path)
         if (saved["of"], saved["epoch"]) != (of, epoch):
             return False
         freeze(net, depth)
         _thawed(net).load_state_dict(saved["thawed"])
-    except _DAMAGED:
+    except FileNotFoundError:
+        return False
+    except _DAMAGED as error:
+        on_note(f"{_reason(path, error)}; the network is trained again.")
         return False
     net.eval()
     return True

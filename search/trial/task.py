@@ -152,7 +152,7 @@ def build_task(
 
     Args:
         start: see `Task`; its classes are those of the images.
-        on_note: told of depths whose activations cannot be stored.
+        on_note: told of depths whose activations cannot be stored, and of damaged files that are made again.
 
     Raises:
         InputError: weights that cannot be had or do not fit, or a model to start from that is damaged.
@@ -192,7 +192,7 @@ def build_task(
         on_note=on_note,
     )
     flops = block_flops(net, data.size)
-    heads = HeadStore(cache / "activations" / key, device)
+    heads = HeadStore(cache / "activations" / key, device, on_note)
     return Task(settings, images, splits, net, activations, flops, device, inputs, order, heads, watched, start)
 
 

@@ -159,7 +159,7 @@ class MonthContext:
     @cached_property
     def images(self) -> ImageSet:
         """Those of the month and of usable older and newer ones, of classes that are known."""
-        return image_subset(self.all_images, self.known_rows(self.classes), self.classes, self.folder)
+        return image_subset(self.all_images, self.known_rows(self.classes), self.classes, self.folder, self.session.say)
 
     @cached_property
     def plan(self) -> MonthPlan:

@@ -4,12 +4,12 @@ What it says is in `templates/month.html`."""
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from explain.overlay import COLOURS, as_pixels, map_overlay
+from lightning_modules.whole_file import whole_file
 from search.pages.html import drawing, picture, render
 from search.retrain.month.record import MATRIX_CLASSES, PLACES, MonthRecord, PictureFacts, confused
 from search.retrain.page.depth_figure import depth_figure, depth_title
@@ -34,12 +34,8 @@ def write_page(record: Mapping[str, Any], pictures: Mapping[str, PagePicture], p
         pictures: path of an image, as in the record -> pixels and maps; an image without them is shown in words.
     """
     page = month_page(MonthRecord.from_json(record), pictures)
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        partial.write_text(page, encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
 
 
 def month_page(record: MonthRecord, pictures: Mapping[str, PagePicture]) -> str:
