@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
+from lightning_modules.errors import InputError
 from lightning_modules.images.split_units import Rows
 from lightning_modules.images.store import ImageSet
 from lightning_modules.networks.blocknet import BlockNet
@@ -203,8 +204,19 @@ class MonthContext:
         return self.folder / name
 
     @property
-    def month_baseline(self) -> Path:
-        """File of what the champion shows of the month's images that may be trained on and that it was not trained on.
+    def trainable(self) -> Rows:
+        """Rows of the month's images that may be trained on and that the champion was not trained on."""
+        return np.intersect1d(self.plan.unseen, self.plan.pool)
 
-        Step 2 writes it where there are two such images."""
-        return self.folder / "month.npz"
+    @cached_property
+    def month_baseline(self) -> Baseline:
+        """What the champion shows of `trainable`: kept in the month's files, measured if not there or damaged."""
+        path = self.folder / "month.npz"
+        try:
+            return Baseline.load(path)
+        except InputError as error:
+            if path.exists():
+                self.session.say(f"{error}; it is made again.")
+        found = self.baseline(self.champion_net, self.trainable)
+        self.save_baseline(found, path.name)
+        return found
