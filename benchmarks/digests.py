@@ -1,8 +1,8 @@
 """What checking a file costs beside what is done with it: `python -m benchmarks.digests`.
 
-1,800 grey images of 200 x 200 pixels (as NEU) at 128 x 128: the first call decodes, the later ones check the store of pixels.
-A shard of activations at the fourth cut of EfficientNet-Lite0: written, checked, and read once in batches of 32. Medians
-of five. Rows go to benchmarks/results/digests.json.
+1,800 grey images of 200 x 200 pixels (as NEU) at 128 x 128: the first call decodes, the later ones check the store of
+pixels. A shard of activations at the fourth cut of EfficientNet-Lite0: written, checked, and read once in batches of
+32. Medians of five. Rows go to benchmarks/results/digests.json.
 """
 
 from __future__ import annotations
