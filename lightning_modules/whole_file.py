@@ -88,18 +88,23 @@ def read_checked(path: Path) -> bytes:
 
 
 def from_cache(
-    path: Path, read: Callable[[Path], _Content], on_note: Callable[[str], None] = lambda _: None
+    path: Path,
+    read: Callable[[Path], _Content],
+    on_note: Callable[[str], None] = lambda _: None,
+    *,
+    then: str = "it is made again",
 ) -> _Content | None:
-    """What `read` makes of a cache file, or None where there is none to be read and the caller makes it again.
+    """What `read` makes of a file, or None where there is none to be read and the caller does without.
 
-    A damaged file is removed. The process that removes it says so: `on_note` is called with a line for the user.
+    A damaged file is removed. The process that removes it says so: `on_note` is called with a line for the user, which
+    ends with what happens `then`.
     """
     try:
         return read(path)
     except DamagedFileError as error:
         with suppress(OSError):  # another process was first, or the folder is read-only
             path.unlink()
-            on_note(f"{error}; it is made again.")
+            on_note(f"{error}; {then}.")
     except OSError:
         pass
     return None

@@ -63,18 +63,16 @@ def open_store(folder: Path, on_note: Callable[[str], None] = lambda _: None) ->
     """
     try:
         sidecar: dict[str, Any] = json.loads(read_checked(folder / _SIDECAR))
-        if sidecar["version"] != _VERSION:
-            return None
-        files = {name: StoredFile(*entry) for name, entry in sidecar["files"].items()}
         pixels = map_array(folder / _PIXELS)
-        if list(pixels.shape) != sidecar["shape"] or pixels.dtype != np.uint8 or not pixels.flags.c_contiguous:
-            return None
-        return PixelStore(folder, pixels, files, int(sidecar["white_level"]))
     except DamagedFileError as error:
         on_note(f"{error}; the images are decoded again.")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        pass
-    return None
+        return None
+    except OSError:
+        return None
+    if sidecar["version"] != _VERSION:
+        return None
+    files = {name: StoredFile(*entry) for name, entry in sidecar["files"].items()}
+    return PixelStore(folder, pixels, files, int(sidecar["white_level"]))
 
 
 def write_store(

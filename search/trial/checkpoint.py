@@ -7,8 +7,9 @@ import pickle
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytorch_lightning as pl
 import torch
@@ -18,16 +19,15 @@ from lightning_modules.errors import printable
 from lightning_modules.networks.blocknet import BlockNet
 from lightning_modules.networks.freezing import freeze
 from lightning_modules.training.classifier import Classifier
-from lightning_modules.whole_file import DamagedFileError, check_digest, whole_file
+from lightning_modules.whole_file import DamagedFileError, check_digest, from_cache, whole_file
 from search.trial.result import EpochReport
 
 __all__ = ["BestNetwork", "TrialCheckpoint", "load_checkpoint", "load_network", "save_checkpoint", "save_network"]
 
-# What reading a file that is cut, changed or something else altogether raises; a pickle that would run code as well.
-_DAMAGED = (
-    DamagedFileError, OSError, RuntimeError, EOFError, LookupError, TypeError, ValueError, AttributeError,
-    pickle.UnpicklingError,
-)  # fmt: skip
+# What a file of another version, or of something else altogether, raises; a pickle that would run code as well.
+_UNREADABLE = (RuntimeError, EOFError, LookupError, TypeError, ValueError, AttributeError, pickle.UnpicklingError)
+
+_Made = TypeVar("_Made")
 
 
 @dataclass(frozen=True)
@@ -121,13 +121,15 @@ def _write(path: Path, state: dict[str, Any]) -> None:
         raise OSError(str(error).splitlines()[0]) from error
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """What `_write` wrote; raises one of `_DAMAGED`."""
+def _read(path: Path, make: Callable[[dict[str, Any]], _Made]) -> _Made:
+    """What `make` makes of what `_write` wrote; raises `DamagedFileError`, or `OSError` where there is no file."""
     check_digest(path)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of pickles by other protocols than PyTorch's
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    return state
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of pickles by other protocols than PyTorch's
+            return make(torch.load(path, map_location="cpu", weights_only=True))
+    except _UNREADABLE:
+        raise DamagedFileError(f"{printable(path)} cannot be read") from None
 
 
 def load_checkpoint(path: Path, *, of: str, on_note: Callable[[str], None] = lambda _: None) -> TrialCheckpoint | None:
@@ -136,19 +138,12 @@ def load_checkpoint(path: Path, *, of: str, on_note: Callable[[str], None] = lam
     Args:
         on_note: called with a line for the user where it is damaged.
     """
-    try:
-        state = _read(path)
-        curve = tuple(EpochReport(**report) for report in state.pop("curve"))
-        return TrialCheckpoint(curve=curve, **state) if curve and state["of"] == of else None
-    except FileNotFoundError:
-        return None
-    except _DAMAGED as error:
-        on_note(f"{_reason(path, error)}; its trial starts anew.")
-        return None
 
+    def make(state: dict[str, Any]) -> TrialCheckpoint:
+        return TrialCheckpoint(curve=tuple(EpochReport(**report) for report in state.pop("curve")), **state)
 
-def _reason(path: Path, error: Exception) -> str:
-    return str(error) if isinstance(error, DamagedFileError) else f"{printable(path)} cannot be read"
+    found = from_cache(path, partial(_read, make=make), on_note, then="its trial starts anew")
+    return found if found is not None and found.of == of else None
 
 
 def _thawed(net: BlockNet) -> nn.ModuleList:
@@ -228,16 +223,13 @@ def load_network(
     Returns:
         Whether the file is there, whole, and of this trial and epoch.
     """
-    try:
-        saved = _read(path)
+
+    def make(saved: dict[str, Any]) -> bool:
         if (saved["of"], saved["epoch"]) != (of, epoch):
             return False
         freeze(net, depth)
         _thawed(net).load_state_dict(saved["thawed"])
-    except FileNotFoundError:
-        return False
-    except _DAMAGED as error:
-        on_note(f"{_reason(path, error)}; the network is trained again.")
-        return False
-    net.eval()
-    return True
+        net.eval()
+        return True
+
+    return from_cache(path, partial(_read, make=make), on_note, then="the network is trained again") or False
