@@ -71,7 +71,8 @@ def run_search(settings: Settings, console: Console) -> SearchOutcome:
     describe_data(console, images.index, splits)
     root = settings.tracking.root
     with clock("network"):
-        task = build_task(settings, images, splits, cache=root / "cache", on_note=partial(console.print, markup=False))
+        tell = partial(console.print, markup=False, soft_wrap=True)
+        task = build_task(settings, images, splits, cache=root / "cache", on_note=tell)
     name = settings.search.study or default_name(settings, task.identity)
     with owned(root / "studies", name):
         return run_study(task, space, name, task.identity, console, clock=clock)

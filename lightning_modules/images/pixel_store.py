@@ -6,14 +6,17 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+from lightning_modules.array_file import copied_rows, map_array, write_array
+from lightning_modules.whole_file import DamagedFileError, from_cache, read_checked, whole_file
 
 __all__ = ["PixelStore", "StoredFile", "open_store", "remove_leftovers", "selected_rows", "write_store"]
 
@@ -21,7 +24,6 @@ _VERSION: Final = 1
 _SIDECAR: Final = "store.json"
 _PIXELS: Final = "pixels.npy"
 _TEMPORARY: Final = ".writing-"
-_COPY_BYTES: Final = 1 << 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,19 +57,24 @@ class PixelStore:
     white_level: int
 
 
-def open_store(folder: Path) -> PixelStore | None:
-    """The store in a folder, or None where there is none or it is damaged (sidecar, shape or length)."""
+def open_store(folder: Path, on_note: Callable[[str], None] = lambda _: None) -> PixelStore | None:
+    """The store in a folder, or None where there is none or it is damaged: all of it is compared with its digests.
+
+    Args:
+        on_note: called with a line for the user where it is damaged, and is to be made again.
+    """
     try:
-        sidecar: dict[str, Any] = json.loads((folder / _SIDECAR).read_bytes())
-        if sidecar["version"] != _VERSION:
-            return None
-        files = {name: StoredFile(*entry) for name, entry in sidecar["files"].items()}
-        pixels = np.load(folder / _PIXELS, mmap_mode="r", allow_pickle=False)
-        if list(pixels.shape) != sidecar["shape"] or pixels.dtype != np.uint8 or not pixels.flags.c_contiguous:
-            return None
-        return PixelStore(folder, pixels, files, int(sidecar["white_level"]))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError):
+        sidecar: dict[str, Any] = json.loads(read_checked(folder / _SIDECAR))
+        pixels = map_array(folder / _PIXELS)
+    except DamagedFileError as error:
+        on_note(f"{error}; the images are decoded again.")
         return None
+    except OSError:
+        return None
+    if sidecar["version"] != _VERSION:
+        return None
+    files = {name: StoredFile(*entry) for name, entry in sidecar["files"].items()}
+    return PixelStore(folder, pixels, files, int(sidecar["white_level"]))
 
 
 def write_store(
@@ -97,13 +104,11 @@ def write_store(
         temporary = folder.with_name(f"{_TEMPORARY}{folder.name}-{os.getpid()}")
         try:
             temporary.mkdir()
-            with (temporary / _PIXELS).open("wb") as file:
-                _write_npy(file, rows, shape)
+            write_array(temporary / _PIXELS, (row[None] for row in rows), shape[0])
             entries = {name: [entry.digest, entry.reason, entry.maximum] for name, entry in files.items()}
             sidecar = {"version": _VERSION, "shape": shape, "white_level": white_level, "files": entries}
-            with (temporary / _SIDECAR).open("w", encoding="ascii") as text:
-                json.dump(sidecar, text)
-                _to_disk(text.fileno())
+            with whole_file(temporary / _SIDECAR, digest=True) as file:
+                file.write_text(json.dumps(sidecar), encoding="ascii")
             if folder.exists():
                 shutil.rmtree(folder)
             temporary.rename(folder)
@@ -116,39 +121,31 @@ def write_store(
     return store
 
 
-def selected_rows(store: PixelStore, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+def selected_rows(
+    store: PixelStore, rows: NDArray[np.int64], on_note: Callable[[str], None] = lambda _: None
+) -> NDArray[np.uint8]:
     """Some rows of a store, ascending: its own memory map where they are all of them, else one of a copy beside it.
+
+    Args:
+        on_note: see `copied_rows`.
 
     Returns:
         uint8 (len(rows), H, W, C), memory-mapped, read-only.
     """
     if len(rows) == len(store.pixels):
         return store.pixels
-    shape = (len(rows), *store.pixels.shape[1:])
     path = store.folder / f"rows-{hashlib.blake2b(rows.tobytes(), digest_size=16).hexdigest()}.npy"
-    found = _load(path, shape)
-    if found is not None:
+    if (found := from_cache(path, map_array, on_note)) is not None:  # without the lock, which a read-only cache has not
         return found
     with _locked(store.folder.parent):
-        temporary = path.with_name(f"{_TEMPORARY}{path.name}-{os.getpid()}")
-        try:
-            with temporary.open("wb") as file:
-                _write_npy(file, (store.pixels[row] for row in rows), shape)
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-    found = _load(path, shape)
-    if found is None:
-        raise OSError(f"the pixels just written to {path} cannot be read back")
-    return found
+        return copied_rows(path, store.pixels, rows, on_note)
 
 
 def remove_leftovers(stores: Path) -> None:
     """Removes what killed writers left in a folder of stores, unless a process is writing now."""
     from filelock import Timeout
 
-    if any(stores.glob(f"{_TEMPORARY}*")) or any(stores.glob(f"*/{_TEMPORARY}*")):
+    if any(stores.glob(f"{_TEMPORARY}*")) or any(stores.glob("*/*.tmp")):
         try:
             with _locked(stores, timeout=0):
                 _sweep(stores)
@@ -157,7 +154,7 @@ def remove_leftovers(stores: Path) -> None:
 
 
 def _sweep(stores: Path) -> None:
-    for path in (*stores.glob(f"{_TEMPORARY}*"), *stores.glob(f"*/{_TEMPORARY}*")):
+    for path in (*stores.glob(f"{_TEMPORARY}*"), *stores.glob("*/*.tmp")):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
@@ -171,25 +168,3 @@ def _locked(folder: Path, timeout: float = -1) -> Iterator[None]:
 
     with FileLock(folder / ".lock", timeout=timeout):
         yield
-
-
-def _load(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
-    try:
-        pixels: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return None
-    return pixels if pixels.shape == shape and pixels.dtype == np.uint8 else None
-
-
-def _write_npy(file: BinaryIO, rows: Iterable[NDArray[np.uint8]], shape: tuple[int, ...]) -> None:
-    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, header)
-    for row in rows:
-        file.write(row.tobytes())
-    file.flush()
-    _to_disk(file.fileno())
-
-
-def _to_disk(descriptor: int) -> None:
-    # A rename that reaches the disk before the data would leave a store of the right length full of zeros.
-    os.fsync(descriptor)

@@ -60,6 +60,7 @@ def load_images(
     seed: int = 0,
     cache: Path,
     on_progress: Progress | None = None,
+    on_note: Callable[[str], None] = lambda _: None,
     accept: Callable[[ImageIndex], object] = lambda _: None,
 ) -> ImageSet:
     """Lists, checks, decodes and resizes a set of images, or opens what an earlier call kept.
@@ -81,6 +82,7 @@ def load_images(
         cache: Folder that keeps pixels under images/ and simulated sets under simulated/. Neither it nor anything in
             it is created when the input is refused.
         on_progress: Called with (files decoded, files to decode), from the calling thread.
+        on_note: Called with a line for the user where what an earlier call kept is damaged, and is made again.
         accept: Called with the index before anything is kept; raises to refuse it.
 
     Raises:
@@ -88,7 +90,7 @@ def load_images(
         InputError: An argument, the folder or manifest as a whole, or a cache that cannot be written.
     """
     _check_arguments(source, path, size, fit, on_bad, min_per_class, max_pixels, groups, outside, images)
-    reading = _Reading(size, fit, on_bad, min_per_class, max_pixels, cache, on_progress, accept)
+    reading = _Reading(size, fit, on_bad, min_per_class, max_pixels, cache, on_progress, on_note, accept)
     if path is not None:
         return reading.images(
             list_folder(path, groups, outside) if source == "folder" else list_manifest(path, outside)
@@ -108,6 +110,7 @@ class _Reading:
     max_pixels: int
     cache: Path
     on_progress: Progress | None
+    on_note: Callable[[str], None]
     accept: Callable[[ImageIndex], object]
 
     def images(self, listing: Listing) -> ImageSet:
@@ -116,16 +119,17 @@ class _Reading:
         # What is set aside decides no white level, so one set of files may have several.
         folders = {w: stores / _key(digests, self.size, self.fit, self.max_pixels, w) for w in WHITE_LEVELS}
         remove_leftovers(stores)
-        store = next(filter(None, map(open_store, folders.values())), None)
+        store = next(filter(None, (open_store(folder, self.on_note) for folder in folders.values())), None)
         if store is not None and {digest for digest in digests if isinstance(digest, str)} <= store.files.keys():
             index, rows = self._index(listing, digests, store.files)
-            store = open_store(folders[index.white_level])
+            if store.white_level != index.white_level:
+                store = open_store(folders[index.white_level], self.on_note)
         if store is None:
             index, rows, store = self._decoded(listing, digests, folders)
         elif self.on_progress is not None:
             self.on_progress(len(store.files), len(store.files))
         with _writing(self.cache):
-            return ImageSet(index, selected_rows(store, rows))
+            return ImageSet(index, selected_rows(store, rows, self.on_note))
 
     def _decoded(
         self, listing: Listing, digests: Sequence[str | Problem], folders: Mapping[int, Path]

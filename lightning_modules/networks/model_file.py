@@ -23,6 +23,7 @@ from lightning_modules.images.reading import fit_image, read_image
 from lightning_modules.networks import backbones
 from lightning_modules.networks.blocknet import BlockNet
 from lightning_modules.networks.model_card import ModelCard, card_json, read_card
+from lightning_modules.whole_file import whole_file
 
 __all__ = [
     "DIGESTS",
@@ -94,10 +95,13 @@ def save_model(folder: Path, model: TrainedModel) -> None:
     temporary = folder.with_name(f".{folder.name}.tmp")
     try:
         temporary.mkdir(parents=True)
-        save_file(tensors, temporary / _TENSORS)
-        (temporary / _CARD).write_text(card_json(model.card), encoding="utf-8")
+        with whole_file(temporary / _TENSORS) as file:
+            save_file(tensors, file)
+        with whole_file(temporary / _CARD) as file:
+            file.write_text(card_json(model.card), encoding="utf-8")
         if model.trained_on is not None:
-            (temporary / _TRAINED_ON).write_text("\n".join(sorted(model.trained_on)), encoding="ascii")
+            with whole_file(temporary / _TRAINED_ON) as file:
+                file.write_text("\n".join(sorted(model.trained_on)), encoding="ascii")
         write_digests(temporary)
         temporary.replace(folder)
     except SafetensorError as error:  # what it makes of a full disk
@@ -161,7 +165,8 @@ def write_digests(folder: Path) -> None:
     """Write the digests of all files in a folder, over older ones."""
     files = sorted(path for path in folder.iterdir() if path.is_file() and path.name != DIGESTS)
     text = "".join(f"{sha256(path)}  {path.name}\n" for path in files)
-    (folder / DIGESTS).write_text(text, encoding="utf-8")
+    with whole_file(folder / DIGESTS) as file:
+        file.write_text(text, encoding="utf-8")
 
 
 def check_digests(folder: Path, names: tuple[str, ...]) -> None:

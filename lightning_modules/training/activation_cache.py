@@ -7,7 +7,8 @@ happens at *every* cut on the way, also when nothing is cached, so a trial is th
 and from whichever shallower cut its activations were computed.
 
 A cut is stored in shards, one for each pass over the training images, and each when it is first asked for: a trial
-that is stopped after one epoch pays for one pass. A shard is one file, whole or not there.
+that is stopped after one epoch pays for one pass. A shard is one file, whole or not there. Each process compares it
+with its digest once, when it opens it: it then reads all of it in one pass at least.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lightning_modules.array_file import map_array, write_array
 from lightning_modules.networks.blocknet import BlockNet
 from lightning_modules.training.cut_choice import (
     CutChoice,
@@ -34,7 +36,7 @@ from lightning_modules.training.cut_choice import (
     measured,
     save_choice,
 )
-from lightning_modules.whole_file import whole_file
+from lightning_modules.whole_file import from_cache
 
 __all__ = ["PRECISIONS", "ActivationCache"]
 
@@ -64,7 +66,7 @@ class ActivationCache:
         measure: whether a cut is stored only if measurements say that it pays (`cut_choice`), or whenever it fits.
         device_bytes: memory of the network's device that activations may take; None is half of what a GPU has free
             now, and 0 on a CPU, where the page cache keeps the files.
-        on_note: called with a line when a cut cannot be stored, once a cut.
+        on_note: called with a line when a cut cannot be stored, once a cut, and when a damaged file is made again.
     """
 
     def __init__(
@@ -216,9 +218,10 @@ class ActivationCache:
             if not _mark_used(path):
                 self._let_go(key)
         if key not in self._open:
-            found = _open_activations(path, len(self._shards[shard]), self._dtype)
+            found = from_cache(path, map_array, self._on_note)
             if found is None:
                 return False
+            _mark_used(path)
             self._open[key], self._marked[key] = found, now
         return True
 
@@ -244,7 +247,7 @@ class ActivationCache:
                         self._let_go(other)
                     chunks = (pairs[start : start + _CHUNK] for start in range(0, len(pairs), _CHUNK))
                     arrays = (_pack(self._compute(cut, c[:, 0], c[:, 1]), self._dtype) for c in chunks)
-                    _write_activations(self._path(cut, shard), arrays, len(pairs))
+                    write_array(self._path(cut, shard), arrays, len(pairs))
             if not self._opened(cut, shard):
                 raise OSError(0, "what was written cannot be read back")
         except OSError as error:
@@ -310,17 +313,6 @@ def _pack(activations: Tensor, dtype: torch.dtype) -> NDArray[np.signedinteger]:
     return array
 
 
-def _open_activations(path: Path, rows: int, dtype: torch.dtype) -> NDArray[np.signedinteger] | None:
-    """The memory map of a file, marked as used now; None where it is missing, damaged or of another kind."""
-    try:
-        found = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return None
-    _mark_used(path)
-    kind = found.ndim == 4 and len(found) == rows and found.dtype == _INTEGERS[dtype.itemsize][0]
-    return found if kind else None
-
-
 def _mark_used(path: Path) -> bool:
     """Note that a file was used now, for `_make_room`; False where it is no longer there."""
     try:
@@ -330,27 +322,6 @@ def _mark_used(path: Path) -> bool:
     except OSError:  # not ours to touch: it is used as it is
         return True
     return True
-
-
-def _write_activations(path: Path, arrays: Iterable[NDArray[np.signedinteger]], rows: int) -> None:
-    """Write arrays one after the other as one of `rows` rows; the file is whole or not there.
-
-    The caller holds a lock on `path`.
-
-    Raises:
-        OSError: the disk is full, or cannot be written.
-    """
-    # Written as a stream: on a full disk a write raises, where touching a memory map would kill the process.
-    with whole_file(path) as temporary, temporary.open("wb") as file:
-        first = True
-        for array in arrays:
-            if first:
-                header = {"descr": array.dtype.str, "fortran_order": False, "shape": (rows, *array.shape[1:])}
-                np.lib.format.write_array_header_2_0(file, header)
-                first = False
-            file.write(array.tobytes())
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _make_room(folder: Path, size: int, capacity: int) -> None:

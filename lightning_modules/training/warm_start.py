@@ -21,14 +21,14 @@ from typing import Any
 import torch
 from filelock import FileLock
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_modules.networks.batch_norm import batch_norms_behind, reestimate_batch_norm
 from lightning_modules.networks.blocknet import BlockNet, final_linear
 from lightning_modules.networks.freezing import freeze
-from lightning_modules.whole_file import whole_file
+from lightning_modules.whole_file import from_cache, read_checked, whole_file
 
 __all__ = ["HeadStore", "fit_head", "fit_linear_probe", "warm_depth", "warm_up_head"]
 
@@ -187,10 +187,11 @@ class HeadStore:
 
     Args:
         folder: of the files; they are complete or absent.
+        on_note: called with a line when a damaged file is made again.
     """
 
-    def __init__(self, folder: Path, device: torch.device) -> None:
-        self._folder, self._device = folder, device
+    def __init__(self, folder: Path, device: torch.device, on_note: Callable[[str], None] = lambda _: None) -> None:
+        self._folder, self._device, self._on_note = folder, device, on_note
         self._known: dict[str, State] = {}
 
     def get(self, name: str, fit: Callable[[], State]) -> State:
@@ -200,21 +201,20 @@ class HeadStore:
             try:
                 self._folder.mkdir(parents=True, exist_ok=True)
                 with FileLock(path.with_suffix(".lock")):
-                    self._known[name] = _load(path) or _save(path, fit())
+                    self._known[name] = from_cache(path, _load, self._on_note) or _save(path, fit())
             except OSError:  # a full or read-only disk: each process fits its own
                 self._known[name] = fit()
         return {key: tensor.to(self._device) for key, tensor in self._known[name].items()}
 
 
-def _load(path: Path) -> State | None:
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError):  # missing or damaged
-        return None
+def _load(path: Path) -> State:
+    return load(read_checked(path))
 
 
 def _save(path: Path, state: State) -> State:
-    """Write a head if the disk takes it; each process fits its own if not."""
-    with suppress(OSError, SafetensorError), whole_file(path) as temporary:  # the caller holds the lock
-        save_file({name: tensor.contiguous().cpu() for name, tensor in state.items()}, temporary)
+    """Write a head if it is finite and the disk takes it; each process fits its own if not."""
+    if all(bool(tensor.isfinite().all()) for tensor in state.values()):
+        # The caller holds the lock.
+        with suppress(OSError, SafetensorError), whole_file(path, digest=True) as temporary:
+            save_file({name: tensor.contiguous().cpu() for name, tensor in state.items()}, temporary)
     return state

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
-import tempfile
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,19 +30,23 @@ def check_free(out: Path) -> None:
 def new_folder(out: Path) -> Iterator[Path]:
     """A temporary sibling of `out` to write into; it takes the place of `out` when the block ends without an error.
 
+    A folder that is replaced keeps its mode; a new one gets the mode of the umask.
+
     Raises:
         InputError: the folder cannot be made.
     """
     made = [folder for folder in (out.parent, *out.parent.parents) if not folder.exists()]
+    temporary = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+        temporary.mkdir()
+        mode = (out if out.is_dir() else temporary).stat().st_mode
     except OSError as error:
         raise InputError(f"out={printable(out)} cannot be made ({error.strerror})") from error
     try:
-        temporary.chmod(0o755)
         yield temporary
         check_free(out)
+        temporary.chmod(stat.S_IMODE(mode))
         temporary.replace(out)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -57,7 +58,8 @@ def refit_and_test(run: StudyRun, trial: TrialRecord) -> Winner:
     else:
         rows = task.splits.folds[0].train
         checkpoint = run.files.checkpoint(trial.slot)
-        net = trial_network(task, params, seed, epochs, checkpoint=checkpoint, cancelled=run.stopping)
+        note = partial(run.console.print, highlight=False, markup=False, soft_wrap=True)
+        net = trial_network(task, params, seed, epochs, checkpoint=checkpoint, cancelled=run.stopping, on_note=note)
     if not _finite_outputs(task, net, params.freeze_depth, rows):
         raise RefitDivergedError
     scores: TestScores | None = None

@@ -8,11 +8,12 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 from lightning_modules.errors import InputError, printable
+from lightning_modules.whole_file import whole_file
 from search.command_line.output_folder import check_free, new_folder
 
 __all__ = ["check_places", "map_name", "new_maps", "new_table"]
@@ -91,20 +92,15 @@ def new_table(to: Path | None, *, whole: bool) -> Iterator[IO[str]]:
     place = to.resolve()  # a link stays one
     made = [folder for folder in (place.parent, *place.parent.parents) if not folder.exists()]
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        number, name = tempfile.mkstemp(prefix=f".{place.name}.", dir=place.parent)
-    except OSError as error:
-        raise InputError(f"to={printable(to)} cannot be made ({error.strerror})") from error
-    temporary = Path(name)
-    try:
-        with open(number, "w", encoding="utf-8", newline="") as file:  # noqa: PTH123 (a descriptor)
+        with ExitStack() as stack:
+            try:
+                place.parent.mkdir(parents=True, exist_ok=True)
+                temporary = stack.enter_context(whole_file(place, alone=False))
+                file = stack.enter_context(temporary.open("w", encoding="utf-8", newline=""))
+            except OSError as error:
+                raise InputError(f"to={printable(to)} cannot be made ({error.strerror})") from error
             yield file
-            file.flush()
-            os.fsync(number)
-        temporary.chmod(0o644)
-        temporary.replace(place)
     except BaseException:
-        temporary.unlink(missing_ok=True)
         for folder in made:
             with suppress(OSError):  # another process put something there
                 folder.rmdir()

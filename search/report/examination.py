@@ -69,13 +69,16 @@ def examine(
     started = time.perf_counter()
     fold, seed = task.splits.folds[0], slot_seed(task.settings.seed, winner.slot)
     params = TrialParams(**winner.params)
-    net = trial_network(task, params, seed, winner.epochs, checkpoint=checkpoint, cancelled=cancelled)
+    notes: list[str] = []
+    net = trial_network(
+        task, params, seed, winner.epochs, checkpoint=checkpoint, cancelled=cancelled, on_note=notes.append
+    )
     logits = predict(task, net, fold.val).float().cpu()
     judged = JudgedImages(task, net, fold.val, logits.double().softmax(1).numpy())
     found = scores(logits, torch.from_numpy(judged.labels.copy()))
     pairs, pairs_found = confused_pairs(judged)
     suspects, suspects_found = _suspects(judged)
-    notes = list(judged.notes)
+    notes += judged.notes
     if len(task.splits.folds) > 1:
         notes.append(f"Only the validation images of the first of {len(task.splits.folds)} folds are judged.")
     mapped = judged.some(np.arange(len(fold.val)), _MAPPED if judged.blocks else 0)

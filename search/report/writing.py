@@ -15,6 +15,7 @@ import pandas as pd
 from rich.console import Console
 
 from lightning_modules.errors import InputError, printable
+from lightning_modules.whole_file import whole_file
 from search.errors import TrialCancelledError
 from search.report.charts import chart_data, importances
 from search.report.findings import ARTIFACT, PREDICTIONS, Findings
@@ -73,7 +74,8 @@ def write(name: str, root: Path, console: Console, to: Path | None = None) -> Re
         notes = (f"No validation image could be examined: {error}",)
     report = _write_report(name, root, tracker, findings, notes)
     if to is not None:
-        to.write_text(report.html, encoding="utf-8")
+        with whole_file(to, alone=False) as temporary:
+            temporary.write_text(report.html, encoding="utf-8")
     return report
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from functools import partial
 from glob import escape
 from typing import Any
 
@@ -60,13 +59,11 @@ def bootstrap(session: Session, images: ImageSet) -> MonthRow:
     settings = replace(settings, data=data, search=replace(settings.search, study=None, fresh=False))
     inside = np.array([i for i, r in enumerate(images.index.records) if r.month in months], dtype=np.int64)
     known = tuple(sorted({images.index.records[row].label for row in inside.tolist()}))
-    subset = image_subset(images, inside, known, session.folder(last))
+    subset = image_subset(images, inside, known, session.folder(last), session.say)
     splits = split(settings, subset.index)
     describe_data(session.console, subset.index, splits)
     root = settings.tracking.root
-    task = build_task(
-        settings, subset, splits, cache=root / "cache", on_note=partial(session.console.print, markup=False)
-    )
+    task = build_task(settings, subset, splits, cache=root / "cache", on_note=session.say)
     made_of = task.identity | {"model_name": session.model_name}
     name = f"{session.model_name}-first-{digest(made_of, 4)}"
     started = time.perf_counter()

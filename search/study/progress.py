@@ -133,7 +133,7 @@ class StudyProgress:
 
     def note(self, line: str) -> None:
         """Show a line about something other than a trial."""
-        self._console.print(line, markup=False, highlight=False)
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def waiting(self) -> None:
         if self._live is not None:

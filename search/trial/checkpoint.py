@@ -5,25 +5,29 @@ from __future__ import annotations
 import math
 import pickle
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytorch_lightning as pl
 import torch
 from torch import nn
 
+from lightning_modules.errors import printable
 from lightning_modules.networks.blocknet import BlockNet
 from lightning_modules.networks.freezing import freeze
 from lightning_modules.training.classifier import Classifier
-from lightning_modules.whole_file import whole_file
+from lightning_modules.whole_file import DamagedFileError, check_digest, from_cache, whole_file
 from search.trial.result import EpochReport
 
 __all__ = ["BestNetwork", "TrialCheckpoint", "load_checkpoint", "load_network", "save_checkpoint", "save_network"]
 
-# What reading a file that is cut, changed or something else altogether raises; a pickle that would run code as well.
-_DAMAGED = (OSError, RuntimeError, EOFError, LookupError, TypeError, ValueError, AttributeError, pickle.UnpicklingError)
+# What a file of another version, or of something else altogether, raises; a pickle that would run code as well.
+_UNREADABLE = (RuntimeError, EOFError, LookupError, TypeError, ValueError, AttributeError, pickle.UnpicklingError)
+
+_Made = TypeVar("_Made")
 
 
 @dataclass(frozen=True)
@@ -108,25 +112,38 @@ def save_checkpoint(
 
 
 def _write(path: Path, state: dict[str, Any]) -> None:
-    """Write a file that `torch.load(weights_only=True)` reads; it is complete or absent."""
+    """Write a file that `_read` reads; it is complete or absent."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with whole_file(path) as temporary:  # a slot has one trial, and a trial one worker
+        with whole_file(path, digest=True) as temporary:  # a slot has one trial, and a trial one worker
             torch.save(state, temporary)
     except RuntimeError as error:  # what torch makes of a full disk
         raise OSError(str(error).splitlines()[0]) from error
 
 
-def load_checkpoint(path: Path, *, of: str) -> TrialCheckpoint | None:
-    """The checkpoint at `path`; None where there is none, it is damaged, or it is of another trial."""
+def _read(path: Path, make: Callable[[dict[str, Any]], _Made]) -> _Made:
+    """What `make` makes of what `_write` wrote; raises `DamagedFileError`, or `OSError` where there is no file."""
+    check_digest(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of pickles by other protocols than PyTorch's
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        curve = tuple(EpochReport(**report) for report in state.pop("curve"))
-        return TrialCheckpoint(curve=curve, **state) if curve and state["of"] == of else None
-    except _DAMAGED:
-        return None
+            return make(torch.load(path, map_location="cpu", weights_only=True))
+    except _UNREADABLE:
+        raise DamagedFileError(f"{printable(path)} cannot be read") from None
+
+
+def load_checkpoint(path: Path, *, of: str, on_note: Callable[[str], None] = lambda _: None) -> TrialCheckpoint | None:
+    """The checkpoint at `path`; None where there is none, it is damaged, or it is of another trial.
+
+    Args:
+        on_note: called with a line for the user where it is damaged.
+    """
+
+    def make(state: dict[str, Any]) -> TrialCheckpoint:
+        return TrialCheckpoint(curve=tuple(EpochReport(**report) for report in state.pop("curve")), **state)
+
+    found = from_cache(path, partial(_read, make=make), on_note, then="its trial starts anew")
+    return found if found is not None and found.of == of else None
 
 
 def _thawed(net: BlockNet) -> nn.ModuleList:
@@ -190,7 +207,15 @@ def save_network(path: Path, best: BestNetwork, *, of: str) -> None:
         _write(path, {"of": of, "epoch": best.epoch, "thawed": best.state})
 
 
-def load_network(path: Path, net: BlockNet, freeze_depth: int, *, of: str, epoch: int) -> bool:
+def load_network(
+    path: Path,
+    net: BlockNet,
+    freeze_depth: int,
+    *,
+    of: str,
+    epoch: int,
+    on_note: Callable[[str], None] = lambda _: None,
+) -> bool:
     """Bring `net` to where the trial's network was.
 
     Args:
@@ -199,17 +224,18 @@ def load_network(path: Path, net: BlockNet, freeze_depth: int, *, of: str, epoch
             afterwards where it is not.
         of: what was trained, with which seed.
         epoch: from 0, the one whose network is wanted.
+        on_note: called with a line for the user where the file is damaged.
 
     Returns:
         Whether the file is there, whole, and of this trial and epoch.
     """
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
+
+    def make(saved: dict[str, Any]) -> bool:
         if (saved["of"], saved["epoch"]) != (of, epoch):
             return False
         freeze(net, freeze_depth)
         _thawed(net).load_state_dict(saved["thawed"])
-    except _DAMAGED:
-        return False
-    net.eval()
-    return True
+        net.eval()
+        return True
+
+    return from_cache(path, partial(_read, make=make), on_note, then="the network is trained again") or False

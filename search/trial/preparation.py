@@ -51,6 +51,7 @@ def load(settings: Settings, console: Console, *, accept: Callable[[ImageIndex],
             seed=settings.seed,
             cache=settings.tracking.root / "cache",
             on_progress=show,
+            on_note=partial(console.print, highlight=False, markup=False, soft_wrap=True),
             accept=accept or partial(split, settings),
         )
 

@@ -149,7 +149,8 @@ def build_task(
 
     Args:
         start: see `Task`; its classes are those of the images.
-        on_note: called with a line for each depth whose activations cannot be stored.
+        on_note: called with a line for each depth whose activations cannot be stored, and for a damaged file that is
+            made again.
 
     Raises:
         InputError: weights that cannot be had or do not fit, or a model to start from that is damaged.
@@ -180,7 +181,7 @@ def build_task(
         on_note=on_note,
     )
     flops = block_flops(net, data.size)
-    heads = HeadStore(cache / "activations" / key, device)
+    heads = HeadStore(cache / "activations" / key, device, on_note)
     return Task(settings, images, splits, net, activations, flops, device, inputs, order, heads, watched, start)
 
 

@@ -60,7 +60,7 @@ def run_trial(
         cancelled: asked before every batch; True raises.
         checkpoint: where the trial is saved; None keeps nothing.
         reported: epochs that an earlier call has reported.
-        on_note: called with a line for the user when the trial could not be saved.
+        on_note: called with a line for the user when the trial could not be saved, or what was saved is damaged.
 
     Raises:
         TrialCancelledError: `cancelled` said so.
@@ -69,7 +69,7 @@ def run_trial(
     started = time.perf_counter()
     limit = task.settings.search.trial_seconds
     of, metric = trial_key(task.identity, params, seed), task.settings.search.metric
-    saved = load_checkpoint(checkpoint, of=of) if checkpoint is not None else None
+    saved = load_checkpoint(checkpoint, of=of, on_note=on_note) if checkpoint is not None else None
     before = saved.seconds if saved else 0.0
     curve, stopped = _reported(saved, reported, report)
     micro_batch = -(-task.settings.trainer.batch_size // saved.parts) if saved else task.settings.trainer.batch_size
@@ -135,6 +135,7 @@ def trial_network(
     *,
     checkpoint: Path | None = None,
     cancelled: Callable[[], bool] = lambda: False,
+    on_note: Callable[[str], None] = lambda _: None,
 ) -> BlockNet:
     """The network of a trial after so many epochs on the training images of its first fold, in eval mode.
 
@@ -142,11 +143,12 @@ def trial_network(
         epochs: one more than its best epoch.
         checkpoint: of the trial; where the network does not lie beside it, it is trained again.
         cancelled: asked before every training batch; True raises `TrialCancelledError`.
+        on_note: called with a line for the user where that file is damaged.
     """
     rows = task.splits.folds[0].train
     if checkpoint is not None and (file := network_file(checkpoint)).is_file():
-        net = task.start_net(rows, params.freeze_depth)
-        if load_network(file, net, params.freeze_depth, of=trial_key(task.identity, params, seed), epoch=epochs - 1):
+        net, of = task.start_net(rows, params.freeze_depth), trial_key(task.identity, params, seed)
+        if load_network(file, net, params.freeze_depth, of=of, epoch=epochs - 1, on_note=on_note):
             return net
     return train_final(task, params, seed, rows, epochs, cancelled=cancelled)
 

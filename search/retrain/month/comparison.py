@@ -15,7 +15,6 @@ from scipy.stats import binomtest
 
 from lightning_modules.networks.blocknet import BlockNet
 from lightning_modules.training.scores import exact_interval
-from search.retrain.month.baseline import Baseline
 from search.retrain.month.context import MonthContext
 from search.retrain.month.images import probabilities
 from search.retrain.month.probe import beyond_chance, month_probe
@@ -116,7 +115,7 @@ def _learnable(context: MonthContext, rng: np.random.Generator) -> bool:
     drift = Drift.from_json(look["drift"])
     if not (drift["features"].seen or any(block.seen for block in drift.blocks)):
         return False
-    old, new = context.old_baseline(), Baseline.load(context.month_baseline)
+    old, new = context.old_baseline(), context.month_baseline
     seed = context.settings.seed
     answers = [month_probe(old, new, block, seed=seed) for block in range(len(old.blocks))]
     known = [one for one in answers if one is not None]

@@ -140,7 +140,7 @@ class MonthContext:
         """Those of the month and of usable older and newer ones, of classes that are known."""
         months, records = {*self.usable, self.row.month}, enumerate(self.all_images.index.records)
         rows = np.array([i for i, r in records if r.month in months and r.label in self.classes], np.int64)
-        return image_subset(self.all_images, rows, self.classes, self.folder)
+        return image_subset(self.all_images, rows, self.classes, self.folder, self.session.say)
 
     @cached_property
     def plan(self) -> MonthPlan:
@@ -184,8 +184,19 @@ class MonthContext:
         return self.folder / name
 
     @property
-    def month_baseline(self) -> Path:
-        """File of what the champion shows of the month's images that may be trained on and that it was not trained on.
+    def trainable(self) -> Rows:
+        """Rows of the month's images that may be trained on and that the champion was not trained on."""
+        return np.intersect1d(self.plan.unseen, self.plan.pool)
 
-        Step 2 writes it where there are two such images."""
-        return self.folder / "month.npz"
+    @cached_property
+    def month_baseline(self) -> Baseline:
+        """What the champion shows of `trainable`: kept in the month's files, measured if not there or damaged."""
+        path = self.folder / "month.npz"
+        try:
+            return Baseline.load(path)
+        except InputError as error:
+            if path.exists():
+                self.session.say(f"{error}; it is made again.")
+        found = self.baseline(self.champion_net, self.trainable)
+        self.save_baseline(found, path.name)
+        return found

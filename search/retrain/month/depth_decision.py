@@ -74,7 +74,7 @@ def decide_depth(context: MonthContext) -> dict[str, Any]:
     growth = sum(digest not in context.champion.trained_on for digest in digests) / max(1, context.champion.trained)
     decision = decide(
         context.old_baseline(),
-        Baseline.load(context.month_baseline),
+        context.month_baseline,
         Drift.from_json(look["drift"]),
         new_classes=context.check.new_classes,
         growth=growth,

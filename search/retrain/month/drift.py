@@ -33,12 +33,9 @@ def look_at_champion(context: MonthContext) -> dict[str, Any]:
     """Scores of the champion, and drift, on images it was not trained on; both annotate, neither gates."""
     plan = context.plan
     drift: Drift | None = None
-    trainable = np.intersect1d(plan.unseen, plan.pool)
     old = context.old_baseline()
-    if len(trainable) >= 2:
-        new = context.baseline(context.champion_net, trainable)
-        context.save_baseline(new, context.month_baseline.name)
-        drift = compare_drift(old, new, seed=context.settings.seed)
+    if len(context.trainable) >= 2:
+        drift = compare_drift(old, context.month_baseline, seed=context.settings.seed)
     scores, lines = _champion_scores(context, plan.unseen)
     lines += drift.lines() if drift else []
     return {"scores": scores, "images": len(plan.unseen), "drift": drift and drift.to_json(), "lines": lines}

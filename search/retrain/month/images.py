@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,18 +11,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lightning_modules.array_file import copied_rows
 from lightning_modules.errors import InputError
 from lightning_modules.images.index import ImageIndex
 from lightning_modules.images.split_units import Rows
 from lightning_modules.images.store import ImageSet
 from lightning_modules.images.views import ViewParameters, apply_views
 from lightning_modules.networks.blocknet import BlockNet
-from lightning_modules.whole_file import whole_file
 from search.retrain.months import month_digest
 
 __all__ = ["image_subset", "index_subset", "plain_images", "probabilities"]
 
-_CHUNK = 256
 _BATCH = 64
 
 
@@ -32,8 +31,13 @@ def index_subset(index: ImageIndex, rows: Rows, classes: tuple[str, ...]) -> Ima
     return ImageIndex(records, classes, (), (), month_digest(records), index.white_level)
 
 
-def image_subset(images: ImageSet, rows: Rows, classes: tuple[str, ...], folder: Path) -> ImageSet:
+def image_subset(
+    images: ImageSet, rows: Rows, classes: tuple[str, ...], folder: Path, on_note: Callable[[str], None]
+) -> ImageSet:
     """The images of `index_subset`, their pixels mapped from a file in `folder` unless they are all of the set's.
+
+    Args:
+        on_note: see `copied_rows`.
 
     Raises:
         OSError: the file cannot be written.
@@ -44,20 +48,7 @@ def image_subset(images: ImageSet, rows: Rows, classes: tuple[str, ...], folder:
     source = images.pixels
     origin = str(source.filename) if isinstance(source, np.memmap) else index.digest
     key = hashlib.blake2b(origin.encode("utf-8", "surrogateescape") + rows.tobytes(), digest_size=12).hexdigest()
-    path = folder / f"pixels-{key}.npy"
-    if not path.exists():
-        _write(path, source, rows)
-    return ImageSet(index, np.load(path, mmap_mode="r", allow_pickle=False))
-
-
-def _write(path: Path, source: NDArray[np.uint8], rows: Rows) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    header = {"descr": "|u1", "fortran_order": False, "shape": (len(rows), *source.shape[1:])}
-    # A stream: on a full disk it raises, where a memory map would end the process.
-    with whole_file(path) as temporary, temporary.open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, header)
-        for start in range(0, len(rows), _CHUNK):
-            file.write(np.ascontiguousarray(source[rows[start : start + _CHUNK]]).tobytes())
+    return ImageSet(index, copied_rows(folder / f"pixels-{key}.npy", source, rows, on_note))
 
 
 def plain_images(images: ImageSet, rows: Rows, device: torch.device) -> Iterator[Tensor]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from lightning_modules.errors import InputError
 from lightning_modules.images.splits import Fold, Splits
 from lightning_modules.networks.freezing import epoch_equivalents
-from lightning_modules.networks.model_file import save_model
+from lightning_modules.networks.model_file import check_digests, save_model
 from search.pipeline import run_study
 from search.retrain.champion import Champion, widened
 from search.retrain.month.context import MonthContext
@@ -48,8 +49,8 @@ def search_month(context: MonthContext) -> dict[str, Any]:
     start = None if depth is None else _start(context)
     parted = [[fold.train.tolist(), fold.val.tolist()] for fold in folds]
     splits = Splits(folds, np.zeros(0, np.int64), digest([images.index.digest, parted]))
-    root, tell = settings.tracking.root, partial(session.console.print, markup=False)
-    task = build_task(settings, images, splits, cache=root / "cache", start=start, on_note=tell)
+    root = settings.tracking.root
+    task = build_task(settings, images, splits, cache=root / "cache", start=start, on_note=session.say)
     if depth is None:
         space = build_space(settings.space, task.net, beta=settings.trainer.fostering.beta)
     else:
@@ -111,6 +112,12 @@ def _cost(task: Task, trials: list[TrialRecord], winner: Winner) -> tuple[float,
 def _start(context: MonthContext) -> Path:
     """Folder of the champion's model, its head widened where there are new classes."""
     folder = context.folder / "champion"
+    if folder.exists():
+        try:
+            check_digests(folder, ())
+        except InputError as error:
+            context.session.say(f"{error}; it is made again.")
+            shutil.rmtree(folder)
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         model = widened(context.champion.model, context.classes, seed=context.settings.seed)

@@ -63,7 +63,7 @@ def test_a_failed_write_leaves_no_temporary(make_folder, cache: Path, monkeypatc
         raise OSError(28, "No space left on device")
 
     root = make_folder({"a": 3, "b": 3})
-    monkeypatch.setattr(pixel_store, "_to_disk", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(InputError, match=r"cache .* cannot be written: No space left on device"):
         load_folder(root, cache)
     assert files_of(cache) == set()

@@ -254,7 +254,7 @@ def test_importing_loads_neither_torch_nor_pandas() -> None:
 
 def test_the_sidecar_is_plain(make_folder, cache: Path) -> None:
     load_folder(make_folder({"a": 2, "b": 2}), cache)
-    sidecar = json.loads(next((cache / "images").glob("*/store.json")).read_text())
+    sidecar = json.loads(next((cache / "images").glob("*/store.json")).read_text().splitlines()[0])
     assert sidecar["shape"] == [4, *SIZE, 1] and len(sidecar["files"]) == 4
     assert image_store.__all__ == ["ImageSet", "Source", "load_images"]
 

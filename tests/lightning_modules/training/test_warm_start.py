@@ -59,6 +59,19 @@ def test_a_damaged_head_is_fitted_again(tmp_path: Path) -> None:
     fit = Fit()
     HeadStore(tmp_path, torch.device("cpu")).get("a", fit)
     file = tmp_path / "head-a.safetensors"
-    file.write_bytes(file.read_bytes()[:20])
-    HeadStore(tmp_path, torch.device("cpu")).get("a", fit)
-    assert fit.times == 2
+    content = bytearray(file.read_bytes())
+    content[-60] ^= 1  # in the tensor
+    notes: list[str] = []
+    for times, damaged in enumerate((content[:20], content), 2):
+        file.write_bytes(damaged)
+        state = HeadStore(tmp_path, torch.device("cpu"), notes.append).get("a", fit)
+        assert torch.equal(state["weight"], torch.arange(6.0).reshape(2, 3))
+        assert fit.times == times
+    assert notes == [f"{file} is damaged, or an older version wrote it; it is made again."] * 2
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_head_that_is_not_finite_is_not_kept(tmp_path: Path, value: float) -> None:
+    state = {"weight": torch.tensor([1.0, value])}
+    assert HeadStore(tmp_path, torch.device("cpu")).get("a", lambda: state)["weight"][0] == 1
+    assert not list(tmp_path.glob("head-*.safetensors"))

@@ -263,6 +263,23 @@ class TestBadImages:
         assert [p.name for p in tmp_path.iterdir()] == ["nan"]
 
 
+def test_a_table_and_its_maps_keep_their_modes_and_new_ones_follow_the_umask(
+    predict: Callable[..., int], images: Path, tmp_path: Path
+) -> None:
+    table, maps = tmp_path / "p.csv", tmp_path / "maps"
+    words = (f"images={images / 'a.jpg'}", "to=p.csv", "maps=true", "maps_to=maps")
+    before = os.umask(0o027)
+    try:
+        assert predict(*words) == 0
+        assert (table.stat().st_mode & 0o777, maps.stat().st_mode & 0o777) == (0o640, 0o750)
+        table.chmod(0o606)
+        maps.chmod(0o705)
+        assert predict(*words, "overwrite=true") == 0
+    finally:
+        os.umask(before)
+    assert (table.stat().st_mode & 0o777, maps.stat().st_mode & 0o777) == (0o606, 0o705)
+
+
 class TestMaps:
     def test_are_drawn_over_the_images(self, predict: Callable[..., int], images: Path, tmp_path: Path) -> None:
         assert predict(f"images={images}", "to=p.csv", "maps=true") == 0

@@ -254,6 +254,23 @@ def test_what_is_no_baseline_is_refused_in_one_line(tmp_path: Path, content: byt
         Baseline.load(tmp_path / "missing.npz")
 
 
+def test_a_baseline_with_any_byte_flipped_is_refused_or_the_same(months: dict[str, Baseline], tmp_path: Path) -> None:
+    path = tmp_path / "baseline.npz"
+    months["old"].save(path)
+    whole = path.read_bytes()
+    refused = 0
+    for place in (*range(0, len(whole), max(1, len(whole) // 200)), *range(len(whole) - 300, len(whole))):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        try:
+            found = Baseline.load(path)
+        except InputError:
+            refused += 1
+        else:  # a time or a mode in the archive
+            np.testing.assert_array_equal(found.features, months["old"].features)
+            np.testing.assert_array_equal(found.confidence, months["old"].confidence)
+    assert refused > 100
+
+
 def test_no_pickle_is_read(tmp_path: Path) -> None:
     path = tmp_path / "baseline.npz"
     np.savez(path, format=np.array(1), blocks=np.array([{}], dtype=object))
