@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ import pytest
 
 from search.study.record import finished_trials
 from search.trial import training
+from tests.store_copies import copy_store
 
 Search = Callable[..., tuple[int, list[str]]]
 Trials = list[tuple[int, float, dict[int, float]]]
@@ -83,7 +83,7 @@ def stopped(
     torch.manual_seed(0)
     save_file(timm.create_model("test_resnet", pretrained=False).state_dict(), folder / "weights.safetensors")
     images = make_stripes(folder / "images", {"a": 12, "b": 12, "c": 12, "rare": 2})
-    root = Path(shutil.copytree(tracking_root, folder / "mlruns"))
+    root = copy_store(tracking_root, folder / "mlruns")
     arguments = [
         "data=folder", f"data.path={images}", "data.size=[32,32]", "data.on_bad=set_aside", "model=timm",
         "model.name=timm:test_resnet", f"model.weights={folder / 'weights.safetensors'}", "space.freeze_depth=[3,3]",
@@ -124,7 +124,7 @@ def undisturbed(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Path, Trials]:
     """Its store and what the study comes to if nothing is damaged."""
-    root = Path(shutil.copytree(stopped[0], tmp_path_factory.mktemp("undisturbed") / "mlruns"))
+    root = copy_store(stopped[0], tmp_path_factory.mktemp("undisturbed") / "mlruns")
     code, lines = search(*stopped[1], f"tracking.root={root}")
     assert code == 0 and not any("again" in line for line in lines), lines
     return root, _outcome(root)
@@ -138,7 +138,7 @@ def test_a_damaged_store_gives_the_same_study_and_says_what_is_made_again(
     search: Search,
     tmp_path: Path,
 ) -> None:
-    root = Path(shutil.copytree(stopped[0], tmp_path / "mlruns"))
+    root = copy_store(stopped[0], tmp_path / "mlruns")
     # A damaged store of pixels is made anew with all that lies beside it, so that each of its files has a turn.
     beside = ("pixels", "pixels' sidecar", "chosen pixels")[(FLIPPED, CUT, ZEROS).index(how)]
     expected = []
@@ -153,7 +153,7 @@ def test_a_damaged_store_gives_the_same_study_and_says_what_is_made_again(
     assert code == 0, lines
     for files, words in expected:
         for file in files:
-            assert [line for line in lines if str(file) in line and line.endswith(words)], (file.name, lines)
+            assert [line for line in lines if str(file) in line and line.endswith(words)], (str(file), "\n".join(lines))
     assert _outcome(root) == undisturbed[1]
 
 

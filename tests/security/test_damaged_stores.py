@@ -23,13 +23,14 @@ from search.study.ownership import owned
 from search.study.storage import repair_journal
 from search.tracking.tracker import Tracker
 from tests.security.malicious_files import Payload
+from tests.store_copies import copy_store
 
 
 @pytest.fixture
 def study(searched: Any, tmp_path: Path) -> tuple[Path, list[str]]:
     """A copy of the finished study's store, and the arguments that continue it there."""
     root = tmp_path / "mlruns"
-    shutil.copytree(searched.root, root, symlinks=True)
+    copy_store(searched.root, root)
     return root, [*searched.arguments[:-1], f"tracking.root={root}"]
 
 

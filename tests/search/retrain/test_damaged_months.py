@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from search.retrain.month import shorter_search
-from tests.search.retrain.conftest import Months, Saved, Told
+from tests.search.retrain.conftest import Months, Outcome, Saved
 
 
 def _month(
     months: Months, monkeypatch: pytest.MonkeyPatch, *, damaged: bool
-) -> tuple[Told, list[Path], dict[str, Any]]:
+) -> tuple[Outcome, list[Path], dict[str, Any]]:
     """A month that is stopped in its search and goes on: what it said, its files, what it came to."""
 
     def stop(*_: object, **__: object) -> None:

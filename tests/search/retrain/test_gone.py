@@ -14,7 +14,7 @@ import pytest
 
 from search.retrain import ledger as ledger_module
 from search.retrain.ledger import ledger_path
-from tests.search.retrain.conftest import Months, Saved, Told
+from tests.search.retrain.conftest import Months, Outcome, Saved
 from tests.search.retrain.test_rollback import promoted, twice  # noqa: F401 (fixtures)
 
 LOOK = ("retrain.depth=none",)
@@ -152,7 +152,7 @@ def test_a_locked_ledger(months: Months, monkeypatch: pytest.MonkeyPatch) -> Non
     assert months.retrain(*LOOK).code == 0
 
 
-def test_a_damaged_ledger(first: tuple[Months, Told], months: Months, saved: Saved, tmp_path: Path) -> None:
+def test_a_damaged_ledger(first: tuple[Months, Outcome], months: Months, saved: Saved, tmp_path: Path) -> None:
     file = ledger_path(months.root)
     with closing(sqlite3.connect(file)) as database:
         database.execute("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +14,7 @@ from optuna.trial import TrialState
 from search import load_study
 from search.study.record import TrialRecord, open_study
 from search.tracking.tracker import tracking_uri
+from tests.store_copies import copy_store
 
 RESTORED = "tracking.restore=true"
 
@@ -23,7 +23,7 @@ RESTORED = "tracking.restore=true"
 def store(finished: SimpleNamespace, tmp_path: Path) -> SimpleNamespace:
     """A copy of the finished study, in which things are deleted, and the command that would go on with it."""
     root = tmp_path / "mlruns"
-    shutil.copytree(finished.root, root)
+    copy_store(finished.root, root)
     client = MlflowClient(tracking_uri(root), registry_uri=tracking_uri(root))
     arguments = (*finished.arguments, "search.trials=5", f"tracking.root={root}")
     return SimpleNamespace(root=root, client=client, arguments=arguments, run=load_study("tiny", root).run_id or "")

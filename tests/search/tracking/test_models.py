@@ -16,6 +16,7 @@ from lightning_modules.errors import InputError
 from lightning_modules.networks import backbones
 from lightning_modules.networks.model_file import ModelCard, TrainedModel, save_model, sha256, write_digests
 from search.tracking.models import resolve_model
+from tests.store_copies import copy_store
 
 
 def save(folder: Path, seed: int = 0) -> Path:
@@ -83,7 +84,7 @@ class TestStore:
         assert "\n" not in str(caught.value)
 
     def test_a_store_may_be_moved(self, store: Store, tmp_path: Path) -> None:
-        shutil.copytree(store.root, tmp_path / "moved")
+        copy_store(store.root, tmp_path / "moved")
         database = tmp_path / "moved" / "mlflow.db"
         with sqlite3.connect(database) as connection:
             connection.execute("UPDATE logged_models SET artifact_location = 'file:///gone/' || model_id")

@@ -21,11 +21,7 @@ from search.tracking.models import resolve_model
 from search.tracking.store import adopt
 from tests.old_store.make import RETRAIN, draw
 from tests.search.test_old_store import unpacked
-
-
-def contents(root: Path) -> dict[str, bytes]:
-    """Every file below a folder."""
-    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+from tests.store_copies import contents, copy_store
 
 
 def locations(root: Path) -> set[str]:
@@ -49,7 +45,7 @@ def copied(finished: SimpleNamespace, tmp_path: Path) -> Iterator[SimpleNamespac
         database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     before = contents(finished.root)
     root = tmp_path / "사본, a copy" / "mlruns"
-    shutil.copytree(finished.root, root)
+    copy_store(finished.root, root)
     arguments = (*finished.arguments, f"tracking.root={root}")
     yield SimpleNamespace(root=root, arguments=arguments, original=finished.root)
     assert contents(finished.root) == before
@@ -122,7 +118,7 @@ def test_a_store_of_old_code_is_rebased(tmp_path: Path, capsys: pytest.CaptureFi
     from search.retrain.__main__ import main as retrain
 
     old = unpacked(tmp_path / "there")
-    shutil.copytree(old, tmp_path / "here")
+    copy_store(old, tmp_path / "here")
     before = contents(old)
     root = tmp_path / "here" / "mlruns"
     words = [*RETRAIN[1:], f"tracking.root={root}"]
@@ -143,7 +139,7 @@ def test_a_month_is_done_in_a_copy_of_an_old_store(
     from search.retrain.ledger import Ledger
 
     old = unpacked(tmp_path / "there")
-    shutil.copytree(old, tmp_path / "here")
+    copy_store(old, tmp_path / "here")
     before = contents(old / "mlruns")
     monkeypatch.chdir(tmp_path / "here")
     draw(Path("images"), "2020-03")
