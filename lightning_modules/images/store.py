@@ -21,6 +21,7 @@ from lightning_modules.images.index import ImageIndex, OnBad, build_index
 from lightning_modules.images.listing import Groups, Listing, Outside, list_folder, list_manifest
 from lightning_modules.images.pixel_store import PixelStore, StoredFile, open_store, remove_leftovers, selected_rows
 from lightning_modules.images.reading import DEFAULT_MAX_PIXELS, WHITE_LEVELS, Fit, read_bytes
+from lightning_modules.whole_file import from_cache, read_checked, whole_file
 
 __all__ = ["ImageSet", "Source", "load_images"]
 
@@ -30,6 +31,7 @@ Progress = Callable[[int, int], None]
 
 # Part of every key: raise it when decoding or resizing gives other pixels.
 _PROCESSING: Final = 2
+_DIGESTS: Final = "digests.txt"  # of a simulated set
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +97,7 @@ def load_images(
         return reading.images(
             list_folder(path, groups, outside) if source == "folder" else list_manifest(path, outside)
         )
-    with _simulated(cache, images, size, seed) as manifest:
+    with _simulated(cache, images, size, seed, on_note) as manifest:
         return reading.images(list_manifest(manifest))
 
 
@@ -214,7 +216,9 @@ def _check_arguments(
 
 
 @contextmanager
-def _simulated(cache: Path, images: int | None, size: Size, seed: int) -> Iterator[Path]:
+def _simulated(
+    cache: Path, images: int | None, size: Size, seed: int, on_note: Callable[[str], None]
+) -> Iterator[Path]:
     """The manifest of a simulated set, written once by arguments and by the simulator's own source.
 
     What was written for images that are refused then (too few of a class, say) is removed.
@@ -233,7 +237,7 @@ def _simulated(cache: Path, images: int | None, size: Size, seed: int) -> Iterat
         digest.update(module.read_bytes())
     folder = cache / "simulated" / digest.hexdigest()
     manifest = folder / "manifest.csv"
-    new = not manifest.is_file()
+    new = not _is_whole(folder)
     absent = [place for place in (folder.parent, *folder.parent.absolute().parents) if not place.exists()]
     if new:
         with _writing(cache):
@@ -241,8 +245,14 @@ def _simulated(cache: Path, images: int | None, size: Size, seed: int) -> Iterat
             with FileLock(folder.parent / ".lock"):
                 for leftover in folder.parent.glob(".*.partial-*"):
                     shutil.rmtree(leftover, ignore_errors=True)
-                if not manifest.is_file():
+                if not _is_whole(folder):
+                    if folder.exists():
+                        on_note(f"{printable(folder)} is damaged, or an older version wrote it; it is simulated again.")
+                        shutil.rmtree(folder)
                     simulated.write(folder, **arguments)
+                    written = _contents(folder)
+                    with whole_file(folder / _DIGESTS, digest=True) as file:
+                        file.write_text(written, encoding="ascii")
     try:
         yield manifest
     except InputError:
@@ -254,6 +264,17 @@ def _simulated(cache: Path, images: int | None, size: Size, seed: int) -> Iterat
             with suppress(OSError):  # another process keeps something there
                 place.rmdir()
         raise
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a simulated set is there, byte by byte as it was written."""
+    kept = from_cache(folder / _DIGESTS, read_checked)
+    return kept is not None and kept.decode("ascii") == _contents(folder)
+
+
+def _contents(folder: Path) -> str:
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != _DIGESTS)
+    return "\n".join(f"{content_digest(file.read_bytes())}  {file.relative_to(folder).as_posix()}" for file in files)
 
 
 def _existing(folder: Path) -> Path:

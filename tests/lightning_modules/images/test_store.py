@@ -222,6 +222,27 @@ def test_the_simulated_set_is_written_once(cache: Path, decodes: list[int]) -> N
     assert load_images("simulated", None, **options, seed=1).index.digest != images.index.digest
 
 
+@pytest.mark.parametrize("damage", ["image", "manifest", "digests", "image gone"])
+def test_a_damaged_simulated_set_is_simulated_again(cache: Path, damage: str) -> None:
+    notes: list[str] = []
+    options: dict[str, Any] = {
+        "size": (16, 16),
+        "cache": cache,
+        "images": 33,
+        "min_per_class": 1,
+        "on_note": notes.append,
+    }
+    before = load_images("simulated", None, **options).index.digest
+    names = {"manifest": "manifest.csv", "digests": "digests.txt"}
+    file = next((cache / "simulated").rglob(names.get(damage, "*.png")))
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.unlink() if damage == "image gone" else file.write_bytes(content)
+    assert load_images("simulated", None, **options).index.digest == before
+    assert [note for note in notes if note.endswith("older version wrote it; it is simulated again.")] == notes != []
+    assert load_images("simulated", None, **options).index.digest == before and len(notes) == 1
+
+
 @pytest.mark.parametrize("kept_before", [False, True])
 def test_a_refused_simulated_set_leaves_nothing(cache: Path, tmp_path: Path, kept_before: bool) -> None:
     options: Any = {"size": (16, 16), "images": 60, "cache": cache}
