@@ -92,18 +92,4 @@ def advisor(material: Material, *, images_per_class: float, gain: float, distanc
     return Reading(values, *no_null(blocks + 1), (note,))
 
 
-ADVISOR = Scorer(
-    name="advisor",
-    kind="depth",
-    reads="number of training images; probe errors on pre-trained and random features; batch-norm statistics",
-    formula="-|k - k*| / L, k* by size and similarity",
-    sign="+: the depth is near the advised one",
-    source="own definition, after the thesis's Figure 11; a competitor",
-    low=-1.0,
-    high=0.0,
-    null="none",
-    cost="2 forwards of all probe images",
-    needs=(),
-    function=advisor,
-    options=("images_per_class", "gain", "distance"),
-)
+ADVISOR = Scorer("advisor", "depth", advisor, options=("images_per_class", "gain", "distance"))

@@ -57,17 +57,4 @@ def _shares(record: BlockRecord, which: Maps, chosen: Tensor) -> Tensor:
     return share_of_sum(shown).masked_fill(dead(shown)[:, None, None], float("nan"))
 
 
-AGREEMENT_OF_CHANGE = Scorer(
-    name="agreement_of_change",
-    kind="block",
-    reads="changes of the maps in two short probe fine-tunings from different seeds",
-    formula="-mean over validation images of Pearson(M1 - M0, M2 - M0), M / sum M",
-    sign="-: change on which two seeds agree is learning, so the block should be trained",
-    source="own definition",
-    low=-1.0,
-    high=1.0,
-    null="the change of one image with the change of another",
-    cost="2 probe fine-tunings, 3 forwards + backwards of all images",
-    needs=("before", "after", "again"),
-    function=agreement_of_change,
-)
+AGREEMENT_OF_CHANGE = Scorer("agreement_of_change", "block", agreement_of_change, needs=("before", "after", "again"))

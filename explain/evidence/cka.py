@@ -78,17 +78,4 @@ def cka(material: Material, *, draws: int = 200, seed: int = 0) -> Reading:
     return Reading(rows[0], rows[1], rows[2], tuple(notes))
 
 
-CKA = Scorer(
-    name="cka",
-    kind="block",
-    reads="pooled features before and after a short probe fine-tuning",
-    formula="linear CKA on validation images",
-    sign="+: training the block does not change its features, so it need not be trained",
-    source="Kornblith et al. 2019, arXiv 1905.00414",
-    low=0.0,
-    high=1.0,
-    null="features before of one image with features after of another",
-    cost="probe fine-tuning, 2 forwards of all images",
-    needs=("before", "after"),
-    function=cka,
-)
+CKA = Scorer("cka", "block", cka, needs=("before", "after"))

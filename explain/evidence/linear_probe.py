@@ -101,17 +101,4 @@ def linear_probe(material: Material, *, folds: int = 5, ridge: float = 1e-3, dra
     return Reading(rows[0], rows[1], rows[2], tuple(notes))
 
 
-LINEAR_PROBE = Scorer(
-    name="linear_probe",
-    kind="depth",
-    reads="pooled features at each freeze depth",
-    formula="cross-validated accuracy of a ridge classifier on the output of block k",
-    sign="+: what the first k blocks put out already separates the classes",
-    source="Alain and Bengio 2016, arXiv 1610.01644",
-    low=0.0,
-    high=1.0,
-    null="labels permuted within each fold",
-    cost="1 forward of all images",
-    needs=("before",),
-    function=linear_probe,
-)
+LINEAR_PROBE = Scorer("linear_probe", "depth", linear_probe, needs=("before",))

@@ -95,17 +95,4 @@ def logme(material: Material, *, draws: int = 20, seed: int = 0) -> Reading:
     return Reading(rows[0], rows[1], rows[2], tuple(notes))
 
 
-LOGME = Scorer(
-    name="logme",
-    kind="depth",
-    reads="pooled features at each freeze depth",
-    formula="mean over classes of max over alpha, beta of ln p(y | F, alpha, beta) / N",
-    sign="+: what the first k blocks put out explains the labels",
-    source="You et al. 2021, arXiv 2102.11005",
-    low=-np.inf,
-    high=np.inf,
-    null="permuted labels",
-    cost="1 forward of all images",
-    needs=("before",),
-    function=logme,
-)
+LOGME = Scorer("logme", "depth", logme, needs=("before",))

@@ -41,7 +41,7 @@ def train_validation_disagreement(
     ce is the entropy of a map, ca its elliptical area; KS is the largest distance between two distribution functions.
     It depends on ranks alone, so the resolution of the maps does not enter.
 
-    Source: own definition, after the thesis's reading of ce and ca. Range: [0, 1].
+    Source: own definition, after the thesis's reading of ce and ca (Schoettl 2020, arXiv 2009.12546). Range: [0, 1].
     Sign: +, fixed before any result was seen. Two readings are possible: (a) the block has memorised its training
     images, so freeze it (regularise); (b) its features do not carry over to new images, so thaw it. It is (a) that
     this quantity can see. On a frozen backbone, training and validation images are exchangeable whatever the block
@@ -89,16 +89,5 @@ def train_validation_disagreement(
 
 
 TRAIN_VALIDATION_DISAGREEMENT = Scorer(
-    name="train_validation_disagreement",
-    kind="block",
-    reads="entropy and area of the maps of training and validation images, after a short probe fine-tuning",
-    formula="(KS(ce train, ce validation) + KS(ca train, ca validation)) / 2",
-    sign="+: the distance was made by training the blocks (memorisation), and freezing undoes it",
-    source="own definition, after the thesis's reading of ce and ca (Schoettl 2020, arXiv 2009.12546)",
-    low=0.0,
-    high=1.0,
-    null="membership permuted within each class",
-    cost="probe fine-tuning, 1 forward + backward of all images",
-    needs=("after",),
-    function=train_validation_disagreement,
+    "train_validation_disagreement", "block", train_validation_disagreement, needs=("after",)
 )
