@@ -21,6 +21,7 @@ __all__ = [
     "activation",
     "block_maps",
     "cam",
+    "finite_maps",
     "gradcam",
     "gradcampp",
     "hirescam",
@@ -183,6 +184,12 @@ def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
     if maps.shape[1:] == (height, width):
         return maps
     return functional.interpolate(maps[:, None], size=(height, width), mode="bilinear", align_corners=False)[:, 0]
+
+
+def finite_maps(maps: Tensor) -> Tensor:
+    """The maps (N, h, w), with zeros for each that holds NaN or infinity (a diverged network)."""
+    finite = maps.isfinite().all(dim=2).all(dim=1)
+    return torch.where(finite[:, None, None], maps, 0.0)
 
 
 def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:

@@ -6,9 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from explain.evidence.material import Material
-from explain.evidence.null import checked_draws, mean_and_spread
+from explain.evidence.null import mean_and_spread
 from explain.evidence.scorer import Scorer
 from explain.evidence.scores import Numbers, Reading
+from explain.measures.measure import check_integer
 
 __all__ = ["CKA", "cka", "linear_cka"]
 
@@ -59,7 +60,7 @@ def cka(material: Material, *, draws: int = 200, seed: int = 0) -> Reading:
     Returns:
         Values (L,). NaN where features are not finite or do not differ between images, as with one validation image.
     """
-    checked_draws(draws)
+    check_integer("draws", draws, 2)
     rng = np.random.default_rng(seed)
     chosen = ~material.training
     images = int(chosen.sum())

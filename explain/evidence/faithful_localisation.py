@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from explain.evidence.material import Maps, Material
-from explain.evidence.null import checked_draws, finite_mean, mean_and_spread
+from explain.evidence.null import finite_mean, mean_and_spread
 from explain.evidence.scorer import Scorer
 from explain.evidence.scores import Reading
+from explain.measures.measure import check_integer
 
 __all__ = ["FAITHFUL_LOCALISATION", "FAITHFUL_LOCALISATION_CONTROL", "control_localisation", "faithful_localisation"]
 
@@ -45,7 +46,7 @@ def control_localisation(material: Material, *, draws: int = 200, seed: int = 0)
 
 def _read(material: Material, which: Maps, draws: int, seed: int) -> Reading:
     rng = np.random.default_rng(seed)
-    checked_draws(draws)
+    check_integer("draws", draws, 2)
     rows = []
     notes = []
     for name, of_block in zip(material.blocks, material.drops[which].numpy(), strict=True):

@@ -6,9 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from explain.evidence.material import Material
-from explain.evidence.null import checked_draws, mean_and_spread, permutations_within
+from explain.evidence.null import mean_and_spread, permutations_within
 from explain.evidence.scorer import Scorer
 from explain.evidence.scores import Numbers, Reading
+from explain.measures.measure import check_integer
 
 __all__ = ["LINEAR_PROBE", "linear_probe", "probe_accuracy", "stratified_folds"]
 
@@ -77,7 +78,7 @@ def linear_probe(material: Material, *, folds: int = 5, ridge: float = 1e-3, dra
     Returns:
         Values (L+1,). All NaN where a class has one image; NaN for a depth with features that are not finite.
     """
-    checked_draws(draws)
+    check_integer("draws", draws, 2)
     if isinstance(folds, bool) or not isinstance(folds, int) or folds < 2:
         raise ValueError(f"folds must be an integer of at least 2, got {folds!r}")
     if not ridge > 0:

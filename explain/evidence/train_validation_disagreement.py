@@ -6,10 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from explain.evidence.material import Maps, Material
-from explain.evidence.null import checked_draws, finite_mean, mean_and_spread, permutations_within
+from explain.evidence.null import finite_mean, mean_and_spread, permutations_within
 from explain.evidence.scorer import Scorer
 from explain.evidence.scores import Numbers, Reading
 from explain.measures.concentration import elliptical_area, entropy
+from explain.measures.measure import check_integer
 
 __all__ = ["TRAIN_VALIDATION_DISAGREEMENT", "kolmogorov_smirnov", "train_validation_disagreement"]
 
@@ -63,7 +64,7 @@ def train_validation_disagreement(
         training or no validation image, and for maps of a single cell.
     """
     rng = np.random.default_rng(seed)
-    checked_draws(draws)
+    check_integer("draws", draws, 2)
     labels, training = material.labels.numpy(), material.training.numpy()
     rows, parts, notes = [], [], []
     for name, record in zip(material.blocks, material.fine_tuned("after").records, strict=True):
