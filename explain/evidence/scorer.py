@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from explain.evidence.material import Material
-from explain.evidence.scores import Cost, DepthScores, Kind, Reading, Scores, Unit, Zero, depth_scores
+from explain.evidence.scores import Cost, Kind, Reading, Scores
 
 __all__ = ["Scorer"]
 
@@ -55,24 +55,4 @@ class Scorer:
         cost = Cost(seconds=time.perf_counter() - start)
         for part in self.needs:
             cost += material.costs[part]
-        return Scores(
-            self.name,
-            self.kind,
-            material.blocks,
-            reading.values,
-            reading.null_mean,
-            reading.null_spread,
-            cost,
-            reading.notes,
-            reading.details,
-        )
-
-    def depth_scores(self, scores: Scores, *, unit: Unit | None = None, zero: Zero | None = None) -> DepthScores:
-        """s(k) for k = 0..L from this scorer's scores: see `explain.evidence.scores.depth_scores`.
-
-        Raises:
-            ValueError: Scores of another scorer, and what `depth_scores` refuses.
-        """
-        if scores.scorer != self.name:
-            raise ValueError(f"scores must come from {self.name}, got those of {scores.scorer}")
-        return depth_scores(scores, unit=unit, zero=zero)
+        return Scores(**vars(reading), scorer=self.name, kind=self.kind, blocks=material.blocks, cost=cost)

@@ -60,13 +60,13 @@ def train_validation_disagreement(
         draws: How often the null is drawn, >= 2.
 
     Returns:
-        Values (L,), and "ks_ce" and "ks_ca" in `details`. Images with a dead map are left out; NaN where that leaves no
-        training or no validation image, and for maps of a single cell.
+        Values (L,). Images with a dead map are left out; NaN where that leaves no training or no validation image, and
+        for maps of a single cell.
     """
     rng = np.random.default_rng(seed)
     check_integer("draws", draws, 2)
     labels, training = material.labels.numpy(), material.training.numpy()
-    rows, parts, notes = [], [], []
+    rows, notes = [], []
     for name, record in zip(material.blocks, material.fine_tuned("after").records, strict=True):
         shown = record.maps(maps)
         ce, ca = entropy(shown).numpy(), elliptical_area(shown).numpy()
@@ -76,17 +76,14 @@ def train_validation_disagreement(
         inside = training[alive]
         if inside.all() or not inside.any() or shown[0].numel() == 1:
             rows.append((np.nan, np.nan, np.nan))
-            parts.append((np.nan, np.nan))
             continue
         members = np.vstack([inside, inside[permutations_within(labels[alive], draws, rng)]])
         # The maps' own rounding must not order values that are equal.
         both = np.stack([kolmogorov_smirnov(np.round(values[alive], 9), members) for values in (ce, ca)])
         mean = finite_mean(both, axis=0)
         rows.append((float(mean[0]), *mean_and_spread(mean[1:])))
-        parts.append((float(both[0, 0]), float(both[1, 0])))
     values, null_mean, null_spread = np.array(rows).T
-    ks_ce, ks_ca = np.array(parts).T
-    return Reading(values, null_mean, null_spread, tuple(notes), {"ks_ce": ks_ce, "ks_ca": ks_ca})
+    return Reading(values, null_mean, null_spread, tuple(notes))
 
 
 TRAIN_VALIDATION_DISAGREEMENT = Scorer(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from explain.evidence import SCORERS, Cost, Material, Pass, Scores
+from explain.evidence import SCORERS, Cost, Material, Pass, Scores, depth_scores
 from explain.evidence.registry import ALIASES, USES
 from explain.evidence.scores import Numbers
 from search.evidence.calibration import BLIND, PARTS, Calibration, load
@@ -117,7 +117,7 @@ def evidence_from_material(
     for scorer in SCORERS.values():
         if scorer.can_read(material) and all(option in known for option in scorer.options):
             scores[scorer.name] = scorer(material, **{option: known[option] for option in scorer.options})
-            by_depth = scorer.depth_scores(scores[scorer.name])
+            by_depth = depth_scores(scores[scorer.name])
             s[scorer.name], notes[scorer.name] = by_depth.values, by_depth.notes
     own = {
         name: found.cost.seconds - sum(material.costs[part].seconds for part in SCORERS[name].needs)
@@ -166,7 +166,7 @@ def _combination(material: Material, s: Numbers, parts: list[str], own: Mapping[
     needs = sorted({need for name in parts for need in SCORERS[name].needs})
     cost = sum((material.costs[need] for need in needs), Cost(sum(own[name] for name in parts)))
     unknown = np.full(len(s), math.nan)
-    return Scores("evidence", "depth", material.blocks, s, unknown, unknown, cost)
+    return Scores(s, unknown, unknown, scorer="evidence", kind="depth", blocks=material.blocks, cost=cost)
 
 
 def _typical_maps(material: Material, validation: NDArray[np.int64]) -> TypicalMaps:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from explain.evidence import SCORERS, Material, depth_prior
+from explain.evidence import SCORERS, Material, depth_prior, depth_scores
 from explain.evidence.advisor import LARGE, SIMILAR_DISTANCE, SIMILAR_GAIN, advise
 
 
@@ -45,6 +45,6 @@ def test_numbers_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
 
 def test_the_prior_peaks_at_the_advised_depth_and_says_why(material: Material) -> None:
     scores = SCORERS["advisor"](material, images_per_class=10.0, gain=0.1, distance=0.4)
-    prior = depth_prior(SCORERS["advisor"].depth_scores(scores).values)
+    prior = depth_prior(depth_scores(scores).values)
     assert prior.mode == 2 and prior.probabilities.min() > 0.04
     assert scores.notes[0].startswith("freeze the early blocks, train the rest: 10 images a class is small; probe gain")

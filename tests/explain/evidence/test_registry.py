@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from explain.evidence import SCORERS, Material, depth_prior
+from explain.evidence import SCORERS, Material, depth_prior, depth_scores
 from explain.evidence.registry import ALIASES, PRIORS
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -81,7 +81,7 @@ def test_every_scorer_keeps_the_protocol(name: str, material: Material) -> None:
     assert np.isfinite(scores.z).all() != (name in TRIVIAL)
     np.testing.assert_array_equal(scorer(material, **options).values, scores.values)
     np.testing.assert_array_equal(scorer(material, **options).z, scores.z)
-    depths = scorer.depth_scores(scores)
+    depths = depth_scores(scores)
     assert depths.values.shape == (4,)
     assert depths.notes == ()
     assert depth_prior(depths.values).probabilities.min() >= 0.05 - 1e-12
@@ -122,8 +122,3 @@ def test_the_control_map_can_be_read_instead(name: str, material: Material) -> N
     assert not np.array_equal(cam.values, control.values)
     with pytest.raises(ValueError, match="maps must be cam or control, got 'edges'"):
         SCORERS[name](material, maps="edges")
-
-
-def test_scores_of_another_scorer_are_refused(material: Material) -> None:
-    with pytest.raises(ValueError, match="scores must come from cka, got those of deepest"):
-        SCORERS["cka"].depth_scores(SCORERS["deepest"](material))
