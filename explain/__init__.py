@@ -15,8 +15,8 @@ backward pass (`capture`):
 1 (2, 12, 12) torch.Size([2])
 
 `METHODS` holds the attribution methods, `MEASURES` what can be measured of their maps, each with formula and paper.
-`weight_randomisation` and `label_randomisation` check that a method shows the model and not the image; `GapHead` draws
-CAM where a network has no pooling and linear layer of its own; `explain_superpixels` is LIME.
+`weight_randomisation` and `label_randomisation` check that a method shows the model and not the image; `train_gap_head`
+fits what CAM is drawn from where a network has no pooling and linear layer of its own; `explain_superpixels` is LIME.
 
 Importing this package loads neither torch nor anything else that is slow; the first use of a name does. The names stand
 in `__init__.pyi`.

@@ -2,8 +2,6 @@ from .attribution import METHODS as METHODS
 from .attribution import block_maps as block_maps
 from .attribution import cam as cam
 from .attribution import upsample as upsample
-from .gap_head import GapHead as GapHead
-from .gap_head import block_features as block_features
 from .gap_head import own_gap_heads as own_gap_heads
 from .gap_head import pooled_features as pooled_features
 from .gap_head import train_gap_head as train_gap_head

@@ -107,12 +107,10 @@ def _heads(task: Task, net: BlockNet, names: Mapping[str, str]) -> dict[str, nn.
         pooled = pooled_features(net, task.inputs(chosen, np.zeros_like(chosen)), list(names.values()))
         for block, name in names.items():
             parts[block].append(pooled[name].float().cpu())
-    heads = {}
-    for block, found in parts.items():
-        features = torch.cat(found)[:, :, None, None]
-        head = train_gap_head(nn.Identity(), [(features, labels)], len(task.classes))
-        heads[block] = head.linear.to(task.device)
-    return heads
+    return {
+        block: train_gap_head(torch.cat(found), labels, len(task.classes)).to(task.device)
+        for block, found in parts.items()
+    }
 
 
 def _figure(panels: list[list[tuple[str, NDArray[np.uint8]]]], words: list[str]) -> Figure:
