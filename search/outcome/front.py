@@ -15,14 +15,13 @@ import torch
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
 from explain.fonts import use_fonts
 from explain.overlay import as_pixels, map_overlay
 from lightning_modules.training.fostering import Fostering, target_block
+from search.outcome.summary import titled_table
 from search.study.record import StudyRecord, TrialRecord
 from search.study.run import StudyRun
 from search.study.sampler import slot_seed
@@ -84,12 +83,7 @@ def log_front(run: StudyRun) -> None:
 
 def print_front(console: Console, record: StudyRecord, metric: str) -> None:
     """The front as a table."""
-    table = Table(
-        title="Front: no trial is better in both (map spread: 0 one position, 1 uniform or dead)",
-        title_justify="left",
-        box=SIMPLE_HEAD,
-        pad_edge=False,
-    )
+    table = titled_table("Front: no trial is better in both (map spread: 0 one position, 1 uniform or dead)")
     for name in ("trial", metric, "map spread", "parameters"):
         table.add_column(name, justify="left" if name == "parameters" else "right", no_wrap=True)
     front = pareto_front(record.finished())
