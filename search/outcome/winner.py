@@ -120,9 +120,7 @@ def _register(run: StudyRun, net: BlockNet, params: TrialParams, scores: TestSco
     card = model_card(task, net, params.freeze_depth)
     note = version_note(params, scores, network=net.architecture, trained=trained, study=study)
     with TemporaryDirectory(prefix="thawline-", ignore_cleanup_errors=True) as folder:
-        save_model(
-            Path(folder) / "model", TrainedModel(net, card, _trained_on(task))
-        )
+        save_model(Path(folder) / "model", TrainedModel(net, card, _trained_on(task)))
         return run.tracker.register(
             run.parent,
             Path(folder) / "model",

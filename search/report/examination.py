@@ -186,12 +186,7 @@ def suspect_labels(probabilities: NDArray[np.float64], labels: NDArray[np.int64]
     Args:
         probabilities: out-of-sample class probabilities, (N, K).
         labels: given labels, (N,).
-
-    Raises:
-        ValueError: shapes that do not match.
     """
-    if probabilities.ndim != 2 or len(probabilities) != len(labels):
-        raise ValueError(f"probabilities must be (N, K) of {len(labels)} labels, got {probabilities.shape}")
     if not len(labels):
         return []
     classes = probabilities.shape[1]
