@@ -194,8 +194,7 @@ def finite_maps(maps: Tensor) -> Tensor:
 
 def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
     """numerator / denominator, and 0 where the denominator is 0."""
-    safe = torch.where(denominator == 0, torch.ones_like(denominator), denominator)
-    return torch.where(denominator == 0, torch.zeros_like(numerator), numerator / safe)
+    return (numerator / denominator).masked_fill(denominator == 0, 0)
 
 
 def _weighted_sum(weights: Tensor, signals: BlockSignals) -> Tensor:

@@ -18,6 +18,9 @@ from explain.measures.measure import check_integer
 
 __all__ = ["own_gap_heads", "pooled_features", "train_gap_head"]
 
+_PENALTY = 1e-3
+_ITERATIONS = 500  # at most
+
 
 def own_gap_heads(model: nn.Module, images: Tensor, blocks: Sequence[str]) -> dict[str, str]:
     """Blocks that the model itself follows by global average pooling and a linear layer, and nothing else.
@@ -80,32 +83,25 @@ def _pooled_and_logits(model: nn.Module, images: Tensor, blocks: Sequence[str]) 
     return {name: found[0] for name, found in seen.items()}, logits
 
 
-def train_gap_head(
-    pooled: Tensor, labels: Tensor, classes: int, *, penalty: float = 1e-3, iterations: int = 500
-) -> nn.Linear:
+def train_gap_head(pooled: Tensor, labels: Tensor, classes: int) -> nn.Linear:
     """Fit a linear layer on pooled features of labelled images, as the thesis did to draw CAM.
 
-    Minimises mean cross-entropy + penalty / 2 |W|^2 by L-BFGS in float64 on features scaled to unit variance, from
-    zero; the scaling is then folded into the layer.
+    Minimises mean cross-entropy + 0.001 / 2 |W|^2, which keeps separable data finite, by L-BFGS in float64 on features
+    scaled to unit variance, from zero; the scaling is then folded into the layer.
 
     Args:
         pooled: Means over positions of a block's output, (N, C), as of `pooled_features`.
         labels: Class indices, int64, (N,).
         classes: K, the number of classes; some may be absent from the labels.
-        penalty: Strength of the L2 penalty, > 0, which keeps separable data finite.
-        iterations: Most L-BFGS iterations, >= 1.
 
     Returns:
         Layer from C channels to K classes, which `explain.attribution.cam` takes; float32, on the device of `pooled`.
 
     Raises:
-        ValueError: Labels outside 0..K-1 or not N, fewer than two classes, or a setting out of range.
-        TypeError: Labels or a setting that are no integers.
+        ValueError: Labels outside 0..K-1 or not N, or fewer than two classes.
+        TypeError: Labels or a number of classes that are no integers.
     """
     check_integer("classes", classes, 2)
-    if not penalty > 0:
-        raise ValueError(f"penalty must be > 0, got {penalty}")
-    check_integer("iterations", iterations, 1)
     if labels.is_floating_point() or labels.dtype == torch.bool:
         raise TypeError(f"labels must be integer class indices, got {labels.dtype}")
     if labels.shape != (len(pooled),) or pooled.ndim != 2:
@@ -117,7 +113,7 @@ def train_gap_head(
     rows = pooled.double()
     shift, scale = rows.mean(dim=0), rows.std(dim=0, correction=0)
     scale = torch.where(scale > 0, scale, 1)
-    weight, bias = _regression((rows - shift) / scale, labels.to(rows.device).long(), classes, penalty, iterations)
+    weight, bias = _regression((rows - shift) / scale, labels.to(rows.device).long(), classes)
     weight = weight / scale
     linear = nn.Linear(rows.shape[1], classes).to(rows.device)
     with torch.no_grad():
@@ -126,7 +122,7 @@ def train_gap_head(
     return linear
 
 
-def _regression(rows: Tensor, labels: Tensor, classes: int, penalty: float, iterations: int) -> tuple[Tensor, Tensor]:
+def _regression(rows: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
     """Weights (K, C) and biases (K,) of the penalised multinomial regression, float64."""
     with torch.inference_mode(False), torch.enable_grad():
         rows, labels = rows.clone(), labels.clone()
@@ -134,7 +130,7 @@ def _regression(rows: Tensor, labels: Tensor, classes: int, penalty: float, iter
         bias = torch.zeros(classes, dtype=rows.dtype, device=rows.device, requires_grad=True)
         solver = torch.optim.LBFGS(
             [weight, bias],
-            max_iter=iterations,
+            max_iter=_ITERATIONS,
             tolerance_grad=1e-9,
             tolerance_change=1e-12,
             line_search_fn="strong_wolfe",
@@ -142,7 +138,7 @@ def _regression(rows: Tensor, labels: Tensor, classes: int, penalty: float, iter
 
         def loss() -> Tensor:
             solver.zero_grad()
-            value = functional.cross_entropy(rows @ weight.T + bias, labels) + penalty / 2 * weight.square().sum()
+            value = functional.cross_entropy(rows @ weight.T + bias, labels) + _PENALTY / 2 * weight.square().sum()
             value.backward()  # type: ignore[no-untyped-call]
             return value
 

@@ -11,7 +11,13 @@ from explain.evidence.scorer import Scorer
 from explain.evidence.scores import Numbers, Reading
 from explain.measures.measure import check_integer
 
-__all__ = ["LINEAR_PROBE", "linear_probe", "probe_accuracy", "stratified_folds"]
+__all__ = ["FOLDS", "LINEAR_PROBE", "RIDGE", "linear_probe", "probe_accuracy", "stratified_folds"]
+
+FOLDS = 5
+"""Of the cross-validation; fewer where the smallest class has fewer images."""
+
+RIDGE = 1e-3
+"""Penalty relative to the number of training images."""
 
 
 def stratified_folds(labels: NDArray[np.int64], folds: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -58,7 +64,7 @@ def probe_accuracy(features: Numbers, labels: NDArray[np.int64], fold: NDArray[n
     return np.asarray(right / labels.shape[1], dtype=np.float64)
 
 
-def linear_probe(material: Material, *, folds: int = 5, ridge: float = 1e-3, draws: int = 50, seed: int = 0) -> Reading:
+def linear_probe(material: Material, *, draws: int = 50, seed: int = 0) -> Reading:
     """s(k) = cross-validated accuracy of a linear classifier on the pooled output of block k; s(0) on the pooled image.
 
     All probe images are used, training and validation alike: the blocks have seen neither.
@@ -71,25 +77,19 @@ def linear_probe(material: Material, *, folds: int = 5, ridge: float = 1e-3, dra
     Cost: one forward pass of all images.
 
     Args:
-        folds: At most this many, >= 2; fewer where the smallest class has fewer images.
-        ridge: Penalty, > 0, relative to the number of images.
         draws: How often the null is drawn, >= 2.
 
     Returns:
         Values (L+1,). All NaN where a class has one image; NaN for a depth with features that are not finite.
     """
     check_integer("draws", draws, 2)
-    if isinstance(folds, bool) or not isinstance(folds, int) or folds < 2:
-        raise ValueError(f"folds must be an integer of at least 2, got {folds!r}")
-    if not ridge > 0:
-        raise ValueError(f"ridge must be > 0, got {ridge}")
     labels = np.unique(material.labels.numpy(), return_inverse=True)[1].astype(np.int64)
     rows = np.full((3, len(material.blocks) + 1), np.nan)
     smallest = int(np.bincount(labels).min())
     if smallest < 2:
         return Reading(rows[0], rows[1], rows[2], ("a class has one image, so no probe can be cross-validated",))
     rng = np.random.default_rng(seed)
-    fold = stratified_folds(labels, min(folds, smallest), rng)
+    fold = stratified_folds(labels, min(FOLDS, smallest), rng)
     labellings = np.vstack([labels, labels[permutations_within(fold, draws, rng)]])
     notes = []
     for depth, features in enumerate(material.depth_features):
@@ -97,7 +97,7 @@ def linear_probe(material: Material, *, folds: int = 5, ridge: float = 1e-3, dra
         if not np.isfinite(found).all():
             notes.append(f"freeze depth {depth}: features are not finite")
             continue
-        accuracy = probe_accuracy(found, labellings, fold, ridge)
+        accuracy = probe_accuracy(found, labellings, fold, RIDGE)
         rows[:, depth] = (accuracy[0], *mean_and_spread(accuracy[1:]))
     return Reading(rows[0], rows[1], rows[2], tuple(notes))
 

@@ -16,7 +16,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 from explain.evidence import SCORERS, Cost, Material, Pass, Scores, depth_scores
 from explain.evidence.registry import ALIASES, USES
 from explain.evidence.scores import Numbers
-from search.evidence.calibration import BLIND, PARTS, Calibration, load
+from search.evidence.calibration import BLIND, PARTS, load
 from search.evidence.probe import collect_material, probe_rows
 from search.evidence.record import Evidence, ScorerEvidence, TypicalMaps, prior_mode
 from search.evidence.similarity import Similarity, measure_similarity
@@ -91,7 +91,6 @@ def evidence_from_material(
     material: Material,
     training: NDArray[np.int64],
     validation: NDArray[np.int64],
-    calibration: Calibration | None = None,
     *,
     similarity: Similarity | None = None,
 ) -> Evidence:
@@ -100,10 +99,9 @@ def evidence_from_material(
     Args:
         training: probe rows in training.
         validation: probe rows in validation, in the material's order after those in training.
-        calibration: weights of the scorers; None loads those of this version.
         similarity: what the advisor goes by; None leaves it out.
     """
-    calibration = calibration or load()
+    calibration = load()
     settings = task.settings
     depths = build_space(settings.space, task.net).freeze_depth
     blocks = task.net.block_names

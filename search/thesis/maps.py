@@ -61,17 +61,16 @@ def maps_figures(task: Task, net: BlockNet, each: int) -> Mapping[str, Figure]:
     with torch.no_grad():
         right = net(images).argmax(1) == labels
 
-    def predict(batch: Tensor) -> Tensor:
-        with torch.no_grad():
-            probabilities: Tensor = net(batch).softmax(1)
-        return probabilities
-
     panels: list[list[tuple[str, NDArray[np.uint8]]]] = []
     shown = images.float().cpu()
     scale = max(1, math.ceil(128 / max(task.settings.data.size)))
     for place in range(len(rows)):
         lime = explain_superpixels(
-            images[place], predict, int(labels[place]), samples=_LIME_SAMPLES, seed=task.settings.seed
+            images[place],
+            lambda batch: net(batch).softmax(1),
+            int(labels[place]),
+            samples=_LIME_SAMPLES,
+            seed=task.settings.seed,
         )
         row = [("image", as_pixels(shown[place], scale)), ("LIME", superpixel_overlay(shown[place], lime, scale))]
         for title, maps in (

@@ -26,10 +26,10 @@ def random_data(classes: int = 3, count: int = 60) -> tuple[Tensor, Tensor]:
 
 def test_equals_logistic_regression_of_scikit_learn() -> None:
     features, labels = random_data()
-    head = train_gap_head(features, labels, 3, penalty=1e-2)
+    head = train_gap_head(features, labels, 3)
     pooled = features.double().numpy()
     shift, scale = pooled.mean(0), pooled.std(0)
-    reference = LogisticRegression(C=1 / (1e-2 * len(labels)), tol=1e-10, max_iter=5000)
+    reference = LogisticRegression(C=1 / (1e-3 * len(labels)), tol=1e-10, max_iter=5000)
     reference.fit((pooled - shift) / scale, labels.numpy())
     with torch.no_grad():
         probabilities = head(features).softmax(1).numpy()
@@ -118,8 +118,6 @@ def test_features_of_several_blocks_come_from_one_pass(make_tiny: Callable[..., 
         ([0, 3], {"classes": 3}, ValueError, r"labels must lie in 0\.\.2, got 0\.\.3"),
         ([1, 1], {"classes": 3}, ValueError, "at least two classes, got only class 1"),
         ([0.0, 1.0], {"classes": 3}, TypeError, r"integer class indices, got torch\.float32"),
-        ([0, 1], {"classes": 3, "penalty": 0}, ValueError, "penalty must be > 0, got 0"),
-        ([0, 1], {"classes": 3, "iterations": 0}, ValueError, "iterations must be at least 1, got 0"),
         ([0, 1, 2], {"classes": 3}, ValueError, r"\(N, C\) with N = 3, got \(2, 3\)"),
     ],
 )
