@@ -34,21 +34,11 @@ def agreement_of_change(material: Material, *, maps: Maps = "cam", draws: int = 
     """
     chosen = ~material.training
     passes = (material.before, material.fine_tuned("after"), material.fine_tuned("again"))
-    records = zip(*(one.records for one in passes), strict=True)
-    pairs = (
-        (name, *_changes(before, (after, again), maps, chosen))
-        for name, (before, after, again) in zip(material.blocks, records, strict=True)
-    )
+    pairs = []
+    for name, *records in zip(material.blocks, *(one.records for one in passes), strict=True):
+        before, after, again = (_shares(record, maps, chosen) for record in records)
+        pairs.append((name, after - before, again - before))
     return matched_reading(pairs, sign=-1, undefined="are dead or did not change", draws=draws, seed=seed)
-
-
-def _changes(
-    before: BlockRecord, afterwards: tuple[BlockRecord, BlockRecord], which: Maps, chosen: Tensor
-) -> tuple[Tensor, Tensor]:
-    """M1 - M0 and M2 - M0 of the chosen images, each map divided by its sum, (V, h, w)."""
-    start = _shares(before, which, chosen)
-    one, other = (_shares(record, which, chosen) - start for record in afterwards)
-    return one, other
 
 
 def _shares(record: BlockRecord, which: Maps, chosen: Tensor) -> Tensor:

@@ -51,7 +51,8 @@ def maps_figures(task: Task, net: BlockNet, each: int) -> Mapping[str, Figure]:
     Args:
         each: images of each class, the first in the order of the test set; a class without test images is left out.
     """
-    rows = _chosen(task, each)
+    test = task.splits.test
+    rows = np.concatenate([test[task.index.labels[test] == k][:each] for k in range(len(task.classes))])
     blocks = thesis_blocks(net, task.settings.data.size)
     labels = torch.from_numpy(task.index.labels[rows]).to(task.device)
     images = task.inputs(rows, np.zeros_like(rows))
@@ -91,11 +92,6 @@ def maps_figures(task: Task, net: BlockNet, each: int) -> Mapping[str, Figure]:
         f"maps_{start // _ROWS + 1}": _figure(panels[start : start + _ROWS], words[start : start + _ROWS])
         for start in parts
     }
-
-
-def _chosen(task: Task, each: int) -> NDArray[np.int64]:
-    labels = task.index.labels[task.splits.test]
-    return np.concatenate([task.splits.test[labels == k][:each] for k in range(len(task.classes))])
 
 
 def _heads(task: Task, net: BlockNet, names: Mapping[str, str]) -> dict[str, nn.Linear]:
