@@ -21,6 +21,7 @@ __all__ = [
     "activation",
     "block_maps",
     "cam",
+    "finite_maps",
     "gradcam",
     "gradcampp",
     "hirescam",
@@ -185,10 +186,15 @@ def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return functional.interpolate(maps[:, None], size=(height, width), mode="bilinear", align_corners=False)[:, 0]
 
 
+def finite_maps(maps: Tensor) -> Tensor:
+    """The maps (N, h, w), with zeros for each that holds NaN or infinity (a diverged network)."""
+    finite = maps.isfinite().all(dim=2).all(dim=1)
+    return torch.where(finite[:, None, None], maps, 0.0)
+
+
 def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
     """numerator / denominator, and 0 where the denominator is 0."""
-    safe = torch.where(denominator == 0, torch.ones_like(denominator), denominator)
-    return torch.where(denominator == 0, torch.zeros_like(numerator), numerator / safe)
+    return (numerator / denominator).masked_fill(denominator == 0, 0)
 
 
 def _weighted_sum(weights: Tensor, signals: BlockSignals) -> Tensor:

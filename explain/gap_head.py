@@ -6,7 +6,7 @@ seed and gives the same head every time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,24 +16,10 @@ from torch.nn import functional
 from explain.hooks import frozen_in_eval_mode, observing
 from explain.measures.measure import check_integer
 
-__all__ = ["GapHead", "block_features", "own_gap_heads", "pooled_features", "train_gap_head"]
+__all__ = ["own_gap_heads", "pooled_features", "train_gap_head"]
 
-
-class GapHead(nn.Module):
-    """Global average pooling and a linear layer: logits (N, K) of block outputs (N, C, h, w).
-
-    Its `linear`, a layer from C channels to K classes, is what `explain.attribution.cam` takes.
-    """
-
-    def __init__(self, linear: nn.Linear) -> None:
-        super().__init__()
-        if not isinstance(linear, nn.Linear):
-            raise TypeError(f"linear must be an nn.Linear, got {type(linear).__name__}")
-        self.linear = linear
-
-    def forward(self, activations: Tensor) -> Tensor:
-        logits: Tensor = self.linear(activations.mean(dim=(2, 3)))
-        return logits
+_PENALTY = 1e-3
+_ITERATIONS = 500  # at most
 
 
 def own_gap_heads(model: nn.Module, images: Tensor, blocks: Sequence[str]) -> dict[str, str]:
@@ -85,113 +71,58 @@ def _pooled_and_logits(model: nn.Module, images: Tensor, blocks: Sequence[str]) 
     seen: dict[str, list[Tensor]] = {name: [] for name in blocks}
 
     def keep(name: str, _: nn.Module, output: Any) -> None:
-        seen[name].append(_spatial(name, output).float().mean(dim=(2, 3)))
+        if not isinstance(output, Tensor) or output.ndim != 4:
+            raise ValueError(f"block {name!r} must put out a tensor (N, C, h, w)")
+        seen[name].append(output.float().mean(dim=(2, 3)))
 
     with torch.no_grad(), frozen_in_eval_mode(model), observing(model, blocks, keep):
         logits: Tensor = model(images)
-    return {name: _once(name, found) for name, found in seen.items()}, logits
+    for name, found in seen.items():
+        if len(found) != 1:
+            raise ValueError(f"block {name!r} must run once a forward pass, got {len(found)} times")
+    return {name: found[0] for name, found in seen.items()}, logits
 
 
-def block_features(model: nn.Module, block: str) -> Callable[[Tensor], Tensor]:
-    """A function from images (N, C, H, W) to the output of a block, in eval mode and without a graph.
+def train_gap_head(pooled: Tensor, labels: Tensor, classes: int) -> nn.Linear:
+    """Fit a linear layer on pooled features of labelled images, as the thesis did to draw CAM.
 
-    It leaves modes, flags and hooks of the model as they were.
-    """
-
-    def features(images: Tensor) -> Tensor:
-        seen: list[Tensor] = []
-
-        def keep(name: str, _: nn.Module, output: Any) -> None:
-            seen.append(_spatial(name, output).clone())
-
-        with torch.no_grad(), frozen_in_eval_mode(model), observing(model, [block], keep):
-            model(images)
-        return _once(block, seen)
-
-    return features
-
-
-def _spatial(block: str, output: Any) -> Tensor:
-    if not isinstance(output, Tensor) or output.ndim != 4:
-        raise ValueError(f"block {block!r} must put out a tensor (N, C, h, w)")
-    return output
-
-
-def _once(block: str, seen: list[Tensor]) -> Tensor:
-    if len(seen) != 1:
-        raise ValueError(f"block {block!r} must run once a forward pass, got {len(seen)} times")
-    return seen[0]
-
-
-def train_gap_head(
-    features: Callable[[Tensor], Tensor],
-    batches: Iterable[tuple[Tensor, Tensor]],
-    classes: int,
-    *,
-    penalty: float = 1e-3,
-    iterations: int = 500,
-) -> GapHead:
-    """Fit pooling + linear layer on the features of labelled images, as the thesis did to draw CAM.
-
-    Minimises mean cross-entropy + penalty / 2 |W|^2 by L-BFGS in float64 on pooled features scaled to unit variance,
-    from zero; the scaling is then folded into the layer. Features are pooled as they come: memory is N C numbers.
+    Minimises mean cross-entropy + 0.001 / 2 |W|^2, which keeps separable data finite, by L-BFGS in float64 on features
+    scaled to unit variance, from zero; the scaling is then folded into the layer.
 
     Args:
-        features: From images to block outputs (N, C, h, w), `block_features(model, block)` say.
-        batches: Pairs of images and class indices, int64 (N,), read once.
+        pooled: Means over positions of a block's output, (N, C), as of `pooled_features`.
+        labels: Class indices, int64, (N,).
         classes: K, the number of classes; some may be absent from the labels.
-        penalty: Strength of the L2 penalty, > 0, which keeps separable data finite.
-        iterations: Most L-BFGS iterations, >= 1.
 
     Returns:
-        A `GapHead` in eval mode, float32, on the device of the features.
+        Layer from C channels to K classes, which `explain.attribution.cam` takes; float32, on the device of `pooled`.
 
     Raises:
-        ValueError: No batch, labels outside 0..K-1, fewer than two classes, or a setting out of range.
+        ValueError: Labels outside 0..K-1 or not N, or fewer than two classes.
+        TypeError: Labels or a number of classes that are no integers.
     """
     check_integer("classes", classes, 2)
-    if not penalty > 0:
-        raise ValueError(f"penalty must be > 0, got {penalty}")
-    check_integer("iterations", iterations, 1)
-    pooled, labels = _pooled(features, batches, classes)
-    shift, scale = pooled.mean(dim=0), pooled.std(dim=0, correction=0)
+    if labels.is_floating_point() or labels.dtype == torch.bool:
+        raise TypeError(f"labels must be integer class indices, got {labels.dtype}")
+    if labels.shape != (len(pooled),) or pooled.ndim != 2:
+        raise ValueError(f"pooled must be (N, C) with N = {len(labels)}, got {tuple(pooled.shape)}")
+    if (labels < 0).any() or (labels >= classes).any():
+        raise ValueError(f"labels must lie in 0..{classes - 1}, got {int(labels.min())}..{int(labels.max())}")
+    if (labels == labels[0]).all():
+        raise ValueError(f"labels must hold at least two classes, got only class {int(labels[0])}")
+    rows = pooled.double()
+    shift, scale = rows.mean(dim=0), rows.std(dim=0, correction=0)
     scale = torch.where(scale > 0, scale, 1)
-    weight, bias = _regression((pooled - shift) / scale, labels, classes, penalty, iterations)
+    weight, bias = _regression((rows - shift) / scale, labels.to(rows.device).long(), classes)
     weight = weight / scale
-    bias = bias - weight @ shift
-    linear = nn.Linear(pooled.shape[1], classes).to(pooled.device)
+    linear = nn.Linear(rows.shape[1], classes).to(rows.device)
     with torch.no_grad():
         linear.weight.copy_(weight)
-        linear.bias.copy_(bias)
-    return GapHead(linear).eval()
+        linear.bias.copy_(bias - weight @ shift)
+    return linear
 
 
-def _pooled(
-    features: Callable[[Tensor], Tensor], batches: Iterable[tuple[Tensor, Tensor]], classes: int
-) -> tuple[Tensor, Tensor]:
-    rows, labels = [], []
-    for images, of_images in batches:
-        with torch.no_grad():
-            activations = features(images)
-        if activations.ndim != 4 or len(activations) != len(of_images):
-            raise ValueError(
-                f"features must give (N, C, h, w) with N = {len(of_images)}, got {tuple(activations.shape)}"
-            )
-        rows.append(activations.double().mean(dim=(2, 3)))
-        labels.append(of_images.to(activations.device))
-    if not rows:
-        raise ValueError("batches must hold at least one batch, got none")
-    targets = torch.cat(labels)
-    if targets.is_floating_point() or targets.dtype == torch.bool:
-        raise TypeError(f"labels must be integer class indices, got {targets.dtype}")
-    if (targets < 0).any() or (targets >= classes).any():
-        raise ValueError(f"labels must lie in 0..{classes - 1}, got {int(targets.min())}..{int(targets.max())}")
-    if (targets == targets[0]).all():
-        raise ValueError(f"labels must hold at least two classes, got only class {int(targets[0])}")
-    return torch.cat(rows), targets.long()
-
-
-def _regression(rows: Tensor, labels: Tensor, classes: int, penalty: float, iterations: int) -> tuple[Tensor, Tensor]:
+def _regression(rows: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
     """Weights (K, C) and biases (K,) of the penalised multinomial regression, float64."""
     with torch.inference_mode(False), torch.enable_grad():
         rows, labels = rows.clone(), labels.clone()
@@ -199,7 +130,7 @@ def _regression(rows: Tensor, labels: Tensor, classes: int, penalty: float, iter
         bias = torch.zeros(classes, dtype=rows.dtype, device=rows.device, requires_grad=True)
         solver = torch.optim.LBFGS(
             [weight, bias],
-            max_iter=iterations,
+            max_iter=_ITERATIONS,
             tolerance_grad=1e-9,
             tolerance_change=1e-12,
             line_search_fn="strong_wolfe",
@@ -207,7 +138,7 @@ def _regression(rows: Tensor, labels: Tensor, classes: int, penalty: float, iter
 
         def loss() -> Tensor:
             solver.zero_grad()
-            value = functional.cross_entropy(rows @ weight.T + bias, labels) + penalty / 2 * weight.square().sum()
+            value = functional.cross_entropy(rows @ weight.T + bias, labels) + _PENALTY / 2 * weight.square().sum()
             value.backward()  # type: ignore[no-untyped-call]
             return value
 

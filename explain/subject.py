@@ -5,14 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from explain import MAP_MEASURES, METHODS, SuperpixelExplanation, cam, capture, spatial_blocks
+from explain.attribution import finite_maps
 from explain.method_names import CAM
 
-__all__ = ["MEASURED", "BatchExplanation", "ImageExplanation", "Subject", "choose_blocks", "explain_batch", "measure"]
+__all__ = [
+    "MEASURED",
+    "BatchExplanation",
+    "ImageExplanation",
+    "Subject",
+    "choose_blocks",
+    "described_measures",
+    "explain_batch",
+    "measure",
+]
 
 MEASURED: Mapping[str, str] = {
     "entropy": "ce_normalised",
@@ -169,9 +180,15 @@ def explain_batch(
                 drawn = cam(signals, head)
             else:
                 drawn = METHODS[method](signals)
-            finite = drawn.isfinite().all(dim=2).all(dim=1)
-            maps[method, label] = torch.where(finite[:, None, None], drawn, 0).cpu()
+            maps[method, label] = finite_maps(drawn).cpu()
     return BatchExplanation(captured.logits.softmax(1).cpu(), captured.targets.cpu(), maps)
+
+
+def described_measures() -> list[dict[str, Any]]:
+    """What a page says of each column of `MEASURED`: its key, the key in words, and the `Measure`."""
+    return [
+        {"key": key, "words": key.replace("_", " "), "measure": MAP_MEASURES[name]} for key, name in MEASURED.items()
+    ]
 
 
 def measure(maps: Tensor) -> dict[str, list[float]]:

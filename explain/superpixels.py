@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from explain.measures.masking import Predict, checked_probabilities
+from explain.measures.measure import check_integer
 from explain.targets import Target, resolve_target
 
 __all__ = ["SuperpixelExplanation", "explain_superpixels", "slic_segments", "superpixel_stability"]
@@ -84,10 +85,7 @@ def slic_segments(image: Tensor, count: int = 50, compactness: float = 10.0) -> 
     from skimage.segmentation import slic
 
     _check_image(image)
-    if isinstance(count, bool) or not isinstance(count, int):
-        raise TypeError(f"count must be an integer, got {count!r}")
-    if count < 2:
-        raise ValueError(f"count must be at least 2, got {count}")
+    check_integer("count", count, 2)
     if not compactness > 0:
         raise ValueError(f"compactness must be > 0, got {compactness}")
     pixels = image.detach().float().cpu()
@@ -196,10 +194,7 @@ def superpixel_stability(
         Mean Pearson correlation in [-1, 1]; near 1 is stable. Too few samples, or a model that super-pixels cannot
         explain, bring it towards 0. NaN if some repeat gives all super-pixels the same coefficient.
     """
-    if isinstance(repeats, bool) or not isinstance(repeats, int):
-        raise TypeError(f"repeats must be an integer, got {repeats!r}")
-    if repeats < 2:
-        raise ValueError(f"repeats must be at least 2, got {repeats}")
+    check_integer("repeats", repeats, 2)
     if options.get("segments") is None:
         options["segments"] = slic_segments(image)
     rows = []
@@ -219,11 +214,8 @@ def _check_image(image: Tensor) -> None:
 
 
 def _check_settings(samples: int, batch_size: int, kernel_width: float, alpha: float) -> None:
-    for name, value, least in (("samples", samples, 2), ("batch_size", batch_size, 1)):
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError(f"{name} must be an integer, got {value!r}")
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}")
+    check_integer("samples", samples, 2)
+    check_integer("batch_size", batch_size, 1)
     for name, number in (("kernel_width", kernel_width), ("alpha", alpha)):
         if not number > 0:
             raise ValueError(f"{name} must be > 0, got {number}")

@@ -56,15 +56,7 @@ def advise(blocks: int, *, images_per_class: float, gain: float, distance: float
         gain: 1 - e / e_random of the errors of linear probes on the pre-trained and on a random network's features,
             at most 1; NaN, where neither errs or there is no probe, counts as different.
         distance: mean over layers and channels of |mean - source mean| / source deviation, >= 0; None where unknown.
-
-    Raises:
-        ValueError: a number out of range.
     """
-    if blocks < 1 or not images_per_class > 0 or gain > 1 or (distance is not None and not distance >= 0):
-        raise ValueError(
-            f"blocks >= 1, images_per_class > 0, gain <= 1 and distance >= 0 are accepted, got {blocks}, "
-            f"{images_per_class}, {gain} and {distance}"
-        )
     similar = not math.isnan(gain) and gain >= SIMILAR_GAIN and (distance is None or distance <= SIMILAR_DISTANCE)
     large = images_per_class >= LARGE
     if large:
@@ -92,18 +84,4 @@ def advisor(material: Material, *, images_per_class: float, gain: float, distanc
     return Reading(values, *no_null(blocks + 1), (note,))
 
 
-ADVISOR = Scorer(
-    name="advisor",
-    kind="depth",
-    reads="number of training images; probe errors on pre-trained and random features; batch-norm statistics",
-    formula="-|k - k*| / L, k* by size and similarity",
-    sign="+: the depth is near the advised one",
-    source="own definition, after the thesis's Figure 11; a competitor",
-    low=-1.0,
-    high=0.0,
-    null="none",
-    cost="2 forwards of all probe images",
-    needs=(),
-    function=advisor,
-    options=("images_per_class", "gain", "distance"),
-)
+ADVISOR = Scorer("advisor", "depth", advisor, options=("images_per_class", "gain", "distance"))

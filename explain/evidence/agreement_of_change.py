@@ -34,21 +34,11 @@ def agreement_of_change(material: Material, *, maps: Maps = "cam", draws: int = 
     """
     chosen = ~material.training
     passes = (material.before, material.fine_tuned("after"), material.fine_tuned("again"))
-    records = zip(*(one.records for one in passes), strict=True)
-    pairs = (
-        (name, *_changes(before, (after, again), maps, chosen))
-        for name, (before, after, again) in zip(material.blocks, records, strict=True)
-    )
+    pairs = []
+    for name, *records in zip(material.blocks, *(one.records for one in passes), strict=True):
+        before, after, again = (_shares(record, maps, chosen) for record in records)
+        pairs.append((name, after - before, again - before))
     return matched_reading(pairs, sign=-1, undefined="are dead or did not change", draws=draws, seed=seed)
-
-
-def _changes(
-    before: BlockRecord, afterwards: tuple[BlockRecord, BlockRecord], which: Maps, chosen: Tensor
-) -> tuple[Tensor, Tensor]:
-    """M1 - M0 and M2 - M0 of the chosen images, each map divided by its sum, (V, h, w)."""
-    start = _shares(before, which, chosen)
-    one, other = (_shares(record, which, chosen) - start for record in afterwards)
-    return one, other
 
 
 def _shares(record: BlockRecord, which: Maps, chosen: Tensor) -> Tensor:
@@ -57,17 +47,4 @@ def _shares(record: BlockRecord, which: Maps, chosen: Tensor) -> Tensor:
     return share_of_sum(shown).masked_fill(dead(shown)[:, None, None], float("nan"))
 
 
-AGREEMENT_OF_CHANGE = Scorer(
-    name="agreement_of_change",
-    kind="block",
-    reads="changes of the maps in two short probe fine-tunings from different seeds",
-    formula="-mean over validation images of Pearson(M1 - M0, M2 - M0), M / sum M",
-    sign="-: change on which two seeds agree is learning, so the block should be trained",
-    source="own definition",
-    low=-1.0,
-    high=1.0,
-    null="the change of one image with the change of another",
-    cost="2 probe fine-tunings, 3 forwards + backwards of all images",
-    needs=("before", "after", "again"),
-    function=agreement_of_change,
-)
+AGREEMENT_OF_CHANGE = Scorer("agreement_of_change", "block", agreement_of_change, needs=("before", "after", "again"))

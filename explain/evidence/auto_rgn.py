@@ -40,17 +40,4 @@ def auto_rgn(material: Material) -> Reading:
     return Reading(values, null[:, 0], null[:, 1], notes)
 
 
-AUTO_RGN = Scorer(
-    name="auto_rgn",
-    kind="block",
-    reads="weights of the block and the gradient of the loss at the fitted head",
-    formula="-||g|| / ||theta||",
-    sign="-: a large relative gradient marks the block that the task wants changed",
-    source="Lee et al. 2022, arXiv 2210.11466",
-    low=-np.inf,
-    high=0.0,
-    null="permuted labels",
-    cost="1 forward and 1 + P backwards of the training images",
-    needs=("gradients",),
-    function=auto_rgn,
-)
+AUTO_RGN = Scorer("auto_rgn", "block", auto_rgn, needs=("gradients",))

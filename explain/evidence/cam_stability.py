@@ -39,17 +39,4 @@ def cam_stability(material: Material, *, maps: Maps = "cam", draws: int = 200, s
     return matched_reading(pairs, sign=1, undefined="are dead or constant", draws=draws, seed=seed)
 
 
-CAM_STABILITY = Scorer(
-    name="cam_stability",
-    kind="block",
-    reads="maps before and after a short probe fine-tuning",
-    formula="mean over validation images of Pearson(M before, M after)",
-    sign="+: training the block does not change where it looks, so it need not be trained",
-    source="own definition",
-    low=-1.0,
-    high=1.0,
-    null="the map before of one image with the map after of another",
-    cost="probe fine-tuning, 2 forwards + backwards of all images",
-    needs=("before", "after"),
-    function=cam_stability,
-)
+CAM_STABILITY = Scorer("cam_stability", "block", cam_stability, needs=("before", "after"))

@@ -6,9 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from explain.evidence.material import Material
-from explain.evidence.null import checked_draws, mean_and_spread
+from explain.evidence.null import mean_and_spread
 from explain.evidence.scorer import Scorer
 from explain.evidence.scores import Numbers, Reading
+from explain.measures.measure import check_integer
 
 __all__ = ["CKA", "cka", "linear_cka"]
 
@@ -59,7 +60,7 @@ def cka(material: Material, *, draws: int = 200, seed: int = 0) -> Reading:
     Returns:
         Values (L,). NaN where features are not finite or do not differ between images, as with one validation image.
     """
-    checked_draws(draws)
+    check_integer("draws", draws, 2)
     rng = np.random.default_rng(seed)
     chosen = ~material.training
     images = int(chosen.sum())
@@ -78,17 +79,4 @@ def cka(material: Material, *, draws: int = 200, seed: int = 0) -> Reading:
     return Reading(rows[0], rows[1], rows[2], tuple(notes))
 
 
-CKA = Scorer(
-    name="cka",
-    kind="block",
-    reads="pooled features before and after a short probe fine-tuning",
-    formula="linear CKA on validation images",
-    sign="+: training the block does not change its features, so it need not be trained",
-    source="Kornblith et al. 2019, arXiv 1905.00414",
-    low=0.0,
-    high=1.0,
-    null="features before of one image with features after of another",
-    cost="probe fine-tuning, 2 forwards of all images",
-    needs=("before", "after"),
-    function=cka,
-)
+CKA = Scorer("cka", "block", cka, needs=("before", "after"))

@@ -23,17 +23,4 @@ def deepest(material: Material) -> Reading:
     return Reading(values, *no_null(len(values)))
 
 
-DEEPEST = Scorer(
-    name="deepest",
-    kind="depth",
-    reads="nothing",
-    formula="1[k = L]",
-    sign="+: freeze everything",
-    source="own definition; a trivial competitor",
-    low=0.0,
-    high=1.0,
-    null="none",
-    cost="nothing",
-    needs=(),
-    function=deepest,
-)
+DEEPEST = Scorer("deepest", "depth", deepest)

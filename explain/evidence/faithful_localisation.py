@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from explain.evidence.material import Maps, Material
-from explain.evidence.null import checked_draws, finite_mean, mean_and_spread
+from explain.evidence.null import finite_mean, mean_and_spread
 from explain.evidence.scorer import Scorer
 from explain.evidence.scores import Reading
+from explain.measures.measure import check_integer
 
 __all__ = ["FAITHFUL_LOCALISATION", "FAITHFUL_LOCALISATION_CONTROL", "control_localisation", "faithful_localisation"]
 
@@ -45,7 +46,7 @@ def control_localisation(material: Material, *, draws: int = 200, seed: int = 0)
 
 def _read(material: Material, which: Maps, draws: int, seed: int) -> Reading:
     rng = np.random.default_rng(seed)
-    checked_draws(draws)
+    check_integer("draws", draws, 2)
     rows = []
     notes = []
     for name, of_block in zip(material.blocks, material.drops[which].numpy(), strict=True):
@@ -63,32 +64,8 @@ def _read(material: Material, which: Maps, draws: int, seed: int) -> Reading:
 
 _FORMULA = "mean over validation images of AvgDrop(cell-shuffled map) - AvgDrop(map)"
 
-FAITHFUL_LOCALISATION = Scorer(
-    name="faithful_localisation",
-    kind="block",
-    reads="probabilities of images seen through the block's CAM map",
-    formula=_FORMULA,
-    sign="+: the block's map shows what carries the class on unseen images, so the block can stay as it is",
-    source="own definition; Average Drop of Chattopadhyay et al. 2018, arXiv 1710.11063",
-    low=-1.0,
-    high=1.0,
-    null="an image's map changes places with one of its shuffled ones",
-    cost="1 forward + backward of all images, L (1 + R) forwards of the validation images",
-    needs=("before", "drops/cam"),
-    function=faithful_localisation,
-)
+FAITHFUL_LOCALISATION = Scorer("faithful_localisation", "block", faithful_localisation, needs=("before", "drops/cam"))
 
 FAITHFUL_LOCALISATION_CONTROL = Scorer(
-    name="faithful_localisation_control",
-    kind="block",
-    reads="probabilities of images seen through the block's mean |A|, without gradients",
-    formula=_FORMULA + ", map = mean over channels of |A|",
-    sign="+: as in faithful_localisation",
-    source="own definition; Average Drop of Chattopadhyay et al. 2018, arXiv 1710.11063",
-    low=-1.0,
-    high=1.0,
-    null="an image's map changes places with one of its shuffled ones",
-    cost="1 forward of all images, L (1 + R) forwards of the validation images",
-    needs=("before", "drops/control"),
-    function=control_localisation,
+    "faithful_localisation_control", "block", control_localisation, needs=("before", "drops/control")
 )

@@ -6,11 +6,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from explain.evidence.material import Material
-from explain.evidence.null import checked_draws, mean_and_spread, permutations_within
+from explain.evidence.null import mean_and_spread, permutations_within
 from explain.evidence.scorer import Scorer
 from explain.evidence.scores import Numbers, Reading
+from explain.measures.measure import check_integer
 
-__all__ = ["LINEAR_PROBE", "linear_probe", "probe_accuracy", "stratified_folds"]
+__all__ = ["FOLDS", "LINEAR_PROBE", "RIDGE", "linear_probe", "probe_accuracy", "stratified_folds"]
+
+FOLDS = 5
+"""Of the cross-validation; fewer where the smallest class has fewer images."""
+
+RIDGE = 1e-3
+"""Penalty relative to the number of training images."""
 
 
 def stratified_folds(labels: NDArray[np.int64], folds: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -57,7 +64,7 @@ def probe_accuracy(features: Numbers, labels: NDArray[np.int64], fold: NDArray[n
     return np.asarray(right / labels.shape[1], dtype=np.float64)
 
 
-def linear_probe(material: Material, *, folds: int = 5, ridge: float = 1e-3, draws: int = 50, seed: int = 0) -> Reading:
+def linear_probe(material: Material, *, draws: int = 50, seed: int = 0) -> Reading:
     """s(k) = cross-validated accuracy of a linear classifier on the pooled output of block k; s(0) on the pooled image.
 
     All probe images are used, training and validation alike: the blocks have seen neither.
@@ -70,25 +77,19 @@ def linear_probe(material: Material, *, folds: int = 5, ridge: float = 1e-3, dra
     Cost: one forward pass of all images.
 
     Args:
-        folds: At most this many, >= 2; fewer where the smallest class has fewer images.
-        ridge: Penalty, > 0, relative to the number of images.
         draws: How often the null is drawn, >= 2.
 
     Returns:
         Values (L+1,). All NaN where a class has one image; NaN for a depth with features that are not finite.
     """
-    checked_draws(draws)
-    if isinstance(folds, bool) or not isinstance(folds, int) or folds < 2:
-        raise ValueError(f"folds must be an integer of at least 2, got {folds!r}")
-    if not ridge > 0:
-        raise ValueError(f"ridge must be > 0, got {ridge}")
+    check_integer("draws", draws, 2)
     labels = np.unique(material.labels.numpy(), return_inverse=True)[1].astype(np.int64)
     rows = np.full((3, len(material.blocks) + 1), np.nan)
     smallest = int(np.bincount(labels).min())
     if smallest < 2:
         return Reading(rows[0], rows[1], rows[2], ("a class has one image, so no probe can be cross-validated",))
     rng = np.random.default_rng(seed)
-    fold = stratified_folds(labels, min(folds, smallest), rng)
+    fold = stratified_folds(labels, min(FOLDS, smallest), rng)
     labellings = np.vstack([labels, labels[permutations_within(fold, draws, rng)]])
     notes = []
     for depth, features in enumerate(material.depth_features):
@@ -96,22 +97,9 @@ def linear_probe(material: Material, *, folds: int = 5, ridge: float = 1e-3, dra
         if not np.isfinite(found).all():
             notes.append(f"freeze depth {depth}: features are not finite")
             continue
-        accuracy = probe_accuracy(found, labellings, fold, ridge)
+        accuracy = probe_accuracy(found, labellings, fold, RIDGE)
         rows[:, depth] = (accuracy[0], *mean_and_spread(accuracy[1:]))
     return Reading(rows[0], rows[1], rows[2], tuple(notes))
 
 
-LINEAR_PROBE = Scorer(
-    name="linear_probe",
-    kind="depth",
-    reads="pooled features at each freeze depth",
-    formula="cross-validated accuracy of a ridge classifier on the output of block k",
-    sign="+: what the first k blocks put out already separates the classes",
-    source="Alain and Bengio 2016, arXiv 1610.01644",
-    low=0.0,
-    high=1.0,
-    null="labels permuted within each fold",
-    cost="1 forward of all images",
-    needs=("before",),
-    function=linear_probe,
-)
+LINEAR_PROBE = Scorer("linear_probe", "depth", linear_probe, needs=("before",))

@@ -6,9 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from explain.evidence.material import Material
-from explain.evidence.null import checked_draws, mean_and_spread
+from explain.evidence.null import mean_and_spread
 from explain.evidence.scorer import Scorer
 from explain.evidence.scores import Numbers, Reading
+from explain.measures.measure import check_integer
 
 __all__ = ["LOGME", "log_maximum_evidence", "logme"]
 
@@ -77,7 +78,7 @@ def logme(material: Material, *, draws: int = 20, seed: int = 0) -> Reading:
     Returns:
         Values (L+1,). NaN for a depth with features that are not finite or are all zero.
     """
-    checked_draws(draws)
+    check_integer("draws", draws, 2)
     labels = np.unique(material.labels.numpy(), return_inverse=True)[1]
     rng = np.random.default_rng(seed)
     orders = np.vstack([np.arange(len(labels)), [rng.permutation(len(labels)) for _ in range(draws)]])
@@ -95,17 +96,4 @@ def logme(material: Material, *, draws: int = 20, seed: int = 0) -> Reading:
     return Reading(rows[0], rows[1], rows[2], tuple(notes))
 
 
-LOGME = Scorer(
-    name="logme",
-    kind="depth",
-    reads="pooled features at each freeze depth",
-    formula="mean over classes of max over alpha, beta of ln p(y | F, alpha, beta) / N",
-    sign="+: what the first k blocks put out explains the labels",
-    source="You et al. 2021, arXiv 2102.11005",
-    low=-np.inf,
-    high=np.inf,
-    null="permuted labels",
-    cost="1 forward of all images",
-    needs=("before",),
-    function=logme,
-)
+LOGME = Scorer("logme", "depth", logme, needs=("before",))

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from explain.evidence.null import checked_draws, finite_mean, mean_and_spread, mismatches
+from explain.evidence.null import finite_mean, mean_and_spread, mismatches
 from explain.evidence.scores import Numbers, Reading
+from explain.measures.measure import check_integer
 
 __all__ = ["correlations", "matched", "matched_reading"]
 
@@ -73,7 +74,7 @@ def matched_reading(
         ValueError: Too few draws.
     """
     rng = np.random.default_rng(seed)
-    checked_draws(draws)
+    check_integer("draws", draws, 2)
     rows, notes = [], []
     for name, one, other in pairs:
         table = correlations(one, other)

@@ -22,17 +22,4 @@ def monotone(material: Material) -> Reading:
     return Reading(np.arange(num_blocks + 1) / num_blocks, *no_null(num_blocks + 1))
 
 
-MONOTONE = Scorer(
-    name="monotone",
-    kind="depth",
-    reads="nothing",
-    formula="k / L",
-    sign="+: the deeper, the cheaper",
-    source="own definition; a trivial competitor",
-    low=0.0,
-    high=1.0,
-    null="none",
-    cost="nothing",
-    needs=(),
-    function=monotone,
-)
+MONOTONE = Scorer("monotone", "depth", monotone)

@@ -10,23 +10,9 @@ from numpy.typing import NDArray
 
 from explain.evidence.scores import Numbers
 
-__all__ = ["checked_draws", "finite_mean", "mean_and_spread", "mismatches", "no_null", "permutations_within"]
+__all__ = ["finite_mean", "mean_and_spread", "mismatches", "no_null", "permutations_within"]
 
 Indices = NDArray[np.int64]
-
-
-def checked_draws(draws: int) -> int:
-    """`draws` if it is an integer >= 2, without which there is no spread.
-
-    Raises:
-        TypeError: Not an integer.
-        ValueError: Below 2.
-    """
-    if isinstance(draws, bool) or not isinstance(draws, int):
-        raise TypeError(f"draws must be an integer, got {draws!r}")
-    if draws < 2:
-        raise ValueError(f"draws must be at least 2, got {draws}")
-    return draws
 
 
 def mismatches(count: int, draws: int, rng: np.random.Generator) -> Indices:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 from explain.evidence.material import Material
-from explain.evidence.scores import Cost, DepthScores, Kind, Reading, Scores, Unit, Zero, depth_scores
+from explain.evidence.scores import Cost, Kind, Reading, Scores
 
 __all__ = ["Scorer"]
 
@@ -19,39 +19,18 @@ class Scorer:
 
     Attributes:
         kind: "block": a score for each of the L blocks; "depth": one for each of the L+1 freeze depths.
-        sign: Why positive means "freeze"; fixed before any result was seen.
-        low: Smallest possible value.
-        high: Largest possible value.
-        null: What is drawn as chance, or "none".
-        cost: What it costs, in words; `Scores.cost` has the numbers.
+        function: Computes the reading from a `Material` and the scorer's own options. Its docstring fixes formula,
+            source, range, sign, null and cost, before any result was seen.
         needs: Parts of a `Material` that it reads: "before", "after", "again", "drops/cam", "drops/control",
             "gradients".
-        function: Computes the reading from a `Material` and the scorer's own options.
         options: Those of its options that have no default: what the caller must know.
     """
 
     name: str
     kind: Kind
-    reads: str
-    formula: str
-    sign: str
-    source: str
-    low: float
-    high: float
-    null: str
-    cost: str
-    needs: tuple[str, ...]
     function: Callable[..., Reading]
+    needs: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.kind not in get_args(Kind):
-            raise ValueError(f"kind must be one of {', '.join(get_args(Kind))}, got {self.kind!r}")
-        if not self.low < self.high:
-            raise ValueError(f"low must be below high, got {self.low} and {self.high}")
-        for field in ("name", "reads", "formula", "sign", "source", "null", "cost"):
-            if not getattr(self, field):
-                raise ValueError(f"{field} must not be empty, got {getattr(self, field)!r}")
 
     def can_read(self, material: Material) -> bool:
         """Whether the material holds all that this scorer needs."""
@@ -76,24 +55,4 @@ class Scorer:
         cost = Cost(seconds=time.perf_counter() - start)
         for part in self.needs:
             cost += material.costs[part]
-        return Scores(
-            self.name,
-            self.kind,
-            material.blocks,
-            reading.values,
-            reading.null_mean,
-            reading.null_spread,
-            cost,
-            reading.notes,
-            reading.details,
-        )
-
-    def depth_scores(self, scores: Scores, *, unit: Unit | None = None, zero: Zero | None = None) -> DepthScores:
-        """s(k) for k = 0..L from this scorer's scores: see `explain.evidence.scores.depth_scores`.
-
-        Raises:
-            ValueError: Scores of another scorer, and what `depth_scores` refuses.
-        """
-        if scores.scorer != self.name:
-            raise ValueError(f"scores must come from {self.name}, got those of {scores.scorer}")
-        return depth_scores(scores, unit=unit, zero=zero)
+        return Scores(**vars(reading), scorer=self.name, kind=self.kind, blocks=material.blocks, cost=cost)

@@ -14,11 +14,12 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 
-from explain.attribution import METHODS
+from explain.attribution import METHODS, finite_maps
 from explain.evidence.masked_drops import masked_drops
 from explain.evidence.material import BlockRecord, Maps, Material, Pass
 from explain.evidence.scores import Cost
 from explain.evidence.weight_gradients import relative_gradient_norms
+from explain.measures.measure import check_integer
 from explain.signals import capture
 
 __all__ = ["gather"]
@@ -79,10 +80,7 @@ def gather(
         ("label_permutations", label_permutations, 0),
         ("batch_size", batch_size, 1),
     ):
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError(f"{name} must be an integer, got {value!r}")
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}")
+        check_integer(name, value, least)
     if again is not None and after is None:
         raise ValueError("again must come with after: the two are compared")
     costs: dict[str, Cost] = {}
@@ -163,12 +161,7 @@ def _gather_pass(
         logits.append(captured.logits.cpu())
         for signals, kept in zip(captured, parts, strict=True):
             features = signals.activations.detach().float().mean(dim=(2, 3)).cpu()
-            kept.append((_finite(METHODS[method](signals)), _finite(METHODS["activation"](signals)), features))
+            shown, control = (finite_maps(METHODS[name](signals)).detach().cpu() for name in (method, "activation"))
+            kept.append((shown, control, features))
     records = [BlockRecord(*(torch.cat(column) for column in zip(*kept, strict=True))) for kept in parts]
     return Pass(tuple(records), torch.cat(logits))
-
-
-def _finite(maps: Tensor) -> Tensor:
-    """The maps on the CPU; one with NaN or infinity (a diverged network) is dead."""
-    broken = ~torch.isfinite(maps).all(dim=2).all(dim=1)
-    return maps.detach().masked_fill(broken[:, None, None], 0.0).cpu()

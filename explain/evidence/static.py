@@ -36,18 +36,4 @@ def static(material: Material, *, table: ArrayLike) -> Reading:
     return Reading(np.log(probabilities / probabilities.sum()), *no_null(depths))
 
 
-STATIC = Scorer(
-    name="static",
-    kind="depth",
-    reads="nothing: a given table",
-    formula="ln p(k)",
-    sign="+: the table prefers the depth",
-    source="own definition; a competitor, arXiv 2510.06448",
-    low=-np.inf,
-    high=0.0,
-    null="none",
-    cost="nothing",
-    needs=(),
-    function=static,
-    options=("table",),
-)
+STATIC = Scorer("static", "depth", static, options=("table",))

@@ -6,10 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from explain.evidence.material import Maps, Material
-from explain.evidence.null import checked_draws, finite_mean, mean_and_spread, permutations_within
+from explain.evidence.null import finite_mean, mean_and_spread, permutations_within
 from explain.evidence.scorer import Scorer
 from explain.evidence.scores import Numbers, Reading
 from explain.measures.concentration import elliptical_area, entropy
+from explain.measures.measure import check_integer
 
 __all__ = ["TRAIN_VALIDATION_DISAGREEMENT", "kolmogorov_smirnov", "train_validation_disagreement"]
 
@@ -41,7 +42,7 @@ def train_validation_disagreement(
     ce is the entropy of a map, ca its elliptical area; KS is the largest distance between two distribution functions.
     It depends on ranks alone, so the resolution of the maps does not enter.
 
-    Source: own definition, after the thesis's reading of ce and ca. Range: [0, 1].
+    Source: own definition, after the thesis's reading of ce and ca (Schoettl 2020, arXiv 2009.12546). Range: [0, 1].
     Sign: +, fixed before any result was seen. Two readings are possible: (a) the block has memorised its training
     images, so freeze it (regularise); (b) its features do not carry over to new images, so thaw it. It is (a) that
     this quantity can see. On a frozen backbone, training and validation images are exchangeable whatever the block
@@ -59,13 +60,13 @@ def train_validation_disagreement(
         draws: How often the null is drawn, >= 2.
 
     Returns:
-        Values (L,), and "ks_ce" and "ks_ca" in `details`. Images with a dead map are left out; NaN where that leaves no
-        training or no validation image, and for maps of a single cell.
+        Values (L,). Images with a dead map are left out; NaN where that leaves no training or no validation image, and
+        for maps of a single cell.
     """
     rng = np.random.default_rng(seed)
-    checked_draws(draws)
+    check_integer("draws", draws, 2)
     labels, training = material.labels.numpy(), material.training.numpy()
-    rows, parts, notes = [], [], []
+    rows, notes = [], []
     for name, record in zip(material.blocks, material.fine_tuned("after").records, strict=True):
         shown = record.maps(maps)
         ce, ca = entropy(shown).numpy(), elliptical_area(shown).numpy()
@@ -75,30 +76,16 @@ def train_validation_disagreement(
         inside = training[alive]
         if inside.all() or not inside.any() or shown[0].numel() == 1:
             rows.append((np.nan, np.nan, np.nan))
-            parts.append((np.nan, np.nan))
             continue
         members = np.vstack([inside, inside[permutations_within(labels[alive], draws, rng)]])
         # The maps' own rounding must not order values that are equal.
         both = np.stack([kolmogorov_smirnov(np.round(values[alive], 9), members) for values in (ce, ca)])
         mean = finite_mean(both, axis=0)
         rows.append((float(mean[0]), *mean_and_spread(mean[1:])))
-        parts.append((float(both[0, 0]), float(both[1, 0])))
     values, null_mean, null_spread = np.array(rows).T
-    ks_ce, ks_ca = np.array(parts).T
-    return Reading(values, null_mean, null_spread, tuple(notes), {"ks_ce": ks_ce, "ks_ca": ks_ca})
+    return Reading(values, null_mean, null_spread, tuple(notes))
 
 
 TRAIN_VALIDATION_DISAGREEMENT = Scorer(
-    name="train_validation_disagreement",
-    kind="block",
-    reads="entropy and area of the maps of training and validation images, after a short probe fine-tuning",
-    formula="(KS(ce train, ce validation) + KS(ca train, ca validation)) / 2",
-    sign="+: the distance was made by training the blocks (memorisation), and freezing undoes it",
-    source="own definition, after the thesis's reading of ce and ca (Schoettl 2020, arXiv 2009.12546)",
-    low=0.0,
-    high=1.0,
-    null="membership permuted within each class",
-    cost="probe fine-tuning, 1 forward + backward of all images",
-    needs=("after",),
-    function=train_validation_disagreement,
+    "train_validation_disagreement", "block", train_validation_disagreement, needs=("after",)
 )

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,15 +12,6 @@ from torch.nn import functional
 from explain.hooks import frozen_in_eval_mode, named_modules
 
 __all__ = ["relative_gradient_norms"]
-
-
-@contextmanager
-def _differentiable(model: nn.Module, parameters: Sequence[nn.Parameter]) -> Iterator[None]:
-    """Hold the model in eval mode with only these parameters in the graph; restore all flags whatever happens."""
-    with frozen_in_eval_mode(model), torch.inference_mode(False), torch.enable_grad():
-        for parameter in parameters:
-            parameter.requires_grad = True
-        yield
 
 
 def relative_gradient_norms(
@@ -62,7 +52,9 @@ def relative_gradient_norms(
     if not parameters:
         return norms
     sums = [[torch.zeros_like(parameter) for parameter in parameters] for _ in targets]
-    with _differentiable(model, parameters):
+    with frozen_in_eval_mode(model), torch.inference_mode(False), torch.enable_grad():
+        for parameter in parameters:
+            parameter.requires_grad = True
         for start in range(0, len(numbers), batch_size):
             columns = slice(start, start + batch_size)
             batch = images[numbers[columns].to(images.device)].to(parameters[0].device)

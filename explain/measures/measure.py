@@ -6,7 +6,7 @@ import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -52,15 +52,6 @@ class Measure:
     nan: str
     takes: tuple[str, ...]
     function: Callable[..., Tensor]
-
-    def __post_init__(self) -> None:
-        if self.direction not in get_args(Direction):
-            raise ValueError(f"direction must be one of {', '.join(get_args(Direction))}, got {self.direction!r}")
-        if not self.low < self.high or math.isnan(self.low):
-            raise ValueError(f"low must be below high, got {self.low} and {self.high}")
-        for field in ("name", "formula", "paper", "nan", "takes"):
-            if not getattr(self, field):
-                raise ValueError(f"{field} must not be empty, got {getattr(self, field)!r}")
 
     def __call__(self, *arguments: Any, **options: Any) -> Tensor:
         """Values of the N images, float64, (N,)."""

@@ -126,7 +126,7 @@ def _efficientnet_lite0(classes: int, size: tuple[int, int], weights: str) -> Bl
     )
 
 
-def _torchvision(architecture: str, classes: int, weights: str) -> tuple[Any, bool]:
+def _torchvision(architecture: str, classes: int, weights: str) -> Any:
     from torchvision import models
 
     file = models.get_model_weights(architecture).IMAGENET1K_V1.url.rsplit("/", 1)[-1]
@@ -136,14 +136,15 @@ def _torchvision(architecture: str, classes: int, weights: str) -> tuple[Any, bo
     if weights != "none":
         head = "classifier.6." if architecture.startswith("vgg") else "fc."
         load_weights(net, weights, head=head, downloadable=file)
-    return net, weights != "none"
+    return net
 
 
 def _vgg16(classes: int, size: tuple[int, int], weights: str, width: float = 1.0) -> BlockNet:
+    pretrained = weights != "none"
     if width == 1:
-        net, pretrained = _torchvision("vgg16", classes, weights)
+        net = _torchvision("vgg16", classes, weights)
     else:
-        net, pretrained = _narrow_vgg16(classes, width), weights != "none"
+        net = _narrow_vgg16(classes, width)
         if pretrained:
             load_weights(net, weights, head="classifier.6.")
     blocks: OrderedDict[str, nn.Module] = OrderedDict()
@@ -179,10 +180,9 @@ def _narrow_vgg16(classes: int, width: float) -> Any:
 
 
 def _resnet50(classes: int, size: tuple[int, int], weights: str) -> BlockNet:
-    net, pretrained = _torchvision("resnet50", classes, weights)
-    blocks, head = split_sequence(net, size)
+    blocks, head = split_sequence(_torchvision("resnet50", classes, weights), size)
     return BlockNet(
-        blocks, head, mean=_IMAGENET_MEAN, std=_IMAGENET_STD, architecture="resnet50", pretrained=pretrained
+        blocks, head, mean=_IMAGENET_MEAN, std=_IMAGENET_STD, architecture="resnet50", pretrained=weights != "none"
     )
 
 

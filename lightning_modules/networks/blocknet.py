@@ -29,10 +29,9 @@ class BlockNet(nn.Module):
         std: per-channel standard deviation, > 0.
         architecture: the name under which `backbones.build` makes this network.
         pretrained: whether the blocks hold trained weights; random ones cannot be frozen.
-        minimum_size: smallest image side in pixels that leaves every block at least one position.
 
-    Raises:
-        ValueError: no blocks, or a standard deviation that is not positive.
+    Attributes:
+        minimum_size: smallest image side in pixels that leaves every block at least one position.
     """
 
     mean: Tensor
@@ -47,20 +46,15 @@ class BlockNet(nn.Module):
         std: tuple[float, float, float],
         architecture: str,
         pretrained: bool,
-        minimum_size: int = 1,
     ) -> None:
         super().__init__()
-        if not blocks:
-            raise ValueError("blocks must name at least one block, got none")
-        if min(std) <= 0:
-            raise ValueError(f"std must be positive, got {std}")
         self.blocks = nn.Sequential(OrderedDict(blocks))
         self.head = head
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
         self.architecture = architecture
         self.pretrained = pretrained
-        self.minimum_size = minimum_size
+        self.minimum_size = 1
         self.freeze_depth = 0
 
     @property

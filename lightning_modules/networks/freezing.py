@@ -19,11 +19,8 @@ def check_freeze_depth(net: BlockNet, freeze_depth: int) -> None:
     """Refuse a freeze depth the network cannot have.
 
     Raises:
-        TypeError: not an int.
         InputError: outside 0..L, or above 0 on a network with random weights (frozen noise learns nothing).
     """
-    if isinstance(freeze_depth, bool) or not isinstance(freeze_depth, int):
-        raise TypeError(f"freeze_depth must be an int, got {freeze_depth!r}")
     if not 0 <= freeze_depth <= net.num_blocks:
         raise InputError(f"freeze_depth must be in 0..{net.num_blocks} for {net.architecture}, got {freeze_depth}")
     if freeze_depth and not net.pretrained:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final, get_args
 
@@ -65,8 +65,8 @@ def read_card(text: str) -> tuple[ModelCard, str | None]:
         raise InputError(f"format {printable(str(number))[:40]}, accepted are 1 and {_FORMAT}: made by a later version")
     if (number == 1) != isinstance(digest, str):
         raise InputError("no card of a model")
-    for field, accepted in _ACCEPTED.items():
-        if field not in raw or not _accepts(field, raw[field]):
+    for field, (accepted, accepts) in _ACCEPTED.items():
+        if field not in raw or not accepts(raw[field]):
             raise InputError(f"{field} must be {accepted}, got {_shown(raw, field)}")
     unknown = sorted(set(raw) - set(_ACCEPTED))
     if unknown:
@@ -74,39 +74,32 @@ def read_card(text: str) -> tuple[ModelCard, str | None]:
     return ModelCard(**{**raw, "classes": tuple(raw["classes"]), "size": tuple(raw["size"])}), digest
 
 
-_ACCEPTED: Final = {
-    "architecture": "the name of a network",
-    "classes": f"a list of 2 to {_MOST_CLASSES} different printable names",
-    "size": f"[height, width] in 1..{_LARGEST_SIDE}",
-    "fit": f"one of {', '.join(get_args(Fit))}",
-    "white_level": f"in 1..{FULL_WHITE_LEVEL}",
-    "max_pixels": f"in 1..{_MOST_PIXELS}",
-    "freeze_depth": "in 0..10000",
-    "versions": "a mapping from packages to versions",
-}
-
-
-def _accepts(field: str, value: Any) -> bool:
-    if field == "architecture":
-        return isinstance(value, str) and value.isprintable()
-    if field == "classes":
-        texts = isinstance(value, list) and all(isinstance(name, str) for name in value)
-        printables = texts and all(name and name == printable(name) for name in value)
-        return printables and 2 <= len(set(value)) == len(value) <= _MOST_CLASSES
-    if field == "size":
-        return isinstance(value, list) and len(value) == 2 and all(_whole(v, 1, _LARGEST_SIDE) for v in value)
-    if field == "fit":
-        return value in get_args(Fit)
-    if field == "versions":
-        return isinstance(value, Mapping) and all(isinstance(v, str) for v in value.values())
-    low, high = {"white_level": (1, FULL_WHITE_LEVEL), "max_pixels": (1, _MOST_PIXELS), "freeze_depth": (0, 10_000)}[
-        field
-    ]
-    return _whole(value, low, high)
+def _class_names(value: Any) -> bool:
+    texts = isinstance(value, list) and all(isinstance(name, str) for name in value)
+    printables = texts and all(name and name == printable(name) for name in value)
+    return printables and 2 <= len(set(value)) == len(value) <= _MOST_CLASSES
 
 
 def _whole(value: Any, low: int, high: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+_ACCEPTED: Final[Mapping[str, tuple[str, Callable[[Any], bool]]]] = {
+    "architecture": ("the name of a network", lambda v: isinstance(v, str) and v.isprintable()),
+    "classes": (f"a list of 2 to {_MOST_CLASSES} different printable names", _class_names),
+    "size": (
+        f"[height, width] in 1..{_LARGEST_SIDE}",
+        lambda v: isinstance(v, list) and len(v) == 2 and all(_whole(side, 1, _LARGEST_SIDE) for side in v),
+    ),
+    "fit": (f"one of {', '.join(get_args(Fit))}", lambda v: v in get_args(Fit)),
+    "white_level": (f"in 1..{FULL_WHITE_LEVEL}", lambda v: _whole(v, 1, FULL_WHITE_LEVEL)),
+    "max_pixels": (f"in 1..{_MOST_PIXELS}", lambda v: _whole(v, 1, _MOST_PIXELS)),
+    "freeze_depth": ("in 0..10000", lambda v: _whole(v, 0, 10_000)),
+    "versions": (
+        "a mapping from packages to versions",
+        lambda v: isinstance(v, Mapping) and all(isinstance(version, str) for version in v.values()),
+    ),
+}
 
 
 def _shown(raw: Mapping[str, Any], field: str) -> str:

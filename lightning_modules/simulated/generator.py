@@ -43,25 +43,6 @@ class SimulatedImage:
     group: str
 
 
-def _checked(name: str, value: object, bounds: tuple[int, int]) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an int, got {value!r}")
-    if not bounds[0] <= value <= bounds[1]:
-        raise ValueError(f"{name} must be in {bounds[0]}..{bounds[1]}, got {value}")
-    return value
-
-
-def _check(images: object, size: object, seed: object) -> None:
-    _checked("images", images, IMAGES)
-    _checked("seed", seed, SEEDS)
-    if not isinstance(size, tuple | list):
-        raise TypeError(f"size must be a pair (H, W) of ints, got {size!r}")
-    if len(size) != 2:
-        raise ValueError(f"size must be a pair (H, W), got {size!r}")
-    for name, side in zip(("size height", "size width"), size, strict=True):
-        _checked(name, side, SIDES)
-
-
 def simulate(images: int, size: tuple[int, int] = (96, 96), seed: int = 0) -> Iterator[SimulatedImage]:
     """Simulated images in order; image i is of month i mod 13.
 
@@ -75,11 +56,18 @@ def simulate(images: int, size: tuple[int, int] = (96, 96), seed: int = 0) -> It
         seed: 0..2^63 - 1.
 
     Raises:
-        TypeError: an argument is of the wrong kind.
         ValueError: an argument is out of range.
     """
-    _check(images, size, seed)
-    return _images(images, (size[0], size[1]), seed)
+    height, width = size
+    for name, value, (low, high) in (
+        ("images", images, IMAGES),
+        ("seed", seed, SEEDS),
+        ("size height", height, SIDES),
+        ("size width", width, SIDES),
+    ):
+        if not low <= value <= high:
+            raise ValueError(f"{name} must be in {low}..{high}, got {value}")
+    return _images(images, (height, width), seed)
 
 
 def _images(images: int, size: tuple[int, int], seed: int) -> Iterator[SimulatedImage]:

@@ -121,23 +121,22 @@ class Grid:
     The pitch is the field of view over the pixels of `shape`, (H, W).
     """
 
-    def __init__(self, shape: tuple[int, int], chain: Chain) -> None:
+    def __init__(self, shape: tuple[int, int]) -> None:
         self.shape = shape
-        self.chain = chain
-        self.dz, self.dx = chain.depth / shape[0], chain.scan / shape[1]
+        self.dz, self.dx = CHAIN.depth / shape[0], CHAIN.scan / shape[1]
         self.margin = math.ceil(6.0 / self.dx)
         self.columns = fft.next_fast_len(shape[1] + 2 * self.margin)
         self.z = (np.arange(shape[0], dtype=np.float32) + 0.5) * self.dz
         self.x = (np.arange(self.columns, dtype=np.float32) + 0.5 - self.margin) * self.dx
-        sigma = chain.lateral_sigma(self.z)
+        sigma = CHAIN.lateral_sigma(self.z)
         frequency = fft.fftfreq(self.columns, self.dx)
         # Unit gain at frequency 0: a reflector wider than the beam returns its reflectivity at every depth.
         self.lateral = np.exp(-0.5 * (2 * np.pi * frequency * sigma[:, None]) ** 2).astype(np.float32)
-        self.cone = np.exp(-0.5 * (2 * np.pi * frequency * chain.cone) ** 2).astype(np.float32)
+        self.cone = np.exp(-0.5 * (2 * np.pi * frequency * CHAIN.cone) ** 2).astype(np.float32)
         # Peak 1: a plane's echo peaks at its reflectivity.
-        self.axial = np.exp(-0.5 * ((self.z[:, None] - self.z) / chain.axial_sigma) ** 2).astype(np.float32)
-        self.axial_energy = math.sqrt(math.pi) * chain.axial_sigma / self.dz
-        reference = float(chain.lateral_sigma(np.array([20.0]))[0])
+        self.axial = np.exp(-0.5 * ((self.z[:, None] - self.z) / CHAIN.axial_sigma) ** 2).astype(np.float32)
+        self.axial_energy = math.sqrt(math.pi) * CHAIN.axial_sigma / self.dz
+        reference = float(CHAIN.lateral_sigma(np.array([20.0]))[0])
         self.lateral_energy = self.dx / (2 * math.sqrt(math.pi) * reference)
 
     def spread(self, complex_field: NDArray[np.complex64]) -> NDArray[np.complex64]:
@@ -169,15 +168,17 @@ class Grid:
 
 
 @lru_cache(maxsize=4)
-def _grid(shape: tuple[int, int], chain: Chain) -> Grid:
-    return Grid(shape, chain)
+def _fine_grid(shape: tuple[int, int]) -> tuple[Grid, tuple[int, int]]:
+    """A grid no coarser than 0.5 mm, and how many of its pixels, down and across, make one of an image (H, W)."""
+    fine = (math.ceil(CHAIN.depth / 0.5 / shape[0]), math.ceil(CHAIN.scan / 0.5 / shape[1]))
+    return Grid((shape[0] * fine[0], shape[1] * fine[1])), fine
 
 
 def _grain(grid: Grid, plate: Plate, rng: np.random.Generator) -> NDArray[np.complex64]:
     """K-distributed scatterers: complex normal amplitudes whose power is a gamma process of nu clusters per mm²."""
     shape = (grid.shape[0], grid.columns)
-    power = 10 ** ((grid.chain.grain + plate.grain) / 10) / (grid.axial_energy * grid.lateral_energy)
-    cell = grid.chain.clusters * grid.dz * grid.dx
+    power = 10 ** ((CHAIN.grain + plate.grain) / 10) / (grid.axial_energy * grid.lateral_energy)
+    cell = CHAIN.clusters * grid.dz * grid.dx
     texture = np.sqrt(rng.standard_gamma(cell, shape, dtype=np.float32) * np.float32(power / cell / 2))
     normal = rng.standard_normal((*shape, 2), dtype=np.float32).view(np.complex64)[..., 0]
     return np.asarray(normal * texture)
@@ -185,18 +186,18 @@ def _grain(grid: Grid, plate: Plate, rng: np.random.Generator) -> NDArray[np.com
 
 def _coupling(grid: Grid, conditions: Conditions, rng: np.random.Generator) -> FloatArray:
     """Two-way amplitude factor of each column (columns,): ripple, and short stretches where the couplant fails."""
-    ripple = ndimage.gaussian_filter1d(rng.standard_normal(grid.columns), grid.chain.ripple / grid.dx, mode="wrap")
-    ripple *= math.sqrt(2 * math.sqrt(math.pi) * grid.chain.ripple / grid.dx)
-    decibel = grid.chain.couplant * ripple
+    ripple = ndimage.gaussian_filter1d(rng.standard_normal(grid.columns), CHAIN.ripple / grid.dx, mode="wrap")
+    ripple *= math.sqrt(2 * math.sqrt(math.pi) * CHAIN.ripple / grid.dx)
+    decibel = CHAIN.couplant * ripple
     for _ in range(rng.poisson(conditions.losses)):
-        centre, half, loss = rng.uniform(0, grid.chain.scan), rng.uniform(0.5, 2.0), rng.uniform(12, 40)
+        centre, half, loss = rng.uniform(0, CHAIN.scan), rng.uniform(0.5, 2.0), rng.uniform(12, 40)
         decibel -= loss * np.clip(1.5 - np.abs(grid.x - centre) / half, 0, 1)
     return np.asarray(10 ** (decibel / 20), dtype=np.float32)
 
 
 def _points(grid: Grid, z: FloatArray, x: FloatArray, width: FloatArray, phase: FloatArray) -> NDArray[np.complex64]:
     """Complex reflectivity (H, columns) of points: width over the pitch, with the carrier's phase -2 k z added."""
-    value, turn = width / grid.dx, phase - 4 * math.pi / grid.chain.wavelength * z
+    value, turn = width / grid.dx, phase - 4 * math.pi / CHAIN.wavelength * z
     return np.asarray(grid.splat(z, x, value * np.cos(turn)) + 1j * grid.splat(z, x, value * np.sin(turn)))
 
 
@@ -216,13 +217,13 @@ def _echoes(grid: Grid, reflectors: Reflectors, open_beam: FloatArray, rate: flo
     first[lag:] *= open_beam[:-lag]
     if not reflectors.repeat.any():
         return first
-    strength = 10 ** (grid.chain.repeat / 20) * reflectors.repeat * attenuation(2 * z, rate)
+    strength = 10 ** (CHAIN.repeat / 20) * reflectors.repeat * attenuation(2 * z, rate)
     return first + _points(grid, 2 * z, x, reflectors.width * strength, 2 * phase)
 
 
-def peak(reflectors: Reflectors, chain: Chain = CHAIN) -> float:
+def peak(reflectors: Reflectors) -> float:
     """Highest echo of the defect in dB below a back wall (0 dB), nominal attenuation undone, without noise or grain."""
-    grid = _grid((96, 96), chain)
+    grid, _ = _fine_grid((96, 96))
     echoes = _echoes(grid, reflectors, _open_beam(grid, reflectors), 0.0)
     return float(20 * np.log10(np.abs(grid.pulse(grid.spread(echoes.astype(np.complex64)))).max() + 1e-9))
 
@@ -233,7 +234,6 @@ def acquire(
     conditions: Conditions,
     shape: tuple[int, int],
     rng: np.random.Generator,
-    chain: Chain = CHAIN,
 ) -> NDArray[np.uint8]:
     """One B-scan of ``reflectors`` in ``plate``.
 
@@ -248,12 +248,11 @@ def acquire(
     Returns:
         Grey image, uint8, (H, W); 0 is ``full_scale - dynamic`` dB, 255 is ``full_scale`` dB.
     """
-    fine = (math.ceil(chain.depth / 0.5 / shape[0]), math.ceil(chain.scan / 0.5 / shape[1]))
-    grid = _grid((shape[0] * fine[0], shape[1] * fine[1]), chain)
+    grid, fine = _fine_grid(shape)
     coupling = _coupling(grid, conditions, rng)
     slope, rough = rng.normal(0, 0.004), rng.normal(0, 0.03, grid.columns)
-    wall = plate.thickness + slope * (grid.x - chain.scan / 2) + rough
-    rate = chain.attenuation * plate.attenuation
+    wall = plate.thickness + slope * (grid.x - CHAIN.scan / 2) + rough
+    rate = CHAIN.attenuation * plate.attenuation
     loss = attenuation(grid.z, rate).astype(np.float32)[:, None]
 
     open_beam = _open_beam(grid, reflectors)
@@ -263,24 +262,23 @@ def acquire(
     field += _echoes(grid, reflectors, open_beam, rate)
     received = grid.spread(field.astype(np.complex64)) * coupling
 
-    level = 10 ** ((chain.noise + conditions.noise) / 20) / math.sqrt(2 * grid.axial_energy)
+    level = 10 ** ((CHAIN.noise + conditions.noise) / 20) / math.sqrt(2 * grid.axial_energy)
     electronic = rng.standard_normal((*received.shape, 2), dtype=np.float32).view(np.complex64)[..., 0]
     trace = grid.pulse((received + np.float32(level) * electronic).astype(np.complex64))
     # Energy that cannot enter rings in front: the transmit pulse lasts longer where coupling is lost.
-    ringing = chain.ringing * (1 + 0.5 * np.clip(1 - coupling, 0, 1))
-    trace = trace + 10 ** (chain.pulse / 20) * np.exp(-grid.z[:, None] / ringing)
-    depth_gain = 1 / attenuation(grid.z, chain.attenuation)[:, None]
+    ringing = CHAIN.ringing * (1 + 0.5 * np.clip(1 - coupling, 0, 1))
+    trace = trace + 10 ** (CHAIN.pulse / 20) * np.exp(-grid.z[:, None] / ringing)
+    depth_gain = 1 / attenuation(grid.z, CHAIN.attenuation)[:, None]
     envelope = np.abs(grid.crop(trace)) * depth_gain
     envelope = envelope.reshape(shape[0], fine[0], shape[1], fine[1]).mean(axis=(1, 3))
     decibel = 20 * np.log10(envelope + 1e-9) + plate.gain + conditions.gain
-    scaled = (decibel - chain.full_scale) / chain.dynamic + 1
+    scaled = (decibel - CHAIN.full_scale) / CHAIN.dynamic + 1
     return np.asarray(np.rint(np.clip(scaled, 0, 1) * 255), dtype=np.uint8)
 
 
-def extent(reflectors: Reflectors, shape: tuple[int, int], chain: Chain = CHAIN) -> NDArray[np.bool_]:
+def extent(reflectors: Reflectors, shape: tuple[int, int]) -> NDArray[np.bool_]:
     """True extent of the defect, bool (H, W): pixels within 0.5 mm of a reflector, not widened by the beam."""
-    fine = (math.ceil(chain.depth / 0.5 / shape[0]), math.ceil(chain.scan / 0.5 / shape[1]))
-    grid = _grid((shape[0] * fine[0], shape[1] * fine[1]), chain)
+    grid, fine = _fine_grid(shape)
     rows = np.clip((reflectors.z / grid.dz).astype(np.intp), 0, grid.shape[0] - 1)
     columns = (reflectors.x / grid.dx).astype(np.intp)
     shown = (reflectors.x >= 0) & (columns < grid.shape[1])

@@ -74,11 +74,9 @@ class Calibration:
         """s(k) of "evidence", (L+1,): the sum of tau s / scale over the parts that were scored; NaN where none knows.
 
         Args:
-            scores: s(k) by scorer, (L+1,) each.
+            scores: s(k) by scorer, (L+1,) each; of one part at least.
         """
         parts = [self.joint.get(name, 0.0) * self._scaled(name, scores[name]) for name in PARTS if name in scores]
-        if not parts:
-            raise ValueError(f"scores must hold one of {', '.join(PARTS)}, got {', '.join(scores) or 'none'}")
         stacked = np.stack(parts)
         return np.where(np.isfinite(stacked).any(axis=0), np.nansum(stacked, axis=0), np.nan)
 

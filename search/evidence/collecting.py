@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from explain.evidence import SCORERS, Cost, Material, Pass, Scores
+from explain.evidence import SCORERS, Cost, Material, Pass, Scores, depth_scores
 from explain.evidence.registry import ALIASES, USES
 from explain.evidence.scores import Numbers
-from search.evidence.calibration import BLIND, PARTS, Calibration, load
+from search.evidence.calibration import BLIND, PARTS, load
 from search.evidence.probe import collect_material, probe_rows
 from search.evidence.record import Evidence, ScorerEvidence, TypicalMaps, prior_mode
 from search.evidence.similarity import Similarity, measure_similarity
@@ -91,7 +91,6 @@ def evidence_from_material(
     material: Material,
     training: NDArray[np.int64],
     validation: NDArray[np.int64],
-    calibration: Calibration | None = None,
     *,
     similarity: Similarity | None = None,
 ) -> Evidence:
@@ -100,10 +99,9 @@ def evidence_from_material(
     Args:
         training: probe rows in training.
         validation: probe rows in validation, in the material's order after those in training.
-        calibration: weights of the scorers; None loads those of this version.
         similarity: what the advisor goes by; None leaves it out.
     """
-    calibration = calibration or load()
+    calibration = load()
     settings = task.settings
     depths = build_space(settings.space, task.net).freeze_depth
     blocks = task.net.block_names
@@ -117,7 +115,7 @@ def evidence_from_material(
     for scorer in SCORERS.values():
         if scorer.can_read(material) and all(option in known for option in scorer.options):
             scores[scorer.name] = scorer(material, **{option: known[option] for option in scorer.options})
-            by_depth = scorer.depth_scores(scores[scorer.name])
+            by_depth = depth_scores(scores[scorer.name])
             s[scorer.name], notes[scorer.name] = by_depth.values, by_depth.notes
     own = {
         name: found.cost.seconds - sum(material.costs[part].seconds for part in SCORERS[name].needs)
@@ -166,7 +164,7 @@ def _combination(material: Material, s: Numbers, parts: list[str], own: Mapping[
     needs = sorted({need for name in parts for need in SCORERS[name].needs})
     cost = sum((material.costs[need] for need in needs), Cost(sum(own[name] for name in parts)))
     unknown = np.full(len(s), math.nan)
-    return Scores("evidence", "depth", material.blocks, s, unknown, unknown, cost)
+    return Scores(s, unknown, unknown, scorer="evidence", kind="depth", blocks=material.blocks, cost=cost)
 
 
 def _typical_maps(material: Material, validation: NDArray[np.int64]) -> TypicalMaps:

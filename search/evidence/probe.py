@@ -93,7 +93,6 @@ def collect_material(
     validation: NDArray[np.int64],
     *,
     again: bool = False,
-    before: BlockNet | None = None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> Material:
     """The shared pass over the probe images, after the probe fine-tuning.
@@ -102,11 +101,9 @@ def collect_material(
         training: probe rows that heads and fine-tuning saw.
         validation: probe rows that they did not see.
         again: whether to fine-tune a second time.
-        before: the network before; None is the one a trial at freeze depth L starts from.
         cancelled: asked before every batch of a fine-tuning; True raises.
     """
-    if before is None:
-        before = task.start_net(task.splits.folds[0].train, task.net.num_blocks)
+    before = task.start_net(task.splits.folds[0].train, task.net.num_blocks)
     after, cost = probe_fine_tuning(task, 0, cancelled)
     other = probe_fine_tuning(task, 1, cancelled)[0] if again else None
     rows = np.concatenate([training, validation])

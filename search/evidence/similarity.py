@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from explain.evidence import Cost
-from explain.evidence.linear_probe import probe_accuracy, stratified_folds
+from explain.evidence.linear_probe import FOLDS, RIDGE, probe_accuracy, stratified_folds
 from explain.hooks import frozen_in_eval_mode
 from lightning_modules.networks import backbones
 from lightning_modules.networks.batch_norm import batch_norms_behind, reestimate_batch_norm
@@ -25,8 +25,6 @@ from lightning_modules.networks.blocknet import BlockNet
 from search.trial.task import Task
 
 __all__ = ["Similarity", "feature_distance", "measure_similarity", "probe_gain"]
-
-_FOLDS, _RIDGE = 5, 1e-3  # as the scorer linear_probe
 
 
 @dataclass(frozen=True)
@@ -86,9 +84,9 @@ def probe_gain(features: Tensor, random: Tensor, labels: NDArray[np.int64], *, s
     smallest = int(np.bincount(labels).min())
     if smallest < 2:
         return math.nan
-    fold = stratified_folds(labels, min(_FOLDS, smallest), np.random.default_rng(seed))
+    fold = stratified_folds(labels, min(FOLDS, smallest), np.random.default_rng(seed))
     wrong, base = (
-        1 - float(probe_accuracy(f.double().numpy(), labels[None], fold, _RIDGE)[0]) for f in (features, random)
+        1 - float(probe_accuracy(f.double().numpy(), labels[None], fold, RIDGE)[0]) for f in (features, random)
     )
     return 1 - wrong / base if base > 0 else math.nan
 

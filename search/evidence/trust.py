@@ -51,13 +51,6 @@ class Trust:
     values: tuple[float, ...]
     reasons: tuple[str, ...]
 
-    def __post_init__(self) -> None:
-        for value in self.values:
-            if not LEAST_TRUST <= value <= MOST_TRUST:
-                raise ValueError(f"trust must be in [{LEAST_TRUST:g}, {MOST_TRUST:g}], got {value}")
-        if len(self.values) != len(self.reasons):
-            raise ValueError(f"trust needs a reason for each of {len(self.values)} depths, got {len(self.reasons)}")
-
 
 def describe_trust(evidence: Evidence | None) -> str:
     """What a search will trust, in one line, or that it trusts all freeze depths alike."""
@@ -70,18 +63,11 @@ def describe_trust(evidence: Evidence | None) -> str:
     return f"Trust in freeze depths 0..{len(trust.values) - 1}: {shown} times the share that goes on from a rung."
 
 
-def _above_null(evidence: Evidence) -> dict[str, Numbers]:
-    """Score minus its null's mean by block, (L,), of E2 and E3; NaN where unknown or where a scorer is missing."""
-    unknown = np.full(len(evidence.blocks), np.nan)
-    return {
-        name: evidence.scorers[name].values - evidence.scorers[name].null_mean if name in evidence.scorers else unknown
-        for name in _SAYS
-    }
-
-
 def trust_from_evidence(evidence: Evidence) -> Trust | None:
     """Trust by freeze depth; None where the evidence says nothing of E2 and E3 in any block."""
-    scores = _above_null(evidence)
+    unknown = np.full(len(evidence.blocks), np.nan)
+    known = evidence.scorers
+    scores = {name: known[name].values - known[name].null_mean if name in known else unknown for name in _SAYS}
     if not any(np.isfinite(x).any() for x in scores.values()):
         return None
     return trust_from_scores(scores, evidence.blocks)

@@ -98,9 +98,9 @@ def with_trained_heads(
     targets = torch.tensor(labels)
     trained, accuracy = {}, {}
     for label, parts in rows.items():
-        features = torch.cat(parts)[:, :, None, None]
-        head = train_gap_head(nn.Identity(), [(features, targets)], len(subject.classes))
+        features = torch.cat(parts)
+        head = train_gap_head(features, targets, len(subject.classes))
         with torch.no_grad():
             accuracy[label] = float((head(features).argmax(dim=1) == targets).double().mean())
-        trained[label] = head.linear.to(subject.device)
+        trained[label] = head.to(subject.device)
     return CamHeads(heads.own, trained, accuracy, len(labels))

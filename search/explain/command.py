@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -110,11 +109,9 @@ def _target(target: str, classes: Sequence[str]) -> str | int:
     raise InputError(f"target must be predicted, true or one of {known}, got {target!r}")
 
 
-@contextmanager
-def _progress(console: Console) -> Iterator[Progress]:
+def _progress(console: Console) -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        yield progress
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 def _report(stream: Stream, paths: Sequence[Path], arguments: Arguments) -> int:

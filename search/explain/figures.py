@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 from explain.fonts import use_fonts
 from explain.overlay import COLOURS, SIGNED_COLOURS, as_pixels, map_overlay, superpixel_overlay, truth_overlay
 from explain.subject import ImageExplanation
+from explain.superpixels import SuperpixelExplanation
 from lightning_modules.errors import printable
+from search.pages.numbers import written
 
-__all__ = ["contact_sheet", "image_figure", "measure_lines", "shares_line", "three_digits"]
+__all__ = ["contact_sheet", "image_figure", "measure_lines", "shares_line"]
 
 _PANEL = 1.55  # inches
 _COLUMNS = 8
@@ -33,15 +35,13 @@ def measure_lines(values: Mapping[str, float]) -> tuple[str, str]:
     """Measures of a map (columns of `MEASURED`) in two short lines."""
     if values["dead"]:
         return "dead map", ""
-    parts = [f"{short} {three_digits(values[column])}" for column, short in _LABELS]
+    parts = [f"{short} {written(values[column], 'three')}" for column, short in _LABELS]
     return f"{parts[0]}  {parts[1]}", f"{parts[2]}  {parts[3]}"
 
 
-def shares_line(explained: ImageExplanation, classes: Sequence[str], most: int = 3) -> str:
+def shares_line(lime: SuperpixelExplanation, classes: Sequence[str], most: int = 3) -> str:
     """Share of each class in the evidence LIME found, the largest first."""
-    if explained.lime is None:
-        raise ValueError("explained must hold super-pixels, got none")
-    shares = explained.lime.shares
+    shares = lime.shares
     order = [k for k in shares.argsort(descending=True).tolist() if shares[k] > 0][:most]
     return ", ".join(f"{classes[k]} {shares[k]:.0%}" for k in order) or "no evidence for any class"
 
@@ -84,7 +84,7 @@ def image_figure(explained: ImageExplanation, methods: Sequence[str], classes: S
         first = axes[place * lines, 0]
         _text(first, -0.12, 0.5, method, size=9, rotation=90, va="center", ha="right", weight="bold")
     if explained.lime is not None:
-        _superpixels(axes[rows - 1], explained, classes, scale)
+        _superpixels(axes[rows - 1], explained, explained.lime, classes, scale)
     bar = figure.colorbar(
         ScalarMappable(Normalize(0, 1), COLOURS), ax=axes[: lines * len(methods)], shrink=0.8, aspect=30, pad=0.01
     )
@@ -128,10 +128,9 @@ def contact_sheet(
     return figure
 
 
-def _superpixels(axes: Any, explained: ImageExplanation, classes: Sequence[str], scale: int) -> None:
-    if explained.lime is None:
-        raise ValueError("explained must hold super-pixels, got none")
-    lime = explained.lime
+def _superpixels(
+    axes: Any, explained: ImageExplanation, lime: SuperpixelExplanation, classes: Sequence[str], scale: int
+) -> None:
     _picture(axes[1], superpixel_overlay(explained.image, lime, scale), "super-pixels")
     _text(axes[0], -0.12, 0.5, "lime", size=9, rotation=90, va="center", ha="right", weight="bold")
     strips = axes[0].inset_axes((0.62, 0.1, 0.08, 0.8))
@@ -140,7 +139,7 @@ def _superpixels(axes: Any, explained: ImageExplanation, classes: Sequence[str],
     strips.set_yticks([-1, 0, 1], ["against", "0", "for"], fontsize=7)
     if len(axes) > 2:
         words = (
-            f"evidence: {shares_line(explained, classes)}\n"
+            f"evidence: {shares_line(lime, classes)}\n"
             f"R² of the local fit {lime.r2[lime.target]:.2f}, stability {explained.stability:.2f}"
         )
         _text(axes[2], 0.0, 0.5, words, size=8, va="center", ha="left", in_layout=False)
@@ -168,10 +167,3 @@ def _text(axis: Axes, x: float, y: float, text: str, *, size: float, **options: 
 
 def _short(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most // 2 - 1]}…{text[-(most // 2) :]}"
-
-
-def three_digits(value: float) -> str:
-    """Three significant digits without an exponent."""
-    if math.isnan(value):
-        return "-"
-    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"

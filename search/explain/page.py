@@ -13,9 +13,8 @@ from markupsafe import Markup
 from PIL import Image
 
 from explain.localisation import CONTROL, LocalisationRow
-from explain.measures import MAP_MEASURES
 from explain.overlay import COLOURS, SIGNED_COLOURS, as_pixels, map_overlay, superpixel_overlay, truth_overlay
-from explain.subject import MEASURED, ImageExplanation
+from explain.subject import MEASURED, ImageExplanation, described_measures
 from search.explain.figures import shares_line
 from search.pages.html import picture, render, stream
 
@@ -59,10 +58,7 @@ def page(content: PageContent, articles: Iterable[Markup], sheets: Iterable[Mark
         content=content,
         articles=articles,
         sheets=sheets,
-        measured=[
-            {"key": key, "words": key.replace("_", " "), "measure": MAP_MEASURES[name]}
-            for key, name in MEASURED.items()
-        ],
+        measured=described_measures(),
         best=max((row.energy[0] for row in content.localisation if not math.isnan(row.energy[0])), default=math.nan),
         control=CONTROL,
         colour_map=COLOURS,
@@ -81,7 +77,7 @@ def image_article(explained: ImageExplanation, methods: Sequence[str], classes: 
         lime = {
             "picture": picture(superpixel_overlay(explained.image, explained.lime, scale)),
             "r2": float(explained.lime.r2[explained.lime.target]),
-            "shares": shares_line(explained, classes),
+            "shares": shares_line(explained.lime, classes),
             "colour_map": SIGNED_COLOURS,
         }
     blocks = list(dict.fromkeys(block for _, block in explained.maps))

@@ -19,7 +19,6 @@ from explain.method_names import CAM
 from explain.subject import Subject
 from lightning_modules.errors import InputError, printable
 from search.explain.arguments import Arguments
-from search.explain.cam_heads import CamHeads
 from search.explain.figures import contact_sheet, image_figure
 from search.explain.page import PageContent, image_article, page, sheet_figure
 from search.explain.streaming import CONTACT_IMAGES, Stream, Summary
@@ -137,7 +136,7 @@ def _command(arguments: Arguments) -> str:
 
 
 def _manifest(subject: Subject, summary: Summary, stream: Stream, arguments: Arguments) -> Mapping[str, object]:
-    versions = {}
+    versions, heads = {}, stream.heads
     for package in _PACKAGES:
         try:
             versions[package] = version(package)
@@ -155,14 +154,14 @@ def _manifest(subject: Subject, summary: Summary, stream: Stream, arguments: Arg
             "blocks": list(subject.blocks),
         },
         "images": summary.table.images,
-        **({"cam": _heads(stream.heads)} if CAM in arguments.methods else {}),
+        **(
+            {"cam": {"own": list(heads.own), "trained": dict(heads.accuracy), "trained_on": heads.images}}
+            if CAM in arguments.methods
+            else {}
+        ),
         "left_out": [{"path": path, "reason": reason} for path, reason in problems_of(stream)],
         "versions": versions,
     }
-
-
-def _heads(heads: CamHeads) -> Mapping[str, object]:
-    return {"own": list(heads.own), "trained": dict(heads.accuracy), "trained_on": heads.images}
 
 
 def _file_name(text: str) -> str:

@@ -33,11 +33,8 @@ class Selection:
     def for_contact(self, predicted: int, most: int) -> list[int]:
         """Places of at most `most` images of a class, the most certain first: both ends where there are more.
 
-        Raises:
-            ValueError: `most` is more than is kept.
+        `most` is at most the number kept.
         """
-        if most > self._keep:
-            raise ValueError(f"most must be at most {self._keep}, which are kept, got {most}")
         certain, doubtful = _ordered(self._certain[predicted]), _ordered(self._doubtful[predicted])
         if self.counts[predicted] <= most:
             return certain

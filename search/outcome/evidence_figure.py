@@ -21,8 +21,8 @@ from torch import Tensor
 from explain.evidence.scores import Numbers
 from explain.fonts import use_fonts
 from explain.overlay import as_pixels, map_overlay
-from lightning_modules.errors import printable
 from search.evidence.record import Evidence, ScorerEvidence
+from search.outcome.figures import shortened
 from search.outcome.scorecard import SeenDepth
 from search.words import spoken
 
@@ -198,7 +198,7 @@ def _draw_blocks(
     maps = evidence.maps
     size = max(5.0, min(8.0, 105 * place.unit / max(len(name) for name in evidence.blocks)))
     for number, name in enumerate(evidence.blocks):
-        centre, shown = number + 0.5, _short(name, int(105 * place.unit / size))
+        centre, shown = number + 0.5, shortened(name, int(105 * place.unit / size))
         axes.text(centre, 0.13, shown, ha="center", va="center", fontsize=size, parse_math=False)
         if maps is None:
             axes.add_patch(Rectangle((number + 0.04, 0.0), _CELL, height, fill=False, edgecolor="0.6"))
@@ -213,7 +213,7 @@ def _draw_blocks(
         right = -0.5 - 0.12 / place.unit
         pixels = as_pixels(image, max(1, -(-192 // max(image.shape[1:]))))
         axes.imshow(pixels, extent=(right - 2 * half, right, height, 0.28), aspect="auto", clip_on=False)
-        axes.text(right, 0.13, _short(label, 22), ha="right", va="center", fontsize=8, parse_math=False)
+        axes.text(right, 0.13, shortened(label, 22), ha="right", va="center", fontsize=8, parse_math=False)
         if side < 1.05:
             x, y = right - 2 * half - 0.08 / place.unit, (height + 0.28) / 2
             axes.text(x, y, "where each\nblock looks", ha="right", va="center", fontsize=8)
@@ -286,8 +286,3 @@ def _named(first: int, last: int) -> str:
 
 def _digits(value: float) -> str:
     return f"{value:.2f}" if abs(value) < 1 else f"{value:.1f}" if abs(value) < 100 else f"{value:.0f}"
-
-
-def _short(text: str, most: int) -> str:
-    text = printable(text)
-    return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -16,7 +16,15 @@ from explain.fonts import use_fonts
 from explain.overlay import as_pixels, map_overlay
 from lightning_modules.errors import printable
 
-__all__ = ["MAPS_BEFORE", "MAPS_OF_WINNER", "block_slides", "confusion_figure", "curves_figure", "histogram_figure"]
+__all__ = [
+    "MAPS_BEFORE",
+    "MAPS_OF_WINNER",
+    "block_slides",
+    "confusion_figure",
+    "curves_figure",
+    "histogram_figure",
+    "shortened",
+]
 
 MAPS_BEFORE, MAPS_OF_WINNER = "maps/before training", "maps/winner"
 """Names of the slides in MLflow; their step is the number of the block, 0 the images themselves."""
@@ -143,12 +151,13 @@ def _picture(title: str, captions: Sequence[str], pictures: Sequence[NDArray[np.
         axes = figure.add_axes((left / width, 1 - (top + tall) / height, (_SLIDE_SIDE - 0.1) / width, tall / height))
         axes.imshow(pixels)
         axes.set_axis_off()
-        axes.set_title(_shortened(caption), fontsize=11, pad=3, parse_math=False)
+        axes.set_title(shortened(caption), fontsize=11, pad=3, parse_math=False)
     memory = io.BytesIO()
     figure.savefig(memory, format="png")
     return np.asarray(Image.open(memory).convert("RGB"))
 
 
-def _shortened(caption: str, most: int = 22) -> str:
+def shortened(caption: str, most: int = 22) -> str:
+    """A name of the user's data on one line, of at most so many characters."""
     caption = printable(caption)
     return caption if len(caption) <= most else f"{caption[: most - 1]}…"

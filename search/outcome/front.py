@@ -7,7 +7,6 @@ beside the score of every trial; the sampler is shown both, and the front is wha
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -15,14 +14,13 @@ import torch
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
 from explain.fonts import use_fonts
 from explain.overlay import as_pixels, map_overlay
 from lightning_modules.training.fostering import Fostering, target_block
+from search.outcome.summary import titled_table
 from search.study.record import StudyRecord, TrialRecord
 from search.study.run import StudyRun
 from search.study.sampler import slot_seed
@@ -84,12 +82,7 @@ def log_front(run: StudyRun) -> None:
 
 def print_front(console: Console, record: StudyRecord, metric: str) -> None:
     """The front as a table."""
-    table = Table(
-        title="Front: no trial is better in both (map spread: 0 one position, 1 uniform or dead)",
-        title_justify="left",
-        box=SIMPLE_HEAD,
-        pad_edge=False,
-    )
+    table = titled_table("Front: no trial is better in both (map spread: 0 one position, 1 uniform or dead)")
     for name in ("trial", metric, "map spread", "parameters"):
         table.add_column(name, justify="left" if name == "parameters" else "right", no_wrap=True)
     front = pareto_front(record.finished())
@@ -104,20 +97,8 @@ def print_front(console: Console, record: StudyRecord, metric: str) -> None:
     console.print(f"{winner} No trial was stopped early.", highlight=False)
 
 
-@dataclass(frozen=True, eq=False)
-class _End:
-    """One end of the front.
-
-    Attributes:
-        maps: of the true classes of the images shown, (N, h, w).
-    """
-
-    title: str
-    maps: Tensor
-
-
-def _end(run: StudyRun, trial: TrialRecord, images: Tensor, rows: NDArray[np.int64]) -> _End:
-    """The maps of these images by a trial's network."""
+def _end(run: StudyRun, trial: TrialRecord, images: Tensor, rows: NDArray[np.int64]) -> tuple[str, Tensor]:
+    """A trial in words, and its network's maps of the true classes of these images, (N, h, w)."""
     task, params = run.task, trial.params
     seed = slot_seed(run.settings.seed, trial.slot)
     net = train_final(task, params, seed, task.splits.folds[0].train, trial.best_epoch + 1, cancelled=run.stopping)
@@ -126,7 +107,7 @@ def _end(run: StudyRun, trial: TrialRecord, images: Tensor, rows: NDArray[np.int
     with torch.no_grad():
         _, maps = fostering.observe(net.prefix(images, 0), labels, 0)
     title = f"trial {trial.slot}: {describe_params(params)}, score {trial.value:.3f}, spread {_spread(trial):.3f}"
-    return _End(title, maps.float().cpu())
+    return title, maps.float().cpu()
 
 
 def _front_figure(measured: Sequence[TrialRecord], front: Sequence[TrialRecord], metric: str) -> Figure:
@@ -151,7 +132,7 @@ def _front_figure(measured: Sequence[TrialRecord], front: Sequence[TrialRecord],
     return figure
 
 
-def _maps_figure(images: Tensor, names: Sequence[str], ends: Sequence[_End]) -> Figure:
+def _maps_figure(images: Tensor, names: Sequence[str], ends: Sequence[tuple[str, Tensor]]) -> Figure:
     """A column an image, a row for the images and for the maps of each end.
 
     Args:
@@ -163,14 +144,14 @@ def _maps_figure(images: Tensor, names: Sequence[str], ends: Sequence[_End]) -> 
     figure = Figure(figsize=(_SIDE * len(names) + 0.4, (_SIDE + 0.35) * rows), layout="constrained")
     scale = max(1, _PIXELS // max(images.shape[2:]))
     parts = figure.subfigures(rows, 1, squeeze=False)[:, 0]
-    for part, end in zip(parts, [None, *ends], strict=True):
-        part.suptitle("validation images" if end is None else end.title, fontsize=8.5)
+    for part, (title, maps) in zip(parts, [("validation images", None), *ends], strict=True):
+        part.suptitle(title, fontsize=8.5)
         for column, axes in enumerate(part.subplots(1, len(names), squeeze=False)[0]):
             image = images[column]
-            axes.imshow(as_pixels(image, scale) if end is None else map_overlay(image, end.maps[column], scale))
+            axes.imshow(as_pixels(image, scale) if maps is None else map_overlay(image, maps[column], scale))
             axes.set_axis_off()
-            if end is None:
+            if maps is None:
                 axes.set_title(names[column], fontsize=8)
-            elif not end.maps[column].any():
+            elif not maps[column].any():
                 axes.set_title("dead map", fontsize=8)
     return figure

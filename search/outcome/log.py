@@ -23,7 +23,7 @@ from search.tracking.tracker import NOTE, Tracker
 from search.trial.result import TrialParams, describe_params
 from search.trial.task import Task
 
-__all__ = ["EVIDENCE_FIGURE", "log_outcome", "parent_run"]
+__all__ = ["EVIDENCE_FIGURE", "log_outcome", "parent_run", "split_counts"]
 
 EVIDENCE_FIGURE = "figures/evidence.png"
 """Artifact of the parent run."""
@@ -51,7 +51,7 @@ def parent_run(task: Task, record: StudyRecord, tracker: Tracker) -> str:
         },
     )
     try:
-        counts = _counts(task)
+        counts = split_counts(task)
         frame = pd.DataFrame({"class": list(task.classes), **{s: list(c.values()) for s, c in counts.items()}})
         source = str(settings.data.path or "simulated")
         tracker.log_dataset(parent, frame, name=name, source=source, digest=task.index.digest)
@@ -63,7 +63,8 @@ def parent_run(task: Task, record: StudyRecord, tracker: Tracker) -> str:
     return parent
 
 
-def _counts(task: Task) -> dict[str, dict[str, int]]:
+def split_counts(task: Task) -> dict[str, dict[str, int]]:
+    """Split (train and validation of the first fold, test) -> class -> images."""
     fold = task.splits.folds[0]
     parts = {"train": fold.train, "validation": fold.val, "test": task.splits.test}
     labels = task.index.labels

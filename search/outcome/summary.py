@@ -18,22 +18,22 @@ from search.study.run import StudyRun
 from search.trial.result import TrialParams
 from search.words import epoch_count, interval_known, times
 
-__all__ = ["print_scorecard", "print_trials", "print_where", "print_winner"]
+__all__ = ["print_scorecard", "print_trials", "print_where", "print_winner", "titled_table"]
 
 _WIDE = 80  # columns from which epochs and seconds are shown too
 _NARROW = 60  # columns at which the scorecard has room for the first four of ten freeze depths
+
+
+def titled_table(title: str) -> Table:
+    """An empty table as a search prints it."""
+    return Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
 
 
 def print_trials(console: Console, record: StudyRecord, metric: str, top: int = 8) -> None:
     """The best trials of the study as a table, complete ones first; then how the evidence did beside them."""
     trials = record.finished()
     ranked = sorted(trials, key=rank)
-    table = Table(
-        title=f"Best {min(top, len(trials))} of {len(trials)} finished trials",
-        title_justify="left",
-        box=SIMPLE_HEAD,
-        pad_edge=False,
-    )
+    table = titled_table(f"Best {min(top, len(trials))} of {len(trials)} finished trials")
     wide = console.width >= _WIDE
     beta = ["beta"] if any(trial.params.fostering_beta is not None for trial in trials) else []
     names = ["trial", "optimizer", "rate", "freeze", *beta, metric, *(["epochs", "seconds"] if wide else []), "outcome"]
@@ -66,12 +66,7 @@ def print_winner(console: Console, winner: Winner, reads: int) -> None:
     if winner.test is None or winner.intervals is None:
         console.print("There are no test images, so nothing is known of it beyond validation.")
         return
-    table = Table(
-        title=f"Test scores on {winner.images[1]} images, read {times(reads)}",
-        title_justify="left",
-        box=SIMPLE_HEAD,
-        pad_edge=False,
-    )
+    table = titled_table(f"Test scores on {winner.images[1]} images, read {times(reads)}")
     table.add_column("score")
     table.add_column("value", justify="right")
     table.add_column("95 % interval")
@@ -109,13 +104,8 @@ def print_scorecard(
     Args:
         depths: the space's range of freeze depths.
     """
-    table = Table(
-        title="What the evidence would have chosen",
-        title_justify="left",
-        box=SIMPLE_HEAD,
-        pad_edge=False,
-        collapse_padding=True,
-    )
+    table = titled_table("What the evidence would have chosen")
+    table.collapse_padding = True
     table.add_column("scorer", min_width=12)  # its words may stand on several lines, the numbers may not
     for name in ("depth", "order", "tau", "regret", "s"):
         table.add_column(name, justify="left" if name == "order" else "right", no_wrap=True)

@@ -29,7 +29,7 @@ from search.trial.task import Task
 from search.trial.training import train_final, trial_network
 from search.words import times
 
-__all__ = ["package_versions", "predict", "refit_and_test"]
+__all__ = ["model_card", "package_versions", "predict", "refit_and_test"]
 
 _BATCH = 128
 _PACKAGES = ("thawline", "torch", "torchvision", "pytorch-lightning", "timm", "optuna", "mlflow", "numpy")
@@ -38,6 +38,21 @@ _PACKAGES = ("thawline", "torch", "torchvision", "pytorch-lightning", "timm", "o
 def package_versions() -> dict[str, str]:
     """Package -> installed version, of what decides a result."""
     return {name: version(name) for name in _PACKAGES}
+
+
+def model_card(task: Task, net: BlockNet, freeze_depth: int) -> ModelCard:
+    """What a network that was trained on the task's images must know to be used."""
+    data = task.settings.data
+    return ModelCard(
+        architecture=net.architecture,
+        classes=task.classes,
+        size=data.size,
+        fit=data.fit,
+        white_level=task.index.white_level,
+        max_pixels=data.max_pixels,
+        freeze_depth=freeze_depth,
+        versions=package_versions(),
+    )
 
 
 def refit_and_test(run: StudyRun, trial: TrialRecord) -> Winner:
@@ -122,18 +137,9 @@ def _log_test(run: StudyRun, scores: TestScores) -> None:
 
 
 def _register(run: StudyRun, net: BlockNet, params: TrialParams, scores: TestScores | None, trained: int) -> str:
-    task, data, study = run.task, run.settings.data, run.record.name
-    card = ModelCard(
-        architecture=net.architecture,
-        classes=task.classes,
-        size=data.size,
-        fit=data.fit,
-        white_level=task.index.white_level,
-        max_pixels=data.max_pixels,
-        freeze_depth=params.freeze_depth,
-        versions=package_versions(),
-    )
+    task, study = run.task, run.record.name
     tags = {"study": study, **params.searched(), "data_digest": task.index.digest}
+    card = model_card(task, net, params.freeze_depth)
     note = version_note(params, scores, network=net.architecture, trained=trained, study=study)
     with TemporaryDirectory(prefix="thawline-", ignore_cleanup_errors=True) as folder:
         save_model(Path(folder) / "model", TrainedModel(net, card, _trained_on(task)))

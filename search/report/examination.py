@@ -18,14 +18,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from explain.attribution import METHODS
+from explain.attribution import METHODS, finite_maps
 from explain.subject import measure
 from lightning_modules.training.scores import scores
 from search.outcome.figures import block_slides
 from search.outcome.winner import predict
 from search.report.confused_pairs import confused_pairs
 from search.report.findings import BlockMeasures, Findings, Suspect
-from search.report.judged_images import METHOD, JudgedImages, finite
+from search.report.judged_images import METHOD, JudgedImages
 from search.study.record import Winner
 from search.study.sampler import slot_seed
 from search.trial.result import TrialParams
@@ -116,7 +116,7 @@ def _slides(judged: JudgedImages) -> list[tuple[int, NDArray[np.uint8]]]:
     captured = judged.signals(places, judged.predicted[places], judged.blocks)
     numbers = {name: number for number, name in enumerate(judged.task.net.block_names, start=1)}
     maps = [
-        (numbers[name], name, finite(METHODS[METHOD](signals)).cpu())
+        (numbers[name], name, finite_maps(METHODS[METHOD](signals)).cpu())
         for name, signals in zip(judged.blocks, captured, strict=True)
     ]
     classes = judged.task.classes
@@ -131,27 +131,23 @@ def _measures(judged: JudgedImages, places: NDArray[np.int64]) -> tuple[BlockMea
     """Mean measures of the maps of the predicted class, by block."""
     if not len(places):
         return ()
-    values: dict[str, dict[str, list[float]]] = {label: {} for label in judged.blocks}
+    by_block: dict[str, dict[str, list[float]]] = {label: {} for label in judged.blocks}
     sizes: dict[str, tuple[int, int]] = {}
     for part in np.array_split(places, -(-len(places) // _BATCH)):
         captured = judged.signals(part, judged.predicted[part], judged.blocks)
         for label, signals in zip(judged.blocks, captured, strict=True):
-            maps = finite(METHODS[METHOD](signals)).cpu()
+            maps = finite_maps(METHODS[METHOD](signals)).cpu()
             sizes[label] = (maps.shape[1], maps.shape[2])
             for column, found in measure(maps).items():
-                values[label].setdefault(column, []).extend(found)
+                by_block[label].setdefault(column, []).extend(found)
     return tuple(
         BlockMeasures(
             block=label,
             height=sizes[label][0],
             width=sizes[label][1],
-            entropy=_mean(columns["entropy"]),
-            area=_mean(columns["area"]),
-            dispersion=_mean(columns["dispersion"]),
-            relative_difference=_mean(columns["relative_difference"]),
-            dead=_mean(columns["dead"]),
+            **{column: _mean(values) for column, values in columns.items()},
         )
-        for label, columns in values.items()
+        for label, columns in by_block.items()
     )
 
 
@@ -193,12 +189,7 @@ def suspect_labels(probabilities: NDArray[np.float64], labels: NDArray[np.int64]
     Args:
         probabilities: out-of-sample class probabilities, (N, K).
         labels: given labels, (N,).
-
-    Raises:
-        ValueError: shapes that do not match.
     """
-    if probabilities.ndim != 2 or len(probabilities) != len(labels):
-        raise ValueError(f"probabilities must be (N, K) of {len(labels)} labels, got {probabilities.shape}")
     if not len(labels):
         return []
     classes = probabilities.shape[1]

@@ -54,7 +54,8 @@ def gather(
         findings: of the validation images, or None.
         notes: what is missing, and why.
     """
-    depths = _depths(study)
+    tried = [t.freeze_depth for t in study.trials] or [0]
+    depths = study.evidence.depths if study.evidence is not None else (min(tried), max(tried))
     confusion = _confusion(run) if study.winner is not None and study.winner.test is not None else None
     winner = study.winner
     path = run.params.get("data.path", "None")
@@ -122,13 +123,6 @@ def _state(study: Study, run: ParentRun) -> str:
     if study.winner is not None and study.best is not None and study.winner.slot == study.best.slot:
         return "complete"
     return "running" if run.status == "RUNNING" else "interrupted"
-
-
-def _depths(study: Study) -> tuple[int, int]:
-    tried = [t.freeze_depth for t in study.trials]
-    if study.evidence is not None:
-        return study.evidence.depths
-    return (min(tried, default=0), max(tried, default=0))
 
 
 def _tested(winner: Winner, study: Study, run: ParentRun) -> Tested:

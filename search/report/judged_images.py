@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from explain.attribution import METHODS
+from explain.attribution import METHODS, finite_maps
 from explain.signals import BlockSignals, capture
 from explain.subject import choose_blocks
 from lightning_modules.errors import printable
@@ -20,7 +20,7 @@ from search.report.false_associations import map_traits
 from search.report.pictures import PictureStore
 from search.trial.task import Task
 
-__all__ = ["METHOD", "JudgedImages", "RegionEvidence", "finite", "image_name"]
+__all__ = ["METHOD", "JudgedImages", "RegionEvidence", "image_name"]
 
 METHOD = "layercam"
 """In early blocks Grad-CAM degenerates to an edge map; LayerCAM does not."""
@@ -113,7 +113,7 @@ class JudgedImages:
         module = {self.block: self.blocks[self.block]}
         for part in np.array_split(places, -(-len(places) // _BATCH)):
             (signals,) = self.signals(part, np.full(len(part), target, dtype=np.int64), module)
-            maps = finite(METHODS[METHOD](signals))
+            maps = finite_maps(METHODS[METHOD](signals))
             weights = maps / maps.sum(dim=(1, 2), keepdim=True).clamp_min(1e-30)
             regions = torch.einsum("nhw,nchw->nc", weights, signals.activations.float()).cpu()
             traits = map_traits(self._images(part).float().cpu(), maps.cpu())
@@ -133,12 +133,6 @@ def image_name(task: Task, row: int) -> str:
         return printable(Path(*path.parts[-3:]))  # month, class and file of a simulated image
     folder = root if root.is_dir() else root.parent
     return printable(path.relative_to(folder) if path.is_relative_to(folder) else path)
-
-
-def finite(maps: Tensor) -> Tensor:
-    """The maps (N, h, w), those that are not finite as zeros."""
-    good = maps.isfinite().all(dim=2).all(dim=1)
-    return torch.where(good[:, None, None], maps, 0.0)
 
 
 @torch.no_grad()

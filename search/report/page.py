@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from explain.measures import MAP_MEASURES
+from explain.subject import described_measures
 from search.pages.html import render
 from search.report.data import ReportData
 from search.report.false_associations import FEWEST_CORRECT, FEWEST_MISTAKEN, TRAITS
@@ -16,13 +16,6 @@ from search.study.record import best_trial
 
 __all__ = ["at", "page"]
 
-_MEASURED = {
-    "entropy": "ce_normalised",
-    "area": "ca12",
-    "dispersion": "cd",
-    "relative_difference": "relative_difference",
-    "dead": "dead_map_rate",
-}
 _SIGNIFICANT = 0.05
 _ASSOCIATIONS = 2  # named above a pair
 _CONFUSIONS = 3  # in the line above the matrix
@@ -58,10 +51,7 @@ def page(
         stands_out=_stands_out,
         fewest_mistaken=FEWEST_MISTAKEN,
         fewest_correct=FEWEST_CORRECT,
-        measured=[
-            {"key": key, "words": key.replace("_", " "), "measure": MAP_MEASURES[name]}
-            for key, name in _MEASURED.items()
-        ],
+        measured=described_measures(),
         longest_phase=max((phase.seconds for phase in data.cost.phases), default=1.0) or 1.0,
         pictures=pictures,
         charts=charts,

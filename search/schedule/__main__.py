@@ -95,9 +95,6 @@ def _zone(name: str | None) -> tzinfo:
 class _StopError(Exception):
     """Raised by a signal in the main thread."""
 
-    def __init__(self, number: int) -> None:
-        self.number = number
-
 
 class _Runner:
     """Runs the command, one process at a time, and says how each run ended."""
@@ -196,7 +193,7 @@ def run_schedule(
     scheduler.add_job(runner, trigger, id="retrain", **first)
     # The scheduler sleeps by a clock that stands still while the machine is suspended, and does not see the time being
     # set: waking up each minute, it is late by a minute at most.
-    scheduler.add_job(_nothing, "interval", minutes=1, id="clock", executor="clock")
+    scheduler.add_job(lambda: None, "interval", minutes=1, id="clock", executor="clock")
 
     def missed(event: JobSubmissionEvent) -> None:
         if event.job_id == "retrain":
@@ -210,23 +207,19 @@ def run_schedule(
             runner.tell(number)  # a second one, for the run that is waited for
             return
         stopped.append(number)
-        raise _StopError(number)
+        raise _StopError
 
     with _signals(on_signal):
         try:
             scheduler.start()
-        except _StopError as stop:
-            name = signal.Signals(stop.number).name
-            if runner.stop(stop.number):
+        except _StopError:
+            name = signal.Signals(stopped[0]).name
+            if runner.stop(stopped[0]):
                 say(f"{name}: passed on to the run; waiting for it to end.")
             if scheduler.running:
                 scheduler.shutdown(wait=True)
             say(f"{name}: the schedule has ended.")
     return 128 + stopped[0]
-
-
-def _nothing() -> None:
-    pass
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -88,15 +88,11 @@ def _parse_class(cls: type, values: Mapping[str, Any], prefix: str) -> Any:
                 raise InputError(f"{prefix}{name} is a group of settings, got {value!r}")
             arguments[name] = _parse_class(kind, value, f"{prefix}{name}.")  # type: ignore[arg-type]
         else:
-            arguments[name] = _parse_value(known[name], kind, value, prefix + name)
+            base, optional = strip_optional(kind)
+            refusal = InputError(f"{prefix}{name} must be {accepted(known[name], kind)}, got {value!r}")
+            empty = value is None and optional
+            arguments[name] = None if empty else checked(known[name], base, value, prefix + name, refusal)
     return cls(**arguments)
-
-
-def _parse_value(item: Field[Any], kind: Any, value: Any, key: str) -> Any:
-    base, optional = strip_optional(kind)
-    if value is None and optional:
-        return None
-    return checked(item, base, value, key, InputError(f"{key} must be {accepted(item, kind)}, got {value!r}"))
 
 
 def checked(item: Field[Any], kind: Any, value: Any, key: str, refusal: InputError) -> Any:

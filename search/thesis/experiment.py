@@ -25,11 +25,12 @@ from rich.table import Table
 from lightning_modules.errors import InputError
 from lightning_modules.networks import backbones
 from lightning_modules.networks.blocknet import BlockNet
-from lightning_modules.networks.model_file import ModelCard, TrainedModel, save_model
+from lightning_modules.networks.model_file import TrainedModel, save_model
 from lightning_modules.training.optimizers import OPTIMIZERS
 from lightning_modules.training.scores import scores
 from search.outcome.figures import histogram_figure
-from search.outcome.winner import package_versions, predict
+from search.outcome.log import split_counts
+from search.outcome.winner import model_card, package_versions, predict
 from search.settings.plain import flatten
 from search.settings.schema import ModelSettings, Settings
 from search.study.ownership import owned
@@ -203,15 +204,13 @@ def _base(task: Task) -> dict[str, Any]:
 
 def _parent(task: Task, tracker: Tracker, name: str, key: str, base: str, *, asked: str) -> str:
     """The parent run of an earlier call, resumed, or a new one."""
-    settings, index, splits = task.settings, task.index, task.splits
+    settings = task.settings
     earlier = find_part(settings.tracking.root, settings.tracking.experiment, key)
     if earlier is not None:
         tracker.resume(earlier.run_id)
         tracker.kill_open_runs(earlier.run_id)
         return earlier.run_id
-    parts = {"train": splits.folds[0].train, "validation": splits.folds[0].val, "test": splits.test}
-    counts = {s: {c: int((index.labels[rows] == i).sum()) for i, c in enumerate(index.classes)}
-              for s, rows in parts.items()}  # fmt: skip
+    counts = split_counts(task)
     path = settings.data.path
     tags = {
         "protocol": "thesis",
@@ -220,10 +219,10 @@ def _parent(task: Task, tracker: Tracker, name: str, key: str, base: str, *, ask
         "thesis_key": key,
         "thesis_task": base,
         "data": "simulated" if path is None else (path.parent if path.suffix else path).resolve().name,
-        "data_digest": index.digest,
+        "data_digest": task.index.digest,
         "blocks": json.dumps(task.net.block_names),
         **({"instead_of": asked} if asked != settings.model.name else {}),
-        **{f"{s}_images": len(rows) for s, rows in parts.items()},
+        **{f"{split}_images": sum(by_class.values()) for split, by_class in counts.items()},
         **{f"version.{package}": found for package, found in package_versions().items()},
     }
     parent = tracker.start_parent(name, flatten(settings), tags)
@@ -333,7 +332,7 @@ def _finetune(session: _Session, key: str, console: Console) -> None:
         with console.status(f"Training {best.arm} again"):
             longer = replace(settings, trainer=replace(settings.trainer, epochs=epochs))
             _, _, net = train_in_full(replace(task, settings=longer), chosen, settings.seed)
-        save_model(folder / "model", TrainedModel(net, _card(session, net, chosen.freeze_depth)))
+        save_model(folder / "model", TrainedModel(net, model_card(task, net, chosen.freeze_depth)))
         start = _task(session, settings.model, folder / "model")
         with console.status(f"{arm.name}, LIME, CAM and Grad-CAM" if settings.thesis.maps else arm.name):
             _train_and_test(session, start, arm, before_the_end=partial(_draw_maps, session, start))
@@ -360,12 +359,6 @@ def _best_transfer(settings: Settings, key: str, num_blocks: int) -> tuple[ArmRu
         raise InputError("there is nothing to fine-tune: run experiment=thesis_transfer on the same images first")
     best = max(runs, key=lambda run: (run.metrics["final_val_accuracy"], run.freeze_depth))
     return best, int(best.params["epochs"])
-
-
-def _card(session: _Session, net: BlockNet, freeze_depth: int) -> ModelCard:
-    data, index = session.settings.data, session.task.index
-    return ModelCard(net.architecture, index.classes, data.size, data.fit, index.white_level, data.max_pixels,
-                     freeze_depth, package_versions())  # fmt: skip
 
 
 def _print(found: PartRun, console: Console) -> None:

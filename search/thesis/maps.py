@@ -51,7 +51,8 @@ def maps_figures(task: Task, net: BlockNet, each: int) -> Mapping[str, Figure]:
     Args:
         each: images of each class, the first in the order of the test set; a class without test images is left out.
     """
-    rows = _chosen(task, each)
+    test = task.splits.test
+    rows = np.concatenate([test[task.index.labels[test] == k][:each] for k in range(len(task.classes))])
     blocks = thesis_blocks(net, task.settings.data.size)
     labels = torch.from_numpy(task.index.labels[rows]).to(task.device)
     images = task.inputs(rows, np.zeros_like(rows))
@@ -61,17 +62,16 @@ def maps_figures(task: Task, net: BlockNet, each: int) -> Mapping[str, Figure]:
     with torch.no_grad():
         right = net(images).argmax(1) == labels
 
-    def predict(batch: Tensor) -> Tensor:
-        with torch.no_grad():
-            probabilities: Tensor = net(batch).softmax(1)
-        return probabilities
-
     panels: list[list[tuple[str, NDArray[np.uint8]]]] = []
     shown = images.float().cpu()
     scale = max(1, math.ceil(128 / max(task.settings.data.size)))
     for place in range(len(rows)):
         lime = explain_superpixels(
-            images[place], predict, int(labels[place]), samples=_LIME_SAMPLES, seed=task.settings.seed
+            images[place],
+            lambda batch: net(batch).softmax(1),
+            int(labels[place]),
+            samples=_LIME_SAMPLES,
+            seed=task.settings.seed,
         )
         row = [("image", as_pixels(shown[place], scale)), ("LIME", superpixel_overlay(shown[place], lime, scale))]
         for title, maps in (
@@ -94,11 +94,6 @@ def maps_figures(task: Task, net: BlockNet, each: int) -> Mapping[str, Figure]:
     }
 
 
-def _chosen(task: Task, each: int) -> NDArray[np.int64]:
-    labels = task.index.labels[task.splits.test]
-    return np.concatenate([task.splits.test[labels == k][:each] for k in range(len(task.classes))])
-
-
 def _heads(task: Task, net: BlockNet, names: Mapping[str, str]) -> dict[str, nn.Linear]:
     rows = task.splits.folds[0].train
     labels = torch.from_numpy(task.index.labels[rows])
@@ -107,12 +102,10 @@ def _heads(task: Task, net: BlockNet, names: Mapping[str, str]) -> dict[str, nn.
         pooled = pooled_features(net, task.inputs(chosen, np.zeros_like(chosen)), list(names.values()))
         for block, name in names.items():
             parts[block].append(pooled[name].float().cpu())
-    heads = {}
-    for block, found in parts.items():
-        features = torch.cat(found)[:, :, None, None]
-        head = train_gap_head(nn.Identity(), [(features, labels)], len(task.classes))
-        heads[block] = head.linear.to(task.device)
-    return heads
+    return {
+        block: train_gap_head(torch.cat(found), labels, len(task.classes)).to(task.device)
+        for block, found in parts.items()
+    }
 
 
 def _figure(panels: list[list[tuple[str, NDArray[np.uint8]]]], words: list[str]) -> Figure:

@@ -189,8 +189,6 @@ def test_figures_take_turns_between_classes_and_between_doubt_and_certainty() ->
     assert selection.for_figures(4) == [0, 1, 98, 99]
     assert selection.for_figures(0) == []
     assert selection.for_contact(0, 4) == [98, 96, 2, 0]
-    with pytest.raises(ValueError, match="most must be at most 4"):
-        selection.for_contact(0, 5)
 
 
 def test_a_small_class_is_shown_whole_the_most_certain_first() -> None:

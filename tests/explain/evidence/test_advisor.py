@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import pytest
 
-from explain.evidence import SCORERS, Material, depth_prior
+from explain.evidence import SCORERS, Material, depth_prior, depth_scores
 from explain.evidence.advisor import LARGE, SIMILAR_DISTANCE, SIMILAR_GAIN, advise
 
 
@@ -33,18 +32,8 @@ def test_the_thesis_itself_would_have_been_told_to_freeze_three_of_five_blocks()
     assert advise(5, images_per_class=5819 / 11, gain=0.1).depth == 3
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"images_per_class": 0.0, "gain": 0.5}, {"images_per_class": 5.0, "gain": 1.1},
-              {"images_per_class": 5.0, "gain": 0.5, "distance": -1.0}],
-    ids=["no images", "gain", "distance"],
-)  # fmt: skip
-def test_numbers_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="are accepted, got 8"):
-        advise(8, **wrong)
-
-
 def test_the_prior_peaks_at_the_advised_depth_and_says_why(material: Material) -> None:
     scores = SCORERS["advisor"](material, images_per_class=10.0, gain=0.1, distance=0.4)
-    prior = depth_prior(SCORERS["advisor"].depth_scores(scores).values)
+    prior = depth_prior(depth_scores(scores).values)
     assert prior.mode == 2 and prior.probabilities.min() > 0.04
     assert scores.notes[0].startswith("freeze the early blocks, train the rest: 10 images a class is small; probe gain")

@@ -10,7 +10,7 @@ import torch
 from sklearn.linear_model import RidgeClassifier
 from torch import Tensor
 
-from explain.evidence import SCORERS, Material, depth_prior
+from explain.evidence import SCORERS, Material, depth_prior, depth_scores
 from explain.evidence.linear_probe import probe_accuracy, stratified_folds
 
 PROBE = SCORERS["linear_probe"]
@@ -39,7 +39,7 @@ def test_the_curve_rises_where_the_classes_separate(name: str, stepped: Material
     assert scores.values[2:].min() > scores.values[:2].max() + 0.2
     assert (scores.z[2:] > 5).all()
     assert (np.abs(scores.z[:2]) < 3).all()
-    depths = SCORERS[name].depth_scores(scores)
+    depths = depth_scores(scores)
     np.testing.assert_array_equal(depths.values, scores.values)
     assert depth_prior(depths.values, tau=5).mode >= 2
 
@@ -107,19 +107,10 @@ def test_broken_features_have_no_score(stepped: Material) -> None:
         scores = SCORERS[name](stepped)
         assert np.isnan(scores.values).tolist() == [False, name == "logme", True, False]
         assert any("freeze depth 2: features are not finite" in note for note in scores.notes)
-        assert "it keeps its share" in depth_prior(SCORERS[name].depth_scores(scores).values).notes[0]
+        assert "it keeps its share" in depth_prior(depth_scores(scores).values).notes[0]
 
 
 def test_label_numbers_may_have_gaps(stepped: Material) -> None:
     other = dataclasses.replace(stepped, labels=stepped.labels * 7 + 3)
     for name in ("linear_probe", "logme"):
         np.testing.assert_allclose(SCORERS[name](other).values, SCORERS[name](stepped).values)
-
-
-@pytest.mark.parametrize(
-    ("options", "match"),
-    [({"folds": 1}, "folds must be an integer of at least 2, got 1"), ({"ridge": 0.0}, r"ridge must be > 0, got 0\.0")],
-)
-def test_bad_settings_are_refused(stepped: Material, options: dict[str, Any], match: str) -> None:
-    with pytest.raises(ValueError, match=match):
-        PROBE(stepped, **options)

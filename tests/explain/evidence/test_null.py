@@ -1,11 +1,9 @@
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 
-from explain.evidence.null import checked_draws, finite_mean, mean_and_spread, mismatches, permutations_within
+from explain.evidence.null import finite_mean, mean_and_spread, mismatches, permutations_within
 
 
 def test_a_mismatch_leaves_nothing_in_its_place() -> None:
@@ -34,9 +32,3 @@ def test_mean_and_spread_leave_out_what_is_not_finite() -> None:
     assert np.isnan(mean_and_spread(np.array([]))).all()
     assert np.isnan(mean_and_spread(np.array([1.0]))[1])
     np.testing.assert_array_equal(finite_mean(np.array([[1, np.nan, 3], [np.nan] * 3])), [2, np.nan])
-
-
-@pytest.mark.parametrize(("draws", "error"), [(1, ValueError), (0, ValueError), (2.0, TypeError), (True, TypeError)])
-def test_draws_are_checked(draws: Any, error: type[Exception]) -> None:
-    with pytest.raises(error, match="draws must be"):
-        checked_draws(draws)

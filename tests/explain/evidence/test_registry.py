@@ -9,13 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from explain.evidence import SCORERS, Material, Reading, Scorer, depth_prior
+from explain.evidence import SCORERS, Material, depth_prior, depth_scores
 from explain.evidence.registry import ALIASES, PRIORS
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "static": {"table": [0.1, 0.2, 0.3, 0.4]},
     "advisor": {"images_per_class": 10.0, "gain": 0.7, "distance": 0.4},
 }
+RANGES = {
+    "faithful_localisation": (-1, 1), "faithful_localisation_control": (-1, 1), "cam_stability": (-1, 1),
+    "agreement_of_change": (-1, 1), "logme": (-np.inf, np.inf), "auto_rgn": (-np.inf, 0), "static": (-np.inf, 0),
+    "advisor": (-1, 0),
+}  # fmt: skip
 TRIVIAL = {"static", "deepest", "monotone", "advisor"}
 
 
@@ -28,7 +33,7 @@ def test_the_registry_is_complete_and_fixed() -> None:
     with pytest.raises(TypeError):
         SCORERS["mine"] = SCORERS["cka"]  # type: ignore[index]
     with pytest.raises(dataclasses.FrozenInstanceError):
-        SCORERS["cka"].sign = "-"  # type: ignore[misc]
+        SCORERS["cka"].kind = "depth"  # type: ignore[misc]
 
 
 def test_priors_are_what_the_registry_says_and_loading_it_loads_no_scorer() -> None:
@@ -60,8 +65,6 @@ def test_every_scorer_declares_itself_in_its_own_file(name: str) -> None:
         assert "Null:" in text
         assert "Cost:" in text
         assert "s(k) =" in text if scorer.kind == "depth" else "Sign: " in text
-    assert "arXiv" in scorer.source or "own definition" in scorer.source
-    assert scorer.sign[0] in "+-"
 
 
 @pytest.mark.parametrize("name", SCORERS)
@@ -73,11 +76,12 @@ def test_every_scorer_keeps_the_protocol(name: str, material: Material) -> None:
     assert (scores.scorer, scores.kind, scores.blocks) == (name, scorer.kind, material.blocks)
     assert scores.values.shape == (3 if scorer.kind == "block" else 4,)
     assert np.isfinite(scores.values).all()
-    assert ((scores.values >= scorer.low) & (scores.values <= scorer.high)).all()
+    low, high = RANGES.get(name, (0, 1))
+    assert ((scores.values >= low) & (scores.values <= high)).all()
     assert np.isfinite(scores.z).all() != (name in TRIVIAL)
     np.testing.assert_array_equal(scorer(material, **options).values, scores.values)
     np.testing.assert_array_equal(scorer(material, **options).z, scores.z)
-    depths = scorer.depth_scores(scores)
+    depths = depth_scores(scores)
     assert depths.values.shape == (4,)
     assert depths.notes == ()
     assert depth_prior(depths.values).probabilities.min() >= 0.05 - 1e-12
@@ -118,22 +122,3 @@ def test_the_control_map_can_be_read_instead(name: str, material: Material) -> N
     assert not np.array_equal(cam.values, control.values)
     with pytest.raises(ValueError, match="maps must be cam or control, got 'edges'"):
         SCORERS[name](material, maps="edges")
-
-
-def test_scores_of_another_scorer_are_refused(material: Material) -> None:
-    with pytest.raises(ValueError, match="scores must come from cka, got those of deepest"):
-        SCORERS["cka"].depth_scores(SCORERS["deepest"](material))
-
-
-@pytest.mark.parametrize(
-    ("changes", "match"),
-    [({"kind": "both"}, "kind must be"), ({"low": 2.0}, "low must be below high"), ({"null": ""}, "null must not be")],
-)
-def test_bad_declarations_are_refused(changes: dict[str, Any], match: str) -> None:
-    good: dict[str, Any] = {
-        "name": "mine", "kind": "block", "reads": "nothing", "formula": "0", "sign": "+", "source": "own definition",
-        "low": 0.0, "high": 1.0, "null": "none", "cost": "nothing", "needs": (), "function": Reading,
-    }  # fmt: skip
-    assert Scorer(**good).name == "mine"
-    with pytest.raises(ValueError, match=match):
-        Scorer(**good | changes)

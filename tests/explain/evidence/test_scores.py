@@ -17,14 +17,14 @@ def block_scores(values: Any, *, spread: float = 1.0, mean: float = 0.0) -> Scor
     values = np.array(values, dtype=float)
     names = tuple(f"b{number}" for number in range(len(values)))
     null = np.full(len(values), mean), np.full(len(values), spread)
-    return Scores("mine", "block", names, values, *null, Cost())
+    return Scores(values, *null, scorer="mine", kind="block", blocks=names, cost=Cost())
 
 
 def curve(values: Any) -> Scores:
     values = np.array(values, dtype=float)
     names = tuple(f"b{number}" for number in range(len(values) - 1))
     null = np.zeros(len(values)), np.ones(len(values))
-    return Scores("curve", "depth", names, values, *null, Cost())
+    return Scores(values, *null, scorer="curve", kind="depth", blocks=names, cost=Cost())
 
 
 def test_costs_add_up() -> None:
@@ -33,23 +33,19 @@ def test_costs_add_up() -> None:
 
 def test_z_is_against_each_blocks_own_null() -> None:
     null = np.array([1.0, 0.0, np.nan]), np.array([2.0, 0.0, np.nan])
-    scores = Scores("mine", "block", ("a", "b", "c"), np.array([5.0, 1.0, 1.0]), *null, Cost())
+    values = np.array([5.0, 1.0, 1.0])
+    scores = Scores(values, *null, scorer="mine", kind="block", blocks=("a", "b", "c"), cost=Cost())
     np.testing.assert_array_equal(scores.z, [2.0, np.nan, np.nan])
 
 
 def test_blocks_are_summed_against_their_mean() -> None:
     scores = block_scores([1.0, 3.0, 5.0])
     np.testing.assert_allclose(depth_scores(scores).values, [0, -2, -2, 0])
-    np.testing.assert_allclose(depth_scores(scores, zero="centred").values, [0, -2, -2, 0])
-    np.testing.assert_allclose(depth_scores(scores, zero=0.0).values, [0, 1, 4, 9])
-    np.testing.assert_allclose(depth_scores(scores, zero=[1, 2, 9]).values, [0, 0, 1, -3])
-    np.testing.assert_allclose(depth_scores(scores, zero=np.array([1, 2, 9])).values, [0, 0, 1, -3])
 
 
-def test_the_unit_is_z_unless_values_are_asked_for() -> None:
+def test_blocks_count_by_their_z() -> None:
     scores = block_scores([2.0, 4.0], spread=0.5, mean=1.0)
-    np.testing.assert_allclose(depth_scores(scores, zero=0.0).values, [0, 2, 8])
-    np.testing.assert_allclose(depth_scores(scores, zero=0.0, unit="value").values, [0, 2, 6])
+    np.testing.assert_allclose(depth_scores(scores).values, [0, -2, 0])
 
 
 @LAW
@@ -82,27 +78,3 @@ def test_depths_are_read_directly() -> None:
     found = depth_scores(scores)
     np.testing.assert_allclose(found.values, [0.2, 0.4, np.nan, 0.8])
     assert found.notes == ("curve: freeze depth 2 has no value",)
-    np.testing.assert_allclose(depth_scores(scores, zero=0.1).values, [0.2, 0.3, np.nan, 0.5])
-    np.testing.assert_allclose(depth_scores(scores, zero="centred").values, [0.2, 0.2, np.nan, 0.2])
-    np.testing.assert_allclose(depth_scores(scores, zero=[0.1, 0, 0.2]).values, [0.2, 0.3, np.nan, 0.5])
-    np.testing.assert_allclose(depth_scores(curve([np.nan, 1]), zero="centred").values, [np.nan, 1])
-
-
-@pytest.mark.parametrize(
-    ("options", "match"),
-    [
-        ({"unit": "raw"}, "unit must be z or value, got 'raw'"),
-        ({"zero": "mean"}, "zero must be centred, a number or 2 numbers, got 'mean'"),
-        ({"zero": [1.0]}, "zero must be centred, a finite number or 2 finite numbers"),
-        ({"zero": float("nan")}, "zero must be centred, a finite number"),
-    ],
-)
-@pytest.mark.parametrize("scores", [block_scores([1.0, 2.0]), curve([1.0, 2.0, 3.0])], ids=["block", "depth"])
-def test_bad_settings_are_refused(scores: Scores, options: dict[str, Any], match: str) -> None:
-    with pytest.raises(ValueError, match=match):
-        depth_scores(scores, **options)
-
-
-def test_a_wrong_number_of_values_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"values must have shape \(2,\), got \(1,\)"):
-        Scores("mine", "block", ("a", "b"), np.zeros(1), np.zeros(2), np.zeros(2), Cost())

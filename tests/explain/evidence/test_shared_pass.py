@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from explain.attribution import METHODS, block_maps
-from explain.evidence import SCORERS, Cost, Material, gather
+from explain.evidence import SCORERS, Cost, Material, depth_scores, gather
 from explain.gap_head import pooled_features
 
 BLOCKS = ("stem", "middle", "deep")
@@ -138,7 +138,7 @@ def test_a_diverged_fine_tuning_has_no_score_and_a_note(planted: Planted, networ
         assert np.isnan(scores.values[1:]).all()
         assert np.isnan(scores.z[1:]).all()
         assert any("middle" in note for note in scores.notes)
-        depths = SCORERS[name].depth_scores(scores)
+        depths = depth_scores(scores)
         assert len(depths.notes) >= 2
 
 

@@ -5,13 +5,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from explain.evidence import SCORERS, Material, depth_prior
+from explain.evidence import SCORERS, Material, depth_prior, depth_scores
 
 
 def test_a_static_table_is_the_prior_but_for_the_floor(material: Material) -> None:
     table = np.array([1.0, 2.0, 3.0, 4.0])
     scores = SCORERS["static"](material, table=table)
-    found = depth_prior(SCORERS["static"].depth_scores(scores).values, eps=0.2)
+    found = depth_prior(depth_scores(scores).values, eps=0.2)
     np.testing.assert_allclose(found.probabilities, 0.8 * table / 10 + 0.05)
 
 
@@ -33,7 +33,7 @@ def test_the_trivial_ones_prefer_to_freeze_everything(name: str, material: Mater
     scores = SCORERS[name](material)
     assert scores.cost.forward_passes == 0
     assert np.isnan(scores.z).all()
-    found = depth_prior(SCORERS[name].depth_scores(scores).values, tau=3)
+    found = depth_prior(depth_scores(scores).values, tau=3)
     assert found.mode == 3
     assert (np.diff(found.probabilities) >= 0).all()
     assert (np.diff(found.probabilities) > 0).all() == (name == "monotone")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from explain.evidence import SCORERS, gather
+from explain.evidence import SCORERS, depth_scores, gather
 from explain.evidence.weight_gradients import relative_gradient_norms
 
 Planted = tuple[Tensor, Tensor, Tensor]
@@ -72,8 +72,7 @@ def test_without_permutations_there_is_no_null(planted: Planted, networks: tuple
     scores = SCORERS["auto_rgn"](found)
     assert np.isfinite(scores.values).all()
     assert np.isnan(scores.null_mean).all()
-    assert np.isnan(SCORERS["auto_rgn"].depth_scores(scores).values).all()
-    assert np.isfinite(SCORERS["auto_rgn"].depth_scores(scores, unit="value").values).all()
+    assert np.isnan(depth_scores(scores).values).all()
     once = SCORERS["auto_rgn"](gather(networks[0], BLOCKS, *planted, shuffles=0, label_permutations=1))
     assert np.isfinite(once.null_mean).all()
     assert np.isnan(once.z).all()

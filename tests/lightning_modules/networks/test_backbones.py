@@ -191,17 +191,12 @@ def test_frozen_blocks_keep_weights_and_statistics(depth: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("depth", "error", "message"),
-    [
-        (9, InputError, r"freeze_depth must be in 0\.\.8 for efficientnet_lite0, got 9"),
-        (-1, InputError, "got -1"),
-        (True, TypeError, "must be an int, got True"),
-        (2.0, TypeError, "must be an int, got 2.0"),
-    ],
+    ("depth", "message"),
+    [(9, r"freeze_depth must be in 0\.\.8 for efficientnet_lite0, got 9"), (-1, "got -1")],
 )
-def test_freeze_depth_is_checked(depth: int, error: type[Exception], message: str) -> None:
+def test_freeze_depth_is_checked(depth: int, message: str) -> None:
     net = build("efficientnet_lite0", classes=3, size=(32, 32))
-    with pytest.raises(error, match=message):
+    with pytest.raises(InputError, match=message):
         freeze(net, depth)
 
 

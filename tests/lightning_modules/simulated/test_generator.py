@@ -88,21 +88,16 @@ def test_images_of_a_plate_share_class_and_month(many: list[SimulatedImage]) -> 
 
 
 @pytest.mark.parametrize(
-    ("arguments", "error", "message"),
+    ("arguments", "message"),
     [
-        ({"images": 0}, ValueError, r"images must be in 1\.\.1000000, got 0"),
-        ({"images": True}, TypeError, "images must be an int, got True"),
-        ({"images": 2.0}, TypeError, r"images must be an int, got 2\.0"),
-        ({"images": 1, "seed": -1}, ValueError, "seed must be in .*, got -1"),
-        ({"images": 1, "seed": "0"}, TypeError, "seed must be an int, got '0'"),
-        ({"images": 1, "size": 96}, TypeError, r"size must be a pair \(H, W\) of ints, got 96"),
-        ({"images": 1, "size": (96,)}, ValueError, r"size must be a pair \(H, W\), got \(96,\)"),
-        ({"images": 1, "size": (8, 96)}, ValueError, r"size height must be in 16\.\.1024, got 8"),
-        ({"images": 1, "size": (96, 96.0)}, TypeError, r"size width must be an int, got 96\.0"),
+        ({"images": 0}, r"images must be in 1\.\.1000000, got 0"),
+        ({"images": 1, "seed": -1}, "seed must be in .*, got -1"),
+        ({"images": 1, "size": (8, 96)}, r"size height must be in 16\.\.1024, got 8"),
+        ({"images": 1, "size": (96, 2000)}, r"size width must be in 16\.\.1024, got 2000"),
     ],
 )
-def test_wrong_arguments_are_refused_at_the_call(arguments: dict, error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message):
+def test_wrong_arguments_are_refused_at_the_call(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         simulate(**arguments)
 
 

@@ -30,7 +30,7 @@ def test_attenuation_falls_with_depth_and_multiplies(rate: float, shallow: float
 def test_the_point_spread_keeps_its_sum_and_a_plane_its_reflectivity(
     z: float, x: float, sides: tuple[int, int]
 ) -> None:
-    grid = Grid(sides, CHAIN)
+    grid = Grid(sides)
     point = grid.splat(np.array([z]), np.array([x]), np.array([1.0])).astype(np.complex64)
     assert grid.spread(point).sum().real == pytest.approx(1, abs=1e-3)
     plane = np.zeros_like(point)

@@ -83,8 +83,6 @@ def test_the_combination_ignores_parts_without_a_score() -> None:
     calibration = Calibration((1.0,) * 9, {}, {}, {one: 1.0, two: 1.0, three: 0.0}, (), "")
     s = {one: np.array([0.0, 1.0, np.nan]), two: np.full(3, np.nan)}
     np.testing.assert_allclose(calibration.combined(s), [-1.0, 1.0, np.nan])
-    with pytest.raises(ValueError, match="scores must hold one of faithful_localisation"):
-        calibration.combined({"cka": np.zeros(3)})
 
 
 def test_scores_that_do_not_differ_say_nothing() -> None:

@@ -15,7 +15,8 @@ from explain.fonts import use_fonts
 from explain.overlay import COLOURS, SIGNED_COLOURS, as_pixels, map_overlay, superpixel_overlay, truth_overlay
 from explain.subject import MEASURED, ImageExplanation, measure
 from explain.superpixels import SuperpixelExplanation
-from search.explain.figures import contact_sheet, image_figure, measure_lines, three_digits
+from search.explain.figures import contact_sheet, image_figure, measure_lines
+from search.pages.numbers import written
 
 CLASSES = ("island", "pipe $x_1$", "갈라짐 & <b>")
 METHODS = ("gradcam", "layercam")
@@ -146,7 +147,7 @@ def test_fonts_are_added_once() -> None:
     ("value", "text"), [(0.12345, "0.123"), (0.0, "0"), (4096.4, "4096"), (float("nan"), "-"), (12.34, "12.3")]
 )
 def test_numbers_have_three_digits(value: float, text: str) -> None:
-    assert three_digits(value) == text
+    assert written(value, "three") == text
 
 
 def test_measures_fit_beneath_a_panel() -> None:

@@ -1,0 +1,13 @@
+from .material import BlockRecord as BlockRecord
+from .material import Material as Material
+from .material import Pass as Pass
+from .prior import DepthPrior as DepthPrior
+from .prior import depth_prior as depth_prior
+from .registry import SCORERS as SCORERS
+from .scorer import Scorer as Scorer
+from .scores import Cost as Cost
+from .scores import DepthScores as DepthScores
+from .scores import Reading as Reading
+from .scores import Scores as Scores
+from .scores import depth_scores as depth_scores
+from .shared_pass import gather as gather
