@@ -7,7 +7,6 @@ from collections import OrderedDict
 import torch
 from torch import nn
 
-from explain.hooks import frozen_in_eval_mode
 from lightning_modules.errors import InputError
 
 __all__ = ["split_sequence"]
@@ -75,8 +74,10 @@ def _expanded(name: str, module: nn.Module) -> list[tuple[str, nn.Module]]:
 
 def _equal(net: nn.Module, blocks: OrderedDict[str, nn.Module], head: nn.Module, size: tuple[int, int]) -> bool:
     image = torch.linspace(-1, 1, 3 * size[0] * size[1]).view(1, 3, *size)
+    modes = [(module, module.training) for module in net.modules()]
+    net.eval()
     try:
-        with torch.no_grad(), frozen_in_eval_mode(net):
+        with torch.no_grad():
             output = image
             for block in blocks.values():
                 output = block(output)
@@ -86,3 +87,6 @@ def _equal(net: nn.Module, blocks: OrderedDict[str, nn.Module], head: nn.Module,
     # However a library refuses a wrong input.
     except (RuntimeError, TypeError, ValueError, AttributeError, AssertionError):
         return False
+    finally:
+        for module, mode in modes:
+            module.training = mode
