@@ -113,7 +113,7 @@ def test_a_model_that_was_deleted_by_hand(months: Months) -> None:
             ["rollback", "reason=x", "to=2"],
             "to must be a version that was champion before, got '2'; those of model sheets: 1",
         ),
-        (["rollback", "reason=x", "to=1", "to=1"], "to= is given 2 times"),
+        (["rollback", "reason=x", "to=1", "to=1"], "to must be given once, got it again as 'to=1'"),
         (["to=1"], "to= is for python -m search.retrain rollback, got to=1"),
     ],
     ids=["unknown", "is it", "twice", "no rollback"],

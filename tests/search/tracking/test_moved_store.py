@@ -80,7 +80,7 @@ def test_a_copied_store_writes_into_itself_and_a_moved_one_needs_no_old_place(
 
 def _versions(root: Path) -> list[str]:
     with closing(sqlite3.connect(root / "mlflow.db")) as database:
-        return [str(row[0]) for row in database.execute("SELECT version FROM model_versions")]
+        return [str(row[0]) for row in database.execute("SELECT version FROM model_versions WHERE name = 'thawline'")]
 
 
 def _served(root: Path, version: str) -> int:
