@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lightning_modules.errors import InputError
-from search.command_line.exits import let_threads_sleep, run_command, until_interrupted
+from search.command_line.exits import run_command, until_interrupted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,7 +27,6 @@ def _help_text() -> str:
 
 
 def _run(overrides: list[str]) -> int:
-    let_threads_sleep()
     if "--version" in overrides:
         from importlib.metadata import version
 

@@ -12,16 +12,17 @@ from pathlib import Path
 from lightning_modules.errors import BadImages, InputError
 from search.errors import InterruptedSearchError, StoreError, StudyStalledError, disk_problem
 
-__all__ = ["let_threads_sleep", "run_command", "until_interrupted"]
+__all__ = ["run_command", "until_interrupted"]
 
 
-def let_threads_sleep() -> None:
-    """Let OpenMP's threads sleep while they wait, unless the user has set it; call before torch is loaded.
+def _let_threads_sleep() -> None:
+    """Let no thread spin while it waits, unless the user has set it; call before numpy and torch are loaded.
 
-    Threads that spin made training seven times slower on a machine that something else was using too
-    (docs/architecture.md).
+    Threads that spin made training seven times slower, and small products of matrices twelve times, on a machine that
+    something else was using too (docs/architecture.md). OpenBLAS cannot be told to let its threads sleep.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def _name_home_and_user() -> None:
@@ -51,6 +52,7 @@ def run_command(program: str, arguments: Sequence[str], help_text: Callable[[], 
         print(help_text())
         return 0
     _name_home_and_user()
+    _let_threads_sleep()
     try:
         return work()
     except InputError as error:

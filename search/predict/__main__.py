@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from lightning_modules.errors import InputError
 from lightning_modules.training.allocator import keep_freed_memory
-from search.command_line.exits import let_threads_sleep, run_command
+from search.command_line.exits import run_command
 from search.predict.arguments import DEFAULT_MODEL, Arguments, help_text, parse
 
 __all__ = ["main"]
@@ -22,7 +22,6 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _predict(arguments: Arguments) -> int:
-    let_threads_sleep()
     try:
         return _predict_and_say(arguments)
     except BrokenPipeError:  # `to=- | head`: the reader has what it wanted

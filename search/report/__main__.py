@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from search.command_line.arguments import read_arguments
-from search.command_line.exits import let_threads_sleep, run_command
+from search.command_line.exits import run_command
 from search.settings.field import required, setting
 
 __all__ = ["main"]
@@ -38,7 +38,6 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _report(words: Sequence[str]) -> int:
-    let_threads_sleep()  # the winner's configuration may be trained once more
     arguments = read_arguments(Arguments, words, usage="study=NAME root=FOLDER to=FILE")
     import optuna
     from rich.console import Console

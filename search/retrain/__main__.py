@@ -9,7 +9,7 @@ from shlex import join
 
 from lightning_modules.errors import InputError
 from search.command_line.arguments import argument_names, read_arguments
-from search.command_line.exits import let_threads_sleep, run_command
+from search.command_line.exits import run_command
 from search.settings.field import setting
 
 __all__ = ["main"]
@@ -55,7 +55,6 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:
-    let_threads_sleep()
     given = list(arguments)
     verb = given.pop(0) if given and given[0] in ("rollback", "history") else ""
     own = [word for word in given if word.partition("=")[0] in argument_names(Arguments)]

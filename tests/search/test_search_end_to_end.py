@@ -123,11 +123,11 @@ def test_the_registered_model_is_the_one_that_was_tested(
 
 
 def test_the_same_command_again_trains_nothing_and_reads_no_test_image(
-    finished: SimpleNamespace, client: MlflowClient, run_search: Run
+    finished: SimpleNamespace, client: MlflowClient, run_search_warm: Run
 ) -> None:
     before = _study(finished.root, finished.study)
     runs = len(_children(client, before.user_attrs["parent"]))
-    again = run_search(*finished.arguments)  # in a process of its own
+    again = run_search_warm(*finished.arguments)
     assert again.code == 0, again.err
     after = _study(finished.root, finished.study)
     assert "Study: tiny, complete with 4 finished trials." in again.out
