@@ -11,6 +11,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from lightning_modules.networks.blocknet import BlockNet
 from lightning_modules.training.classifier import Classifier
@@ -137,7 +138,10 @@ def _fit_in_parts(
         # Where Lightning counts epochs. Its own `ckpt_path` would need a file with the frozen blocks as well.
         counts = ("ready", "started", "processed", "completed")
         trainer.fit_loop.epoch_progress.current.load_state_dict(dict.fromkeys(counts, finished))
-        trainer.fit(model, datamodule=data)
+        try:
+            trainer.fit(model, datamodule=data)
+        except SIGTERMException:  # Lightning's own answer to the signal names no exit code, so it would be 0
+            raise SystemExit(143) from None
     if not len(val):
         model.reestimate()
     return Fitted(trainer, model, -(-settings.batch_size // parts))

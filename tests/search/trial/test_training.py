@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -202,6 +204,25 @@ def test_a_full_disk_keeps_no_waiting_trial_and_says_so(
 def test_a_cancelled_trial_raises(make_task: Callable[..., Task]) -> None:
     with pytest.raises(TrialCancelledError):
         run_trial(make_task(), PARAMS, seed=0, cancelled=lambda: True)
+
+
+@pytest.mark.parametrize("held", [True, False], ids=["the command waits with its own answer", "no handler before"])
+def test_sigterm_during_a_fit_exits_with_143(make_task: Callable[..., Task], held: bool) -> None:
+    """Lightning raises an exception without an exit code, which a scheduler took for success."""
+    seen: list[int] = []
+
+    def terminated() -> bool:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return False
+
+    before = signal.signal(signal.SIGTERM, (lambda number, _: seen.append(number)) if held else signal.SIG_DFL)
+    try:
+        task = make_task()
+        with pytest.raises(SystemExit) as left:
+            train_final(task, PARAMS, 0, task.splits.folds[0].train, 1, cancelled=terminated)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert left.value.code == 143 and bool(seen) is held
 
 
 def test_a_diverged_trial_has_the_worst_value(make_task: Callable[..., Task]) -> None:
