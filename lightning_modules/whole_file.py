@@ -52,6 +52,7 @@ def whole_file(path: Path, *, digest: bool = False, alone: bool = True) -> Itera
             temporary.unlink(missing_ok=True)
         temporary.touch(exist_ok=False)
         mode = stat.S_IMODE((path if path.exists() else temporary).stat().st_mode)
+        temporary.chmod(mode | stat.S_IRUSR | stat.S_IWUSR)  # nobody reads meanwhile what only some may read
         yield temporary
         line = _line(temporary, temporary.stat().st_size) if digest else b""
         with temporary.open("ab") as file:

@@ -14,6 +14,7 @@ __all__ = ["TableWriter", "iterate_rows", "read_rows"]
 
 # OWASP, CSV Injection. The apostrophe is among them so that one at the beginning of a cell is always ours.
 _MARKED = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20'")
+_QUOTED = re.compile(r'[",;\t\r\n]')
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?")
 
 
@@ -21,21 +22,19 @@ class TableWriter:
     r"""Writes rows as RFC 4180 quotes them, each ended by \n, which no spreadsheet takes for formulas.
 
     A cell that begins with = + - @ (also in full width), a tab, a line end or an apostrophe, and is no number, gets an
-    apostrophe in front, to be dropped when it is read. Bytes of names that are not UTF-8 are shown as \xe9.
+    apostrophe in front, to be dropped when it is read. A cell with another separator that spreadsheets know, ; or a
+    tab, is quoted too. Bytes of names that are not UTF-8 are shown as \xe9.
     """
 
     def __init__(self, file: IO[str]) -> None:
         self._file = file
-        self._writer = csv.writer(self, lineterminator="\r\n")  # with \n alone it would leave \r unquoted
-
-    def write(self, row: str) -> None:
-        """Write a row as `csv.writer` gives it."""
-        self._file.write(row.removesuffix("\r\n") + "\n")
 
     def write_row(self, cells: Iterable[object]) -> None:
         """Write a row of texts and numbers."""
         texts = (str(cell).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace") for cell in cells)
-        self._writer.writerow(f"'{t}" if t.startswith(_MARKED) and not _NUMBER.fullmatch(t) else t for t in texts)
+        marked = [f"'{t}" if t.startswith(_MARKED) and not _NUMBER.fullmatch(t) else t for t in texts]
+        quoted = ('"{}"'.format(t.replace('"', '""')) if t == "" or _QUOTED.search(t) else t for t in marked)
+        self._file.write(",".join(quoted) + "\n")
 
 
 def iterate_rows(table: Path, argument: str, columns: Sequence[str] = ()) -> Iterator[tuple[int, Mapping[str, str]]]:

@@ -85,7 +85,7 @@ def print_where(run: StudyRun, winner: Winner, report: Path | None) -> None:
     picture = root / "artifacts" / winner.run_id / "artifacts" / EVIDENCE_FIGURE
     run.console.print(
         f"Runs: experiment {tracking.experiment!r} in {root / 'mlflow.db'}, parent run {winner.run_id}.\n"
-        f"Model: models:/{tracking.model_name}@challenger (version {winner.version}).\n"
+        f"{_where_model(run, winner)}\n"
         f"Study: {root / 'studies'}, {run.record.name!r}.\n"
         + (f"Picture of the evidence: {picture}.\n" if picture.exists() else "")
         + (f"Report: {report}.\n" if report is not None else "")
@@ -94,6 +94,16 @@ def print_where(run: StudyRun, winner: Winner, report: Path | None) -> None:
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _where_model(run: StudyRun, winner: Winner) -> str:
+    name = run.settings.tracking.model_name
+    version, where = winner.version, f"models:/{name}/{winner.version}"
+    if version not in run.tracker.versions(name) or run.tracker.version_tags(name, version)[0] != winner.run_id:
+        return f"Model: version {version} of {name} was deleted by hand; search.fresh=true makes one anew."
+    if run.tracker.aliases(name).get("challenger") == version:
+        where = f"models:/{name}@challenger"
+    return f"Model: {where} (version {version})."
 
 
 def print_scorecard(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,10 @@ from search.tracking.models import resolve_model
 from search.tracking.tracker import Tracker
 from search.trial.result import TrialParams
 
-__all__ = ["BASELINE", "CHAMPION", "PREVIOUS", "Champion", "load_champion", "load_version", "settle", "widened"]
+__all__ = [
+    "BASELINE", "CHAMPION", "PREVIOUS", "Champion", "known_versions", "load_champion", "load_version", "settle",
+    "widened",
+]  # fmt: skip
 
 CHAMPION, PREVIOUS = "champion", "previous"
 BASELINE = "champion_baseline.npz"
@@ -65,7 +69,7 @@ def settle(ledger: Ledger, tracker: Tracker, model_name: str) -> PromotionRow | 
     Raises:
         InputError: the alias `champion` was moved, or its version deleted, outside this program.
     """
-    decided, known = ledger.promotions(), tracker.versions(model_name)
+    decided, known = ledger.promotions(), known_versions(ledger, tracker, model_name)
     aliases = tracker.aliases(model_name)
     if not decided:
         if CHAMPION in aliases:
@@ -94,6 +98,18 @@ def settle(ledger: Ledger, tracker: Tracker, model_name: str) -> PromotionRow | 
     return last
 
 
+def known_versions(ledger: Ledger, tracker: Tracker, model_name: str) -> set[str]:
+    """Versions in MLflow that are those the ledger means.
+
+    Where a whole model was deleted, MLflow counts from 1 again: a version that is younger than the decision that made
+    it champion is another one of the same number.
+    """
+    first: dict[str, float] = {}
+    for row in ledger.promotions():
+        first.setdefault(row.to_version, datetime.fromisoformat(row.decided).timestamp() + 1)  # kept in whole seconds
+    return {v for v, made in tracker.versions(model_name).items() if made <= first.get(v, made)}
+
+
 def load_version(root: Path, ledger: Ledger, tracker: Tracker, model_name: str, version: str) -> TrainedModel:
     """A version that is to be champion, or is it.
 
@@ -101,6 +117,8 @@ def load_version(root: Path, ledger: Ledger, tracker: Tracker, model_name: str, 
         InputError: it was deleted, or its files are gone or damaged; with ways out.
     """
     try:
+        if version in tracker.versions(model_name) and version not in known_versions(ledger, tracker, model_name):
+            raise InputError(f"version {version} of model {model_name} is not the one that was champion: it is younger")
         return resolve_model(f"models:/{model_name}/{version}", root)
     except InputError as error:
         raise InputError(f"{error}; {_ways_out(ledger, tracker, model_name, version)}") from error
@@ -109,7 +127,7 @@ def load_version(root: Path, ledger: Ledger, tracker: Tracker, model_name: str, 
 def _ways_out(ledger: Ledger, tracker: Tracker, model_name: str, lost: str) -> str:
     """What to do about a champion's version that is lost, or a former one's."""
     decided = [row.to_version for row in ledger.promotions()]
-    known = tracker.versions(model_name) - {lost, decided[-1]}
+    known = known_versions(ledger, tracker, model_name) - {lost, decided[-1]}
     former = [version for version in dict.fromkeys(decided) if version in known]
     if not former:
         return "put back a copy of the store, or take another tracking.model_name for a new champion"

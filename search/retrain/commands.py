@@ -11,7 +11,7 @@ from rich.table import Table
 
 from lightning_modules.errors import InputError, printable
 from search.command_line.exits import until_interrupted
-from search.retrain.champion import load_version, settle
+from search.retrain.champion import known_versions, load_version, settle
 from search.retrain.ledger import Ledger, PromotionRow, ledger_path
 from search.settings.schema import Settings
 from search.tracking.tracker import Tracker
@@ -56,7 +56,7 @@ def _roll_back(settings: Settings, ledger: Ledger, tracker: Tracker, reason: str
         InputError: there is no champion, no previous one, or it cannot be loaded.
     """
     name, decided = settings.tracking.model_name, ledger.promotions()
-    gone = bool(decided) and decided[-1].to_version not in tracker.versions(name)
+    gone = bool(decided) and decided[-1].to_version not in known_versions(ledger, tracker, name)
     last = decided[-1] if gone else settle(ledger, tracker, name)
     if last is None:
         raise InputError(

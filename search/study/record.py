@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -19,6 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from pydantic import TypeAdapter
 
 from lightning_modules.errors import InputError, printable
+from search.errors import StoreError
 from search.evidence.record import Evidence
 from search.settings.plain import flatten
 from search.settings.schema import Settings
@@ -96,7 +98,8 @@ class _Kept(Generic[_T]):
     def __get__(self, record: Any, owner: type) -> _T:
         raw = record.source.user_attrs.get(self._key)
         if raw is not None:
-            return self._read(raw)
+            with _readable(self._key):
+                return self._read(raw)
         if self._default is _REQUIRED:
             raise KeyError(self._key)
         default: _T = self._default
@@ -104,6 +107,18 @@ class _Kept(Generic[_T]):
 
     def __set__(self, record: Any, value: _T) -> None:
         record.source.set_user_attr(self._key, self._write(value))
+
+
+@contextmanager
+def _readable(what: str) -> Iterator[None]:
+    """Turn what a damaged record of the journal raises into one line."""
+    try:
+        yield
+    except (TypeError, ValueError, KeyError) as error:
+        raise StoreError(
+            f"the study's journal is damaged: {what} is not what was written ({type(error).__name__}); put back a copy "
+            "of it, or search.fresh=true starts the study anew"
+        ) from error
 
 
 class _TrialAttributes:
@@ -158,7 +173,8 @@ class TrialRecord(_TrialAttributes):
     @property
     def params(self) -> TrialParams:
         """What was asked for."""
-        return TrialParams(**self.source.params)
+        with _readable("params"):
+            return TrialParams(**self.source.params)
 
     @property
     def freeze_depth(self) -> int:

@@ -20,7 +20,8 @@ from search.errors import StoreError
 __all__ = ["adopt", "artifacts_of", "check_store", "explained", "make_store", "store_problem"]
 
 _WAIT_SECONDS = 5.0
-_OURS = re.compile(r"(file:.*/artifacts)(/0)?")  # of an experiment of ours, and of the one that MLflow makes
+# Of the experiment that MLflow makes with the tables: where the store was. Other experiments may lie anywhere.
+_FIRST = re.compile(r"(file:.*/artifacts)/0")
 _LOCATIONS = {
     "experiments": "artifact_location",
     "runs": "artifact_uri",
@@ -87,8 +88,9 @@ def adopt(root: Path) -> int:
     place, here = os.open(root, os.O_RDONLY), (root / "artifacts").resolve().as_uri()
     try:
         with closing(sqlite3.connect(root / "mlflow.db", timeout=_WAIT_SECONDS)) as database, database:
-            found = [_OURS.fullmatch(row[0]) for row in database.execute("SELECT artifact_location FROM experiments")]
-            for there in {match[1] for match in found if match} - {here}:
+            first = database.execute("SELECT artifact_location FROM experiments WHERE experiment_id = 0").fetchone()
+            there = found[1] if first and (found := _FIRST.fullmatch(first[0])) else here
+            if there != here:
                 fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 for table, column in _LOCATIONS.items():
                     database.execute(

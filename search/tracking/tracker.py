@@ -337,9 +337,10 @@ class Tracker:
                 self._client.delete_model_version(model_name, lost.version)
 
     @_guarded
-    def versions(self, model_name: str) -> set[str]:
-        """Versions of a registered model, without those that were deleted."""
-        return {str(one.version) for one in self._client.search_model_versions(f"name = '{model_name}'")}
+    def versions(self, model_name: str) -> dict[str, float]:
+        """Version -> when it was registered, in seconds since 1970, of a registered model without what was deleted."""
+        found = self._client.search_model_versions(f"name = '{model_name}'")
+        return {str(one.version): one.creation_timestamp / 1000 for one in found}
 
     @_guarded
     def aliases(self, model_name: str) -> dict[str, str]:

@@ -86,6 +86,14 @@ def test_a_new_file_follows_the_umask_and_a_replaced_one_keeps_its_mode(tmp_path
     assert [file.name for file in tmp_path.iterdir()] == ["file.bin"]
 
 
+def test_nobody_reads_a_private_file_while_it_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "private"
+    path.touch(0o600)
+    with whole_file(path) as file:
+        file.write_text("secret")
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
 def test_an_error_leaves_what_was_there(tmp_path: Path) -> None:
     path = tmp_path / "file.bin"
     whole = written(path)

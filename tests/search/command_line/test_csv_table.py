@@ -43,10 +43,11 @@ def test_only_numbers_begin_like_formulas(cell: str) -> None:
 @pytest.mark.parametrize(
     ("cells", "line"),
     [
-        (["a b", "c;d"], "a b,c;d\n"),
+        (["a b", "", "c"], 'a b,"",c\n'),
+        (["x;=cmd|'a'!A0;", "y\t=1"], '"x;=cmd|\'a\'!A0;","y\t=1"\n'),  # where ; or a tab separates cells
         (["a,b", 'c"d', "e\rf", "g\nh"], '"a,b","c""d","e\rf","g\nh"\n'),
         (["=1", "+1", "-1", "-a", "@a", "\uff1da"], "'=1,'+1,-1,'-a,'@a,'\uff1da\n"),
-        (["\ta", "\ra", "'a"], "'\ta,\"'\ra\",''a\n"),
+        (["\ta", "\ra", "'a"], "\"'\ta\",\"'\ra\",''a\n"),
         (["caf\udce9"], "caf\\xe9\n"),
     ],
 )

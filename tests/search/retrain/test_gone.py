@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -91,6 +92,20 @@ def test_a_champion_whose_files_are_gone(promoted: Months, tmp_path: Path) -> No
         assert own.retrain(*LOOK).code == 0 and own.aliases == {"champion": "1", "previous": "2"}
         # Nor does it go back to what cannot be loaded.
         assert "its files are gone" in refused(own, "rollback", "reason=x")
+
+
+def test_another_version_of_the_same_number_is_never_champion(promoted: Months) -> None:  # noqa: F811
+    """MLflow counts from 1 again where a whole model was deleted, and a search may have registered what it found."""
+    months = promoted
+    version = months.client.get_model_version(months.model, "1")
+    months.client.delete_registered_model(months.model)
+    months.client.create_registered_model(months.model)
+    time.sleep(1.1)  # the ledger keeps whole seconds
+    assert months.client.create_model_version(months.model, version.source, version.run_id).version == 1
+    for command in ((), ("rollback", "reason=x"), ("rollback", "reason=x", "to=1")):
+        said = refused(months, *command)
+        assert "put back a copy of the store, or take another tracking.model_name for a new champion" in said
+    assert months.aliases == {}
 
 
 def test_a_model_that_was_deleted_by_hand(months: Months) -> None:

@@ -1,13 +1,16 @@
-"""Which trial is best: one order for the winner, the lines of a running search, the tables and the pages."""
+"""Which trial is best, in one order for winner, live line, tables and pages; and records that are damaged."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
 
+import optuna
 import pytest
+from optuna.trial import create_trial
 
-from search.study.record import Trial, best_seen, best_trial, rank
+from search.errors import StoreError
+from search.study.record import StudyRecord, Trial, TrialRecord, best_seen, best_trial, rank
 
 _NONE = Trial(0, "sgd", 0.01, 1.0, 0, None, 0.5, 0, 1, "complete", "", 1.0, 1.0, (0.5,), "")
 
@@ -46,3 +49,19 @@ def test_the_order_is_the_same_whatever_the_trials_came_in() -> None:
 def test_only_a_complete_trial_can_win(trials: list[Trial], best: int | None, seen: int | None) -> None:
     found = best_trial(trials), best_seen(trials)
     assert tuple(trial and trial.slot for trial in found) == (best, seen)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("winner", {"slou": 1}), ("winner", "nothing"), ("test_reads", "x"), ("evidence", {"scorers": 3})],
+)
+def test_what_cannot_be_read_is_one_line(key: str, value: object) -> None:
+    study = optuna.create_study()
+    study.set_user_attr(key, value)
+    with pytest.raises(StoreError, match=f"journal is damaged: {key} is not what was written"):
+        getattr(StudyRecord(study), key)
+
+
+def test_parameters_of_another_name_are_one_line() -> None:
+    with pytest.raises(StoreError, match="journal is damaged: params is not what was written"):
+        _ = TrialRecord(create_trial(value=0.5, params={}, distributions={})).params

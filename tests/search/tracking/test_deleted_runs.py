@@ -92,3 +92,17 @@ def test_deleted_runs_of_trials_do_not_stop_a_study(
     trials = [t for t in open_study(store.root, "tiny").get_trials() if t.user_attrs["slot"] == 4]
     assert trials[0].state is TrialState.FAIL and "error" not in trials[0].user_attrs
     assert trials[-1].state is not TrialState.FAIL and trials[-1].user_attrs["attempt"] == 1
+
+
+def test_a_study_whose_model_was_deleted_does_not_name_another_of_its_number(
+    store: SimpleNamespace, run_search_warm: Callable[..., Any]
+) -> None:
+    arguments = (*store.arguments[:-2], f"tracking.root={store.root}")
+    assert "Model: models:/thawline@challenger (version 1).\n" in run_search_warm(*arguments).out
+    store.client.delete_registered_model("thawline")
+    gone = "Model: version 1 of thawline was deleted by hand; search.fresh=true makes one anew.\n"
+    assert gone in run_search_warm(*arguments).out
+    other = store.client.create_run("1").info.run_id
+    store.client.create_registered_model("thawline")
+    store.client.create_model_version("thawline", (store.root / "artifacts" / other).as_uri(), other)
+    assert gone in run_search_warm(*arguments).out

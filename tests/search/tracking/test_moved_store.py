@@ -100,6 +100,19 @@ def _served(root: Path, version: str) -> int:
         mlflow.set_tracking_uri(before)
 
 
+def test_experiments_of_others_stay_where_they_are(copied: SimpleNamespace, tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    from search.tracking.tracker import tracking_uri
+
+    client = MlflowClient(tracking_uri(copied.root), registry_uri=tracking_uri(copied.root))
+    run = client.create_run(client.create_experiment("mine", (tmp_path / "own" / "artifacts").as_uri()))
+    client.log_text(run.info.run_id, "a", "text.txt")
+    os.close(adopt(copied.root))
+    assert [file.path for file in client.list_artifacts(run.info.run_id)] == ["text.txt"]
+    assert copied.root.as_uri() in locations(copied.root)
+
+
 def test_the_models_of_a_copy_are_read_from_the_copy(copied: SimpleNamespace) -> None:
     shutil.rmtree(copied.root / "artifacts" / "models")
     with pytest.raises(InputError, match=r"its files are gone: none in .*사본, a copy"):
@@ -152,7 +165,10 @@ def test_a_month_is_done_in_a_copy_of_an_old_store(
 def test_a_store_in_use_is_not_opened_under_another_path(copied: SimpleNamespace, tmp_path: Path) -> None:
     """What two mounts of one folder are to two containers; here the second path is written into the database."""
     with closing(sqlite3.connect(copied.root / "mlflow.db")) as database, database:
-        database.execute("UPDATE experiments SET artifact_location = 'file:///elsewhere/mlruns/artifacts'")
+        database.execute(
+            "UPDATE experiments SET artifact_location = 'file:///elsewhere/mlruns/artifacts' || "
+            "CASE experiment_id WHEN 0 THEN '/0' ELSE '' END"
+        )
     place = os.open(copied.root, os.O_RDONLY)
     try:
         fcntl.flock(place, fcntl.LOCK_SH)
