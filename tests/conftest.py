@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -15,3 +18,11 @@ def _one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _nothing_in_the_working_folder() -> Iterator[None]:
+    """Where no store is named, MLflow makes one in the working folder, which is the repository."""
+    before = Path("mlflow.db").exists()
+    yield
+    assert before or not Path("mlflow.db").exists(), "a test has used MLflow's default store"

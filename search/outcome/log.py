@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lightning_modules.errors import printable
 from search.evidence.record import Evidence, TypicalMaps
 from search.outcome.evidence_figure import evidence_figure
 from search.outcome.figures import MAPS_BEFORE, block_slides, curves_figure, histogram_figure
@@ -33,7 +34,8 @@ def parent_run(task: Task, record: StudyRecord, tracker: Tracker) -> str:
     """Start the parent run with parameters, data set, versions and commit, or resume the one of an earlier call."""
     settings, name = task.settings, record.name
     if (existing := record.parent) is not None:
-        tracker.resume(existing)
+        anew = f"search.fresh=true (in retraining: removing studies/{printable(name)}.journal) starts the study anew"
+        tracker.resume(existing, anew=anew)
         return existing
     tracker.kill_open_study(name)
     parent = tracker.start_parent(

@@ -99,7 +99,7 @@ def print_where(run: StudyRun, winner: Winner, report: Path | None) -> None:
 def _where_model(run: StudyRun, winner: Winner) -> str:
     name = run.settings.tracking.model_name
     version, where = winner.version, f"models:/{name}/{winner.version}"
-    if version not in run.tracker.versions(name) or run.tracker.version_tags(name, version)[0] != winner.run_id:
+    if run.tracker.versions(name).get(version) != winner.run_id:
         return f"Model: version {version} of {name} was deleted by hand; search.fresh=true makes one anew."
     if run.tracker.aliases(name).get("challenger") == version:
         where = f"models:/{name}@challenger"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -101,13 +100,13 @@ def settle(ledger: Ledger, tracker: Tracker, model_name: str) -> PromotionRow | 
 def known_versions(ledger: Ledger, tracker: Tracker, model_name: str) -> set[str]:
     """Versions in MLflow that are those the ledger means.
 
-    Where a whole model was deleted, MLflow counts from 1 again: a version that is younger than the decision that made
-    it champion is another one of the same number.
+    Where a whole model was deleted, MLflow counts from 1 again: a version of another run than the decision that first
+    made it champion is another one of the same number.
     """
-    first: dict[str, float] = {}
+    first: dict[str, str | None] = {}
     for row in ledger.promotions():
-        first.setdefault(row.to_version, datetime.fromisoformat(row.decided).timestamp() + 1)  # kept in whole seconds
-    return {v for v, made in tracker.versions(model_name).items() if made <= first.get(v, made)}
+        first.setdefault(row.to_version, row.run_id)
+    return {v for v, run in tracker.versions(model_name).items() if first.get(v) in (None, run)}
 
 
 def load_version(root: Path, ledger: Ledger, tracker: Tracker, model_name: str, version: str) -> TrainedModel:
@@ -118,7 +117,7 @@ def load_version(root: Path, ledger: Ledger, tracker: Tracker, model_name: str, 
     """
     try:
         if version in tracker.versions(model_name) and version not in known_versions(ledger, tracker, model_name):
-            raise InputError(f"version {version} of model {model_name} is not the one that was champion: it is younger")
+            raise InputError(f"version {version} of model {model_name} is not the one that was champion")
         return resolve_model(f"models:/{model_name}/{version}", root)
     except InputError as error:
         raise InputError(f"{error}; {_ways_out(ledger, tracker, model_name, version)}") from error

@@ -109,8 +109,10 @@ def _month(session: Session, images: ImageSet, due: Due, version: str) -> MonthR
     row, stale, why = due.row, due.stale, due.why
     if row is not None and (lost := _lost_challenger(session, row)):
         row, stale, why = None, row, f"its challenger is gone: {lost}"
+    if row is not None and row.run_id is not None and not session.tracker.resumable(row.run_id):
+        row, stale, why = None, row, "begun anew: its run was deleted in MLflow"
     if stale is not None:
-        if (run_id := stale.run_id) is not None:
+        if (run_id := stale.run_id) is not None and session.tracker.active(run_id):
             session.tracker.kill_open_runs(run_id)
             session.tracker.kill(run_id)
         session.clear(stale)

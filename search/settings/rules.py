@@ -51,6 +51,8 @@ def check_rules(settings: Settings) -> None:
         parse_budget(search.budget)
     if (settings.executor.workers or 1) > 1 and settings.executor.name == "inline":
         raise InputError(f"executor.workers={settings.executor.workers} needs executor=local, got executor=inline")
+    if settings.executor.name == "inline":
+        refuse_without_effect(settings, ("executor.silence_seconds",), "executor=inline, which has no worker processes")
     _check_retrain(settings)
     _check_thesis(settings)
     if space.default_optimizer not in space.optimizers:

@@ -276,7 +276,7 @@ class TrackingSettings:
     model_name: str = setting("thawline", "name under which winners are registered", identity=False)
     restore: bool = setting(
         False,
-        "whether the experiment and the runs of the study are brought back where they were deleted in MLflow",
+        "whether the experiment and the runs of a search or a month are brought back where they were deleted in MLflow",
         identity=False,
     )
     report: bool = setting(

@@ -33,6 +33,7 @@ from mlflow import MlflowClient
 from mlflow.data.pandas_dataset import from_pandas
 from mlflow.entities import DatasetInput, InputTag, LifecycleStage, Metric, Param, RunTag, ViewType
 from mlflow.exceptions import MlflowException
+from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 
 from lightning_modules.errors import InputError, printable
 from search.settings.schema import TrackingSettings
@@ -113,6 +114,7 @@ class Tracker:
                 make_store(self._root)
             weakref.finalize(self, os.close, adopt(self._root))
             self._client = MlflowClient(tracking_uri(self._root), registry_uri=tracking_uri(self._root))
+            _artifact_repos_cache.clear()  # by run alone, and a copy of this store has the same runs
             found = self._client.get_experiment_by_name(experiment)
             if found is None:
                 location = (self._root / "artifacts").resolve().as_uri()
@@ -135,6 +137,10 @@ class Tracker:
     def active(self, run_id: str) -> bool:
         """Whether there is such a run and it was not deleted in MLflow."""
         return self._stage(run_id) == LifecycleStage.ACTIVE
+
+    def resumable(self, run_id: str) -> bool:
+        """Whether `resume` finds it: it is active, or was deleted and is to be restored."""
+        return self._stage(run_id) in (LifecycleStage.ACTIVE, *([LifecycleStage.DELETED] if self._restore else []))
 
     @_guarded
     def _stage(self, run_id: str) -> str:
@@ -165,8 +171,13 @@ class Tracker:
         return run_id
 
     @_guarded
-    def resume(self, run_id: str, tags: Mapping[str, Any] | None = None) -> None:
+    def resume(
+        self, run_id: str, tags: Mapping[str, Any] | None = None, *, anew: str = "search.fresh=true starts a study anew"
+    ) -> None:
         """Set a run that an earlier driver left back to running.
+
+        Args:
+            anew: what to do without it, for the message.
 
         Raises:
             InputError: it was deleted in MLflow.
@@ -175,13 +186,12 @@ class Tracker:
         if stage == "gone":
             raise InputError(
                 f"run {run_id} is no longer in {printable(self._root / 'mlflow.db')}: it was deleted for good, or is "
-                "of another store; put back a copy of mlflow.db that holds it, or search.fresh=true starts a study anew"
+                f"of another store; put back a copy of mlflow.db that holds it, or {anew}"
             )
         if stage == LifecycleStage.DELETED:
             if not self._restore:
                 raise InputError(
-                    f"run {run_id} was deleted in MLflow; tracking.restore=true brings it back with its trials, "
-                    "search.fresh=true starts a study anew"
+                    f"run {run_id} was deleted in MLflow; tracking.restore=true brings it back with its trials, {anew}"
                 )
             self._bring_back(run_id)
         self.log(run_id, {}, tags=tags)
@@ -337,10 +347,10 @@ class Tracker:
                 self._client.delete_model_version(model_name, lost.version)
 
     @_guarded
-    def versions(self, model_name: str) -> dict[str, float]:
-        """Version -> when it was registered, in seconds since 1970, of a registered model without what was deleted."""
+    def versions(self, model_name: str) -> dict[str, str]:
+        """Version -> run that made it, of a registered model without what was deleted."""
         found = self._client.search_model_versions(f"name = '{model_name}'")
-        return {str(one.version): one.creation_timestamp / 1000 for one in found}
+        return {str(one.version): str(one.run_id) for one in found}
 
     @_guarded
     def aliases(self, model_name: str) -> dict[str, str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -84,6 +85,7 @@ def stopped(
     save_file(timm.create_model("test_resnet", pretrained=False).state_dict(), folder / "weights.safetensors")
     images = make_stripes(folder / "images", {"a": 12, "b": 12, "c": 12, "rare": 2})
     root = copy_store(tracking_root, folder / "mlruns")
+    shutil.rmtree(root / "cache", ignore_errors=True)  # what other tests left there is opened by nobody here
     arguments = [
         "data=folder", f"data.path={images}", "data.size=[32,32]", "data.on_bad=set_aside", "model=timm",
         "model.name=timm:test_resnet", f"model.weights={folder / 'weights.safetensors'}", "space.freeze_depth=[3,3]",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -30,12 +29,9 @@ def client(tracking_root: Path) -> MlflowClient:
 
 
 @pytest.fixture
-def default_store(tracking_root: Path) -> Iterator[None]:
-    """MLflow's functions that ask the default store ask this one."""
-    before = mlflow.get_tracking_uri()
+def default_store(tracking_root: Path) -> None:
+    """MLflow's functions that ask the default store ask this one; its own default is a file in the working folder."""
     mlflow.set_tracking_uri(tracking_uri(tracking_root))
-    yield
-    mlflow.set_tracking_uri(before)
 
 
 @pytest.fixture(scope="module")

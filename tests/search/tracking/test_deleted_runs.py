@@ -98,11 +98,19 @@ def test_a_study_whose_model_was_deleted_does_not_name_another_of_its_number(
     store: SimpleNamespace, run_search_warm: Callable[..., Any]
 ) -> None:
     arguments = (*store.arguments[:-2], f"tracking.root={store.root}")
-    assert "Model: models:/thawline@challenger (version 1).\n" in run_search_warm(*arguments).out
+    winner = load_study("tiny", store.root).winner
+    assert winner is not None
+    store.client.set_registered_model_alias("thawline", "challenger", winner.version)
+    assert f"Model: models:/thawline@challenger (version {winner.version}).\n" in run_search_warm(*arguments).out
+    store.client.delete_registered_model_alias("thawline", "challenger")
+    assert f"Model: models:/thawline/{winner.version} (version {winner.version}).\n" in run_search_warm(*arguments).out
     store.client.delete_registered_model("thawline")
-    gone = "Model: version 1 of thawline was deleted by hand; search.fresh=true makes one anew.\n"
+    gone = f"Model: version {winner.version} of thawline was deleted by hand; search.fresh=true makes one anew.\n"
     assert gone in run_search_warm(*arguments).out
     other = store.client.create_run("1").info.run_id
     store.client.create_registered_model("thawline")
-    store.client.create_model_version("thawline", (store.root / "artifacts" / other).as_uri(), other)
+    while store.client.create_model_version(
+        "thawline", (store.root / "artifacts" / other).as_uri(), other
+    ).version < int(winner.version):
+        pass
     assert gone in run_search_warm(*arguments).out

@@ -78,6 +78,19 @@ def test_a_copied_store_writes_into_itself_and_a_moved_one_needs_no_old_place(
     assert _served(moved, str(max(int(v) for v in _versions(moved)))) == 1
 
 
+def test_one_process_writes_into_the_store_it_opened_last(copied: SimpleNamespace) -> None:
+    """MLflow remembers by the run alone where its artifacts go, and a copy has the same runs."""
+    from mlflow import MlflowClient
+
+    from search.tracking.tracker import Tracker, tracking_uri
+
+    run = load_study("tiny", copied.original).run_id or ""
+    client = MlflowClient(tracking_uri(copied.original), registry_uri=tracking_uri(copied.original))
+    assert client.list_artifacts(run)  # as of now MLflow knows where they lie
+    Tracker(copied.root, "thawline").log_text(run, "a", "text.txt")
+    assert (copied.root / "artifacts" / run / "artifacts" / "text.txt").is_file()
+
+
 def _versions(root: Path) -> list[str]:
     with closing(sqlite3.connect(root / "mlflow.db")) as database:
         return [str(row[0]) for row in database.execute("SELECT version FROM model_versions WHERE name = 'thawline'")]
@@ -90,14 +103,12 @@ def _served(root: Path, version: str) -> int:
 
     from search.tracking.tracker import tracking_uri
 
-    before = mlflow.get_tracking_uri()
+    # Not put back: MLflow's own default would be a file in the working folder.
     mlflow.set_tracking_uri(tracking_uri(root))
-    try:
-        model = mlflow.pyfunc.load_model(f"models:/thawline/{version}")
-        image = next((root.parents[0]).rglob("*.png"))
-        return len(model.predict(pd.DataFrame({"path": [str(image)]})))
-    finally:
-        mlflow.set_tracking_uri(before)
+    mlflow.set_registry_uri(tracking_uri(root))
+    model = mlflow.pyfunc.load_model(f"models:/thawline/{version}")
+    image = next((root.parents[0]).rglob("*.png"))
+    return len(model.predict(pd.DataFrame({"path": [str(image)]})))
 
 
 def test_experiments_of_others_stay_where_they_are(copied: SimpleNamespace, tmp_path: Path) -> None:
