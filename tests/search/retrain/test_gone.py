@@ -136,8 +136,16 @@ def test_bad_targets(promoted: Months, arguments: list[str], said: str) -> None:
     assert said in refused(promoted, *arguments)
 
 
-def test_a_challenger_that_was_deleted_while_its_month_was_interrupted(
-    months: Months, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("lost", "more", "said", "states"),
+    [
+        ("challenger", (), "its challenger is gone: model sheets has no version 2", ["done", "abandoned", "done"]),
+        ("run", (), "begun anew: its run was deleted in MLflow", ["done", "abandoned", "done"]),
+        ("run", ("tracking.restore=true",), "continued after an interruption", ["done", "done"]),
+    ],
+)
+def test_what_was_deleted_while_a_month_was_interrupted(
+    months: Months, monkeypatch: pytest.MonkeyPatch, lost: str, more: tuple[str, ...], said: str, states: list[str]
 ) -> None:
     months.arrives("2020-02", images=6)
 
@@ -148,11 +156,14 @@ def test_a_challenger_that_was_deleted_while_its_month_was_interrupted(
     with monkeypatch.context() as patched:
         patched.setattr("search.retrain.month_run.compare_models", interrupted)
         assert months.retrain(*train).code == 130
-    months.client.delete_model_version(months.model, "2")
-    said = months.retrain(*train)
-    assert said.code == 0, said.err
-    assert "its challenger is gone: model sheets has no version 2" in said.out
-    assert [row.state for row in months.ledger.months()] == ["done", "abandoned", "done"]
+    if lost == "challenger":
+        months.client.delete_model_version(months.model, "2")
+    else:
+        months.client.delete_run(months.ledger.months()[-1].run_id)
+    outcome = months.retrain(*train, *more)
+    assert outcome.code == 0, outcome.err
+    assert said in outcome.out
+    assert [row.state for row in months.ledger.months()] == states
 
 
 def test_a_locked_ledger(months: Months, monkeypatch: pytest.MonkeyPatch) -> None:
