@@ -132,7 +132,7 @@ def undisturbed(
     return root, _outcome(root)
 
 
-@pytest.mark.parametrize("how", [FLIPPED, CUT, ZEROS])
+@pytest.mark.parametrize("how", [FLIPPED, *(pytest.param(how, marks=pytest.mark.slow) for how in (CUT, ZEROS))])
 def test_a_damaged_store_gives_the_same_study_and_says_what_is_made_again(
     how: str,
     stopped: tuple[Path, list[str]],

@@ -17,6 +17,8 @@ from PIL import Image
 from search import load_study
 from tests.search.conftest import Outcome
 
+pytestmark = pytest.mark.slow  # each is two searches or more, in a store of its own
+
 Run = Callable[..., Outcome]
 
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,16 +18,35 @@ _AS_NOBODY = (
 )  # fmt: skip
 
 
-def test_no_home_folder_and_no_known_user_is_no_error(tmp_path: Path) -> None:
-    if (
-        not shutil.which("setpriv")
-        or subprocess.run([*_AS_NOBODY, "-c", "import search"], capture_output=True).returncode
-    ):
+@pytest.fixture
+def as_nobody(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """`python -m search ARGUMENTS` as that user, without a home folder, in a folder of the user's own."""
+    probe = [*_AS_NOBODY, "-c", "import search"]
+    if not shutil.which("setpriv") or subprocess.run(probe, capture_output=True).returncode:
         pytest.skip("needs the right to become another user, who may read this folder")
     kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
-    environment = {**kept, "PYTHONDONTWRITEBYTECODE": "1"}
-    words = ["-m", "search", "data=folder", "data.path=missing", "executor=inline"]
-    done = subprocess.run([*_AS_NOBODY, *words], cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert "Traceback" not in done.stderr
-    assert done.stderr.splitlines()[-1].startswith("search: data.path=missing is not a folder")
+    environment = {**kept, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
+    folder = tmp_path / "own"
+    folder.mkdir()
+    os.chown(folder, 12345, 12345)
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        words = [*_AS_NOBODY, "-m", "search", *arguments]
+        return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+    return run
+
+
+@pytest.mark.slow  # processes of their own that load PyTorch
+def test_no_home_folder_and_no_known_user_is_no_error(
+    as_nobody: Callable[..., subprocess.CompletedProcess[str]], stripes: Path
+) -> None:
+    refused = as_nobody("data=folder", "data.path=missing", "executor=inline")
+    assert refused.returncode == 2 and "Traceback" not in refused.stderr
+    assert refused.stderr.splitlines()[-1].startswith("search: data.path=missing is not a folder")
+    done = as_nobody(
+        "data=folder", f"data.path={stripes}", "data.size=[32,32]", "model=lenet5", "search.trials=1",
+        "trainer.epochs=1", "executor.workers=1", "search.evidence=false",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stdout + done.stderr and "Report: mlruns/" in done.stdout

@@ -16,6 +16,8 @@ from search.study.record import TrialRecord, open_study
 from search.tracking.tracker import tracking_uri
 from tests.store_copies import copy_store
 
+pytestmark = pytest.mark.slow  # each is two searches or more, in a store of its own
+
 RESTORED = "tracking.restore=true"
 
 

@@ -51,6 +51,7 @@ def copied(finished: SimpleNamespace, tmp_path: Path) -> Iterator[SimpleNamespac
     assert contents(finished.root) == before
 
 
+@pytest.mark.slow  # three searches
 def test_a_copied_store_writes_into_itself_and_a_moved_one_needs_no_old_place(
     copied: SimpleNamespace, stripes: Path, run_search_warm: Callable[..., Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
