@@ -133,6 +133,9 @@ def _started(task: Task, record: StudyRecord, console: Console, clock: Clock, fi
             status = "FINISHED"
         except (KeyboardInterrupt, TrialCancelledError):  # the latter: Ctrl-C while the winner is refitted
             raise InterruptedSearchError(_continue_line(record, task.settings)) from None
+        except Exception:
+            stopping()  # was it the stop that code in C turned into an error?
+            raise
         finally:
             stopping.close()
             if parent is not None:

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import FrameType
 
 from lightning_modules.errors import BadImages, InputError
 from search.errors import InterruptedSearchError, StoreError, StudyStalledError, disk_problem
@@ -75,7 +76,13 @@ def until_interrupted(program: str, work: Callable[[], int]) -> int:
         StoreError: the disk is full, read-only or failing; the same command goes on later.
         SystemExit: with 143 on SIGTERM, so that whatever has open books closes them on the way out.
     """
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    terminated: list[int] = []
+
+    def on_terminate(number: int, _: FrameType | None) -> None:
+        terminated.append(number)
+        sys.exit(143)
+
+    before = signal.signal(signal.SIGTERM, on_terminate)
     try:
         return work()
     except InterruptedSearchError as stop:
@@ -84,8 +91,10 @@ def until_interrupted(program: str, work: Callable[[], int]) -> int:
     except StudyStalledError as error:
         print(f"{program}: {error}", file=sys.stderr)
         return 1
-    except OSError as error:
-        if (problem := disk_problem(error)) is None:
+    except Exception as error:
+        if terminated:  # code in C, such as Matplotlib's, may turn what the handler raised into an error of its own
+            raise SystemExit(143) from None
+        if not isinstance(error, OSError) or (problem := disk_problem(error)) is None:
             raise
         raise StoreError(problem) from error
     finally:

@@ -41,10 +41,14 @@ class InterruptFlag:
         self._held = True
 
     def stop(self, how: BaseException) -> None:
-        """Raise `how`, now or where the flag is asked next."""
+        """Raise `how`, now or where the flag is asked next.
+
+        It is raised there too where it was raised already: code in C, such as Matplotlib's, may have made an error of
+        its own of it.
+        """
+        self._waiting = how
         if not self._held:
             raise how
-        self._waiting = how
 
 
 @contextmanager

@@ -98,6 +98,7 @@ def inject(scene: Scene, name: str, seed: int, undisturbed: dict[tuple[str, ...]
         one = replace(
             scene, arguments=(*ARGUMENTS, *settings, *workers), random=Random(seed + tries), commands=[], notes=[],
             undisturbed=undisturbed[settings], exact=workers != _TWO_WORKERS, killed=False,
+            earlier=0.7**tries,
         )  # fmt: skip
         tries += 1
         try:

@@ -93,6 +93,7 @@ class Scene:
     commands: list[Command] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     killed: bool = False
+    earlier: float = 1.0  # times every wait: less than 1 after a try that came too late
 
     @property
     def root(self) -> Path:
@@ -132,7 +133,7 @@ class Scene:
     def sleep(self, share: float | None = None) -> float:
         """A random time within the undisturbed study; returns it in seconds."""
         seconds = self.undisturbed.seconds if self.undisturbed else 0.0
-        wait = (self.random.uniform(0.02, 0.95) if share is None else share) * seconds
+        wait = (self.random.uniform(0.02, 0.95) if share is None else share) * seconds * self.earlier
         time.sleep(wait)
         return wait
 

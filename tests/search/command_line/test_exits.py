@@ -4,18 +4,45 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+
+from search.command_line.exits import until_interrupted
+from search.command_line.interrupts import graceful_interrupts
 
 # A user that the system does not know, who may read (the interpreter may be in a home folder) and not write.
 _AS_NOBODY = (
     "setpriv", "--reuid=12345", "--regid=12345", "--clear-groups",
     "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search", sys.executable,
 )  # fmt: skip
+
+
+def _drawn() -> int:
+    """Code in C that is interrupted by a signal and makes an error of its own of it, as Matplotlib's does."""
+    with suppress(SystemExit):
+        os.kill(os.getpid(), signal.SIGTERM)
+    raise ValueError("Invalid bounding box")
+
+
+def test_sigterm_that_code_in_c_turned_into_an_error_is_still_sigterm() -> None:
+    with pytest.raises(SystemExit) as left:
+        until_interrupted("search", _drawn)
+    assert left.value.code == 143
+
+
+def test_the_same_where_the_flag_answers() -> None:
+    with pytest.raises(SystemExit) as left, graceful_interrupts(lambda _: None) as stopping:
+        try:
+            _drawn()
+        except ValueError:
+            stopping()
+    assert left.value.code == 143
 
 
 @pytest.fixture
