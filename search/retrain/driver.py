@@ -112,7 +112,7 @@ def _month(session: Session, images: ImageSet, due: Due, version: str) -> MonthR
     if row is not None and row.run_id is not None and not session.tracker.resumable(row.run_id):
         row, stale, why = None, row, "begun anew: its run was deleted in MLflow"
     if stale is not None:
-        if (run_id := stale.run_id) is not None and session.tracker.active(run_id):
+        if (run_id := stale.run_id) is not None:
             session.tracker.kill_open_runs(run_id)
             session.tracker.kill(run_id)
         session.clear(stale)

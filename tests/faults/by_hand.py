@@ -9,9 +9,10 @@ import struct
 import subprocess
 import time
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
-from tests.faults.damage import damage_a_file, killed
+from tests.faults.damage import damage_a_cache_file, damage_a_checkpoint, killed
 from tests.faults.kills import TooLateError, kill_now, strike
 from tests.faults.scene import LONGEST, STUDY, BrokenPromiseError, Scene, finished_runs
 
@@ -78,14 +79,6 @@ def _flip(file: Path, chance: random.Random) -> str:
         opened.seek(place)
         opened.write(bytes([byte ^ bit]))
     return f"with a bit of byte {place} of {file.stat().st_size} flipped"
-
-
-def _flipped_checkpoint(scene: Scene) -> None:
-    damage_a_file(scene, lambda: list(scene.root.glob("studies/*.waiting/*.pt")), "a waiting trial", _flip)
-
-
-def _flipped_cache(scene: Scene) -> None:
-    damage_a_file(scene, lambda: list(scene.root.glob("cache/**/*.np?")), "a file of the caches", _flip)
 
 
 def _runs_deleted(scene: Scene) -> None:
@@ -169,8 +162,8 @@ def _artifacts_deleted(scene: Scene) -> None:
 BY_HAND = {
     "store copied": _copied,
     "clock set": _clock_set,
-    "waiting trial flipped": _flipped_checkpoint,
-    "cache flipped": _flipped_cache,
+    "waiting trial flipped": partial(damage_a_checkpoint, damage=_flip),
+    "cache flipped": partial(damage_a_cache_file, damage=_flip),
     "runs deleted": _runs_deleted,
     "experiment deleted": _experiment_deleted,
     "journal deleted": _journal_deleted,

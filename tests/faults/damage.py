@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -17,7 +18,7 @@ from tests.faults.kills import TooLateError, kill_now, strike
 from tests.faults.processes import Command
 from tests.faults.scene import LONGEST, TRIALS, BrokenPromiseError, Scene, check_refusal, open_runs
 
-__all__ = ["DAMAGE", "damage_a_file", "killed"]
+__all__ = ["DAMAGE", "damage_a_cache_file", "damage_a_checkpoint", "killed"]
 
 
 def _stopped_or_done(command: Command, *words: str) -> bool:
@@ -145,7 +146,7 @@ def _damaged_database(scene: Scene) -> None:
     scene.finish()
 
 
-def damage_a_file(
+def _damage_a_file(
     scene: Scene, choose: Callable[[], list[Path]], what: str, damage: Callable[[Path, Random], str]
 ) -> None:
     """Kill the driver, damage one of the files that are there then, and finish."""
@@ -170,12 +171,14 @@ def _cut(file: Path, random: Random) -> str:
     return f"cut to {cut} of {size} bytes"
 
 
-def _damaged_checkpoint(scene: Scene) -> None:
-    damage_a_file(scene, lambda: list(scene.root.glob("studies/*.waiting/*.pt")), "a waiting trial", _cut)
+def damage_a_checkpoint(scene: Scene, damage: Callable[[Path, Random], str]) -> None:
+    """Kill the driver, damage the file of a waiting trial, and finish."""
+    _damage_a_file(scene, lambda: list(scene.root.glob("studies/*.waiting/*.pt")), "a waiting trial", damage)
 
 
-def _damaged_cache(scene: Scene) -> None:
-    damage_a_file(scene, lambda: list(scene.root.glob("cache/**/*.np?")), "a file of the caches", _cut)
+def damage_a_cache_file(scene: Scene, damage: Callable[[Path, Random], str]) -> None:
+    """Kill the driver, damage a file of the caches, and finish."""
+    _damage_a_file(scene, lambda: list(scene.root.glob("cache/**/*.np?")), "a file of the caches", damage)
 
 
 def _image_gone(scene: Scene) -> None:
@@ -299,8 +302,8 @@ DAMAGE = {
     "store read-only": _read_only,
     "journal cut": _half_line,
     "database cut": _damaged_database,
-    "waiting trial cut": _damaged_checkpoint,
-    "cache cut": _damaged_cache,
+    "waiting trial cut": partial(damage_a_checkpoint, damage=_cut),
+    "cache cut": partial(damage_a_cache_file, damage=_cut),
     "image gone": _image_gone,
     "image changed": _image_changed,
     "store locked": _store_away,
