@@ -149,8 +149,10 @@ def test_the_same_command_again_reads_no_test_image(searched: str, root: Path) -
 def test_a_killed_study_ends_as_if_nothing_had_happened(searched: str, root: Path) -> None:
     """Other signals: tests/faults and test_two_workers.py.
 
-    Two workers finish in another order each time, which decides how far the halving rule lets a trial go; as far as
-    both went, they are the same.
+    Two workers finish in another order each time. The order decides how far the halving rule lets a trial go and what
+    the sampler has seen when it draws the fifth trial and later ones. The first four are drawn at random, each from
+    the seed of its slot: at most two of the three trials before them can be known by then. As far as both studies
+    trained these, they are the same.
     """
     from search.study.record import finished_trials
 
@@ -172,8 +174,9 @@ def test_a_killed_study_ends_as_if_nothing_had_happened(searched: str, root: Pat
     assert "continued with" in done.stdout
     disturbed, whole = finished_trials(_study(root, name)), finished_trials(_study(root, "whole"))
     assert len(disturbed) == 6
-    assert [t.params for t in disturbed] == [t.params for t in whole]
-    for one, other in zip(disturbed, whole, strict=True):
+    drawn_at_random = 4
+    assert [t.params for t in disturbed[:drawn_at_random]] == [t.params for t in whole[:drawn_at_random]]
+    for one, other in zip(disturbed[:drawn_at_random], whole[:drawn_at_random], strict=True):
         both = sorted(one.intermediate_values.keys() & other.intermediate_values.keys())
         assert len(both) >= 2  # the first rung
         assert [one.intermediate_values[e] for e in both] == pytest.approx([other.intermediate_values[e] for e in both])
