@@ -10,6 +10,7 @@ from typing import Any
 
 from explain.subject import ImageExplanation, explain_batch, measure
 from lightning_modules.errors import InputError, printable
+from lightning_modules.home_folder import home_path
 from search.evidence import record as evidence_record
 from search.outcome.scorecard import ScorecardRow, SeenDepth, scorecard, seen_depths
 from search.pages.html import drawing, render
@@ -50,7 +51,7 @@ class Study(study_record.Study):
         Raises:
             InputError: no winner yet, an unknown method, or no readable image.
         """
-        return explain_image(self, Path(image), method)
+        return explain_image(self, Path(home_path(str(image), "image")), method)
 
     def _repr_html_(self) -> str:
         return study_html(self)

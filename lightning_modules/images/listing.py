@@ -8,10 +8,11 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from lightning_modules.errors import InputError, Problem, printable
 from lightning_modules.images.reading import IMAGE_SUFFIXES
+from lightning_modules.images.tables import exists, read_table, table_path
 
 __all__ = ["Groups", "ListedImage", "Listing", "Outside", "is_month", "list_folder", "list_manifest"]
 
@@ -20,9 +21,6 @@ Outside = Literal["refuse", "allow"]
 
 # What a manifest may say of an image.
 _COLUMNS: Final = ("path", "label", "month", "group", "split", "mask")
-# A few hundred kilobytes of Parquet can hold billions of equal rows.
-_MOST_ROWS: Final = 10_000_000
-_MOST_BYTES: Final = 1 << 31
 
 _MONTH: Final = re.compile(r"[0-9]{4}-(0[1-9]|1[0-2])")
 # A separator is asked for: folders called 2019 or 201901 may well be classes.
@@ -191,9 +189,7 @@ class _Scan:
 def list_manifest(path: Path, outside: Outside = "refuse") -> Listing:
     """Images of a CSV, TSV or Parquet file with columns path, label and, optionally, month, group, split, mask.
 
-    Relative paths start at the manifest's folder. CSV is UTF-8; names of files that are not UTF-8 keep their bytes.
-    Rows are numbered as a spreadsheet shows them (the header is row 1); in Parquet the first row is row 1. A column
-    month or split that is empty in every row counts as absent.
+    `read_table` and `table_path` say how. A column month or split that is empty in every row counts as absent.
 
     Args:
         outside: "refuse" makes images and masks outside the manifest's folder problems.
@@ -203,39 +199,29 @@ def list_manifest(path: Path, outside: Outside = "refuse") -> Listing:
     """
     if not path.is_file():
         raise InputError(f"data.path={printable(path)} is not a file; data=manifest reads a CSV, TSV or Parquet file")
-    columns, rows, first = _read_manifest(path)
-    missing = [name for name in ("path", "label") if name not in columns]
-    if missing or len(set(columns)) < len(columns):
-        wrong = f"has no column {' and '.join(missing)}" if missing else "names a column twice"
-        raise InputError(
-            f"manifest {printable(path)} {wrong}; found {', '.join(map(printable, columns)) or 'nothing'}; "
-            f"accepted are {', '.join(_COLUMNS)}"
-        )
     listing = Listing(path)
-    unknown = [name for name in columns if name not in _COLUMNS]
+    unknown, rows = read_table(path, "manifest ", _COLUMNS[:2], _COLUMNS[2:], on_note=listing.notes.append)
     if unknown:
         listing.notes.append(f"unknown columns of the manifest ignored: {', '.join(map(printable, unknown))}")
-    _check_rows(listing, rows, _Places(path.parent, outside), first)
+    _check_rows(listing, list(rows), _Places(path.parent, outside))
     return listing
 
 
-def _check_rows(listing: Listing, rows: list[dict[str, str]], places: _Places, first: int) -> None:
+def _check_rows(listing: Listing, rows: list[tuple[int, dict[str, str]]], places: _Places) -> None:
     folder = listing.root.parent
-    known = {name for name in ("month", "split") if any(row.get(name) for row in rows)}
+    known = {name for name in ("month", "split") if any(row.get(name) for _, row in rows)}
     seen: dict[str, int] = {}
-    for number, row in enumerate(rows, first):
-        if not row:
-            continue
-        place, label = row.get("path", ""), unicodedata.normalize("NFC", row.get("label", ""))
+    for number, row in rows:
+        place, label = row["path"], row["label"]
         month, split, mask = (row.get(name) or None for name in ("month", "split", "mask"))
-        path, mask_path = folder / place, folder / mask if mask else None
+        path, mask_path = table_path(folder, place), table_path(folder, mask) if mask else None
         identity = os.path.normpath(path)
         wrong = []
         if not place:
             wrong.append("empty path")
         elif places.leads_out(path):
             wrong.append(f"{printable(place)} {places.reason(_OWN_FOLDER)}")
-        elif not _exists(path):
+        elif not exists(path):
             wrong.append(f"no such file: {printable(path)}")
         elif seen.setdefault(identity, number) != number:
             wrong.append(f"the same path as row {seen[identity]}: {printable(place)}")
@@ -247,78 +233,12 @@ def _check_rows(listing: Listing, rows: list[dict[str, str]], places: _Places, f
             wrong.append(f"split {printable(split or '')!r}; accepted are {', '.join(_SPLITS)}")
         if mask_path is not None and places.leads_out(mask_path):
             wrong.append(f"mask {printable(mask or '')} {places.reason(_OWN_FOLDER)}")
-        elif mask_path is not None and not _exists(mask_path):
+        elif mask_path is not None and not exists(mask_path):
             wrong.append(f"no such mask: {printable(mask_path)}")
         for reason in wrong:
             listing.report(listing.root, f"row {number}: {reason}")
         if not wrong:
-            group = unicodedata.normalize("NFC", row.get("group", "")) or None
-            listing.images.append(ListedImage(path, label, month, group, split, mask_path))
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except (OSError, ValueError):  # names too long, or with a null character
-        return False
-
-
-def _read_manifest(path: Path) -> tuple[list[str], list[dict[str, str]], int]:
-    """Names of all columns, the rows (of `_COLUMNS` only where Parquet has others), and the number of the first row.
-
-    Raises:
-        InputError: The file cannot be read, or has more than 2 GiB or ten million rows.
-    """
-    parquet = path.suffix.lower() in (".parquet", ".pq")
-    try:
-        if (size := path.stat().st_size) > _MOST_BYTES:
-            raise InputError(f"manifest {printable(path)} has {size} bytes; accepted are {_MOST_BYTES} at most")
-        columns, rows = _parquet_rows(path) if parquet else _text_rows(path)
-    except InputError:
-        raise
-    except Exception as error:  # pyarrow, csv and the codecs raise kinds of their own
-        detail = printable(" ".join(str(error).split())[:160])
-        raise InputError(
-            f"manifest {printable(path)} cannot be read as {'Parquet' if parquet else 'CSV'}: {detail}"
-        ) from None
-    return columns, rows, 1 if parquet else 2
-
-
-def _parquet_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    import pyarrow.parquet as pq
-
-    file = pq.ParquetFile(path)
-    _check_number(path, file.metadata.num_rows)
-    columns = [str(name) for name in file.schema_arrow.names]
-    table = pq.read_table(path, columns=[name for name in columns if name in _COLUMNS])
-    rows: list[dict[str, Any]] = table.to_pylist()
-    return columns, [{k: "" if v is None or v != v else str(v).strip() for k, v in row.items()} for row in rows]
-
-
-def _text_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    import csv
-
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        header = file.readline()
-        # Spreadsheets of some languages write semicolons into CSV.
-        separator = max("\t;,", key=header.count)
-        columns = [name.strip() for name in next(csv.reader([header], delimiter=separator), [])]
-        rows = []
-        for number, cells in enumerate(csv.reader(file, delimiter=separator, strict=True), 2):
-            _check_number(path, number)
-            if not any(cells):
-                cells = []
-            if len(cells) > len(columns):
-                raise InputError(
-                    f"manifest {printable(path)} row {number}: {len(cells)} cells under {len(columns)} columns"
-                )
-            rows.append({name: cell.strip() for name, cell in zip(columns, cells, strict=False)})
-    return columns, rows
-
-
-def _check_number(path: Path, rows: int) -> None:
-    if rows > _MOST_ROWS:
-        raise InputError(f"manifest {printable(path)} has more than {_MOST_ROWS} rows")
+            listing.images.append(ListedImage(path, label, month, row.get("group") or None, split, mask_path))
 
 
 class _Places:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lightning_modules.errors import printable
+from lightning_modules.home_folder import home_path
 from lightning_modules.simulated.generator import SimulatedImage, simulate, write_images
 
 __all__ = ["main"]
@@ -70,7 +71,7 @@ def _parse(arguments: Sequence[str]) -> _Command:
         numbers.get(name, default) for name, default in (("images", (1300,)), ("size", (96, 96)), ("seed", (0,)))
     )
     simulate(images, (height, width), seed)  # refuses what is out of range, makes nothing yet
-    return _Command(Path(targets[0]), sheet, images, (height, width), seed)
+    return _Command(Path(home_path(targets[0], "OUT")), sheet, images, (height, width), seed)
 
 
 def _shown(images: Iterator[SimulatedImage], total: int) -> Iterator[SimulatedImage]:

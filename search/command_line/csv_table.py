@@ -1,16 +1,17 @@
-"""CSV files: tables of images as users give them, with paths relative to the table's folder, and tables of results."""
+"""Tables: those of images as users give them, and those of results, which are CSV."""
 
 from __future__ import annotations
 
-import csv
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
 from lightning_modules.errors import InputError, printable
+from lightning_modules.images.tables import read_table, table_path
 
-__all__ = ["TableWriter", "iterate_rows", "read_rows"]
+__all__ = ["TableWriter", "iterate_rows"]
 
 # OWASP, CSV Injection. The apostrophe is among them so that one at the beginning of a cell is always ours.
 _MARKED = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20'")
@@ -37,39 +38,27 @@ class TableWriter:
         self._file.write(",".join(quoted) + "\n")
 
 
-def iterate_rows(table: Path, argument: str, columns: Sequence[str] = ()) -> Iterator[tuple[int, Mapping[str, str]]]:
-    """Line and cells of each row that names an image, read as they are asked for.
+def iterate_rows(
+    table: Path, argument: str, columns: Sequence[str] = (), optional: Sequence[str] = ()
+) -> Iterator[tuple[int, Path, Mapping[str, str]]]:
+    """Row number, path of the image and cells of each row, read as they are asked for; see `read_table`.
 
     Args:
-        table: CSV file in UTF-8 with a column path.
+        table: file with a column path.
         argument: what names the table, for messages.
         columns: other columns that it must have.
+        optional: columns that it may have, and that are given where it has.
 
     Raises:
-        InputError: no such file, missing columns, no CSV, no row.
+        InputError: no table, missing columns, no row, a row without a path.
     """
-    empty = True
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, restval="")
-            missing = [c for c in ("path", *columns) if c not in (reader.fieldnames or ())]
-            if missing:
-                raise InputError(
-                    f"{argument}={printable(table)} must have columns {','.join(('path', *columns))}; "
-                    f"it lacks {', '.join(missing)}"
-                )
-            for row in reader:
-                if row["path"]:
-                    empty = False
-                    yield reader.line_num, row
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or type(error).__name__
-        raise InputError(f"{argument} must be a CSV file, got {printable(table)} ({reason})") from error
-    if empty:
-        raise InputError(f"{argument}={printable(table)} holds no row")
 
+    def note(line: str) -> None:
+        print(line, file=sys.stderr)
 
-def read_rows(table: Path, argument: str, columns: Sequence[str]) -> Sequence[tuple[int, Path, Mapping[str, str]]]:
-    """Line, resolved path of the image and cells of each row that names an image; see `iterate_rows`."""
-    rows = iterate_rows(table, argument, columns)
-    return [(line, (table.parent / row["path"]).resolve(), row) for line, row in rows]
+    _, rows = read_table(table, f"{argument}=", ("path", *columns), optional, on_note=note)
+    for number, row in rows:
+        wrong = "empty path" if not row["path"] else "a NUL byte" if "\0" in "".join(row.values()) else ""
+        if wrong:
+            raise InputError(f"{argument}={printable(table)} row {number}: {wrong}")
+        yield number, table_path(table.parent, row["path"]), row

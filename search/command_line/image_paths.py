@@ -7,6 +7,8 @@ from collections.abc import Collection
 from pathlib import Path
 
 from lightning_modules.errors import InputError, printable
+from lightning_modules.images.tables import is_table
+from search.command_line.csv_table import iterate_rows
 
 __all__ = ["find_images", "images_in"]
 
@@ -14,17 +16,21 @@ _SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib",
 
 
 def find_images(pattern: str, exclude: Collection[Path] = ()) -> list[Path]:
-    """Image files, sorted.
+    """Image files, sorted; those of a table in its order, each once.
 
     Args:
-        pattern: a file; a folder, searched to its depth for image files, hidden ones left out; or a pattern with
-            *, ?, [...] and ** for any depth, whose files are taken whatever they are called.
+        pattern: a file; a table (.csv, .tsv, .txt, .parquet) with a column path; a folder, searched to its depth for
+            image files, hidden ones left out; or a pattern with *, ?, [...] and ** for any depth, whose files are taken
+            whatever they are called.
         exclude: resolved paths that are no images to explain, such as masks.
 
     Raises:
         InputError: nothing is found.
     """
     path = Path(pattern)
+    if is_table(path):
+        listed = dict.fromkeys(place for _, place, _ in iterate_rows(path, "images"))
+        return [place for place in listed if place.resolve() not in exclude]
     if path.is_dir():
         found = images_in(path)
         reason = "the folder holds no image"

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from lightning_modules.errors import InputError, printable
-from search.command_line.csv_table import read_rows
+from lightning_modules.images.tables import table_path
+from search.command_line.csv_table import iterate_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -88,15 +89,15 @@ def image_shape(path: Path) -> tuple[int, int]:
 
 
 def read_boxes(table: Path) -> dict[Path, Annotation]:
-    """Annotations by resolved path of the image, from a CSV path,xmin,ymin,xmax,ymax[,label].
+    """Annotations by resolved path of the image, from a table path,xmin,ymin,xmax,ymax[,label].
 
     Paths are relative to the folder of the table; an image with several defects has several rows.
 
     Raises:
-        InputError: no such file, missing columns, a value that is no box (with its line).
+        InputError: no such file, missing columns, a value that is no box (with its row).
     """
     found: dict[Path, Annotation] = {}
-    for line, path, row in read_rows(table, "boxes", ("xmin", "ymin", "xmax", "ymax")):
+    for number, path, row in iterate_rows(table, "boxes", ("xmin", "ymin", "xmax", "ymax"), ("label",)):
         try:
             box = (float(row["xmin"]), float(row["ymin"]), float(row["xmax"]), float(row["ymax"]))
         except ValueError:
@@ -104,21 +105,22 @@ def read_boxes(table: Path) -> dict[Path, Annotation]:
         if not (all(map(math.isfinite, box)) and box[0] < box[2] and box[1] < box[3]):
             values = ",".join(row[c] for c in ("xmin", "ymin", "xmax", "ymax"))
             raise InputError(
-                f"{printable(table)}, line {line}: a box must be numbers with xmin < xmax and ymin < ymax, got {values}"
+                f"{printable(table)} row {number}: a box must be numbers with xmin < xmax and ymin < ymax, got {values}"
             )
-        found.setdefault(path, Annotation(label=row.get("label") or None)).boxes.append(box)
+        found.setdefault(path.resolve(), Annotation(label=row.get("label") or None)).boxes.append(box)
     return found
 
 
 def read_masks(table: Path) -> dict[Path, Annotation]:
-    """Annotations by resolved path of the image, from a CSV path,mask[,label]; an empty mask is an image without.
+    """Annotations by resolved path of the image, from a table path,mask[,label]; an empty mask is an image without.
 
     Raises:
         InputError: no such file, missing columns.
     """
     return {
-        path: Annotation(
-            mask=(table.parent / row["mask"]).resolve() if row["mask"] else None, label=row.get("label") or None
+        path.resolve(): Annotation(
+            mask=table_path(table.parent, row["mask"]).resolve() if row["mask"] else None,
+            label=row.get("label") or None,
         )
-        for _, path, row in read_rows(table, "masks", ("mask",))
+        for _, path, row in iterate_rows(table, "masks", ("mask",), ("label",))
     }

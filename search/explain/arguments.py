@@ -18,10 +18,15 @@ __all__ = ["Arguments", "help_text", "parse"]
 class Arguments:
     """Checked arguments; after `parse` `blocks` is None for all."""
 
-    images: str = required("an image, a folder (searched to its depth), or a pattern such as 'lot7/**/*.png'")
+    images: str = required(
+        "an image, a folder (searched to its depth), a pattern such as 'lot7/**/*.png', or a table (.csv, .tsv, .txt, "
+        ".parquet) with a column path, relative to the folder of the table",
+        path=True,
+    )
     model: str = required(
         "MLflow run id, alias or version (champion, 3, models:/NAME@ALIAS, models:/NAME/3), or the path of a model "
-        "folder or of the safetensors file in it"
+        "folder or of the safetensors file in it",
+        path=True,
     )
     out: Path = setting(Path("explanations"), "folder for the results; must not exist or be empty")
     methods: tuple[str, ...] = setting(
@@ -35,12 +40,12 @@ class Arguments:
         "class to explain: predicted, true (the label column of boxes= or masks=), a class name or its number",
     )
     boxes: Path | None = setting(
-        None, "CSV path,xmin,ymin,xmax,ymax[,label] in pixels of the original images: measures localisation"
+        None, "table path,xmin,ymin,xmax,ymax[,label] in pixels of the original images: measures localisation"
     )
-    masks: Path | None = setting(None, "CSV path,mask[,label]: the same with mask images, white on the defect")
+    masks: Path | None = setting(None, "table path,mask[,label]: the same with mask images, white on the defect")
     gap_head: Path | None = setting(
         None,
-        "labelled training images, a folder with a folder for each class or a CSV path,label: trains the pooling and "
+        "labelled training images, a folder with a folder for each class or a table path,label: trains the pooling and "
         "linear head that cam needs at every block where the network has none of its own",
     )
     figures: int = setting(24, "most images that get a figure; 0 for none", low=0)

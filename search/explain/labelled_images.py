@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lightning_modules.errors import InputError, printable
-from search.command_line.csv_table import read_rows
+from search.command_line.csv_table import iterate_rows
 from search.command_line.image_paths import images_in
 
 __all__ = ["labelled_images"]
@@ -18,14 +18,14 @@ def labelled_images(source: Path, classes: Sequence[str]) -> list[tuple[Path, in
 
     Args:
         source: a folder, where the nearest folder above an image that bears the name of a class says its class; or a
-            CSV path,label, whose rows with `split` test are left out.
+            table path,label, whose rows with `split` test are left out.
 
     Raises:
         InputError: no such folder or file, an image or row of no class of these, an image of two classes, a class
             without an image.
     """
     if not source.exists():
-        raise InputError(f"gap_head must name a folder or a CSV file, got {printable(source)}: no such file")
+        raise InputError(f"gap_head must name a folder or a table, got {printable(source)}: no such file")
     found = _of_folder(source, classes) if source.is_dir() else _of_table(source, classes)
     missing = [name for k, name in enumerate(classes) if k not in {label for _, label in found}]
     if missing:
@@ -54,18 +54,17 @@ def _of_folder(folder: Path, classes: Sequence[str]) -> list[tuple[Path, int]]:
 def _of_table(table: Path, classes: Sequence[str]) -> list[tuple[Path, int]]:
     place = {unicodedata.normalize("NFC", name): k for k, name in enumerate(classes)}
     found: dict[Path, int] = {}
-    for line, path, row in read_rows(table, "gap_head", ("label",)):
+    for number, named, row in iterate_rows(table, "gap_head", ("label",), ("split",)):
         if row.get("split") == "test":
             continue
-        label = unicodedata.normalize("NFC", row["label"])
-        if label not in place:
+        if (label := row["label"]) not in place:
             raise InputError(
-                f"{printable(table)}, line {line}: label must be a class of the model "
-                f"({printable(', '.join(classes))}), got {printable(repr(row['label']))}"
+                f"{printable(table)} row {number}: label must be a class of the model "
+                f"({printable(', '.join(classes))}), got {printable(repr(label))}"
             )
-        if found.setdefault(path, place[label]) != place[label]:
+        if found.setdefault(path := named.resolve(), place[label]) != place[label]:
             raise InputError(
-                f"{printable(table)}, line {line}: {printable(row['path'])} is {printable(label)} here and "
+                f"{printable(table)} row {number}: {printable(row['path'])} is {printable(label)} here and "
                 f"{printable(classes[found[path]])} further up"
             )
     return list(found.items())

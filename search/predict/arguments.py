@@ -20,13 +20,15 @@ class Arguments:
     """Checked arguments; after `parse` `to` is None for standard output, and `maps_to` is None without maps."""
 
     images: str = required(
-        "an image, a folder (searched to its depth), a pattern such as 'lot7/**/*.png', or a table ending in .csv with "
-        "a column path, relative to the folder of the table"
+        "an image, a folder (searched to its depth), a pattern such as 'lot7/**/*.png', or a table (.csv, .tsv, .txt, "
+        ".parquet) with a column path, relative to the folder of the table",
+        path=True,
     )
     model: str = setting(
         DEFAULT_MODEL,
         "alias or version (champion, 3, models:/NAME@ALIAS, models:/NAME/3), MLflow run id, or the path of a model "
         "folder",
+        path=True,
     )
     to: Path | None = setting(Path("predictions.csv"), "CSV file to write; - for standard output")
     overwrite: bool = setting(False, "true replaces results that are there")
@@ -50,7 +52,7 @@ class Arguments:
 def help_text() -> str:
     """Text of `--help`."""
     return (
-        "usage: python -m search.predict images=PATH_OR_GLOB_OR_CSV [name=value ...]\n\n"
+        "usage: python -m search.predict images=PATH_OR_GLOB_OR_TABLE [name=value ...]\n\n"
         "Writes one row an image: path, class, probability, margin (first minus second probability) and the\n"
         "probability of every class; with maps=true also pictures of where the model looked. See docs/predict.md.\n\n"
         f"{argument_table(Arguments)}\n\n"

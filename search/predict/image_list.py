@@ -13,6 +13,7 @@ from pathlib import Path
 
 from lightning_modules.errors import InputError, printable
 from lightning_modules.images.reading import IMAGE_SUFFIXES
+from lightning_modules.images.tables import is_table, table_path
 from search.command_line.csv_table import iterate_rows
 
 __all__ = ["ImageList", "ListedFile", "listed_images"]
@@ -47,7 +48,7 @@ class ImageList:
         query = f"SELECT name FROM images ORDER BY {self._order}"  # noqa: S608 # nosec B608
         for (raw,) in self._database.execute(query):
             name = os.fsdecode(raw)
-            yield ListedFile(name, Path(name) if self._folder is None else self._folder / name)
+            yield ListedFile(name, Path(name) if self._folder is None else table_path(self._folder, name))
 
     def close(self) -> None:
         """Remove the database."""
@@ -59,17 +60,18 @@ def listed_images(pattern: str) -> Iterator[ImageList]:
     """The images that `images=` names.
 
     Args:
-        pattern: a table ending in .csv with a column path, whose rows keep their order; an image; a folder, searched
-            to its depth for files with the suffix of an image, hidden ones left out; or a pattern with *, ?, [...] and
-            ** for any depth, whose files are taken whatever they are called. Folders and patterns are sorted by name.
+        pattern: a table (.csv, .tsv, .txt, .parquet) with a column path, whose rows keep their order; an image; a
+            folder, searched to its depth for files with the suffix of an image, hidden ones left out; or a pattern with
+            *, ?, [...] and ** for any depth, whose files are taken whatever they are called. Folders and patterns are
+            sorted by name.
 
     Raises:
         InputError: nothing is found, or the table is none.
     """
     path = Path(pattern)
-    if path.suffix.lower() == ".csv" and path.is_file():
-        rows = iterate_rows(path, "images")
-        found = ImageList((row["path"] for _, row in rows), folder=path.parent, unsorted=False)
+    if is_table(path):
+        names = (row["path"] for *_, row in iterate_rows(path, "images"))
+        found = ImageList(names, folder=path.parent, unsorted=False)
         reason = ""
     elif path.is_dir():
         found = ImageList(_walk(path), folder=None, unsorted=True)

@@ -63,6 +63,8 @@ def compose_settings(overrides: Sequence[str]) -> Settings:
         with initialize_config_dir(str(configuration_folder().resolve()), version_base="1.3"):
             composed = compose("config", overrides=checked)
         _refuse_references(composed)
+        if composed.data.source != "simulated" and not any(one.startswith("data.images=") for one in checked):
+            composed.data.images = None  # of the simulated set, or of an experiment that makes it smaller
         values = OmegaConf.to_container(composed, resolve=True)
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]

@@ -19,6 +19,7 @@ def setting(
     choices: tuple[str, ...] = (),
     identity: bool = True,
     name: str = "",
+    path: bool = False,
 ) -> Any:
     """A field with its meaning and accepted values.
 
@@ -32,6 +33,7 @@ def setting(
         choices: accepted strings.
         identity: whether another value makes it another study (and not the same one, continued).
         name: of a command's argument that is typed otherwise than the field is called.
+        path: whether a text may be a path, so that ~ at its beginning is the home folder.
     """
     metadata = {
         "meaning": meaning,
@@ -42,10 +44,11 @@ def setting(
         "choices": choices,
         "identity": identity,
         "name": name,
+        "path": path,
     }
     return field(default=default, metadata=metadata)
 
 
-def required(meaning: str) -> Any:
+def required(meaning: str, *, path: bool = False) -> Any:
     """A command's argument without a default."""
-    return setting(MISSING, meaning)
+    return setting(MISSING, meaning, path=path)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from lightning_modules.errors import InputError
+from lightning_modules.home_folder import home_path
 from search.settings.plain import key_paths
 from search.settings.rules import check_rules
 from search.settings.schema import Settings
@@ -99,7 +100,7 @@ def checked(item: Field[Any], kind: Any, value: Any, key: str, refusal: InputErr
     """The value as the field's type (without None) has it.
 
     Raises:
-        InputError: `refusal`; or a list that names one member twice.
+        InputError: `refusal`; a list that names one member twice; a home folder that is not there.
     """
     if get_origin(kind) is tuple:
         if not isinstance(value, (list, tuple)):
@@ -108,14 +109,16 @@ def checked(item: Field[Any], kind: Any, value: Any, key: str, refusal: InputErr
         open_ended = members[-1] is Ellipsis
         if not value or (not open_ended and len(value) != len(members)):
             raise refusal
-        parsed = tuple(_scalar(members[0], v, item, refusal) for v in value)
+        parsed = tuple(_scalar(members[0], v, item, key, refusal) for v in value)
         if open_ended and len(set(parsed)) != len(parsed):
             raise InputError(f"{key} must not name one twice, got {list(value)}")
         return parsed
-    return _scalar(kind, value, item, refusal)
+    return _scalar(kind, value, item, key, refusal)
 
 
-def _scalar(kind: type, value: Any, item: Field[Any], refusal: InputError) -> Any:
+def _scalar(kind: type, value: Any, item: Field[Any], key: str, refusal: InputError) -> Any:
+    if isinstance(value, str) and (kind is Path or item.metadata["path"]):
+        value = home_path(value, key)
     if kind is Path and isinstance(value, str) and value:
         return Path(value)
     if kind is str and isinstance(value, (int, float)) and not isinstance(value, bool) and not item.metadata["choices"]:

@@ -58,7 +58,7 @@ def configuration_page() -> str:
         "Give settings as `key=value` and whole files of `conf/` as `group=option`:",
         "`python -m search data=folder data.path=IMAGES search.trials=15`.",
         "",
-        "Settings marked * may change without making it another study.",
+        "Settings marked * may change without making it another study. A path may begin with `~`, the home folder.",
         "",
         "| group | options |",
         "| --- | --- |",

@@ -103,7 +103,9 @@ class ModelSettings:
     name: str = setting(
         "efficientnet_lite0", "efficientnet_lite0, vgg16, resnet50, lenet5, lenet5_relu, or timm:ARCHITECTURE"
     )
-    weights: str = setting("imagenet", "imagenet, none (random), or the path of a state dict (safetensors or PyTorch)")
+    weights: str = setting(
+        "imagenet", "imagenet, none (random), or the path of a state dict (safetensors or PyTorch)", path=True
+    )
     width: float = setting(
         1.0, "share of the channels and hidden units of vgg16 and lenet5, which have no ImageNet weights then",
         above=0, high=1,

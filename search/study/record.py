@@ -20,6 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from pydantic import TypeAdapter
 
 from lightning_modules.errors import InputError, printable
+from lightning_modules.home_folder import home_path
 from search.errors import StoreError
 from search.evidence.record import Evidence
 from search.settings.plain import flatten
@@ -385,7 +386,7 @@ def load_study(name: str, root: str | Path = "mlruns") -> Study:
     Raises:
         InputError: no such study (says which there are).
     """
-    root = Path(root)
+    root = Path(home_path(str(root), "root"))
     study = open_study(root, name)
     record = StudyRecord(study)
     identity = record.identity or {}

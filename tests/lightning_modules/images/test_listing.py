@@ -188,9 +188,10 @@ def test_parquet(tmp_path: Path) -> None:
 
 def test_file_names_keep_their_bytes(tmp_path: Path) -> None:
     (tmp_path / os.fsdecode(b"\xff.png")).write_bytes(b"any")
-    listing = list_manifest(_manifest(tmp_path, b"path,label\n\xff.png,a\nz.png,\xff\n"))
-    assert [image.path.name for image in listing.images] == [os.fsdecode(b"\xff.png")]
-    assert _reasons(listing) == [r"row 3: label that cannot be printed: \xff"]
+    listing = list_manifest(_manifest(tmp_path, b"path,label\n\xff.png,a\nz.png,a\r\n"))
+    assert [image.path.name for image in listing.images] == [os.fsdecode(b"\xff.png"), "z.png"]
+    with pytest.raises(InputError, match=r"row 3: \\x81 is neither UTF-8 nor plainly code page 1252"):
+        list_manifest(_manifest(tmp_path, b"path,label\n\xff.png,a\nz.png,\x81\n"))
 
 
 @pytest.mark.parametrize(
@@ -223,9 +224,9 @@ def test_bad_rows_are_numbered(tmp_path: Path, row: str, reason: str) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "reason"),
     [
-        ("m.csv", "", "has no column path and label; found nothing; accepted are path, label, month"),
+        ("m.csv", "", "has no column path, label; found nothing; accepted are path, label, month"),
         ("m.csv", "file,label\nx,y\n", "has no column path; found file, label"),
-        ("m.csv", "path,label,label\n", "names a column twice"),
+        ("m.csv", "path,label,label\n", "names column label twice"),
         ("m.csv", "path,label\nx,y,z\n", "row 2: 3 cells under 2 columns"),
         ("m.csv", 'path,label\n"x,y\n', "cannot be read as CSV"),
         ("m.csv", b"path,label\nx\0,y\n", "no such file|cannot be read as CSV"),

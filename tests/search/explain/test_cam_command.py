@@ -134,7 +134,7 @@ BAD = {
     ),
     "no such file": (
         ["model={flattened}", "gap_head=gone"],
-        "must name a folder or a CSV file, got gone: no such file",
+        "must name a folder or a table, got gone: no such file",
     ),
     "no class folders": (
         ["model={flattened}", "gap_head={loose}"],
@@ -144,12 +144,12 @@ BAD = {
         ["model={flattened}", "gap_head={labelled}/2019-05/pipe.csv"],
         "must hold images of every class of the model, it has none of island, 각도",
     ),
-    "no labels": (["model={flattened}", "gap_head={loose}/paths.csv"], "must have columns path,label; it lacks label"),
+    "no labels": (["model={flattened}", "gap_head={loose}/paths.csv"], "has no column label; found path; accepted are"),
     "unknown label": (
         ["model={flattened}", "gap_head={loose}/labels.csv"],
-        "labels.csv, line 3: label must be a class of the model (island, pipe, 각도), got 'star'",
+        "labels.csv row 3: label must be a class of the model (island, pipe, 각도), got 'star'",
     ),
-    "two labels": (["model={flattened}", "gap_head={loose}/twice.csv"], "twice.csv, line 3: a.png is pipe here and"),
+    "two labels": (["model={flattened}", "gap_head={loose}/twice.csv"], "twice.csv row 3: a.png is pipe here and"),
     "none readable": (
         ["model={flattened}", "gap_head={loose}/unreadable.csv"],
         "none of island can be read: first: ",

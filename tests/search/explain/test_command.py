@@ -169,7 +169,10 @@ BAD = {
     "no such image": (["images=nope.png", "model={model}"], "nope.png: no such file or folder"),
     "empty glob": (["images={images}/*.tif", "model={model}"], "the pattern matches no file"),
     "no such table": (["images={images}", "model={model}", "boxes=no.csv"], "No such file"),
-    "not boxes": (["images={images}", "model={model}", "boxes={images}/masks.csv"], "it lacks xmin, ymin, xmax, ymax"),
+    "not boxes": (
+        ["images={images}", "model={model}", "boxes={images}/masks.csv"],
+        "has no column xmin, ymin, xmax, ymax; ",
+    ),
     "out not empty": (["images={images}", "model={model}", "out={images}"], "which is not empty"),
     "out is a file": (["images={images}", "model={model}", "out={images}/0.png"], "which is a file"),
     "no runs": (["images={images}", "model=champion"], "there are no runs yet: no file mlruns/mlflow.db"),

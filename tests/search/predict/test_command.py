@@ -327,7 +327,7 @@ class TestMaps:
         (["images={images}", "maps=true", "maps_to={images}/m"], "is inside images=.*: the maps would be taken for"),
         (["images={images}", "to={images}"], "to must be a CSV file, got .*, which is a folder"),
         (["images={images}", "to=/dev/null"], "to must be a regular file, got /dev/null; to=- writes to standard"),
-        (["images={there}"], r"images=.*there\.csv must have columns path; it lacks path"),
+        (["images={there}"], r"images=.*there\.csv has no column path; found name; accepted are path"),
         (["images={images}", "to={there}"], r"to=.*there\.csv exists; overwrite=true replaces it"),
         (["images={there}", "to={there}", "overwrite=true"], "is the input; name another file"),
         (["images={images}", "root=a", "tracking.root=b"], "root= and tracking.root= are the same"),

@@ -44,6 +44,17 @@ def test_an_override_beats_an_experiment_and_an_experiment_beats_a_group() -> No
     assert compose_settings(["experiment=null"]) == compose_settings([])
 
 
+@pytest.mark.parametrize("source", ["data=folder", "data=manifest", "data.source=folder"])
+@pytest.mark.parametrize("experiment", [None, *group_options()["experiment"]])
+def test_every_experiment_takes_images_of_ones_own(experiment: str | None, source: str) -> None:
+    words = [source, "data.path=images", *([f"experiment={experiment}"] if experiment else [])]
+    for order in (words, words[::-1]):
+        data = compose_settings(order).data
+        assert (data.source, data.path, data.images) == (source.partition("=")[2], Path("images"), None)
+        with pytest.raises(InputError, match=r"data\.images is for data=simulated only, got 500"):
+            compose_settings([*order, "data.images=500"])
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -69,9 +80,11 @@ def test_refusals(override: str, message: str) -> None:
     assert "\n" not in str(refusal.value)
 
 
-# Quoted text and null have a meaning of their own, as documented.
+# Quoted text, null and ~ have a meaning of their own, as documented.
 _TEXT = st.text(st.characters(exclude_characters="\0"), min_size=1).filter(
-    lambda t: t != "null" and not any(len(t) > 1 and t[0] == t[-1] == quote for quote in "'\"")
+    lambda t: (
+        t != "null" and not t.startswith("~") and not any(len(t) > 1 and t[0] == t[-1] == quote for quote in "'\"")
+    )
 )
 
 

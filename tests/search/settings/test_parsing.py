@@ -208,7 +208,7 @@ _SETTINGS = st.fixed_dictionaries(
         "space": st.fixed_dictionaries(
             {}, optional={"freeze_depth": st.none() | st.tuples(st.integers(0, 4), st.integers(4, 9)).map(list)}
         ),
-        "tracking": st.fixed_dictionaries({}, optional={"root": st.text(min_size=1).map(lambda t: str(Path(t)))}),
+        "tracking": st.fixed_dictionaries({}, optional={"root": st.text(min_size=1).map(lambda t: str(Path(f"a{t}")))}),
     },
 )
 
