@@ -33,7 +33,7 @@ class ImageRecord:
         label: Class name, NFC-normalised.
         month: YYYY-MM, or None where no image has one.
         group: Coil, plate or lot whose images never straddle splits, or None.
-        split: "train", "val" or "test" where the manifest says so, or None.
+        split: "train", "val" or "test" where the manifest or the folders say so, or None.
         mask: File of the defect's pixels, or None.
         digest: Of the decoded pixels before resizing: the same picture saved as PNG and as BMP has one digest.
     """
@@ -147,7 +147,11 @@ def build_index(
     if problems and (on_bad == "refuse" or len(classes) < _FEWEST_CLASSES):
         raise BadImages(problems, f"{root} (data.on_bad={on_bad})")
     records = tuple(_record(*readable[row]) for row in kept)
-    notes = (*listing.notes, *_duplicates(records))
+    shares = Counter(record.split for record in records if record.split is not None and listing.root.is_dir())
+    parts = [f"{shares[split]} {split}" for split in ("train", "val", "test") if shares[split]]
+    drawn = "" if shares["val"] else "; validation images are drawn from train"
+    said = [f"Split as the folders say: {', '.join(parts)}{drawn}."] if parts else []
+    notes = (*said, *listing.notes, *_duplicates(records))
     wide = [maxima[record.digest] for record in records if record.digest in maxima]
     white_level = white_level_for(max(wide)) if wide else FULL_WHITE_LEVEL
     index = ImageIndex(records, classes, tuple(problems), notes, _digest(records), white_level)

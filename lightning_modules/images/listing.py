@@ -1,33 +1,27 @@
-"""Which images a folder or a manifest names, before any of them is opened."""
+"""Which images a manifest names, before any of them is opened, and what every listing of images holds."""
 
 from __future__ import annotations
 
 import os
 import re
 import unicodedata
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
 from lightning_modules.errors import InputError, Problem, printable
-from lightning_modules.images.reading import IMAGE_SUFFIXES
 from lightning_modules.images.tables import exists, read_table, table_path
 
-__all__ = ["Groups", "ListedImage", "Listing", "Outside", "is_month", "list_folder", "list_manifest"]
+__all__ = ["MONTH_RULE", "ListedImage", "Listing", "Outside", "Places", "is_month", "list_manifest"]
 
-Groups = Literal["none", "folder"]
 Outside = Literal["refuse", "allow"]
 
 # What a manifest may say of an image.
 _COLUMNS: Final = ("path", "label", "month", "group", "split", "mask")
 
 _MONTH: Final = re.compile(r"[0-9]{4}-(0[1-9]|1[0-2])")
-# A separator is asked for: folders called 2019 or 201901 may well be classes.
-_DATE_LIKE: Final = re.compile(r"[0-9]{4}[-_.][0-9]{1,2}([-_.][0-9]{1,2})?")
-_SYSTEM_FILES: Final = frozenset({"thumbs.db", "desktop.ini", "__macosx", "$recycle.bin", "system volume information"})
 _SPLITS: Final = ("train", "val", "test")
-_MONTH_RULE: Final = "a month is YYYY-MM with MM in 01..12"
+MONTH_RULE: Final = "a month is YYYY-MM with MM in 01..12"
 _OWN_FOLDER: Final = "the manifest's folder"
 
 
@@ -72,120 +66,6 @@ class Listing:
         self.problems.append(Problem(printable(path), reason))
 
 
-def list_folder(root: Path, groups: Groups = "none", outside: Outside = "refuse") -> Listing:
-    """Images of root/<class>/* or root/<YYYY-MM>/<class>/*.
-
-    The upper folders are months where every one looks like a date; a folder that does not, beside some that do, is a
-    problem (the smaller number is; months where equal), and so is a date that is no YYYY-MM. Labels are NFC-normalised.
-
-    Args:
-        groups: "folder" makes the folder level below the class the group (coil, plate, lot).
-        outside: "refuse" makes links that lead out of the folder problems.
-
-    Raises:
-        InputError: `root` is not a readable folder, or holds no folders.
-    """
-    if not root.is_dir():
-        raise InputError(f"data.path={printable(root)} is not a folder; data=folder reads root/<class>/* images")
-    listing = Listing(root)
-    scan = _Scan(listing, _Places(root, outside))
-    top = scan.folders(root)
-    if not top:
-        reason = listing.problems[0].reason if listing.problems else "accepted are root/<class>/* and root/<YYYY-MM>/*"
-        raise InputError(f"data.path={printable(root)} holds no class folders; {reason}")
-    dated = [folder for folder in top if _DATE_LIKE.fullmatch(folder.name)]
-    others = [folder for folder in top if folder not in dated]
-    if len(dated) >= len(others):
-        for folder in others:
-            listing.report(folder, f"folder beside months that is no month; {_MONTH_RULE}")
-        for folder in dated:
-            if is_month(folder.name):
-                scan.classes(scan.folders(folder), folder.name, groups)
-            else:
-                listing.report(folder, f"not a month; {_MONTH_RULE}")
-    else:
-        for folder in dated:
-            listing.report(folder, "looks like a month beside class folders; months and classes cannot be mixed")
-        scan.classes(others, None, groups)
-    scan.report_empty()
-    if scan.skipped:
-        listing.notes.append(f"{scan.skipped} files without an image suffix skipped")
-    return listing
-
-
-class _Scan:
-    """Walks a fixed number of levels, so that no loop of symbolic links can hold it."""
-
-    def __init__(self, listing: Listing, places: _Places) -> None:
-        self.listing = listing
-        self._places = places
-        self.skipped = 0
-        self._seen: dict[tuple[int, int], Path] = {}
-        self._filled: set[str] = set()
-        self._empty: dict[str, Path] = {}
-
-    def _entries(self, folder: Path) -> Iterator[tuple[Path, bool]]:
-        try:
-            status = folder.stat()
-            first = self._seen.setdefault((status.st_dev, status.st_ino), folder)
-            if first != folder:
-                self.listing.report(folder, f"link to a folder that is already listed ({printable(first)})")
-                return
-            paths = sorted(folder.iterdir(), key=lambda path: os.fsencode(path.name))
-            kinds = [path.is_dir() for path in paths]
-        except OSError as error:
-            self.listing.report(folder, f"folder cannot be read ({error.strerror})")
-            return
-        for path, is_folder in zip(paths, kinds, strict=True):
-            if path.name.startswith(".") or path.name.lower() in _SYSTEM_FILES:
-                continue
-            if self._places.leads_out(path):
-                self.listing.report(path, self._places.reason(f"the folder {printable(self.listing.root)}"))
-                continue
-            yield path, is_folder
-
-    def folders(self, folder: Path) -> list[Path]:
-        """Folders in a folder that should hold only folders; images beside them are problems."""
-        found = []
-        for path, is_folder in self._entries(folder):
-            if is_folder:
-                found.append(path)
-            elif path.suffix.lower() in IMAGE_SUFFIXES:
-                self.listing.report(path, "image outside any class folder")
-            else:
-                self.skipped += 1
-        return found
-
-    def classes(self, folders: list[Path], month: str | None, groups: Groups) -> None:
-        for folder in folders:
-            label = unicodedata.normalize("NFC", printable(folder.name))
-            before = len(self.listing.images)
-            for place in self.folders(folder) if groups == "folder" else [folder]:
-                group = unicodedata.normalize("NFC", printable(place.name)) if groups == "folder" else None
-                self._images(place, label, month, group)
-            if len(self.listing.images) > before:
-                self._filled.add(label)
-            else:
-                self._empty.setdefault(label, folder)
-
-    def report_empty(self) -> None:
-        """Classes without an image in any month are problems; in some months is how defects come."""
-        for label, folder in self._empty.items():
-            if label not in self._filled:
-                self.listing.report(folder, "class folder without images")
-
-    def _images(self, folder: Path, label: str, month: str | None, group: str | None) -> None:
-        for path, is_folder in self._entries(folder):
-            if is_folder:
-                below = "a group" if group is not None else "a class"
-                hint = "" if group is not None else " (data.groups=folder reads that level as groups)"
-                self.listing.report(path, f"folder below {below}, where only images are accepted{hint}")
-            elif path.suffix.lower() in IMAGE_SUFFIXES:
-                self.listing.images.append(ListedImage(path, label, month, group))
-            else:
-                self.skipped += 1
-
-
 def list_manifest(path: Path, outside: Outside = "refuse") -> Listing:
     """Images of a CSV, TSV or Parquet file with columns path, label and, optionally, month, group, split, mask.
 
@@ -203,11 +83,11 @@ def list_manifest(path: Path, outside: Outside = "refuse") -> Listing:
     unknown, rows = read_table(path, "manifest ", _COLUMNS[:2], _COLUMNS[2:], on_note=listing.notes.append)
     if unknown:
         listing.notes.append(f"unknown columns of the manifest ignored: {', '.join(map(printable, unknown))}")
-    _check_rows(listing, list(rows), _Places(path.parent, outside))
+    _check_rows(listing, list(rows), Places(path.parent, outside))
     return listing
 
 
-def _check_rows(listing: Listing, rows: list[tuple[int, dict[str, str]]], places: _Places) -> None:
+def _check_rows(listing: Listing, rows: list[tuple[int, dict[str, str]]], places: Places) -> None:
     folder = listing.root.parent
     known = {name for name in ("month", "split") if any(row.get(name) for _, row in rows)}
     seen: dict[str, int] = {}
@@ -228,7 +108,7 @@ def _check_rows(listing: Listing, rows: list[tuple[int, dict[str, str]]], places
         if not label or label != printable(label):
             wrong.append("empty label" if not label else f"label that cannot be printed: {printable(label)}")
         if "month" in known and not is_month(month or ""):
-            wrong.append(f"month {printable(month or '')!r}; {_MONTH_RULE}")
+            wrong.append(f"month {printable(month or '')!r}; {MONTH_RULE}")
         if "split" in known and split not in _SPLITS:
             wrong.append(f"split {printable(split or '')!r}; accepted are {', '.join(_SPLITS)}")
         if mask_path is not None and places.leads_out(mask_path):
@@ -241,7 +121,7 @@ def _check_rows(listing: Listing, rows: list[tuple[int, dict[str, str]]], places
             listing.images.append(ListedImage(path, label, month, row.get("group") or None, split, mask_path))
 
 
-class _Places:
+class Places:
     """Tells paths that lie in a folder from those that lead out of it, by an absolute path, .. or a link.
 
     The folder may itself be reached through links. `outside="allow"` lets every path pass.

@@ -23,6 +23,7 @@ __all__ = [
     "Fit",
     "decode_image",
     "fit_image",
+    "looks_like_image",
     "read_bytes",
     "read_image",
     "scale_to_uint8",
@@ -62,6 +63,23 @@ _BYTES_A_PIXEL: Final = 16
 # Pillow checks sizes against a module global. Ours is the argument `max_pixels`, so the global is off while a header
 # is read.
 _header_lock = threading.Lock()
+
+
+def looks_like_image(path: Path) -> bool:
+    """By the suffix of its name; where that has none, or a number, by the first bytes of the file."""
+    suffix = path.suffix.lower()
+    if suffix.strip(".0123456789"):
+        return suffix in IMAGE_SUFFIXES
+    try:
+        if not path.is_file():  # a pipe would be waited for
+            return False
+        with path.open("rb") as file:
+            head = file.read(12)
+    except OSError:
+        return False
+    certain = head.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*"))
+    # Texts may begin with BM or RIFF too.
+    return certain or (head[:4] == b"RIFF" and head[8:] == b"WEBP") or (head[:2] == b"BM" and head[6:10] == bytes(4))
 
 
 def read_bytes(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> bytes:

@@ -157,7 +157,7 @@ def _check_effects(
     max_train_per_class: int | None,
 ) -> None:
     """An option that would be ignored is refused."""
-    chosen = "the manifest's column split" if mode == "given" else f"data.test={mode}"
+    chosen = "the split that the manifest or the folders give" if mode == "given" else f"data.test={mode}"
     fixed = own_validation or mode == "rest"
     newest = validation == "newest_month"
     folds, repeats, test_fraction = numbers["folds"], numbers["repeats"], fractions["test_fraction"]
@@ -199,13 +199,14 @@ def _given(index: ImageIndex, everything: Rows) -> tuple[Rows, Rows]:
             other = next((index.records[row] for row in rows if index.records[row].split != first.split), None)
             if other is not None:
                 raise InputError(
-                    f"column split: {printable(first.path)} ({first.split}) and {printable(other.path)} "
-                    f"({other.split}) are of {kind}, which must be in one split"
+                    f"given split: {printable(first.path)} ({first.split}) and {printable(other.path)} "
+                    f"({other.split}) are of {kind}, which must be in one split; keep one of them, or move "
+                    "both into one"
                 )
     in_test = np.array([record.split == "test" for record in index.records])
     if not in_test.any():
         raise InputError(
-            "column split names no test image; accepted are train, val and test, of which val may be absent"
+            "the given split has no test image; accepted are train, val and test, of which val may be absent"
         )
     return everything[~in_test], everything[in_test]
 
@@ -251,7 +252,11 @@ def _check_result(index: ImageIndex, units: Units, parts: list[Fold], test: Rows
             held = f"{len(rows)} images in {len(np.unique(units.of[rows]))} groups or single images"
             months = sorted({index.records[row].month or "" for row in rows.tolist()} - {""})
             when = f", months {months[0]}..{months[-1]}" if months else ""
-            raise InputError(f"class {index.classes[absent[0]]!r} ({held}{when}) is left without training images")
+            given = any(index.records[row].split for row in rows.tolist())
+            advice = "; the given split has none of it in train: move some there, or leave the class out" * given
+            raise InputError(
+                f"class {index.classes[absent[0]]!r} ({held}{when}) is left without training images{advice}"
+            )
     for what, rows in (("test", test), *(("validation", fold.val) for fold in parts)):
         if not len(rows):
             raise InputError(

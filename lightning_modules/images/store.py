@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from lightning_modules.errors import InputError, Problem, printable
 from lightning_modules.images.decoding import Decoding, content_digest, stream
+from lightning_modules.images.folders import Groups, list_folder
 from lightning_modules.images.index import ImageIndex, OnBad, build_index
-from lightning_modules.images.listing import Groups, Listing, Outside, list_folder, list_manifest
+from lightning_modules.images.listing import Listing, Outside, list_manifest
 from lightning_modules.images.pixel_store import PixelStore, StoredFile, open_store, remove_leftovers, selected_rows
 from lightning_modules.images.reading import DEFAULT_MAX_PIXELS, WHITE_LEVELS, Fit, read_bytes
 from lightning_modules.whole_file import from_cache, read_checked, whole_file

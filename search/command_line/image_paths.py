@@ -3,49 +3,63 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from lightning_modules.errors import InputError, printable
+from lightning_modules.images.folders import Skipped, is_system, walk_images
 from lightning_modules.images.tables import is_table
 from search.command_line.csv_table import iterate_rows
 
-__all__ = ["find_images", "images_in"]
-
-_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".tif", ".tiff", ".webp"))
+__all__ = ["find_images", "image_names", "nothing_found"]
 
 
-def find_images(pattern: str, exclude: Collection[Path] = ()) -> list[Path]:
+def image_names(pattern: str, skipped: Skipped) -> Iterator[str]:
+    """Image files, in no order.
+
+    Args:
+        pattern: a file; a folder, searched to its depth for image files; or a pattern with *, ?, [...] and ** for any
+            depth, whose files are taken whatever they are called.
+        skipped: counts what is passed over: what is hidden, or a system's own and not named in the pattern.
+    """
+    path = Path(pattern)
+    if path.is_dir():
+        yield from walk_images(path, skipped)
+    elif path.exists():
+        yield pattern
+    else:
+        for name in glob.iglob(pattern, recursive=True):  # noqa: PTH207 (may be absolute)
+            system = next((part for part in Path(name).parts if is_system(part) and part not in pattern), None)
+            if system is None and Path(name).is_file():
+                yield name
+            elif system is not None:
+                skipped.passes(system)
+
+
+def nothing_found(pattern: str, skipped: Skipped) -> InputError:
+    """Why a path or a pattern names no image."""
+    reason = "the pattern matches no file" if glob.has_magic(pattern) else "no such file or folder"
+    if Path(pattern).exists():
+        reason = "the folder holds no image" if Path(pattern).is_dir() else "it is a mask"
+    reason = "; ".join([reason, *skipped.notes()])
+    return InputError(f"images must name at least one image file, got {printable(pattern)}: {reason}")
+
+
+def find_images(pattern: str, skipped: Skipped, exclude: Collection[Path] = ()) -> list[Path]:
     """Image files, sorted; those of a table in its order, each once.
 
     Args:
-        pattern: a file; a table (.csv, .tsv, .txt, .parquet) with a column path; a folder, searched to its depth for
-            image files, hidden ones left out; or a pattern with *, ?, [...] and ** for any depth, whose files are taken
-            whatever they are called.
+        pattern: a table (.csv, .tsv, .txt, .parquet) with a column path, or as in `image_names`.
         exclude: resolved paths that are no images to explain, such as masks.
 
     Raises:
         InputError: nothing is found.
     """
-    path = Path(pattern)
-    if is_table(path):
-        listed = dict.fromkeys(place for _, place, _ in iterate_rows(path, "images"))
-        return [place for place in listed if place.resolve() not in exclude]
-    if path.is_dir():
-        found = images_in(path)
-        reason = "the folder holds no image"
-    elif path.exists():
-        found, reason = [path], "it is a mask"
+    if is_table(path := Path(pattern)):
+        found = list(dict.fromkeys(place for _, place, _ in iterate_rows(path, "images")))
     else:
-        found = [Path(name) for name in glob.glob(pattern, recursive=True)]  # noqa: PTH207 (may be absolute)
-        reason = "the pattern matches no file" if glob.has_magic(pattern) else "no such file or folder"
-    images = sorted(p for p in found if p.is_file() and not (exclude and p.resolve() in exclude))
+        found = sorted(map(Path, image_names(pattern, skipped)))
+    images = [image for image in found if not (exclude and image.resolve() in exclude)]
     if not images:
-        raise InputError(f"images must name at least one image file, got {printable(pattern)}: {reason}")
+        raise nothing_found(pattern, skipped)
     return images
-
-
-def images_in(folder: Path) -> list[Path]:
-    """Image files of a folder and the folders in it, sorted; what is hidden is left out."""
-    inside = (p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES and p.is_file())
-    return sorted(p for p in inside if not any(part.startswith(".") for part in p.relative_to(folder).parts))

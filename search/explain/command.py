@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from explain.method_names import CAM
 from lightning_modules.errors import InputError, printable
+from lightning_modules.images.folders import Skipped
 from search.command_line.image_paths import find_images
 from search.command_line.output_folder import check_free, new_folder
 from search.explain.annotations import Annotation, read_boxes, read_masks
@@ -37,7 +38,8 @@ def run(arguments: Arguments) -> int:
     check_free(arguments.out)
     annotations = _annotations(arguments)
     masks = {note.mask for note in annotations.values() if note.mask is not None}
-    paths = find_images(arguments.images, exclude=masks)
+    skipped = Skipped()
+    paths = find_images(arguments.images, skipped, exclude=masks)
     if annotations and not any(path.resolve() in annotations for path in paths):
         table = printable(arguments.boxes or arguments.masks)
         raise InputError(
@@ -57,8 +59,9 @@ def run(arguments: Arguments) -> int:
     model.net.to("cuda" if arguments.device != "cpu" and torch.cuda.is_available() else "cpu")
     subject, left_out = subject_of(model, arguments.blocks)
     target = _target(arguments.target, subject.classes)
-    if left_out:
-        print(f"explain: left out, a single position each: {', '.join(left_out)}", file=sys.stderr)
+    notes = skipped.notes() + ([f"left out, a single position each: {', '.join(left_out)}"] if left_out else [])
+    for note in notes:
+        print(f"explain: {note}", file=sys.stderr)
     heads, labelled = _heads(subject, arguments)
     stream = Stream(subject, paths, arguments, annotations, target, heads, labelled)
     with new_folder(arguments.out) as folder, _progress(Console(stderr=True)) as progress:

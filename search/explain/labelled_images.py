@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lightning_modules.errors import InputError, printable
+from lightning_modules.images.folders import Skipped, split_of, walk_images
 from search.command_line.csv_table import iterate_rows
-from search.command_line.image_paths import images_in
 
 __all__ = ["labelled_images"]
 
@@ -18,7 +18,7 @@ def labelled_images(source: Path, classes: Sequence[str]) -> list[tuple[Path, in
 
     Args:
         source: a folder, where the nearest folder above an image that bears the name of a class says its class; or a
-            table path,label, whose rows with `split` test are left out.
+            table path,label. What is in a folder test, or in rows with `split` test, is left out.
 
     Raises:
         InputError: no such folder or file, an image or row of no class of these, an image of two classes, a class
@@ -39,8 +39,10 @@ def labelled_images(source: Path, classes: Sequence[str]) -> list[tuple[Path, in
 def _of_folder(folder: Path, classes: Sequence[str]) -> list[tuple[Path, int]]:
     place = {unicodedata.normalize("NFC", name): k for k, name in enumerate(classes)}
     found = []
-    for path in images_in(folder):
+    for path in sorted(map(Path, walk_images(folder, Skipped()))):
         above = [unicodedata.normalize("NFC", part) for part in path.relative_to(folder).parts[-2::-1]]
+        if any(split_of(part) == "test" and part not in place for part in above):
+            continue
         label = next((place[part] for part in above if part in place), None)
         if label is None:
             raise InputError(

@@ -48,6 +48,8 @@ def _predict_and_say(arguments: Arguments) -> int:
         from search.predict.run import predict_images
 
         predicted, set_aside = predict_images(model, images, arguments)
+        for note in images.notes:
+            print(f"predict: {note}", file=sys.stderr)
     aside = f", {set_aside} set aside (column error)" if set_aside else ""
     with_maps = f", maps in {arguments.maps_to}" if arguments.maps else ""
     card = model.card

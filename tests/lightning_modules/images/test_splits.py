@@ -253,9 +253,9 @@ MONTHS = [(label, f"2019-0{month}") for month in range(1, 5) for label in "ab" f
         (MONTHS, {"validation": "newest_month", "validation_fraction": 0.3}, "data.validation_fraction=0.3 has no"),
         (PLAIN, {"folds": 2, "validation_fraction": 0.3}, "no effect with data.folds=2"),
         (PLAIN, {"test": "rest", "max_train_per_class": 2, "folds": 2}, "data.folds=2 has no effect with data.test"),
-        (GIVEN, {"test": "random"}, "data.test=random has no effect with the manifest's column split"),
-        (GIVEN, {"folds": 2}, "data.folds=2 has no effect with the manifest's column split"),
-        (GIVEN[:16], {}, "column split names no test image"),
+        (GIVEN, {"test": "random"}, "data.test=random has no effect with the split that the manifest or the folders"),
+        (GIVEN, {"folds": 2}, "data.folds=2 has no effect with the split that the manifest or the folders"),
+        (GIVEN[:16], {}, "the given split has no test image"),
         (
             [*GIVEN, ("a", None, None, "train", "x"), ("a", None, None, "test", "x")],
             {},

@@ -18,7 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from lightning_modules.images.listing import list_folder, list_manifest
+from lightning_modules.images.folders import list_folder
+from lightning_modules.images.listing import list_manifest
 from lightning_modules.simulated.__main__ import main
 from lightning_modules.simulated.defects import DEFECTS
 from lightning_modules.simulated.generator import CLASSES, MONTHS, SimulatedImage, simulate, write

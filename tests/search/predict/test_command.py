@@ -143,6 +143,30 @@ class TestTable:
         assert {row["class"] for row in rows if not row["error"]} <= set(classes)
         assert list(rows[0])[-3:] == [f"probability.{name}" for name in classes]
 
+    @pytest.mark.parametrize("pattern", ["", "/**/*[.g]*"])
+    def test_what_systems_put_beside_images_is_skipped_and_said(
+        self,
+        predict: Callable[..., int],
+        images: Path,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+        pattern: str,
+    ) -> None:
+        picture = (images / "b" / "2.png").read_bytes()
+        for name in (
+            "lot/plate.7", "lot/plate.jpg", "@eaDir/plate.jpg/SYNOPHOTO_THUMB_M.jpg", "lot/#recycle/old.jpg",
+            "__MACOSX/lot/._plate.jpg", ".Trash-1000/files/old.jpg", "lost+found/x.jpg", "lot/._plate.jpg", "lot/a.zip",
+        ):  # fmt: skip
+            (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "in" / name).write_bytes(b"" if name.endswith("zip") else picture)
+        on_bad = "set_aside" if pattern else "refuse"
+        assert predict(f"images={tmp_path}/in{pattern}", f"on_bad={on_bad}") == 0
+        found = [Path(row["path"]).name for row in read(tmp_path / "predictions.csv") if row["class"]]
+        assert found == ["plate.7", "plate.jpg"]
+        err = capsys.readouterr().err
+        assert "hidden and system files and folders skipped (" in err and "@eaDir" in err and "lost+found" in err
+        assert pattern or "1 file without an image suffix (.zip; archives are not read: unpack them) skipped" in err
+
     def test_a_pattern(self, predict: Callable[..., int], images: Path, tmp_path: Path) -> None:
         assert predict(f"images={images}/b/[0-9]*.png") == 0
         assert [Path(row["path"]).name for row in read(tmp_path / "predictions.csv")] == ["10.png", "2.png"]
@@ -154,7 +178,7 @@ class TestTable:
             assert predict(f"images={images}", "to=-", f"on_bad={on_bad}") == 0
             out, err = capfd.readouterr()
             assert len(read(out)) == 7
-            assert err.startswith("Predicted 7 images")
+            assert "\nPredicted 7 images" in err
         assert list(tmp_path.iterdir()) == []
 
 
