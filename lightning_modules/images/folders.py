@@ -218,10 +218,10 @@ class _Scan:
         named = {folder: split for folder in folders if (split := split_of(folder.name))}
         names, others = {f.name for f in named}, {f.name for f in folders if f not in named}
         alike = self._grouped or not any(self.read(folder).folders for folder in named)
-        if len(names) == 1 and len(others) > 1 and alike:
-            self.listing.notes.append(f"folder {printable(*names)} is read as a class, as the folders beside it are")
-            return {}
-        return named
+        if len(names) != 1 or len(others) < 2 or not alike:
+            return named
+        self.listing.notes.append(f"folder {printable(*names)} is read as a class, as the folders beside it are")
+        return {}
 
     def splits(self, folders: list[Path]) -> dict[Path, str]:
         """The splits that the folders are, folders beside them being problems; empty where they are classes."""
@@ -232,10 +232,8 @@ class _Scan:
             make = "make them (root/train/<class>/*; an empty split may go)"
             self._refuse(f"{bare}: a split by the name, without class folders; {make}, or {_TABLE},split)")
         for one in (one for folder in named for one in below[folder]):
-            if _DATE_LIKE.fullmatch(one.name):
-                self.misplaced(one, "month below a split", ",month,split")
-            if split_of(one.name) and self.read(one).folders:
-                self.misplaced(one, "split below a split", ",split")
+            if _DATE_LIKE.fullmatch(one.name) or (split_of(one.name) and self.read(one).folders):
+                self.misplaced(one, f"{'split' if split_of(one.name) else 'month'} below a split", ",month,split")
         train = {path.name for folder in named if named[folder] == "train" for path in below[folder]}
         richest = max(folders, key=lambda f: 0 if f.name.lower() in _MARKS else len(self.read(f).folders))
         if len(train) == 1 < len(self.read(richest).folders):
@@ -248,9 +246,10 @@ class _Scan:
                 f"{names}: splits by the name, of which train and test are needed (val may be absent); rename one, or "
                 f"data.path={printable(richest)} reads the classes of one and draws the splits from it"
             )
-        for folder in (folder for folder in folders if named and folder not in named):
-            reason = f"folder beside the splits {names}; move it away (data.on_bad=set_aside leaves it out)"
-            self.listing.report(folder, reason)
+        reason = f"folder beside the splits {names}; move it away (data.on_bad=set_aside leaves it out)"
+        for folder in folders if named else ():
+            if folder not in named:
+                self.listing.report(folder, reason)
         return named
 
     def misplaced(self, path: Path, what: str, columns: str) -> NoReturn:
@@ -266,8 +265,8 @@ class _Scan:
         names = {folder.name.lower() for folder in folders}
         if names & _MARKS and (names & _PICTURES or "ground_truth" in names):
             found = ", ".join(folder.name for folder in folders if folder.name.lower() in _PICTURES | _MARKS)
-            way = "data.path must name a folder of class folders alone (root/<class>/*)"
-            self._refuse(f"{found}: images and boxes or masks, but one class an image is needed; {way}, or {_TABLE})")
+            need = "one class an image is needed; data.path must name a folder of class folders alone (root/<class>/*)"
+            self._refuse(f"{found}: images and boxes or masks, but {need}, or {_TABLE})")
         for folder in folders:
             name = unicodedata.normalize("NFC", folder.name)
             first = self._named.setdefault(" ".join(name.split()).casefold(), folder)
@@ -299,9 +298,8 @@ class _Scan:
         splits = [path for path in self._levels if split_of(path.name)]
         if splits and (not self._grouped or len(splits) == len(self._levels)):
             self.misplaced(splits[0], "split below a class", ",split")
-        way = "move its images up (data.on_bad=set_aside leaves it out)"
-        if not self._filled:
-            way = "data.groups=folder reads that level as groups of the class above"
+        way = "data.groups=folder reads that level as groups of the class above"
+        way = "move its images up (data.on_bad=set_aside leaves it out)" if self._filled else way
         for path in () if self._grouped else self._levels:
             if _DATE_LIKE.fullmatch(path.name) or _YEAR_AND_MONTH.fullmatch("/".join(path.parts[-2:])):
                 self.misplaced(path, "month below a class", ",month")

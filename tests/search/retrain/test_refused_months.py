@@ -76,12 +76,12 @@ def test_files_that_are_all_the_same_are_refused_before_anything(months: Months)
 def test_folders_of_another_layout(months: Months, tmp_path: Path, layout: str, words: str) -> None:
     for label in CLASSES:
         for split in ("train", "test"):
-            target = tmp_path / layout.format(c=label, s=split)
+            target = tmp_path / "other" / layout.format(c=label, s=split)
             shutil.copytree(months.images / "2020-01" / label, target, dirs_exist_ok=True)
             for path in target.glob("*.png") if split == "test" and "{s}" in layout else ():
                 Image.open(path).rotate(180).save(path)
     ledger = months.ledger.months()
-    said = months.retrain(f"data.path={tmp_path}")
+    said = months.retrain(f"data.path={tmp_path / 'other'}")
     assert (said.code, said.out, len(said.err.splitlines())) == (2, "", 1) and words in said.err
     assert months.ledger.months() == ledger
 
