@@ -299,7 +299,7 @@ class _Scan:
         if splits and (not self._grouped or len(splits) == len(self._levels)):
             self.misplaced(splits[0], "split below a class", ",split")
         way = "data.groups=folder reads that level as groups of the class above"
-        way = "move its images up (data.on_bad=set_aside leaves it out)" if self._filled else way
+        way = "move it away or its images up (data.on_bad=set_aside leaves it out)" if self._filled else way
         for path in () if self._grouped else self._levels:
             if _DATE_LIKE.fullmatch(path.name) or _YEAR_AND_MONTH.fullmatch("/".join(path.parts[-2:])):
                 self.misplaced(path, "month below a class", ",month")

@@ -182,7 +182,7 @@ REFUSED: dict[str, Refusal] = {
         {"ok": {"coil 1": 6}, "crack": {"c": 6, "d": 6}}, [], ["coil 1", GROUPS], {}, {"groups": "folder"},
     ),
     "nested beside images": (
-        {"ok": 6, "crack": {"": 6, "old": {"0.txt": "x"}}}, [], ["old", "move its images up", "on_bad=set_aside"], {},
+        {"ok": 6, "crack": {"": 6, "old": {"0.txt": "x"}}}, [], ["old", "its images up", "on_bad=set_aside"], {},
         {"on_bad": "set_aside"},
     ),
     "case": (
