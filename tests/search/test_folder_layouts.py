@@ -179,7 +179,7 @@ REFUSED: dict[str, Refusal] = {
         {"path": "images"},
     ),
     "nested folders": (
-        {"ok": {"coil 1": 6}, "crack": {"c": 6, "d": 6}}, [], ["coil 1", GROUPS], {}, {"groups": "folder"},
+        {"ok": {"coil 1": 6}, "crack": {"c": 6, "d": 6}}, [], ["crack/c", GROUPS], {}, {"groups": "folder"},
     ),
     "nested beside images": (
         {"ok": 6, "crack": {"": 6, "old": {"0.txt": "x"}}}, [], ["old", "its images up", "on_bad=set_aside"], {},
