@@ -26,6 +26,7 @@ _SPLIT: Final = re.compile(
     r"((?P<train>train(ing)?)|(?P<val>val(id(ation)?)?|dev)|(?P<test>test(ing)?))([ _-]?(set|data|images|[0-9]{4}))?",
     re.IGNORECASE,
 )
+_SPLIT_LIKE: Final = re.compile(r"train|test|valid|fold|split|labell?ed", re.IGNORECASE)
 # What NAS, desktops and archives put beside images, besides names that begin with a dot.
 _SYSTEM: Final = frozenset(
     {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "lost+found", "~snapshot", "@eadir", "@tmp"}
@@ -217,10 +218,10 @@ class _Scan:
         named = {folder: split for folder in folders if (split := split_of(folder.name))}
         names, others = {f.name for f in named}, {f.name for f in folders if f not in named}
         alike = self._grouped or not any(self.read(folder).folders for folder in named)
-        if len(names) == 1 and len(others) > 1 and alike:
-            self.listing.notes.append(f"folder {printable(*names)} is read as a class, as the folders beside it are")
-            return {}
-        return named
+        if len(names) != 1 or len(others) < 2 or not alike:
+            return named
+        self.listing.notes.append(f"folder {printable(*names)} is read as a class, as the folders beside it are")
+        return {}
 
     def splits(self, folders: list[Path]) -> dict[Path, str]:
         """The splits that the folders are, folders beside them being problems; empty where they are classes."""
@@ -231,25 +232,24 @@ class _Scan:
             make = "make them (root/train/<class>/*; an empty split may go)"
             self._refuse(f"{bare}: a split by the name, without class folders; {make}, or {_TABLE},split)")
         for one in (one for folder in named for one in below[folder]):
-            if _DATE_LIKE.fullmatch(one.name):
-                self.misplaced(one, "month below a split", ",month,split")
-            if split_of(one.name) and self.read(one).folders:
-                self.misplaced(one, "split below a split", ",split")
+            if _DATE_LIKE.fullmatch(one.name) or (split_of(one.name) and self.read(one).folders):
+                self.misplaced(one, f"{'split' if split_of(one.name) else 'month'} below a split", ",month,split")
+        train = {path.name for folder in named if named[folder] == "train" for path in below[folder]}
+        richest = max(folders, key=lambda f: 0 if f.name.lower() in _MARKS else len(self.read(f).folders))
+        if len(train) == 1 < len(self.read(richest).folders):
+            self._refuse(
+                f"train has the class {printable(*train)!r} alone, as sets for finding anomalies do, but a classifier "
+                f"learns from images of all; data.path={printable(richest)} reads its classes and draws the splits"
+            )
         if named and not {"train", "test"} <= set(named.values()):
             self._refuse(
                 f"{names}: splits by the name, of which train and test are needed (val may be absent); rename one, or "
-                f"data.path={printable(next(iter(named)))} reads the classes of one and draws the splits from it"
+                f"data.path={printable(richest)} reads the classes of one and draws the splits from it"
             )
-        most = max(named, key=lambda folder: len(below[folder]), default=None)
-        lone = [below[folder][0].name for folder in named if named[folder] == "train" and len(below[folder]) == 1]
-        if most is not None and lone and len(below[most]) > 1:
-            self._refuse(
-                f"train has the class {printable(lone[0])!r} alone, as sets for finding anomalies do, but a classifier "
-                f"learns from images of all; data.path={printable(most)} reads its classes and draws the splits from it"
-            )
-        for folder in (folder for folder in folders if named and folder not in named):
-            reason = f"folder beside the splits {names}; move it away (data.on_bad=set_aside leaves it out)"
-            self.listing.report(folder, reason)
+        reason = f"folder beside the splits {names}; move it away (data.on_bad=set_aside leaves it out)"
+        for folder in folders if named else ():
+            if folder not in named:
+                self.listing.report(folder, reason)
         return named
 
     def misplaced(self, path: Path, what: str, columns: str) -> NoReturn:
@@ -264,15 +264,15 @@ class _Scan:
         """Read class folders; refuses two whose names differ too little, and images beside what is marked in them."""
         names = {folder.name.lower() for folder in folders}
         if names & _MARKS and (names & _PICTURES or "ground_truth" in names):
-            found = ", ".join(sorted(names & (_PICTURES | _MARKS)))
-            way = "data.path must name a folder of class folders alone (root/<class>/*)"
-            self._refuse(f"{found}: images and boxes or masks, but one class an image is needed; {way}, or {_TABLE})")
+            found = ", ".join(folder.name for folder in folders if folder.name.lower() in _PICTURES | _MARKS)
+            need = "one class an image is needed; data.path must name a folder of class folders alone (root/<class>/*)"
+            self._refuse(f"{found}: images and boxes or masks, but {need}, or {_TABLE})")
         for folder in folders:
             name = unicodedata.normalize("NFC", folder.name)
             first = self._named.setdefault(" ".join(name.split()).casefold(), folder)
             same = unicodedata.normalize("NFC", first.name) == name
             if first != folder and (not same or first.parent == folder.parent):
-                both = " and ".join(ascii(f.name) if same else repr(printable(f.name)) for f in (first, folder))
+                both = " and ".join(ascii(f.name) if same else f"'{printable(f.name)}'" for f in (first, folder))
                 which = "Unicode form" if same else "case or blanks"
                 way = "give one class one name (move its images together), or two classes names that differ in more"
                 self._refuse(f"class folders {both} differ by {which} only; {way}")
@@ -298,12 +298,13 @@ class _Scan:
         splits = [path for path in self._levels if split_of(path.name)]
         if splits and (not self._grouped or len(splits) == len(self._levels)):
             self.misplaced(splits[0], "split below a class", ",split")
-        way = "move its images up (data.on_bad=set_aside leaves it out)"
-        if not self._filled:
-            way = "data.groups=folder reads that level as groups"
+        way = "data.groups=folder reads that level as groups of the class above"
+        way = "move it away or its images up (data.on_bad=set_aside leaves it out)" if self._filled else way
         for path in () if self._grouped else self._levels:
             if _DATE_LIKE.fullmatch(path.name) or _YEAR_AND_MONTH.fullmatch("/".join(path.parts[-2:])):
                 self.misplaced(path, "month below a class", ",month")
+            if _SPLIT_LIKE.search(path.parent.name):
+                self.misplaced(path.parent, "split of another name", ",split")
             self.listing.report(path, f"folder below a class, where only images are accepted; {way}")
         for label, folder in self._empty.items():
             if label not in self._filled:

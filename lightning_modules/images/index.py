@@ -143,7 +143,9 @@ def build_index(
     if len(classes) < _FEWEST_CLASSES:
         found = f"only the class {classes[0]!r}" if classes else "no images"
         left = " left" if problems else ""
-        problems.insert(0, Problem(root, f"{found}{left}; at least {_FEWEST_CLASSES} classes are needed"))
+        # While refusing, the cause stands first.
+        place = 0 if on_bad == "set_aside" else len(problems)
+        problems.insert(place, Problem(root, f"{found}{left}; at least {_FEWEST_CLASSES} classes are needed"))
     if problems and (on_bad == "refuse" or len(classes) < _FEWEST_CLASSES):
         raise BadImages(problems, f"{root} (data.on_bad={on_bad})")
     records = tuple(_record(*readable[row]) for row in kept)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import stat
 import threading
 from pathlib import Path
@@ -54,6 +55,8 @@ _SIGNATURES: Final = (
     (b"MM\0*", "TIFF"),
     (b"RIFF", "WebP"),
 )
+# Enough of each to tell it from a text that begins with BM or RIFF.
+_IMAGE_START: Final = re.compile(rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|II\*\0|MM\0\*|RIFF.{4}WEBP|BM.{4}\0{4}", re.DOTALL)
 _WIDE_MODES: Final = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 _PLAIN_MODES: Final = ("1", "L", "RGB", "RGBX", "CMYK", "YCbCr", "P")
 _ALPHA_MODES: Final = ("LA", "La", "PA", "RGBA", "RGBa")
@@ -71,15 +74,10 @@ def looks_like_image(path: Path) -> bool:
     if suffix.strip(".0123456789"):
         return suffix in IMAGE_SUFFIXES
     try:
-        if not path.is_file():  # a pipe would be waited for
-            return False
-        with path.open("rb") as file:
-            head = file.read(12)
+        with path.open("rb") if path.is_file() else io.BytesIO() as file:  # a pipe would be waited for
+            return _IMAGE_START.match(file.read(12)) is not None
     except OSError:
         return False
-    certain = head.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*"))
-    # Texts may begin with BM or RIFF too.
-    return certain or (head[:4] == b"RIFF" and head[8:] == b"WEBP") or (head[:2] == b"BM" and head[6:10] == bytes(4))
 
 
 def read_bytes(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> bytes:

@@ -142,12 +142,11 @@ def _lost_challenger(session: Session, row: MonthRow) -> str:
 def _unused(index: ImageIndex, settings: Settings) -> list[str]:
     """What is there and not used, of which no month would tell."""
     aside, path = index.set_aside, settings.data.path
-    lines = list(index.notes)
-    lines += [f"{len(aside)} images set aside, the first: {aside[0].path}: {aside[0].reason}."] if aside else []
+    lines = [f"{len(aside)} images set aside, the first: {aside[0].path}: {aside[0].reason}."] if aside else []
     if settings.data.source == "folder" and path is not None:
         found = sorted(folder.name for folder in path.iterdir() if is_month(folder.name) and folder.is_dir())
         lines += [f"{month}: no image that can be used; not done." for month in found if month not in index.months]
-    return lines
+    return [*lines, *index.notes]
 
 
 def _summary(notes: list[str]) -> str:

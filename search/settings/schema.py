@@ -50,8 +50,8 @@ class DataSettings:
     source: str = setting("simulated", "where the images come from", choices=("simulated", "folder", "manifest"))
     path: Path | None = setting(
         None,
-        "folder (root/<class>/*, root/<YYYY-MM>/<class>/* or root/<train|val|test>/<class>/*) or manifest file (CSV, "
-        "TSV or Parquet with columns path, label and, where known, month, group, split, mask)",
+        "folder (root/<class>/*, root/<YYYY-MM>/<class>/*, or with train, val and test in place of months) or manifest "
+        "file (CSV, TSV or Parquet with columns path, label and, where known, month, group, split, mask)",
         identity=False,
     )
     images: int | None = setting(None, "how many images to simulate (data=simulated only)", low=400, high=1_000_000)

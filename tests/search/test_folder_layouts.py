@@ -86,7 +86,8 @@ REFUSED: dict[str, Refusal] = {
     "splits of images without classes": (
         {"train": 6, "test": 6, "train.csv": "id,label\n"}, [],
         ["train", "test", "train/<class>/*", "data=manifest", "path,label,split"],
-        {"test": "test/ok", "train": "train/ok", "train/ok/00.png": "train/bad/00.png"}, {"min_per_class": 1},
+        {"test": "a", "a": "test/ok", "train": "b", "b": "train/ok", "train/ok/00.png": "train/bad/00.png"},
+        {"min_per_class": 1},
     ),
     "the same in a table": (
         {"Train": 6, "Test": 6}, [], ["Test, Train", "data=manifest"], {}, {"table": {"label": 0}},
@@ -124,6 +125,15 @@ REFUSED: dict[str, Refusal] = {
         {"train": {"train": {"ok": 9, "crack": 9}}, "test": {"test": {"ok": 6, "crack": 6}}}, [],
         ["split below a split"],
         {"train/train": "a", "train": AWAY, "a": "train", "test/test": "b", "test": AWAY + "/2", "b": "test"}, {},
+    ),
+    "splits of other names": (
+        {f"seg_{split}": {f"seg_{split}": {"ok": 9, "crack": 9}} for split in ("train", "test")}, [],
+        ["seg_test is a split of another name"],
+        {"seg_train/seg_train": "train", "seg_test/seg_test": "test", "seg_train": AWAY, "seg_test": AWAY + "/2"}, {},
+    ),
+    "anomalies in a test of another name": (
+        {"train": {"good": 8}, "validation": {"good": 6}, "test_public": {"good": 6, "bad": 6}}, [],
+        ["'good' alone", "/test_public"], {}, {"path": "test_public"},
     ),
     "a class in test alone": (
         {**BOTH, "test": {"ok": 5, "crack": 5, "new": 6}}, [], ["'new'", "none of it in train"],
@@ -169,10 +179,10 @@ REFUSED: dict[str, Refusal] = {
         {"path": "images"},
     ),
     "nested folders": (
-        {"ok": {"coil 1": 6}, "crack": {"c": 6, "d": 6}}, [], ["coil 1", GROUPS], {}, {"groups": "folder"},
+        {"ok": {"coil 1": 6}, "crack": {"c": 6, "d": 6}}, [], ["crack/c", GROUPS], {}, {"groups": "folder"},
     ),
     "nested beside images": (
-        {"ok": 6, "crack": {"": 6, "old": {"0.txt": "x"}}}, [], ["old", "move its images up", "on_bad=set_aside"], {},
+        {"ok": 6, "crack": {"": 6, "old": {"0.txt": "x"}}}, [], ["old", "its images up", "on_bad=set_aside"], {},
         {"on_bad": "set_aside"},
     ),
     "case": (

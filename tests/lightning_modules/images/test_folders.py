@@ -181,7 +181,7 @@ def test_what_is_no_image_is_ignored_noted_or_reported(make_folder) -> None:
     listing = list_folder(root)
     assert {image.path.name for image in listing.images} == {"000.png", "scan.gif", "photo.HEIC"}
     assert listing.notes == [
-        "7 hidden and system files and folders skipped (._*, .DS_Store, .hidden, .x.png, Thumbs.db, ...)",
+        "7 hidden and system files and folders skipped (.DS_Store, ._*, .hidden, .x.png, Thumbs.db, ...)",
         "3 files without an image suffix (.json, .md, .txt) skipped",
     ]
     assert sorted(_reasons(listing)) == ["class folder without images", "image outside any class folder"]

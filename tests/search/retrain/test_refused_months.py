@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -63,12 +64,37 @@ def test_files_that_are_all_the_same_are_refused_before_anything(months: Months)
     assert months.ledger.months() == ledger
 
 
+@pytest.mark.parametrize(
+    ("layout", "words"),
+    [
+        ("{s}/{c}", "retraining needs months: data/<YYYY-MM>/<class>/*"),
+        ("2020-02/{s}/{c}", "is a split below a month"),
+        ("{s}/2020-02/{c}", "is a month below a split"),
+        ("{c}/2020-02", "is a month below a class"),
+    ],
+)
+def test_folders_of_another_layout(months: Months, tmp_path: Path, layout: str, words: str) -> None:
+    for label in CLASSES:
+        for split in ("train", "test"):
+            target = tmp_path / "other" / layout.format(c=label, s=split)
+            shutil.copytree(months.images / "2020-01" / label, target, dirs_exist_ok=True)
+            for path in target.glob("*.png") if split == "test" and "{s}" in layout else ():
+                Image.open(path).rotate(180).save(path)
+    ledger = months.ledger.months()
+    said = months.retrain(f"data.path={tmp_path / 'other'}")
+    assert (said.code, said.out, len(said.err.splitlines())) == (2, "", 1) and words in said.err
+    assert months.ledger.months() == ledger
+
+
 def test_an_empty_month(months: Months) -> None:
     (months.images / "2020-02" / "left").mkdir(parents=True)
+    for folder in ("#recycle", "2020-02/left/@eaDir"):
+        shutil.copytree(months.images / "2020-01", months.images / folder)
     ledger = months.ledger.months()
     said = months.retrain()
     assert (said.code, said.out.splitlines()[0]) == (0, "2020-02: no image that can be used; not done.")
-    assert said.out.splitlines()[1].startswith("Nothing to do: ")
+    assert said.out.splitlines()[1] == "2 hidden and system files and folders skipped (#recycle, @eaDir)"
+    assert said.out.splitlines()[2].startswith("Nothing to do: ")
     asked = months.retrain("month=2020-02")
     assert (asked.code, asked.err) == (
         2, "retrain: month=2020-02 has no images; months in the data: 2020-01 to 2020-01\n",
