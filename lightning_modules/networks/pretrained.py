@@ -80,22 +80,24 @@ def load_weights(
     """
     path = weights_path(weights, downloadable=downloadable, origin=origin)
     found, target = read_state_dict(path), net.state_dict()
+    # What wraps a network for several devices, or compiles it, puts its own name between the network's.
+    unwrapped = {_WRAPPER.sub("", n): t for n, t in found.items()}
+    if len(unwrapped) == len(found) and not any(_WRAPPER.search(n) for n in target):
+        found = unwrapped
     # Batch-norm's count of batches came with PyTorch 0.4.1, and nothing here reads it.
-    body = [n for n in target if not n.startswith(head) and not n.endswith("num_batches_tracked")]
+    body = {n: t for n, t in target.items() if not n.startswith(head) and not n.endswith("num_batches_tracked")}
     prefix = _prefix(path, found, body)
     source = {n.removeprefix(prefix): t for n, t in found.items() if n.startswith(prefix)}
-    own_head = [n for n in target if n.startswith(head)]
-    if any(n not in source or source[n].shape != target[n].shape for n in own_head):
+    if any(n not in source or source[n].shape != t.shape for n, t in target.items() if n.startswith(head)):
         source = {n: t for n, t in source.items() if not n.startswith(head)}
-    others = [n for n in source if n not in target and not (_EMA.search(n) or _BESIDE.match(n))]
-    shapes = {n: f"{_shape(t)} instead of {_shape(target[n])}" for n, t in source.items() if n in target}
+    unlike = {n: t for n, t in source.items() if n in target and not _alike(t, target[n])}
+    others = [n for n in source if not (n in target or _HEAD.match(n) or _EMA.search(n) or _BESIDE.match(n))]
     problems = (
         _named([n for n in body if n not in source], "missing"),
         _named(
-            [f"{n} {words}" for n, words in shapes.items() if source[n].shape != target[n].shape], "of another shape"
+            [f"{n} {_form(t)} instead of {_form(target[n])}" for n, t in unlike.items()], "of another shape or kind"
         ),
-        _named([f"{n} {source[n].dtype}" for n in shapes if _kind(source[n]) != _kind(target[n])], "of another kind"),
-        _named([n for n in others if not _HEAD.match(n)], "that the network does not have"),
+        _named(others, "that the network does not have"),
     )
     if any(problems):
         under = f", under {printable(prefix)!r}," if prefix else ""
@@ -116,39 +118,39 @@ def _named(names: Sequence[str], what: str = "") -> str:
     return f"{len(names)} tensor{'s' * (len(names) > 1)}{what and ' '}{what} ({first})" if names else ""
 
 
-def _shape(tensor: Tensor) -> str:
-    return " x ".join(map(str, tensor.shape)) or "a number"
+def _alike(a: Tensor, b: Tensor) -> bool:
+    """Whether one can take the other's place: their precision may differ, but not whether values are there."""
+    kinds = ((t.shape, t.is_floating_point(), t.layout, t.is_meta) for t in (a, b))
+    return next(kinds) == next(kinds)
 
 
-def _kind(tensor: Tensor) -> tuple[bool, torch.layout, bool]:
-    """What may not differ: real and whole numbers, sparse ones, a tensor without its values."""
-    return tensor.is_floating_point(), tensor.layout, tensor.is_meta
+def _form(tensor: Tensor) -> str:
+    return f"{' x '.join(map(str, tensor.shape))} {str(tensor.dtype).removeprefix('torch.')}"
 
 
-def _same(a: Tensor, b: Tensor) -> bool:
-    return _kind(a) == _kind(b) == (True, torch.strided, False) and torch.equal(a, b)
-
-
-def _prefix(path: Path, found: Mapping[str, Tensor], body: Sequence[str]) -> str:
+def _prefix(path: Path, found: Mapping[str, Tensor], body: Mapping[str, Tensor]) -> str:
     """What the names in the file have before those of the network's body, "" or something that ends in a dot.
 
     Where the network is there more than once, averages ("ema") come last; others must be equal.
     """
-    wanted, there = set(body), Counter[str]()
+    there = Counter[str]()
     for name in found:
         parts = name.split(".", 8)  # of wrappers; names may be malicious
         starts = (".".join(parts[:i]) + "." * (i > 0) for i in range(len(parts)))
-        there.update(start for start in starts if name[len(start) :] in wanted)
+        there.update(start for start in starts if name[len(start) :] in body)
     most = max(there.values(), default=0)
     best = sorted((p for p, count in there.items() if count == most), key=lambda p: (bool(_EMA.search(p)), len(p)))
     if not most:
         raise InputError(
-            f"weights in {printable(path)} do not fit the network: of its {_named(body)} none is there; the file has "
-            f"{_named(list(found))}"
+            f"weights in {printable(path)} do not fit the network: of its {_named(list(body))} none is there; the file "
+            f"has {_named(list(found))}"
         )
-    rivals = [p for p in best[1:] if bool(_EMA.search(p)) == bool(_EMA.search(best[0]))]
-    if most == len(body) and not all(_same(found[p + n], found[best[0] + n]) for p in rivals for n in body):
-        names = " and ".join(repr(printable(p)) for p in (best[0], *rivals[:2]))
+    twins = [p for p in best if bool(_EMA.search(p)) == bool(_EMA.search(best[0]))]
+    same = (
+        _alike(found[p + n], body[n]) and torch.equal(found[p + n], found[best[0] + n]) for p in twins for n in body
+    )
+    if most == len(body) and len(twins) > 1 and not all(same):
+        names = " and ".join(repr(printable(p)) for p in twins[:3])
         raise InputError(f"{printable(path)} holds the network more than once, under {names}: save one of them alone")
     return best[0]
 
@@ -174,8 +176,7 @@ def weights_path(weights: str, *, downloadable: str | None = None, origin: str |
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Tensors of a `.safetensors` file, or of a PyTorch file that holds tensors and plain values alone.
 
-    Those of mappings in mappings have the keys before their names, as in `state_dict.conv1.weight`. What wraps a
-    network for several devices, or compiles it, puts `module.` or `_orig_mod.` into names; that is left out.
+    Those of mappings in mappings have the keys before their names, as in `state_dict.conv1.weight`.
 
     Raises:
         InputError: the file is damaged, of another kind, or a pickle that would run code.
@@ -205,17 +206,14 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         first = printable(str(error).splitlines()[0])[:160] if str(error) else type(error).__name__
         if "weights_only" in str(error):  # PyTorch's own words go on to advise loading it all the same
             named = re.search(r"GLOBAL ([\w.]{1,80})", str(error))
-            first = "more than tensors, which could run code when loaded, or no weights at all"
-            if named:
-                first = f"more than tensors ({named[1]}), which could run code when loaded"
+            what = f" ({named[1]}), which could run code when loaded" if named else None
+            first = f"more than tensors{what or ', which could run code when loaded, or no weights at all'}"
         elif start.startswith(b"PK"):
             first = f"damaged or cut short ({first})"
         raise InputError(f"cannot read weights from {printable(path)}: {first}; {_ACCEPTED}") from error
-    named_tensors = _flat(content)
-    if not named_tensors:
+    if not (tensors := _flat(content)):
         raise InputError(f"{printable(path)} holds no tensors with names; {_ACCEPTED}")
-    unwrapped = {_WRAPPER.sub("", name): tensor for name, tensor in named_tensors.items()}
-    return unwrapped if len(unwrapped) == len(named_tensors) else named_tensors
+    return tensors
 
 
 def _flat(content: object) -> dict[str, Tensor]:

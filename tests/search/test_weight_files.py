@@ -39,6 +39,7 @@ SGD = {"state": {0: {"momentum_buffer": torch.ones(3)}}, "param_groups": [{"lr":
 # What a file holds, made of the network's state: loaded as the plain state is.
 LOADED: dict[str, Callable[[State], Any]] = {
     "plain": lambda s: s,
+    "module in a name twice": lambda s: under("module.module.", s),
     "before PyTorch 0.4.1": lambda s: {n: t for n, t in s.items() if not n.endswith("num_batches_tracked")},
     "DataParallel": lambda s: under("module.", s),
     "DataParallel inside": lambda s: {n.replace("layer1.", "layer1.module."): t for n, t in s.items()},
@@ -82,7 +83,7 @@ REFUSED: dict[str, tuple[Callable[[State], Any], list[str]]] = {
     ),
     "grey images": (
         lambda s: {**s, FIRST: s[FIRST][:, :1]},
-        ["1 tensor of another shape (conv1.0.weight", "x 1 x 3 x 3 instead of", "x 3 x 3 x 3)"],
+        ["1 tensor of another shape or kind (conv1.0.weight", "x 1 x 3 x 3 float32 instead of", "x 3 x 3 x 3 float32)"],
     ),
     "another network": (lambda s: {"conv2.weight": torch.ones(3)}, ["none is there", "1 tensor (conv2.weight)"]),
     "a larger network": (
@@ -106,10 +107,12 @@ REFUSED: dict[str, tuple[Callable[[State], Any], list[str]]] = {
         lambda s: {**under("student.", s), **under("teacher.", other(s))},
         ["holds the network more than once, under 'student.' and 'teacher.'"],
     ),
-    "integers": (lambda s: {**s, FIRST: s[FIRST].to(torch.int8)}, ["1 tensor of another kind (conv1.0.weight torch.int8)"]),
-    "complex": (lambda s: {**s, FIRST: s[FIRST].to(torch.complex64)}, ["another kind", "torch.complex64"]),
+    "integers": (
+        lambda s: {**s, FIRST: s[FIRST].to(torch.int8)}, ["shape or kind (conv1.0.weight 16 x 3 x 3 x 3 int8 instead of"]
+    ),
+    "complex": (lambda s: {**s, FIRST: s[FIRST].to(torch.complex64)}, ["shape or kind", "complex64"]),
     "sparse": (lambda s: {**s, FIRST: s[FIRST].flatten(1).to_sparse()}, ["do not fit", FIRST]),
-    "without values": (lambda s: {**s, FIRST: s[FIRST].to("meta")}, ["1 tensor of another kind (conv1.0.weight"]),
+    "without values": (lambda s: {**s, FIRST: s[FIRST].to("meta")}, ["1 tensor of another shape or kind"]),
     "a list": (lambda s: list(s.values()), ["holds no tensors with names"]),
     "a tensor": (lambda s: s[FIRST], ["holds no tensors with names"]),
     "an empty mapping": (lambda s: {}, ["holds no tensors with names"]),
@@ -146,7 +149,7 @@ def _text(content: bytes) -> Callable[[Path, State], None]:
 FILES: dict[str, tuple[Callable[[Path, State], None], list[str]]] = {
     "w.pth: empty": (_text(b""), ["it is empty"]),
     "e.safetensors: empty": (_text(b""), ["it is empty"]),
-    "w.pth: pointer of git-LFS": (_text(b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n"), ["git lfs pull"]),
+    "w.pth: pointer of git-LFS": (_text(b"version https://git-lfs.github.com/spec/v1\noid"), ["git lfs pull"]),
     "p.safetensors: pointer": (_text(b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n"), ["git lfs pull"]),
     "w.pth: web page": (_text(b"\n<!DOCTYPE html><html>"), ["it is a web page"]),
     "w.onnx: ONNX": (_text(b"\x08\x07\x12\x07pytorch"), ["it is an ONNX file"]),
@@ -157,7 +160,7 @@ FILES: dict[str, tuple[Callable[[Path, State], None], list[str]]] = {
     "w.pth: whole module": (_module, ["torch.nn.modules.conv.Conv2d", "torch.save(network.state_dict(), FILE)"]),
     "w.pt: TorchScript": (_script, ["it is a TorchScript file"]),
     "w.zip: another archive": (_zip, ["cannot read weights"]),
-    "w.pth: a folder": (lambda path, state: path.mkdir(), ["model.weights must be imagenet, none or a file", "a folder"]),
+    "w.pth: a folder": (lambda path, state: path.mkdir(), ["must be imagenet, none or a file", "a folder"]),
 }  # fmt: skip
 
 
@@ -184,8 +187,8 @@ def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captur
 
     def run(weights: Path) -> str:
         capfd.readouterr()
-        code = main(["model=timm", f"model.name={NETWORK}", f"model.weights={weights}", "data=folder", "data.path=nowhere",
-                     "data.size=[32,32]"])  # fmt: skip
+        network = ("model=timm", f"model.name={NETWORK}", f"model.weights={weights}")
+        code = main([*network, "data=folder", "data.path=nowhere", "data.size=[32,32]"])
         out, err = capfd.readouterr()
         assert (code, out, list((tmp_path / "work").iterdir())) == (2, "", []), err
         assert err.count("\n") == 1 and err[:-1].isprintable(), err
@@ -232,11 +235,14 @@ def test_safetensors_under_any_name(state: State, search: Search, tmp_path: Path
     assert "nowhere is not a folder" in search(tmp_path / "weights.bin")
 
 
+@pytest.mark.slow
 def test_what_stands_beside_the_network_is_named(
     state: State, tiny: tuple[str, ...], run_search_warm: Callable[..., SimpleNamespace], tmp_path: Path
 ) -> None:
     torch.save({"state_dict": {**under("model.", state), "criterion.weight": torch.ones(9)}}, tmp_path / "w.pth")
-    outcome = run_search_warm(*tiny, "model=timm", f"model.name={NETWORK}", f"model.weights={tmp_path / 'w.pth'}",
-                              "search.trials=1", "trainer.epochs=1", "search.study=beside", "search.prior=uniform")  # fmt: skip
+    outcome = run_search_warm(
+        *tiny, "model=timm", f"model.name={NETWORK}", f"model.weights={tmp_path / 'w.pth'}",
+        "search.trials=1", "trainer.epochs=1", "search.study=beside", "search.prior=uniform",
+    )  # fmt: skip
     assert outcome.code == 0, outcome.err
     assert "Not used of the file of weights: 1 tensor (state_dict.criterion.weight)." in outcome.out
