@@ -40,7 +40,7 @@ _TABLE = """\
 
 `model=timm model.name=timm:NAME` takes any network of timm whose parts run one after the other. This table is made by
 `python -m benchmarks.timm_families`: of each of timm's {families} families the smallest network, from random weights.
-{works} can be searched; the others are refused with the sentence that stands here. "Smallest side" is of 32, 64, 96, ...
+{works} can be searched; the others are refused with the sentence that stands here. "Smallest side" is of 32, 64, ...
 pixels; two trials ran on twelve images; "maps" says whether Grad-CAM has a map of every block; seconds are those of
 the search, on one busy core. A network of timm {version} that is not here may be told from its family.
 

@@ -67,11 +67,11 @@ def split_sequence(
         if isinstance(module, nn.Linear) and name == "fc" and "avgpool" in dict(head.named_children()):
             head.append(nn.Flatten())  # torchvision flattens in forward, between these two children
         head.add_module(name, module)
-    pooled = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), *head)  # as many networks pool in `forward` alone
-    problems = [_difference(net, blocks, candidate, size) for candidate in (head, pooled)]
-    if all(problems):
-        raise InputError(f"{type(net).__name__} {problems[0]}")
-    return blocks, pooled if problems[0] else head
+    if problem := _difference(net, blocks, head, size):
+        head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), *head)  # as some networks pool in `forward` alone
+        if _difference(net, blocks, head, size):
+            raise InputError(f"{type(net).__name__} {problem}")
+    return blocks, head
 
 
 def _expanded(name: str, module: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -94,8 +94,8 @@ def _difference(net: nn.Module, blocks: OrderedDict[str, nn.Module], head: nn.Mo
             try:
                 whole = net(image)
             except Exception as error:  # however a library refuses an image
-                made_for = tuple(getattr(net, "pretrained_cfg", {}).get("input_size", ()))[1:]
-                hint = f"; it was made for {' x '.join(map(str, made_for))}" if made_for else ""
+                made_for = getattr(net, "pretrained_cfg", {}).get("input_size")
+                hint = f"; it was made for {made_for[1]} x {made_for[2]}" if made_for else ""
                 why = printable(str(error).splitlines()[0])[:120] if str(error) else type(error).__name__
                 return f"takes no images of {size[0]} x {size[1]} pixels ({why}){hint}"
             output = image
@@ -103,7 +103,8 @@ def _difference(net: nn.Module, blocks: OrderedDict[str, nn.Module], head: nn.Mo
                 output = block(output)
                 if output.dim() != 4 or getattr(net, "output_fmt", "NCHW") != "NCHW":
                     return f"cannot be split into blocks: {name} gives {tuple(output.shape)}, no maps (N, C, H, W)"
-            return "" if torch.allclose(head(output), whole, atol=1e-5, rtol=1e-4) else no_sequence
+            same = bool(blocks) and torch.allclose(head(output), whole, atol=1e-5, rtol=1e-4)
+            return "" if same else no_sequence
     except (RuntimeError, TypeError, ValueError, AttributeError, AssertionError, IndexError, NotImplementedError):
         return no_sequence
     finally:

@@ -106,7 +106,9 @@ def load_weights(
         )
     source = {n: t.to(target[n].dtype) for n, t in source.items() if n in target}
     if broken := [n for n, t in source.items() if not t.isfinite().all()]:
-        raise InputError(f"weights in {printable(path)} are not finite: {prefix}{broken[0]} holds NaN or infinity")
+        raise InputError(
+            f"weights in {printable(path)} are not finite: {printable(prefix + broken[0])} holds NaN or infinity"
+        )
     net.load_state_dict(source, strict=False)
     beside = [n for n in found if not n.startswith(prefix)]
     NOT_USED[weights] = _named([n for n in beside if not (_HEAD.search(n) or _EMA.search(n) or _BESIDE.match(n))])

@@ -95,6 +95,9 @@ REFUSED: dict[str, tuple[Callable[[State], Any], list[str]]] = {
         ["under 'state_dict.model.', do not fit", f"5 tensors missing ({FIRST}"],
     ),
     "NaN": (lambda s: {**s, FIRST: s[FIRST] * float("nan")}, ["not finite: conv1.0.weight holds NaN or infinity"]),
+    "not finite, of a name with control characters": (
+        lambda s: under("\x1b[31m.", {**s, FIRST: s[FIRST] / 0}), [r"\x1b[31m.conv1.0.weight holds NaN"]
+    ),
     "infinite, wrapped": (lambda s: under("net.", {**s, FIRST: s[FIRST] / 0}), ["not finite: net.conv1.0.weight"]),
     "too large for float32": (
         lambda s: typed(s, torch.float64) | {FIRST: s[FIRST].double() * 1e300 + 1e300},
@@ -108,7 +111,7 @@ REFUSED: dict[str, tuple[Callable[[State], Any], list[str]]] = {
         ["holds the network more than once, under 'student.' and 'teacher.'"],
     ),
     "integers": (
-        lambda s: {**s, FIRST: s[FIRST].to(torch.int8)}, ["shape or kind (conv1.0.weight 16 x 3 x 3 x 3 int8 instead of"]
+        lambda s: {**s, FIRST: s[FIRST].to(torch.int8)}, ["shape or kind (conv1.0.weight 16 x 3 x 3 x 3 int8 instead"]
     ),
     "complex": (lambda s: {**s, FIRST: s[FIRST].to(torch.complex64)}, ["shape or kind", "complex64"]),
     "sparse": (lambda s: {**s, FIRST: s[FIRST].flatten(1).to_sparse()}, ["do not fit", FIRST]),
