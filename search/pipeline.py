@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from lightning_modules.errors import InputError, printable
+from lightning_modules.networks.pretrained import NOT_USED
 from search.command_line.interrupts import graceful_interrupts
 from search.errors import InterruptedSearchError, RefitDivergedError, TrialCancelledError
 from search.evidence.collecting import collect_evidence
@@ -256,6 +257,10 @@ def _describe_study(run: StudyRun, finished: int, existed: bool, repaired: int) 
         f"Network: {net.architecture}, {weights} weights, {net.num_blocks} blocks on {run.task.device}.",
         highlight=False,
     )
+    if net.num_blocks == 1 and net.pretrained:
+        run.console.print("It is one block: nothing lies between freezing all of it and nothing.", highlight=False)
+    if beside := NOT_USED.get(run.settings.model.weights):
+        run.console.print(f"Not used of the file of weights: {beside}.", highlight=False, markup=False, soft_wrap=True)
     if not existed:
         state = f"{trials} trials"
     elif finished >= trials:

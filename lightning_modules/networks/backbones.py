@@ -87,7 +87,10 @@ def build(name: str, *, classes: int, size: tuple[int, int], weights: str = "ima
         torch.manual_seed(seed)
         net = backbone.builder(classes, size, weights, *([width] if width != 1 else []))
     net.minimum_size = backbone.minimum_size
-    return net.to(memory_format=torch.channels_last)
+    for tensor in (*net.parameters(), *net.buffers()):  # not `net.to`, which refuses tensors of five dimensions
+        if tensor.dim() == 4:
+            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+    return net
 
 
 def _width(name: str, scale: str, backbone: Backbone, kind: str) -> float:
@@ -229,6 +232,12 @@ def generic_timm(architecture: str) -> Backbone:
         raise InputError(f"model.name timm:ARCHITECTURE must be an architecture of timm, got {architecture!r}{hint}")
 
     def builder(classes: int, size: tuple[int, int], weights: str) -> BlockNet:
+        with torch.device("meta"):  # counts without taking the memory
+            count = sum(p.numel() for p in timm.create_model(architecture, num_classes=classes).parameters())
+        if count > _MOST_WEIGHTS:
+            raise InputError(
+                f"timm:{architecture} has {count} weights, and {_MOST_WEIGHTS} are the most that are accepted"
+            )
         net: Any = timm.create_model(architecture, num_classes=classes)
         config = net.pretrained_cfg
         if weights != "none":

@@ -7,13 +7,13 @@ from collections import OrderedDict
 import torch
 from torch import nn
 
-from lightning_modules.errors import InputError
+from lightning_modules.errors import InputError, printable
 
 __all__ = ["split_sequence"]
 
 # Names that timm and torchvision give to the first module behind the last convolutional block.
 _HEAD_NAMES = ("global_pool", "avgpool", "head", "pre_logits", "classifier", "fc", "head_drop", "flatten")
-_CONTAINERS = ("blocks", "stages", "features", "layers")
+_CONTAINERS = ("blocks", "stages", "features", "layers", "body", "dense_stages")
 
 
 def split_sequence(
@@ -23,14 +23,16 @@ def split_sequence(
 
     A stage is a child with at least two convolutions. What precedes the first stage (a stem) joins it; a later
     child with a single convolution (a transition) joins the following stage, or is a block of its own at the end
-    (EfficientNet's 1280-channel top convolution); anything without convolutions joins the block before it.
+    (EfficientNet's 1280-channel top convolution); anything without convolutions joins the block before it. Where no
+    child has two (VGG), a block ends at each pooling.
 
     Args:
         size: (H, W) in pixels at which the equality is checked.
         names: of the blocks; by default those of the children.
 
     Raises:
-        InputError: the network is no such sequence, so cutting it would change what it computes.
+        InputError: the network is no such sequence, so cutting it would change what it computes; or it takes no images
+            of this size, or gives tokens, or maps whose channels come last, which no freeze depth or map is made for.
     """
     modules = list(net.named_children())
     first_head = next((i for i, (name, _) in enumerate(modules) if name in _HEAD_NAMES), None)
@@ -49,6 +51,13 @@ def split_sequence(
         else:
             last = next(reversed(blocks))
             blocks[last] = nn.Sequential(blocks[last], module)
+    if not blocks:
+        children, waiting = waiting, []
+        for module in children:
+            waiting.append(module)
+            if isinstance(module, nn.MaxPool2d):
+                blocks[f"block{len(blocks) + 1}"] = nn.Sequential(*waiting)
+                waiting = []
     if waiting:
         blocks["top"] = nn.Sequential(*waiting)
     if names is not None:
@@ -58,11 +67,10 @@ def split_sequence(
         if isinstance(module, nn.Linear) and name == "fc" and "avgpool" in dict(head.named_children()):
             head.append(nn.Flatten())  # torchvision flattens in forward, between these two children
         head.add_module(name, module)
-    if not blocks or not _equal(net, blocks, head, size):
-        raise InputError(
-            f"{type(net).__name__} cannot be split into blocks: its children do not run one after the other "
-            "(families known to work: ResNet, RegNet, EfficientNet, MobileNet, DenseNet, ConvNeXt)"
-        )
+    if problem := _difference(net, blocks, head, size):
+        head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), *head)  # as some networks pool in `forward` alone
+        if _difference(net, blocks, head, size):
+            raise InputError(f"{type(net).__name__} {problem}")
     return blocks, head
 
 
@@ -72,21 +80,33 @@ def _expanded(name: str, module: nn.Module) -> list[tuple[str, nn.Module]]:
     return [(f"stage{c}" if c.isdigit() else c, part) for c, part in module.named_children()]
 
 
-def _equal(net: nn.Module, blocks: OrderedDict[str, nn.Module], head: nn.Module, size: tuple[int, int]) -> bool:
+def _difference(net: nn.Module, blocks: OrderedDict[str, nn.Module], head: nn.Module, size: tuple[int, int]) -> str:
+    """Why blocks and head cannot stand for the network; "" where they compute the same."""
     image = torch.linspace(-1, 1, 3 * size[0] * size[1]).view(1, 3, *size)
     modes = [(module, module.training) for module in net.modules()]
+    no_sequence = (
+        "cannot be split into blocks: its children do not run one after the other (families known to work: ResNet, "
+        "RegNet, EfficientNet, MobileNet, DenseNet, ConvNeXt; docs/timm_families.md)"
+    )
     net.eval()
     try:
         with torch.no_grad():
+            try:
+                whole = net(image)
+            except Exception as error:  # however a library refuses an image
+                made_for = getattr(net, "pretrained_cfg", {}).get("input_size")
+                hint = f"; it was made for {made_for[1]} x {made_for[2]}" if made_for else ""
+                why = printable(str(error).splitlines()[0])[:120] if str(error) else type(error).__name__
+                return f"takes no images of {size[0]} x {size[1]} pixels ({why}){hint}"
             output = image
-            for block in blocks.values():
+            for name, block in blocks.items():
                 output = block(output)
-                if output.dim() != 4:
-                    return False
-            return torch.allclose(head(output), net(image), atol=1e-5, rtol=1e-4)
-    # However a library refuses a wrong input.
-    except (RuntimeError, TypeError, ValueError, AttributeError, AssertionError):
-        return False
+                if output.dim() != 4 or getattr(net, "output_fmt", "NCHW") != "NCHW":
+                    return f"cannot be split into blocks: {name} gives {tuple(output.shape)}, no maps (N, C, H, W)"
+            same = bool(blocks) and torch.allclose(head(output), whole, atol=1e-5, rtol=1e-4)
+            return "" if same else no_sequence
+    except (RuntimeError, TypeError, ValueError, AttributeError, AssertionError, IndexError, NotImplementedError):
+        return no_sequence
     finally:
         for module, mode in modes:
             module.training = mode

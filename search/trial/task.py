@@ -187,7 +187,7 @@ def build_task(
 
 def _first_net(settings: Settings, classes: int, start: Path | None) -> BlockNet:
     if start is not None:
-        return load_model(start).net.to(memory_format=torch.channels_last)
+        return load_model(start).net
     return backbones.build(
         settings.model.architecture,
         classes=classes,

@@ -120,6 +120,27 @@ IMAGES = {
     ),
     "unknown model": (["model.name=vgg17"], ["model.name must be one of efficientnet_lite0", "'vgg17'"]),
     "unknown timm model": (["model=timm", "model.name=timm:resnet19"], ["'resnet19'", "nearest: resnet"]),
+    "typing error in a name": (["model.name=efficientnet_lite"], ["model.name must be one of efficientnet_lite0"]),
+    "network of another size": (
+        ["model=timm", "model.name=timm:vit_tiny_patch16_224", "model.weights=none", "data.size=[64,64]"],
+        ["VisionTransformer takes no images of 64 x 64 pixels", "it was made for 224 x 224"],
+    ),
+    "network of tokens": (
+        ["model=timm", "model.name=timm:vit_tiny_patch16_224", "model.weights=none", "data.size=[224,224]"],
+        ["cannot be split into blocks: top gives (1, 196, 192), no maps (N, C, H, W)"],
+    ),
+    "network with channels last": (
+        ["model=timm", "model.name=timm:mambaout_femto", "model.weights=none", "data.size=[64,64]"],
+        ["cannot be split into blocks: stem gives (1, 16, 16, 48), no maps (N, C, H, W)"],
+    ),
+    "network of two branches": (
+        ["model=timm", "model.name=timm:test_vit", "model.weights=none", "data.size=[160,160]"],
+        ["cannot be split into blocks", "docs/timm_families.md"],
+    ),
+    "network of six billion weights": (
+        ["model=timm", "model.name=timm:vit_7b_patch16_dinov3", "model.weights=none"],
+        ["timm:vit_7b_patch16_dinov3 has 67", "1000000000 are the most"],
+    ),
     "no such weights": (["model.weights={bad}/w.pt"], ["model.weights must be imagenet, none or a file", "w.pt"]),
     "weights that are text": (["model.weights={bad}/no_label.csv"], ["no_label.csv", "weights"]),
     "weights to be downloaded": (

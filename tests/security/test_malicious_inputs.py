@@ -64,7 +64,7 @@ CASES = {
     "weights: a pickle that runs a command": weights("pickle.pt", "could run code when loaded"),
     "weights: a PyTorch archive that runs a command": weights("archive.pt", "could run code when loaded"),
     "weights: a pickle named .safetensors": weights("pickle.safetensors", "header too large"),
-    "weights: a NumPy array of pickled objects": weights("objects.npy", "could run code when loaded"),
+    "weights: a NumPy array of pickled objects": weights("objects.npy", "it is a NumPy array"),
     "weights: a header of 2^60 bytes": weights("header.safetensors", "header too large"),
     "weights: a tensor of 4 TB that is not there": weights("beyond.safetensors", "Error while deserializing header"),
     "weights: a tar archive with ../../escaped": weights("slip.tar", "could run code when loaded, or no weights"),

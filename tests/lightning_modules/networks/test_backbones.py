@@ -64,6 +64,8 @@ def test_a_width_that_cannot_be_is_refused(name: str, weights: str, words: str) 
         ("timm:regnety_004", ("s1", "s2", "s3", "s4")),
         ("timm:densenet121", ("denseblock1", "denseblock2", "denseblock3", "denseblock4")),
         ("timm:convnext_atto", ("stage0", "stage1", "stage2", "stage3")),
+        ("timm:lambda_resnet26t", ("stem", "stage0", "stage1", "stage2", "stage3")),  # with a tensor of five dimensions
+        ("timm:repvit_m1", ("stem", "stage0", "stage1", "stage2", "stage3")),  # pools in `forward` alone
     ],
 )
 def test_blocks_are_named_spatial_and_shrinking(name: str, blocks: tuple[str, ...]) -> None:
@@ -89,6 +91,23 @@ def test_cutting_anywhere_gives_the_same_logits() -> None:
             assert torch.allclose(net.suffix(net.prefix(images, cut), cut), whole, atol=1e-5)
 
 
+def test_blocks_end_at_pooling_where_no_child_has_two_convolutions() -> None:
+    class Plain(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            layers = [(nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 3, 1), nn.MaxPool2d(2)) for _ in range(3)]
+            self.features = nn.Sequential(*(layer for block in layers for layer in block), nn.Conv2d(3, 3, 1))
+            self.fc = nn.Linear(3, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.fc(self.features(x).mean((2, 3)))
+
+    blocks, _ = split_sequence(Plain(), (16, 16))
+    assert [(name, len(list(block.children()))) for name, block in blocks.items()] == [
+        ("block1", 3), ("block2", 3), ("block3", 3), ("top", 1)
+    ]  # fmt: skip
+
+
 def test_a_network_that_is_no_sequence_is_refused() -> None:
     class Skipping(nn.Module):
         def __init__(self) -> None:
@@ -111,7 +130,7 @@ def test_a_network_that_is_no_sequence_is_refused() -> None:
     [
         ("alexnet", "none", (64, 64), "model.name must be one of .* got 'alexnet'"),
         ("timm:resnet19", "none", (64, 64), "must be an architecture of timm, got 'resnet19'; nearest: resnet"),
-        ("timm:vit_tiny_patch16_224", "none", (96, 96), "cannot be split into blocks"),
+        ("timm:vit_tiny_patch16_224", "none", (96, 96), "takes no images of 96 x 96 .* made for 224 x 224"),
         ("vgg16", "imagenet", (64, 64), r"needs the file vgg16-.*\.pth .* put it there, or give model.weights=PATH"),
         ("resnet50", "missing.pth", (64, 64), "got 'missing.pth': no such file"),
         ("lenet5", "imagenet", (64, 64), "model.weights must be none for lenet5, got 'imagenet'"),
