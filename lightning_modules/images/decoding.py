@@ -22,7 +22,7 @@ from lightning_modules.images.reading import (
     fit_image,
     read_bytes,
 )
-from lightning_modules.images.value_range import ValueRange, choose_range, scale_to_uint8, wide_values
+from lightning_modules.images.value_range import FULL_RANGE, ValueRange, choose_range, scale_to_uint8, wide_values
 
 __all__ = ["Decoding", "content_digest", "stream"]
 
@@ -61,7 +61,7 @@ class _Row:
     file: str
     stored: StoredFile
     pixels: NDArray[np.uint8] | None = None
-    scaled_by: ValueRange = ValueRange()
+    scaled_by: ValueRange = FULL_RANGE
 
 
 class Decoding:
@@ -80,7 +80,7 @@ class Decoding:
         self.files: dict[str, StoredFile] = {}
         self._scratch, self._size, self._fit, self._max_pixels = scratch, size, fit, max_pixels
         self._places: dict[str, tuple[int, int]] = {}
-        self._known, self._guess = known, known or ValueRange()
+        self._known, self._guess = known, known or FULL_RANGE
         self._scaled_by: dict[str, ValueRange] = {}
 
     def run(self, paths: Mapping[str, Path], on_progress: Callable[[int, int], None] | None = None) -> None:
@@ -120,9 +120,8 @@ class Decoding:
         digest.update(np.ascontiguousarray(pixels).data)
         fitted = fit_image(scale_to_uint8(pixels, scaled_by), self._size, self._fit)
         levels = int(np.count_nonzero(np.bincount(fitted.ravel(), minlength=256)))
-        return _Row(
-            file, StoredFile(digest.hexdigest(), None, wide_values(pixels, scaled_by), levels), fitted, scaled_by
-        )
+        stored = StoredFile(digest.hexdigest(), None, levels, wide_values(pixels, scaled_by))
+        return _Row(file, stored, fitted, scaled_by)
 
     def _add(self, row: _Row) -> None:
         self.files[row.file] = row.stored

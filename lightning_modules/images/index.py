@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from lightning_modules.errors import BadImages, Problem, printable
 from lightning_modules.images.listing import ListedImage, Listing
-from lightning_modules.images.value_range import ValueRange, WideValues, described_values, value_problem
+from lightning_modules.images.value_range import FULL_RANGE, ValueRange, WideValues, described_values, value_problem
 
 __all__ = ["ImageIndex", "ImageRecord", "OnBad", "build_index", "value_notes"]
 
@@ -69,7 +69,7 @@ class ImageIndex:
     set_aside: tuple[Problem, ...] = ()
     notes: tuple[str, ...] = ()
     digest: str = ""
-    value_range: ValueRange = ValueRange()
+    value_range: ValueRange = FULL_RANGE
 
     @cached_property
     def labels(self) -> NDArray[np.int64]:

@@ -34,13 +34,13 @@ class StoredFile:
     Attributes:
         digest: Of its pixels, or None where it is no usable image.
         reason: Why it is not, or None.
-        values, grey_levels: As of `ImageRecord`.
+        grey_levels, values: As of `ImageRecord`.
     """
 
     digest: str | None
     reason: str | None = None
-    values: WideValues | None = None
     grey_levels: int = 256
+    values: WideValues | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,10 +75,8 @@ def open_store(folder: Path, on_note: Callable[[str], None] = lambda _: None) ->
         return None
     if sidecar["version"] != _VERSION:
         return None
-    files = {
-        name: StoredFile(digest, reason, values and WideValues(*values), levels)
-        for name, (digest, reason, values, levels) in sidecar["files"].items()
-    }
+    kept = sidecar["files"].items()
+    files = {name: StoredFile(*entry, values and WideValues(*values)) for name, (*entry, values) in kept}
     return PixelStore(folder, pixels, files, ValueRange(*sidecar["value_range"]))
 
 

@@ -13,13 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from lightning_modules.errors import BadImages, InputError, Problem, printable
-from lightning_modules.images.value_range import (
-    FULL_WHITE_LEVEL,
-    ValueRange,
-    scale_to_uint8,
-    value_problem,
-    wide_values,
-)
+from lightning_modules.images.value_range import FULL_RANGE, ValueRange, scale_to_uint8, value_problem, wide_values
 
 __all__ = [
     "ACCEPTED_FORMATS",
@@ -139,7 +133,7 @@ def read_image(
     Args:
         source: Path of the file, or its contents.
         max_pixels: As in `decode_image`.
-        known: Values that the training knows (`ImageIndex.value_range`); 0..65535, whatever the image's, when not given.
+        known: Values that the training knows (`ImageIndex.value_range`); when not given, any are read as of 0..65535.
 
     Returns:
         uint8 of shape (H, W, C) with C = 1 (grey) or 3 (RGB).
@@ -157,7 +151,7 @@ def read_image(
     pixels = decode_image(source, max_pixels=max_pixels)
     if known is not None and (problem := value_problem(wide_values(pixels, known), known)):
         raise InputError(problem)
-    return scale_to_uint8(pixels, known or ValueRange())
+    return scale_to_uint8(pixels, known or FULL_RANGE)
 
 
 def fit_image(pixels: NDArray[np.uint8], size: tuple[int, int], fit: Fit = "stretch") -> NDArray[np.uint8]:
@@ -242,7 +236,7 @@ def _pixels(image: Image.Image) -> NDArray[np.uint8] | NDArray[np.uint16]:
     if mode in _WIDE_MODES:
         wide = np.asarray(image)
         low, high = int(wide.min()), int(wide.max())
-        if low < 0 or high > FULL_WHITE_LEVEL:
+        if low < 0 or high > FULL_RANGE.white:
             raise InputError(f"values {low}..{high}; grey images of more than 8 bits are accepted in 0..65535")
         return wide.astype(np.uint16)[:, :, None]
     if mode == "F":

@@ -183,9 +183,8 @@ class _Reading:
 def _with_values(index: ImageIndex, files: dict[str, StoredFile]) -> ImageIndex:
     found = {file.digest: file for file in files.values()}
     kept = ((record, found[record.digest]) for record in index.records)
-    return replace(
-        index, records=tuple(replace(r, values=file.values, grey_levels=file.grey_levels) for r, file in kept)
-    )
+    records = (replace(record, values=file.values, grey_levels=file.grey_levels) for record, file in kept)
+    return replace(index, records=tuple(records))
 
 
 @contextmanager

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
-    "FULL_WHITE_LEVEL", "WHITE_LEVELS", "ValueRange", "WideValues", "choose_range", "described_values", "robust_ends",
-    "scale_to_uint8", "value_problem", "white_level_for", "wide_values",
+    "FULL_RANGE", "FULL_WHITE_LEVEL", "WHITE_LEVELS", "ValueRange", "WideValues", "choose_range", "described_values",
+    "robust_ends", "scale_to_uint8", "shows_nothing", "value_problem", "white_level_for", "wide_values",
 ]  # fmt: skip
 
 FULL_WHITE_LEVEL: Final = 65_535
@@ -22,6 +22,7 @@ WHITE_LEVELS: Final = tuple(2**bits - 1 for bits in (8, 10, 12, 14, 16))
 _FEWEST = 3  # values of which the extreme ones can be told from the others
 _PIXELS, _IMAGES = 0.001, 0.01  # share left out at either end
 _SHARE = 0.1  # of an image's pixels outside the range, or of a set's images of another kind, that is accepted
+_FLAT = 1.0  # standard deviation in grey values of 255: less is no picture of anything
 _STEP = 4  # from one of `WHITE_LEVELS` to the next but for the first
 
 
@@ -40,6 +41,9 @@ class ValueRange(NamedTuple):
     def narrow(self) -> bool:
         """Whether it is a part of what a camera can write, so that 8-bit images cannot be of the same scale."""
         return self.black > 0 or self.white not in WHITE_LEVELS
+
+
+FULL_RANGE: Final = ValueRange()
 
 
 class WideValues(NamedTuple):
@@ -70,13 +74,7 @@ def wide_values(pixels: NDArray[Any], known: ValueRange) -> WideValues | None:
 
 
 def white_level_for(maximum: int) -> int:
-    """Smallest of 2^8 - 1, 2^10 - 1, 2^12 - 1, 2^14 - 1 and 2^16 - 1 that covers a value.
-
-    Cameras of 10, 12 or 14 bits write 16-bit files; divided by 65535 their pictures would be nearly black.
-
-    >>> white_level_for(4095)
-    4095
-    """
+    """White of the camera of fewest bits that covers a value: one of 10, 12 or 14 bits writes 16-bit files too."""
     return next(level for level in WHITE_LEVELS if maximum <= level)
 
 
@@ -106,9 +104,6 @@ def choose_range(found: Sequence[WideValues | None]) -> ValueRange:
 def scale_to_uint8(pixels: NDArray[Any], known: ValueRange) -> NDArray[np.uint8]:
     """Values of black..white mapped to 0..255, rounded and clipped; uint8 pixels are returned unchanged.
 
-    Args:
-        pixels: uint8 or uint16 of any shape.
-
     Raises:
         ValueError: the range is not one in 0..65535.
     """
@@ -125,14 +120,11 @@ def scale_to_uint8(pixels: NDArray[Any], known: ValueRange) -> NDArray[np.uint8]
 def value_problem(values: WideValues | None, known: ValueRange) -> str:
     """Why a model that was trained on images of this range would see another picture; empty where it would not.
 
-    A few pixels outside, at most a tenth, are accepted; so are 8-bit images where the range is a camera's whole one, and
-    an image of one value.
+    A tenth of the pixels may lie outside. 8-bit images are accepted where the range is a camera's whole one, and
+    an image of one value is never too dark.
     """
-    if values is None:
-        other = known.narrow
-    else:
-        other = values.outside > _SHARE or values.low < values.high < known.dark
-    if not other:
+    fits = not known.narrow if values is None else values.outside <= _SHARE
+    if fits and (values is None or not values.low < values.high < known.dark):
         return ""
     return (
         f"its values are {described_values(values)}, and {known.black} to {known.white} of more than 8 bits for the "
@@ -146,3 +138,9 @@ def described_values(values: WideValues | None) -> str:
     if values is None:
         return "0 to 255, 8 bits"
     return f"{values.low} to {values.high}" if values.low < values.high else f"{values.low} everywhere"
+
+
+def shows_nothing(pixels: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which of N images (N, ...) in 0..255 do not vary: a broken camera, or empty files."""
+    flat: NDArray[np.bool_] = pixels.reshape(len(pixels), -1).astype(np.float32).std(axis=1) < _FLAT
+    return flat

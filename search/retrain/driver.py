@@ -11,7 +11,7 @@ from lightning_modules.images.index import ImageIndex
 from lightning_modules.images.listing import is_month
 from lightning_modules.images.split_units import Rows
 from lightning_modules.images.store import ImageSet
-from lightning_modules.images.value_range import ValueRange
+from lightning_modules.images.value_range import FULL_RANGE, ValueRange
 from lightning_modules.networks import backbones
 from search.retrain.bootstrap import bootstrap, first_images, first_months
 from search.retrain.champion import load_champion, settle
@@ -23,7 +23,7 @@ from search.retrain.months import Due, check_month_name, due_months
 from search.settings.rules import refuse_without_effect
 from search.settings.schema import Settings
 from search.study.ownership import owned
-from search.tracking.models import model_card
+from search.tracking.models import resolve_model
 from search.tracking.tracker import Tracker
 from search.trial.keys import settings_digest
 from search.trial.preparation import load, prepare_process, space_of, training_rows
@@ -92,9 +92,9 @@ def _values_of_the_champion(settings: Settings) -> ValueRange | None:
     if not decided:
         return None
     try:
-        return model_card(f"models:/{name}/{decided[-1].to_version}", root).value_range
+        return resolve_model(f"models:/{name}/{decided[-1].to_version}", root).card.value_range
     except InputError:
-        return ValueRange()  # it is gone or damaged, which is said where a month is due
+        return FULL_RANGE  # it is gone or damaged, which is said where a month is due
 
 
 def _run(session: Session, images: ImageSet, asked: str | None) -> list[MonthRow]:

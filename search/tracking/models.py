@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
 from lightning_modules.errors import InputError, printable
-from lightning_modules.networks.model_card import ModelCard, read_card
 from search.tracking.store import artifacts_of, check_store, explained
 
 if TYPE_CHECKING:
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from explain.subject import Subject
     from lightning_modules.networks.model_file import TrainedModel
 
-__all__ = ["DEFAULT_NAME", "InputError", "TrainedModel", "model_card", "resolve_model", "subject_of"]
+__all__ = ["DEFAULT_NAME", "InputError", "TrainedModel", "resolve_model", "subject_of"]
 
 DEFAULT_NAME = "thawline"
 
@@ -56,19 +55,6 @@ def resolve_model(reference: str, root: Path = Path("mlruns")) -> TrainedModel:
         raise InputError(
             f"{printable(folder)} cannot be loaded: its network cannot be built or cut into blocks ({detail})"
         ) from error
-
-
-def model_card(reference: str, root: Path) -> ModelCard:
-    """The card of the model a user names (`resolve_model`), without its tensors and unchecked.
-
-    Raises:
-        InputError: nothing of that name, or no card that can be read.
-    """
-    folder = _folder(reference) or _from_store(reference, root)
-    try:
-        return read_card((folder / _CARD).read_text(encoding="utf-8"))[0]
-    except (OSError, ValueError) as error:
-        raise InputError(f"{printable(folder / _CARD)} cannot be read: {error}") from error
 
 
 def subject_of(model: TrainedModel, wanted: Sequence[str] | None = None) -> tuple[Subject, tuple[str, ...]]:

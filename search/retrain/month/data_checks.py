@@ -13,7 +13,7 @@ from lightning_modules.errors import printable
 from lightning_modules.images.index import ImageIndex
 from lightning_modules.images.split_units import Rows
 from lightning_modules.images.store import ImageSet
-from lightning_modules.images.value_range import described_values, value_problem
+from lightning_modules.images.value_range import described_values, shows_nothing, value_problem
 from search.retrain.ledger import Role
 from search.retrain.month.context import MonthContext
 from search.retrain.month.image_roles import month_roles
@@ -22,7 +22,6 @@ from search.retrain.months import missing_images, month_rows
 
 __all__ = ["check_data"]
 
-_FLAT = 1.0  # standard deviation in grey values of 255: less is no picture of anything
 _UNLIKELY = 0.001  # of a class mix; monthly, it is named about once in eighty years where nothing changes
 _CHUNK = 256
 _OTHER_VALUES = 0.1  # share of a month's images that may have values which the champion does not know
@@ -109,8 +108,7 @@ def _flat(images: ImageSet, rows: Rows) -> NDArray[np.int64]:
     found = []
     for start in range(0, len(rows), _CHUNK):
         part = rows[start : start + _CHUNK]
-        spread = images.pixels[part].reshape(len(part), -1).astype(np.float32).std(axis=1)
-        found.append(part[spread < _FLAT])
+        found.append(part[shows_nothing(images.pixels[part])])
     return np.concatenate(found)
 
 

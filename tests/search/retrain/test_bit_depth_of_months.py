@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lightning_modules.networks.model_file import load_model
 from search.predict.__main__ import main as predict
+from search.tracking.models import resolve_model
 from tests.search.retrain.conftest import Months, write_month
 from tests.search.test_bit_depth import NARROW, Depth, deeper, narrow, twelve_bits
 
@@ -36,12 +36,12 @@ def test_months_are_scaled_as_the_first_champion_was(tmp_path: Path) -> None:
     arrives("2020-01", narrow)
     said = months.retrain()
     assert said.code == 0 and re.search(NARROW, said.out), (said.out, said.err)
-    first = load_model(months.model_folder("1")).card
+    first = resolve_model("models:/narrow/1", root).card
     assert 51_000 < first.black_level < first.white_level < 53_000
     arrives("2020-02", lambda grey: narrow(grey) + 60)  # the lamp drifts
     said = months.retrain("retrain.depth=head")
     assert said.code == 0, (said.out, said.err)
-    assert load_model(months.model_folder("2")).card.value_range == first.value_range
+    assert resolve_model("models:/narrow/2", root).card.value_range == first.value_range
     arrives("2020-03", lambda grey: narrow(grey) + 5000)
     said = months.retrain("retrain.depth=head")
     assert said.code == 1 and "30 of 30 images have other values" in said.out
