@@ -76,7 +76,7 @@ def open_store(folder: Path, on_note: Callable[[str], None] = lambda _: None) ->
     if sidecar["version"] != _VERSION:
         return None
     kept = sidecar["files"].items()
-    files = {name: StoredFile(*entry, values and WideValues(*values)) for name, (*entry, values) in kept}
+    files = {file: StoredFile(d, reason, n, values and WideValues(*values)) for file, (d, reason, n, values) in kept}
     return PixelStore(folder, pixels, files, ValueRange(*sidecar["value_range"]))
 
 

@@ -176,8 +176,10 @@ class _Reading:
         deciding, records = self.accept(index), _with_values(index, files).records
         if self.value_range is not None:
             return replace(index, value_range=self.value_range), rows
-        chosen = records if deciding is None else [records[row] for row in deciding.tolist()]
-        return replace(index, value_range=choose_range([record.values for record in chosen])), rows
+        values = [record.values for record in records]
+        chosen = values if deciding is None else [values[row] for row in deciding.tolist()]
+        # An image of more than 8 bits among the others alone is better off with a range of its own than nearly black.
+        return replace(index, value_range=choose_range(chosen if any(chosen) else values)), rows
 
 
 def _with_values(index: ImageIndex, files: dict[str, StoredFile]) -> ImageIndex:

@@ -15,8 +15,8 @@ from lightning_modules.errors import BadImages, InputError
 from lightning_modules.images import decoding
 from lightning_modules.images import store as image_store
 from lightning_modules.images.reading import decode_image, fit_image, read_image
-from lightning_modules.images.value_range import ValueRange, scale_to_uint8, white_level_for, wide_values
 from lightning_modules.images.store import load_images
+from lightning_modules.images.value_range import ValueRange, scale_to_uint8, white_level_for, wide_values
 from tests.lightning_modules.small_folder import SIZE, files_of, load_folder
 
 DATA = Path(__file__).parents[3].parent / "shared" / "data"
