@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final, TypeVar
 
@@ -18,14 +17,12 @@ from numpy.typing import NDArray
 from lightning_modules.errors import InputError, Problem, printable
 from lightning_modules.images.pixel_store import PixelStore, StoredFile, write_store
 from lightning_modules.images.reading import (
-    FULL_WHITE_LEVEL,
     Fit,
     decode_image,
     fit_image,
     read_bytes,
-    scale_to_uint8,
-    white_level_for,
 )
+from lightning_modules.images.value_range import FULL_RANGE, ValueRange, choose_range, scale_to_uint8, wide_values
 
 __all__ = ["Decoding", "content_digest", "stream"]
 
@@ -64,25 +61,27 @@ class _Row:
     file: str
     stored: StoredFile
     pixels: NDArray[np.uint8] | None = None
-    white_level: int | None = None  # that it was divided by, of an image of more than 8 bits
+    scaled_by: ValueRange = FULL_RANGE
 
 
 class Decoding:
     """Images decoded, checked, hashed and resized in one threaded pass.
 
     Rows wait in an empty scratch file, so that memory does not grow with the set and nothing is kept of a set that is
-    refused. Other arguments are as in `fit_image` and `decode_image`.
+    refused. Other arguments are as in `fit_image` and `decode_image`; `known` is the range where it is known before.
 
     Attributes:
         files: What each file gave, by the digest of its bytes.
     """
 
-    def __init__(self, scratch: BinaryIO, size: Size, fit: Fit, max_pixels: int) -> None:
+    def __init__(
+        self, scratch: BinaryIO, size: Size, fit: Fit, max_pixels: int, known: ValueRange | None = None
+    ) -> None:
         self.files: dict[str, StoredFile] = {}
         self._scratch, self._size, self._fit, self._max_pixels = scratch, size, fit, max_pixels
         self._places: dict[str, tuple[int, int]] = {}
-        self._maximum = 0
-        self._levels: dict[str, int] = {}
+        self._known, self._guess = known, known or FULL_RANGE
+        self._scaled_by: dict[str, ValueRange] = {}
 
     def run(self, paths: Mapping[str, Path], on_progress: Callable[[int, int], None] | None = None) -> None:
         """Decode one file for each content, by the digest of its bytes; `on_progress` gets (decoded, to decode).
@@ -95,13 +94,14 @@ class Decoding:
             if on_progress is not None:
                 on_progress(done, len(paths))
 
-    def scale(self, paths: Mapping[str, Path], white_level: int) -> None:
-        """Decode images of more than 8 bits again that were divided by another value than this, known once all are."""
-        others = [(file, paths[file]) for file, level in self._levels.items() if level != white_level]
-        for row in stream(partial(self._decode, white_level=white_level), others):
+    def scale(self, paths: Mapping[str, Path], value_range: ValueRange) -> None:
+        """Decode images of more than 8 bits again that were scaled by another range than this, known once all are."""
+        others = [(file, paths[file]) for file, found in self._scaled_by.items() if found[:2] != value_range[:2]]
+        self._known = self._guess = value_range
+        for row in stream(self._decode, others):
             self._add(row)
 
-    def _decode(self, item: tuple[str, Path], white_level: int | None = None) -> _Row:
+    def _decode(self, item: tuple[str, Path]) -> _Row:
         file, path = item
         try:
             data = read_bytes(path, max_pixels=self._max_pixels)
@@ -114,15 +114,14 @@ class Decoding:
             pixels = decode_image(data, max_pixels=self._max_pixels)
         except InputError as error:
             return _Row(file, StoredFile(None, str(error)))
-        maximum = level = None
-        if pixels.dtype == np.uint16:
-            maximum = int(pixels.max())
-            level = white_level or white_level_for(max(maximum, self._maximum))
+        scaled_by = self._guess
         described = repr((pixels.shape, pixels.dtype.name)).encode()
         digest = hashlib.blake2b(described, digest_size=16)
         digest.update(np.ascontiguousarray(pixels).data)
-        fitted = fit_image(scale_to_uint8(pixels, level or FULL_WHITE_LEVEL), self._size, self._fit)
-        return _Row(file, StoredFile(digest.hexdigest(), maximum=maximum), fitted, level)
+        fitted = fit_image(scale_to_uint8(pixels, scaled_by), self._size, self._fit)
+        levels = int(np.count_nonzero(np.bincount(fitted.ravel(), minlength=256)))
+        stored = StoredFile(digest.hexdigest(), None, levels, wide_values(pixels, scaled_by))
+        return _Row(file, stored, fitted, scaled_by)
 
     def _add(self, row: _Row) -> None:
         self.files[row.file] = row.stored
@@ -132,17 +131,18 @@ class Decoding:
         self._scratch.seek(place)
         self._scratch.write(row.pixels.tobytes())
         self._places[row.file] = place, row.pixels.shape[2]
-        if row.white_level is not None:
-            self._levels[row.file] = row.white_level
-            self._maximum = max(self._maximum, row.stored.maximum or 0)
+        if row.stored.values is not None:
+            self._scaled_by[row.file] = row.scaled_by
+            if self._known is None and len(self._scaled_by).bit_count() == 1:  # or choosing would take n² steps
+                self._guess = choose_range([found.values for found in self.files.values() if found.digest])
 
-    def keep(self, folder: Path, digests: Sequence[str | Problem], white_level: int) -> PixelStore:
+    def keep(self, folder: Path, digests: Sequence[str | Problem], value_range: ValueRange) -> PixelStore:
         """Writes the store: rows sorted by pixel digest, as `build_index` sorts its records."""
         good = [(self.files[d].digest or "", d) for d in digests if isinstance(d, str) and d in self._places]
         channels = max(self._places[file][1] for _, file in good)
         shape = (len(good), *self._size, channels)
         rows = (self._read(file, channels) for _, file in sorted(good))
-        return write_store(folder, rows, shape, self.files, white_level)
+        return write_store(folder, rows, shape, self.files, value_range)
 
     def _read(self, file: str, channels: int) -> NDArray[np.uint8]:
         place, own = self._places[file]

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 
 from lightning_modules.errors import BadImages, Problem, printable
 from lightning_modules.images.listing import ListedImage, Listing
-from lightning_modules.images.reading import FULL_WHITE_LEVEL, white_level_for
+from lightning_modules.images.value_range import FULL_RANGE, ValueRange, WideValues, described_values, value_problem
 
-__all__ = ["ImageIndex", "ImageRecord", "OnBad", "build_index"]
+__all__ = ["ImageIndex", "ImageRecord", "OnBad", "build_index", "value_notes"]
 
 OnBad = Literal["refuse", "set_aside"]
 _FEWEST_CLASSES = 2
+_FEW_LEVELS, _SHARE = 16, 0.1  # grey levels of an image that are few, and share of the images that a note is made of
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,8 @@ class ImageRecord:
         split: "train", "val" or "test" where the manifest or the folders say so, or None.
         mask: File of the defect's pixels, or None.
         digest: Of the decoded pixels before resizing: the same picture saved as PNG and as BMP has one digest.
+        values: What it holds, of more than 8 bits; None for 8 bits.
+        grey_levels: Different values of 0..255 that a network is shown.
     """
 
     path: Path
@@ -45,6 +48,8 @@ class ImageRecord:
     split: str | None
     mask: Path | None
     digest: str
+    values: WideValues | None = None
+    grey_levels: int = 256
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ class ImageIndex:
         set_aside: What was left out, with reasons (`data.on_bad=set_aside`).
         notes: What the user should know.
         digest: Of content, label, month, group and split of all records; the same wherever the files lie.
-        white_level: Value of white in the records' images of more than 8 bits (65535 where there are none).
+        value_range: Values that become black and white in images of more than 8 bits.
     """
 
     records: tuple[ImageRecord, ...]
@@ -64,7 +69,7 @@ class ImageIndex:
     set_aside: tuple[Problem, ...] = ()
     notes: tuple[str, ...] = ()
     digest: str = ""
-    white_level: int = FULL_WHITE_LEVEL
+    value_range: ValueRange = FULL_RANGE
 
     @cached_property
     def labels(self) -> NDArray[np.int64]:
@@ -101,7 +106,6 @@ def build_index(
     *,
     on_bad: OnBad = "refuse",
     min_per_class: int = 5,
-    maxima: Mapping[str, int],
 ) -> tuple[ImageIndex, NDArray[np.int64]]:
     """Checks a listing as a whole, now that every file was opened.
 
@@ -111,8 +115,6 @@ def build_index(
         on_bad: "refuse" raises with everything that is wrong; "set_aside" leaves it out: bad images, both copies of
             the same picture under two labels, then classes left with fewer than `min_per_class` images.
         min_per_class: Fewest images of a class.
-        maxima: Largest value of each image of more than 8 bits, by the digest of its pixels. Those of the records
-            decide the white level; what is set aside decides nothing.
 
     Returns:
         The index, and for each record its position among all readable images in the index's order: int64, ascending,
@@ -154,10 +156,26 @@ def build_index(
     drawn = "" if shares["val"] else "; validation images are drawn from train"
     said = [f"Split as the folders say: {', '.join(parts)}{drawn}."] if parts else []
     notes = (*said, *listing.notes, *_duplicates(records))
-    wide = [maxima[record.digest] for record in records if record.digest in maxima]
-    white_level = white_level_for(max(wide)) if wide else FULL_WHITE_LEVEL
-    index = ImageIndex(records, classes, tuple(problems), notes, _digest(records), white_level)
+    index = ImageIndex(records, classes, tuple(problems), notes, _digest(records))
     return index, np.array(kept, dtype=np.int64)
+
+
+def value_notes(index: ImageIndex) -> list[str]:
+    """What the user should know of the values of the images."""
+    records, notes = index.records, []
+    black, white, _ = index.value_range
+    if wide := sum(record.values is not None for record in records):
+        some = "" if wide == len(records) else f" ({wide} of {len(records)}, the others have 8 bits)"
+        notes.append(f"16-bit images{some}: values {black} to {white} become 0 to 255.")
+    other = [record for record in records if value_problem(record.values, index.value_range)]
+    if other:
+        example = f"{printable(other[0].path)} ({described_values(other[0].values)})"
+        notes.append(f"{len(other)} of {len(records)} images do not fit that, such as {example}: clipped, or too dark.")
+    few = sorted(record.grey_levels for record in records if record.grey_levels < _FEW_LEVELS)
+    if len(few) > _SHARE * len(records):
+        share = f"{len(few)} of {len(records)} images use few of the 256 grey levels that a network is shown"
+        notes.append(f"{share}: {few[len(few) // 2]} in the middle one of them.")
+    return notes
 
 
 def _canonical(pair: tuple[ListedImage, str]) -> tuple[str | bytes, ...]:

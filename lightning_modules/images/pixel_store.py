@@ -8,7 +8,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,11 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_modules.array_file import copied_rows, map_array, write_array
+from lightning_modules.images.value_range import ValueRange, WideValues
 from lightning_modules.whole_file import DamagedFileError, from_cache, read_checked, whole_file
 
 __all__ = ["PixelStore", "StoredFile", "open_store", "remove_leftovers", "selected_rows", "write_store"]
 
-_VERSION: Final = 1
+_VERSION: Final = 2
 _SIDECAR: Final = "store.json"
 _PIXELS: Final = "pixels.npy"
 _TEMPORARY: Final = ".writing-"
@@ -33,12 +34,13 @@ class StoredFile:
     Attributes:
         digest: Of its pixels, or None where it is no usable image.
         reason: Why it is not, or None.
-        maximum: Largest value of an image of more than 8 bits, else None.
+        grey_levels, values: As of `ImageRecord`.
     """
 
     digest: str | None
     reason: str | None = None
-    maximum: int | None = None
+    grey_levels: int = 256
+    values: WideValues | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,13 +50,13 @@ class PixelStore:
     Attributes:
         pixels: uint8 (N, H, W, C), memory-mapped, read-only; sorted by pixel digest, a picture as often as listed.
         files: By digest of the file's bytes.
-        white_level: Value of white that the images of more than 8 bits were divided by.
+        value_range: That images of more than 8 bits were scaled by.
     """
 
     folder: Path
     pixels: NDArray[np.uint8]
     files: dict[str, StoredFile]
-    white_level: int
+    value_range: ValueRange
 
 
 def open_store(folder: Path, on_note: Callable[[str], None] = lambda _: None) -> PixelStore | None:
@@ -73,8 +75,9 @@ def open_store(folder: Path, on_note: Callable[[str], None] = lambda _: None) ->
         return None
     if sidecar["version"] != _VERSION:
         return None
-    files = {name: StoredFile(*entry) for name, entry in sidecar["files"].items()}
-    return PixelStore(folder, pixels, files, int(sidecar["white_level"]))
+    kept = sidecar["files"].items()
+    files = {file: StoredFile(d, reason, n, values and WideValues(*values)) for file, (d, reason, n, values) in kept}
+    return PixelStore(folder, pixels, files, ValueRange(*sidecar["value_range"]))
 
 
 def write_store(
@@ -82,7 +85,7 @@ def write_store(
     rows: Iterable[NDArray[np.uint8]],
     shape: tuple[int, int, int, int],
     files: dict[str, StoredFile],
-    white_level: int,
+    value_range: ValueRange,
 ) -> PixelStore:
     """Writes a store under a temporary name and renames it; one that another process finished meanwhile is kept.
 
@@ -90,7 +93,7 @@ def write_store(
         folder: The store's own folder; its parent is created.
         rows: N arrays of uint8 (H, W, C), taken one at a time.
         shape: (N, H, W, C).
-        files: See `PixelStore`, as for `white_level`.
+        files: See `PixelStore`, as for `value_range`.
 
     Raises:
         OSError: The disk is full or not writable, or what was written cannot be read back.
@@ -105,8 +108,8 @@ def write_store(
         try:
             temporary.mkdir()
             write_array(temporary / _PIXELS, (row[None] for row in rows), shape[0])
-            entries = {name: [entry.digest, entry.reason, entry.maximum] for name, entry in files.items()}
-            sidecar = {"version": _VERSION, "shape": shape, "white_level": white_level, "files": entries}
+            entries = {name: astuple(entry) for name, entry in files.items()}
+            sidecar = {"version": _VERSION, "shape": shape, "value_range": value_range[:2], "files": entries}
             with whole_file(temporary / _SIDECAR, digest=True) as file:
                 file.write_text(json.dumps(sidecar), encoding="ascii")
             if folder.exists():

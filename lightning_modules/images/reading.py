@@ -7,35 +7,31 @@ import re
 import stat
 import threading
 from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import Final, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from lightning_modules.errors import BadImages, InputError, Problem, printable
+from lightning_modules.images.value_range import FULL_RANGE, ValueRange, scale_to_uint8, value_problem, wide_values
 
 __all__ = [
     "ACCEPTED_FORMATS",
     "DEFAULT_MAX_PIXELS",
-    "FULL_WHITE_LEVEL",
     "IMAGE_SUFFIXES",
-    "WHITE_LEVELS",
     "Fit",
     "decode_image",
     "fit_image",
     "looks_like_image",
     "read_bytes",
     "read_image",
-    "scale_to_uint8",
-    "white_level_for",
 ]
 
 Fit = Literal["stretch", "pad", "crop"]
 
 ACCEPTED_FORMATS: Final = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 DEFAULT_MAX_PIXELS: Final = 50_000_000
-FULL_WHITE_LEVEL: Final = 65_535
 # Suffixes that promise an image, those of formats that are not accepted included: a folder of GIF files must be
 # reported, not skipped.
 IMAGE_SUFFIXES: Final = frozenset(
@@ -60,7 +56,6 @@ _IMAGE_START: Final = re.compile(rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|II\*\0|MM\0\*
 _WIDE_MODES: Final = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 _PLAIN_MODES: Final = ("1", "L", "RGB", "RGBX", "CMYK", "YCbCr", "P")
 _ALPHA_MODES: Final = ("LA", "La", "PA", "RGBA", "RGBa")
-WHITE_LEVELS: Final = tuple(2**bits - 1 for bits in (8, 10, 12, 14, 16))
 # An uncompressed image of 16 bytes a pixel fits; a file beyond that is no image within `max_pixels`.
 _BYTES_A_PIXEL: Final = 16
 # Pillow checks sizes against a module global. Ours is the argument `max_pixels`, so the global is off while a header
@@ -147,57 +142,32 @@ def decode_image(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArra
 
 
 def read_image(
-    source: Path | bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS, white_level: int | None = None
+    source: Path | bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS, known: ValueRange | None = None
 ) -> NDArray[np.uint8]:
     """Pixels of an image file as the training saw them.
 
     Args:
         source: Path of the file, or its contents.
         max_pixels: As in `decode_image`.
-        white_level: Value of white in files of more than 8 bits (`ImageIndex.white_level`); 65535 when not given.
+        known: Values that the training knows (`ImageIndex.value_range`); when not given, any are read as of 0..65535.
 
     Returns:
         uint8 of shape (H, W, C) with C = 1 (grey) or 3 (RGB).
 
     Raises:
         InputError: The reason in one line, after the path where `source` is one: missing, empty, not an image of an
-            accepted format, truncated, more than `max_pixels`, several pages, 16-bit colour.
-        ValueError: `white_level` is not in 1..65535.
+            accepted format, truncated, more than `max_pixels`, several pages, 16-bit colour, other values than the
+            training's (`value_problem`).
     """
-    level = FULL_WHITE_LEVEL if white_level is None else white_level
-    if isinstance(source, bytes):
-        return scale_to_uint8(decode_image(source, max_pixels=max_pixels), level)
-    try:
-        pixels = decode_image(read_bytes(source, max_pixels=max_pixels), max_pixels=max_pixels)
-    except InputError as error:
-        raise BadImages([Problem(printable(source), str(error))]) from None
-    return scale_to_uint8(pixels, level)
-
-
-def scale_to_uint8(pixels: NDArray[Any], white_level: int) -> NDArray[np.uint8]:
-    """Values of 0..white_level mapped to 0..255, rounded and clipped; uint8 pixels are returned unchanged.
-
-    Args:
-        pixels: uint8 or uint16 of any shape.
-        white_level: In 1..65535, else a ValueError.
-    """
-    if not 1 <= white_level <= FULL_WHITE_LEVEL:
-        raise ValueError(f"white_level must be in 1..{FULL_WHITE_LEVEL}, got {white_level}")
-    if pixels.dtype == np.uint8:
-        return pixels
-    scaled = (pixels.astype(np.uint32) * 510 + white_level) // (2 * white_level)
-    return np.minimum(scaled, 255).astype(np.uint8)
-
-
-def white_level_for(maximum: int) -> int:
-    """Smallest of 2^8 - 1, 2^10 - 1, 2^12 - 1, 2^14 - 1 and 2^16 - 1 that covers the largest value of a data set.
-
-    Cameras of 10, 12 or 14 bits write 16-bit files; divided by 65535 their pictures would be nearly black.
-
-    >>> white_level_for(4095)
-    4095
-    """
-    return next(level for level in WHITE_LEVELS if maximum <= level)
+    if isinstance(source, Path):
+        try:
+            return read_image(read_bytes(source, max_pixels=max_pixels), max_pixels=max_pixels, known=known)
+        except InputError as error:
+            raise BadImages([Problem(printable(source), str(error))]) from None
+    pixels = decode_image(source, max_pixels=max_pixels)
+    if known is not None and (problem := value_problem(wide_values(pixels, known), known)):
+        raise InputError(problem)
+    return scale_to_uint8(pixels, known or FULL_RANGE)
 
 
 def fit_image(pixels: NDArray[np.uint8], size: tuple[int, int], fit: Fit = "stretch") -> NDArray[np.uint8]:
@@ -282,7 +252,7 @@ def _pixels(image: Image.Image) -> NDArray[np.uint8] | NDArray[np.uint16]:
     if mode in _WIDE_MODES:
         wide = np.asarray(image)
         low, high = int(wide.min()), int(wide.max())
-        if low < 0 or high > FULL_WHITE_LEVEL:
+        if low < 0 or high > FULL_RANGE.white:
             raise InputError(f"values {low}..{high}; grey images of more than 8 bits are accepted in 0..65535")
         return wide.astype(np.uint16)[:, :, None]
     if mode == "F":

@@ -6,9 +6,9 @@ import hashlib
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
@@ -21,7 +21,9 @@ from lightning_modules.images.folders import Groups, list_folder
 from lightning_modules.images.index import ImageIndex, OnBad, build_index
 from lightning_modules.images.listing import Listing, Outside, list_manifest
 from lightning_modules.images.pixel_store import PixelStore, StoredFile, open_store, remove_leftovers, selected_rows
-from lightning_modules.images.reading import DEFAULT_MAX_PIXELS, WHITE_LEVELS, Fit, read_bytes
+from lightning_modules.images.reading import DEFAULT_MAX_PIXELS, Fit, read_bytes
+from lightning_modules.images.split_units import Rows
+from lightning_modules.images.value_range import ValueRange, choose_range
 from lightning_modules.whole_file import from_cache, read_checked, whole_file
 
 __all__ = ["ImageSet", "Source", "load_images"]
@@ -64,12 +66,13 @@ def load_images(
     cache: Path,
     on_progress: Progress | None = None,
     on_note: Callable[[str], None] = lambda _: None,
-    accept: Callable[[ImageIndex], object] = lambda _: None,
+    accept: Callable[[ImageIndex], Rows | None] = lambda _: None,
+    value_range: ValueRange | None = None,
 ) -> ImageSet:
     """Lists, checks, decodes and resizes a set of images, or opens what an earlier call kept.
 
     Every file is decoded once, in threads, in one pass that checks, hashes and resizes; 16-bit images read before the
-    one that shows the set's bit depth are decoded a second time. A later call over files with the same contents,
+    set's range of values is known are decoded a second time. A later call over files with the same contents,
     whatever their names and labels, hashes them and decodes nothing. Memory does not grow with the set's pixels.
 
     Args:
@@ -86,14 +89,16 @@ def load_images(
             it is created when the input is refused.
         on_progress: Called with (files decoded, files to decode), from the calling thread.
         on_note: Called with a line for the user where what an earlier call kept is damaged, and is made again.
-        accept: Called with the index before anything is kept; raises to refuse it.
+        accept: Called with the index before anything is kept; raises to refuse it. Returns the rows whose images decide
+            which values become black and white (`choose_range`); None for all.
+        value_range: Values that become black and white, as a model knows them; None lets the images decide.
 
     Raises:
         BadImages: What is wrong with the images.
         InputError: An argument, the folder or manifest as a whole, or a cache that cannot be written.
     """
     _check_arguments(source, path, size, fit, on_bad, min_per_class, max_pixels, groups, outside, images)
-    reading = _Reading(size, fit, on_bad, min_per_class, max_pixels, cache, on_progress, on_note, accept)
+    reading = _Reading(size, fit, on_bad, min_per_class, max_pixels, cache, on_progress, on_note, accept, value_range)
     if path is not None:
         return reading.images(
             list_folder(path, groups, outside) if source == "folder" else list_manifest(path, outside)
@@ -114,28 +119,35 @@ class _Reading:
     cache: Path
     on_progress: Progress | None
     on_note: Callable[[str], None]
-    accept: Callable[[ImageIndex], object]
+    accept: Callable[[ImageIndex], Rows | None]
+    value_range: ValueRange | None
 
     def images(self, listing: Listing) -> ImageSet:
         digests = _file_digests(listing, self.max_pixels)
         stores = self.cache / "images"
-        # What is set aside decides no white level, so one set of files may have several.
-        folders = {w: stores / _key(digests, self.size, self.fit, self.max_pixels, w) for w in WHITE_LEVELS}
         remove_leftovers(stores)
-        store = next(filter(None, (open_store(folder, self.on_note) for folder in folders.values())), None)
+        key = _key(digests, self.size, self.fit, self.max_pixels)
+
+        def folder(found: ValueRange) -> Path:
+            return stores / f"{key}-{found.black}-{found.white}"
+
+        # Splits and what is set aside decide the range, so one set of files may have several.
+        kept = sorted(stores.glob(f"{key}-*")) if self.value_range is None else [folder(self.value_range)]
+        store = next(filter(None, (open_store(place, self.on_note) for place in kept)), None)
         if store is not None and {digest for digest in digests if isinstance(digest, str)} <= store.files.keys():
             index, rows = self._index(listing, digests, store.files)
-            if store.white_level != index.white_level:
-                store = open_store(folders[index.white_level], self.on_note)
+            if store.value_range[:2] != index.value_range[:2]:
+                store = open_store(folder(index.value_range), self.on_note)
         if store is None:
-            index, rows, store = self._decoded(listing, digests, folders)
+            index, rows, store = self._decoded(listing, digests, folder)
         elif self.on_progress is not None:
             self.on_progress(len(store.files), len(store.files))
+        index = _with_values(index, store.files)
         with _writing(self.cache):
             return ImageSet(index, selected_rows(store, rows, self.on_note))
 
     def _decoded(
-        self, listing: Listing, digests: Sequence[str | Problem], folders: Mapping[int, Path]
+        self, listing: Listing, digests: Sequence[str | Problem], folder: Callable[[ValueRange], Path]
     ) -> tuple[ImageIndex, NDArray[np.int64], PixelStore]:
         with (
             _writing(self.cache),
@@ -144,12 +156,12 @@ class _Reading:
         ):
             # Pillow warns of odd metadata; what matters is whether the pixels can be read.
             warnings.filterwarnings("ignore", module=r"PIL\.")
-            decoded = Decoding(scratch, self.size, self.fit, self.max_pixels)
+            decoded = Decoding(scratch, self.size, self.fit, self.max_pixels, self.value_range)
             paths = _distinct(listing, digests)
             decoded.run(paths, self.on_progress)
             index, rows = self._index(listing, digests, decoded.files)
-            decoded.scale(paths, index.white_level)
-            return index, rows, decoded.keep(folders[index.white_level], digests, index.white_level)
+            decoded.scale(paths, index.value_range)
+            return index, rows, decoded.keep(folder(index.value_range), digests, index.value_range)
 
     def _index(
         self, listing: Listing, digests: Sequence[str | Problem], files: dict[str, StoredFile]
@@ -161,12 +173,21 @@ class _Reading:
             else:
                 entry = files[digest]
                 contents.append(entry.digest or Problem(printable(image.path), entry.reason or ""))
-        maxima = {e.digest: e.maximum for e in files.values() if e.digest is not None and e.maximum is not None}
-        index, rows = build_index(
-            listing, contents, on_bad=self.on_bad, min_per_class=self.min_per_class, maxima=maxima
-        )
-        self.accept(index)
-        return index, rows
+        index, rows = build_index(listing, contents, on_bad=self.on_bad, min_per_class=self.min_per_class)
+        deciding, records = self.accept(index), _with_values(index, files).records
+        if self.value_range is not None:
+            return replace(index, value_range=self.value_range), rows
+        values = [record.values for record in records]
+        chosen = values if deciding is None else [values[row] for row in deciding.tolist()]
+        # An image of more than 8 bits among the others alone is better off with a range of its own than nearly black.
+        return replace(index, value_range=choose_range(chosen if any(chosen) else values)), rows
+
+
+def _with_values(index: ImageIndex, files: dict[str, StoredFile]) -> ImageIndex:
+    found = {file.digest: file for file in files.values()}
+    kept = ((record, found[record.digest]) for record in index.records)
+    records = (replace(record, values=file.values, grey_levels=file.grey_levels) for record, file in kept)
+    return replace(index, records=tuple(records))
 
 
 @contextmanager
@@ -293,9 +314,9 @@ def _file_digests(listing: Listing, max_pixels: int) -> list[str | Problem]:
     return list(stream(digest, (image.path for image in listing.images)))
 
 
-def _key(digests: Sequence[str | Problem], size: Size, fit: Fit, max_pixels: int, white_level: int) -> str:
+def _key(digests: Sequence[str | Problem], size: Size, fit: Fit, max_pixels: int) -> str:
     parts = [
-        repr((_PROCESSING, size, fit, max_pixels, white_level)),
+        repr((_PROCESSING, size, fit, max_pixels)),
         *sorted(digest for digest in digests if isinstance(digest, str)),
     ]
     return content_digest("\n".join(parts).encode())

@@ -8,11 +8,12 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final, get_args
 
 from lightning_modules.errors import InputError, printable
-from lightning_modules.images.reading import FULL_WHITE_LEVEL, Fit
+from lightning_modules.images.reading import Fit
+from lightning_modules.images.value_range import FULL_WHITE_LEVEL, ValueRange
 
 __all__ = ["ModelCard", "card_json", "read_card"]
 
-_FORMAT: Final = 2  # 1 kept the digest of the tensors in the card and had none of the card itself
+_FORMAT: Final = 3  # 1 kept the digest of the tensors in the card and had none of the card itself; 2 had 0 for black
 _LARGEST_SIDE: Final = 2048
 _MOST_PIXELS: Final = 1_000_000_000
 _MOST_CLASSES: Final = 100_000
@@ -27,7 +28,7 @@ class ModelCard:
         classes: names, by output.
         size: (H, W) in pixels the images are resized to.
         fit: stretch, pad or crop.
-        white_level: value of white in 16-bit images.
+        white_level, black_level, dark_level: of 16-bit images, see `ValueRange`.
         max_pixels: largest image that is decoded.
         freeze_depth: blocks that kept their pre-trained weights.
         versions: package -> version it was trained with.
@@ -41,6 +42,13 @@ class ModelCard:
     max_pixels: int
     freeze_depth: int
     versions: dict[str, str]
+    black_level: int = 0
+    dark_level: int = 0
+
+    @property
+    def value_range(self) -> ValueRange:
+        """Values of 16-bit images that become 0 and 255."""
+        return ValueRange(self.black_level, self.white_level, self.dark_level)
 
 
 def card_json(card: ModelCard) -> str:
@@ -61,16 +69,20 @@ def read_card(text: str) -> tuple[ModelCard, str | None]:
     if not isinstance(raw, dict):
         raise InputError("no card of a model")
     number, digest = raw.pop("format", 1), raw.pop("sha256", None)
-    if number not in (1, _FORMAT):
-        raise InputError(f"format {printable(str(number))[:40]}, accepted are 1 and {_FORMAT}: made by a later version")
+    if number not in (1, 2, _FORMAT):
+        raise InputError(f"format {printable(str(number))[:40]}, accepted are 1 to {_FORMAT}: made by a later version")
     if (number == 1) != isinstance(digest, str):
         raise InputError("no card of a model")
+    if number != _FORMAT:
+        raw = {**raw, "black_level": 0, "dark_level": 0}
     for field, (accepted, accepts) in _ACCEPTED.items():
         if field not in raw or not accepts(raw[field]):
             raise InputError(f"{field} must be {accepted}, got {_shown(raw, field)}")
     unknown = sorted(set(raw) - set(_ACCEPTED))
     if unknown:
         raise InputError(f"unknown field {printable(unknown[0])[:40]}; accepted are {', '.join(_ACCEPTED)}")
+    if raw["black_level"] >= raw["white_level"]:
+        raise InputError(f"black_level must be below white_level={raw['white_level']}, got {raw['black_level']}")
     return ModelCard(**{**raw, "classes": tuple(raw["classes"]), "size": tuple(raw["size"])}), digest
 
 
@@ -93,6 +105,9 @@ _ACCEPTED: Final[Mapping[str, tuple[str, Callable[[Any], bool]]]] = {
     ),
     "fit": (f"one of {', '.join(get_args(Fit))}", lambda v: v in get_args(Fit)),
     "white_level": (f"in 1..{FULL_WHITE_LEVEL}", lambda v: _whole(v, 1, FULL_WHITE_LEVEL)),
+    **dict.fromkeys(
+        ("black_level", "dark_level"), (f"in 0..{FULL_WHITE_LEVEL}", lambda v: _whole(v, 0, FULL_WHITE_LEVEL))
+    ),
     "max_pixels": (f"in 1..{_MOST_PIXELS}", lambda v: _whole(v, 1, _MOST_PIXELS)),
     "freeze_depth": ("in 0..10000", lambda v: _whole(v, 0, 10_000)),
     "versions": (

@@ -61,9 +61,9 @@ class TrainedModel:
         """One image file, or its bytes, as (1, 3, H, W) in [0, 1].
 
         Raises:
-            InputError: not a readable image, with the reason.
+            InputError: not a readable image, or one of another bit depth than those of the training, with the reason.
         """
-        pixels = read_image(source, max_pixels=self.card.max_pixels, white_level=self.card.white_level)
+        pixels = read_image(source, max_pixels=self.card.max_pixels, known=self.card.value_range)
         fitted = torch.from_numpy(fit_image(pixels, self.card.size, self.card.fit).copy())  # type: ignore[arg-type]
         # Times 1 / 255, not divided by 255, which differs in the last bit: as `apply_views` showed it in training.
         image = fitted.permute(2, 0, 1).float().mul(1 / 255).expand(3, -1, -1)

@@ -123,7 +123,9 @@ def _report(stream: Stream, paths: Sequence[Path], arguments: Arguments) -> int:
     problems = problems_of(stream)
     if stream.labelled:
         print(f"CAM: {stream.heads}")
-    print(f"Explained {len(paths) - len(stream.problems)} of {len(paths)} images: {arguments.out / 'index.html'}")
+    nothing = f" ({stream.flat} show nothing: one grey value)" if stream.flat else ""
+    explained = f"{len(paths) - len(stream.problems)} of {len(paths)} images{nothing}"
+    print(f"Explained {explained}: {arguments.out / 'index.html'}")
     if not problems:
         return 0
     print(f"explain: {len(problems)} problems:", file=sys.stderr)

@@ -16,6 +16,7 @@ from explain.localisation import CONTROL, Localisation
 from explain.method_names import CAM
 from explain.subject import BatchExplanation, ImageExplanation, Subject, explain_batch, measure
 from lightning_modules.errors import InputError, printable
+from lightning_modules.images.value_range import shows_nothing
 from search.explain.annotations import Annotation
 from search.explain.arguments import Arguments
 from search.explain.batches import Batch, batches
@@ -54,6 +55,7 @@ class Stream:
 
     Attributes:
         heads: the network's own, and from `train_heads` on the trained ones.
+        flat: how many of those explained show nothing.
         problems: files that could not be explained, with the reason.
         truth_problems: files whose annotation cannot be used, with the reason.
         head_problems: labelled images that could not be read, with the reason.
@@ -71,6 +73,7 @@ class Stream:
     ) -> None:
         self._subject, self._paths, self._arguments = subject, paths, arguments
         self._annotations, self._target = annotations, target
+        self.flat = 0
         self.problems: dict[Path, str] = {}
         self.truth_problems: dict[Path, str] = {}
         self.head_problems: dict[Path, str] = {}
@@ -119,6 +122,7 @@ class Stream:
         for batch, explained in self._explained(self._paths, methods):
             notes = [self._annotation(path) for path in batch.paths]
             table.add(batch.paths, explained, notes)
+            self.flat += int(shows_nothing(255 * batch.images.numpy()).sum())
             top = explained.probabilities.topk(2, dim=1)
             for row, path in enumerate(batch.paths):
                 first, second = top.values[row].tolist()

@@ -42,16 +42,18 @@ def package_versions() -> dict[str, str]:
 
 def model_card(task: Task, net: BlockNet, freeze_depth: int) -> ModelCard:
     """What a network that was trained on the task's images must know to be used."""
-    data = task.settings.data
+    data, (black, white, dark) = task.settings.data, task.index.value_range
     return ModelCard(
         architecture=net.architecture,
         classes=task.classes,
         size=data.size,
         fit=data.fit,
-        white_level=task.index.white_level,
         max_pixels=data.max_pixels,
         freeze_depth=freeze_depth,
         versions=package_versions(),
+        black_level=black,
+        white_level=white,
+        dark_level=dark,
     )
 
 

@@ -47,14 +47,15 @@ def _predict_and_say(arguments: Arguments) -> int:
             raise InputError(f"{error}{hint}") from error
         from search.predict.run import predict_images
 
-        predicted, set_aside = predict_images(model, images, arguments)
+        predicted, flat, set_aside = predict_images(model, images, arguments)
         for note in images.notes:
             print(f"predict: {note}", file=sys.stderr)
     aside = f", {set_aside} set aside (column error)" if set_aside else ""
+    nothing = f" ({flat} show nothing: one grey value)" if flat else ""
     with_maps = f", maps in {arguments.maps_to}" if arguments.maps else ""
     card = model.card
     print(
-        f"Predicted {predicted} images{aside} with {arguments.model} "
+        f"Predicted {predicted} images{nothing}{aside} with {arguments.model} "
         f"({card.architecture}, {len(card.classes)} classes): {arguments.to or 'standard output'}{with_maps}",
         file=sys.stdout if arguments.to else sys.stderr,
     )

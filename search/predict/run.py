@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lightning_modules.errors import BadImages, InputError, Problem, printable
 from lightning_modules.images.decoding import stream
+from lightning_modules.images.value_range import shows_nothing
 from lightning_modules.networks.model_file import TrainedModel
 from search.command_line.csv_table import TableWriter
 from search.predict.arguments import Arguments
@@ -33,8 +34,8 @@ _NOT_FINITE = "the network's output is not a finite number"
 Read = tuple[ListedFile, Tensor | str]
 
 
-def predict_images(model: TrainedModel, images: ImageList, arguments: Arguments) -> tuple[int, int]:
-    """Predict the images and write the table and the maps; returns how many were predicted and how many set aside.
+def predict_images(model: TrainedModel, images: ImageList, arguments: Arguments) -> tuple[int, int, int]:
+    """Predict the images and write the table and the maps; returns how many were predicted, show nothing, were set aside.
 
     Memory depends on the size of a batch, not on the number of images.
 
@@ -74,7 +75,7 @@ def predict_images(model: TrainedModel, images: ImageList, arguments: Arguments)
             name, reason = table.first_problem
             first = f"{printable(name)}: {reason}"
             raise InputError(f"none of the {len(images)} images can be predicted; first: {first}")
-    return table.predicted, table.set_aside
+    return table.predicted, table.flat, table.set_aside
 
 
 def _read_all(model: TrainedModel, images: ImageList) -> Generator[Read, None, None]:
@@ -115,7 +116,7 @@ class _Table:
         self._writer.write_row(
             ["path", "class", "probability", "margin", *optional, *(f"probability.{name}" for name in self._classes)]
         )
-        self.predicted = self.set_aside = 0
+        self.predicted = self.flat = self.set_aside = 0
         self.first_problem = ("", "")
 
     def add(self, batch: list[Read]) -> None:
@@ -127,6 +128,7 @@ class _Table:
         images = [found for _, found in batch if isinstance(found, Tensor)]
         pixels = torch.cat(images) if images else torch.zeros(0)
         table = self._model.probabilities(pixels) if images else torch.zeros(0, len(self._classes))
+        self.flat += int(shows_nothing(255 * pixels.numpy()).sum()) if images else 0
         drawn = self._drawer.overlays(pixels) if self._drawer is not None and images else None
         rows = iter(range(len(images)))
         for listed, found in batch:

@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 
 from lightning_modules.errors import InputError
+from lightning_modules.images.index import ImageIndex
+from lightning_modules.images.split_units import Rows
+from lightning_modules.images.splits import Splits
 from lightning_modules.images.store import ImageSet
 from search.pipeline import run_study
 from search.retrain.champion import BASELINE, settle
@@ -17,14 +20,14 @@ from search.retrain.ledger import MonthRow
 from search.retrain.month.baseline import measure_baseline
 from search.retrain.month.context import Session
 from search.retrain.month.image_roles import bootstrap_roles
-from search.retrain.month.images import image_subset, plain_images
+from search.retrain.month.images import image_subset, index_subset, plain_images
 from search.retrain.months import month_digest, month_rows
 from search.settings.schema import Settings
 from search.trial.keys import digest, settings_digest
 from search.trial.preparation import describe_data, space_of, split
 from search.trial.task import build_task
 
-__all__ = ["bootstrap", "first_months"]
+__all__ = ["bootstrap", "first_images", "first_months"]
 
 _STEP = "search"
 
@@ -43,6 +46,21 @@ def first_months(months: tuple[str, ...], settings: Settings) -> tuple[str, ...]
     return months[:wanted]
 
 
+def first_images(index: ImageIndex, settings: Settings) -> tuple[Settings, Rows, ImageIndex, Splits]:
+    """Images of the first months: settings of their search, rows, an index of them alone and their splits.
+
+    Raises:
+        InputError: images that cannot be split.
+    """
+    months = first_months(index.months, settings)
+    data = replace(settings.data, test="random", test_months=1, test_fraction=settings.retrain.regression_fraction)
+    settings = replace(settings, data=data, search=replace(settings.search, study=None, fresh=False))
+    inside = np.array([i for i, r in enumerate(index.records) if r.month in months], dtype=np.int64)
+    known = tuple(sorted({index.records[row].label for row in inside.tolist()}))
+    subset = index_subset(index, inside, known)
+    return settings, inside, subset, split(settings, subset)
+
+
 def bootstrap(session: Session, images: ImageSet) -> MonthRow:
     """Search the first champion, fix the regression set, and let the alias `champion` name it.
 
@@ -55,12 +73,8 @@ def bootstrap(session: Session, images: ImageSet) -> MonthRow:
     rows = _begin(session, images, months)
     last = rows[-1]
     session.say(f"No champion yet: searching the first one on {len(months)} months, {months[0]} to {months[-1]}.")
-    data = replace(settings.data, test="random", test_months=1, test_fraction=settings.retrain.regression_fraction)
-    settings = replace(settings, data=data, search=replace(settings.search, study=None, fresh=False))
-    inside = np.array([i for i, r in enumerate(images.index.records) if r.month in months], dtype=np.int64)
-    known = tuple(sorted({images.index.records[row].label for row in inside.tolist()}))
-    subset = image_subset(images, inside, known, session.folder(last), session.say)
-    splits = split(settings, subset.index)
+    settings, inside, index, splits = first_images(images.index, settings)
+    subset = image_subset(images, inside, index.classes, session.folder(last), session.say)
     describe_data(session.console, subset.index, splits)
     root = settings.tracking.root
     task = build_task(settings, subset, splits, cache=root / "cache", on_note=session.say)

@@ -9,9 +9,11 @@ from rich.console import Console
 from lightning_modules.errors import InputError
 from lightning_modules.images.index import ImageIndex
 from lightning_modules.images.listing import is_month
+from lightning_modules.images.split_units import Rows
 from lightning_modules.images.store import ImageSet
+from lightning_modules.images.value_range import FULL_RANGE, ValueRange
 from lightning_modules.networks import backbones
-from search.retrain.bootstrap import bootstrap, first_months
+from search.retrain.bootstrap import bootstrap, first_images, first_months
 from search.retrain.champion import load_champion, settle
 from search.retrain.ledger import Ledger, MonthRow
 from search.retrain.month.context import Session
@@ -21,9 +23,10 @@ from search.retrain.months import Due, check_month_name, due_months
 from search.settings.rules import refuse_without_effect
 from search.settings.schema import Settings
 from search.study.ownership import owned
+from search.tracking.models import resolve_model
 from search.tracking.tracker import Tracker
 from search.trial.keys import settings_digest
-from search.trial.preparation import load, prepare_process, space_of
+from search.trial.preparation import load, prepare_process, space_of, training_rows
 from search.trial.task import choose_device
 
 __all__ = ["owned_model", "run_months"]
@@ -58,7 +61,7 @@ def run_months(
             f"got {settings.retrain.depth}"
         )
 
-    def accept(index: ImageIndex) -> None:
+    def accept(index: ImageIndex) -> Rows | None:
         if not index.has_months:
             raise InputError(
                 "retraining needs months: data/<YYYY-MM>/<class>/* (data=folder), or a column month (data=manifest)"
@@ -68,12 +71,30 @@ def run_months(
         if month is not None:
             check_month_name(month, index)
         first_months(index.months, settings)
+        if known is not None:
+            return None
+        _, rows, _, splits = first_images(index, settings)
+        return rows[training_rows(splits)]
 
-    images = load(settings, console, accept=accept)
+    known = _values_of_the_champion(settings)
+    images = load(settings, console, accept=accept, value_range=known)
     with owned_model(settings), closing(Ledger(settings.tracking.root, settings.tracking.model_name)) as ledger:
         tracker = Tracker.of(settings.tracking)
         device = choose_device(settings.trainer.accelerator)
         return _run(Session(settings, console, ledger, tracker, device, command), images, month)
+
+
+def _values_of_the_champion(settings: Settings) -> ValueRange | None:
+    """Values that all its months are scaled by, whatever they hold themselves; None before the first champion."""
+    root, name = settings.tracking.root, settings.tracking.model_name
+    with closing(Ledger(root, name)) as ledger:
+        decided = ledger.promotions()
+    if not decided:
+        return None
+    try:
+        return resolve_model(f"models:/{name}/{decided[-1].to_version}", root).card.value_range
+    except InputError:
+        return FULL_RANGE  # it is gone or damaged, which is said where a month is due
 
 
 def _run(session: Session, images: ImageSet, asked: str | None) -> list[MonthRow]:

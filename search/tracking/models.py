@@ -38,9 +38,7 @@ def resolve_model(reference: str, root: Path = Path("mlruns")) -> TrainedModel:
     Raises:
         InputError: nothing of that name, with what there is; or a model that is damaged or not one of ours.
     """
-    folder = _folder(reference)
-    if folder is None:
-        folder = _from_store(reference, root)
+    folder = _folder(reference) or _from_store(reference, root)
     # Not before: most references that are wrong can be refused without torch.
     from lightning_modules.networks.model_file import load_model
 

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from lightning_modules.images.index import ImageIndex
-from lightning_modules.images.reading import FULL_WHITE_LEVEL
 from lightning_modules.images.splits import Splits
+from lightning_modules.images.value_range import FULL_WHITE_LEVEL
 from lightning_modules.networks.blocknet import BlockNet, final_linear
 from search.settings.plain import flatten, key_paths
 from search.settings.schema import Settings
@@ -30,6 +30,7 @@ __all__ = [
 INPUTS = {
     "data_digest": "other images or labels (some were added, removed or changed since)",
     "white_level": "another white level of images of more than 8 bits",
+    "black_level": "another black level of images of more than 8 bits",
     "splits_digest": "other splits",
     "weights_digest": "other pre-trained weights",
     "head_digest": "other pre-trained weights of the head",
@@ -60,14 +61,15 @@ def _tensors_digest(name: str, module: nn.Module) -> str:
 def study_identity(settings: Settings, index: ImageIndex, splits: Splits, net: BlockNet) -> dict[str, Any]:
     """Setting, or one of `INPUTS` -> value of everything that would make it another study.
 
-    Inputs that decide nothing are left out: the white level without images of more than 8 bits (or with those of 16),
-    and the pre-trained network's head where each trial's is fitted anew.
+    Inputs that decide nothing are left out: a white level of 65535, as without images of more than 8 bits, a black
+    level of 0, and the pre-trained network's head where each trial's is fitted anew.
     """
     fields = key_paths()
     identity = {k: v for k, v in flatten(settings).items() if fields[k][0].metadata["identity"]}
     identity |= {"data_digest": index.digest, "splits_digest": splits.digest, "weights_digest": state_digest(net)}
-    if index.white_level != FULL_WHITE_LEVEL:
-        identity["white_level"] = index.white_level
+    black, white, _ = index.value_range
+    identity |= {"white_level": white} if white != FULL_WHITE_LEVEL else {}
+    identity |= {"black_level": black} if black else {}
     if net.pretrained and not (settings.trainer.warmup and final_linear(net.head)):
         identity["head_digest"] = _tensors_digest("head", net.head)
     return identity
@@ -83,7 +85,7 @@ def activation_key(
 ) -> str:
     """Folder of the activations of one data set and network, in which its warm heads lie too."""
     data, trainer = settings.data, settings.trainer
-    pixels = (index.digest, [record.digest for record in index.records], index.white_level, data.size, data.fit)
+    pixels = (index.digest, [record.digest for record in index.records], *index.value_range[:2], data.size, data.fit)
     views = (settings.seed, data.views, data.flip, data.shift, data.gain, data.offset)
     stored = (splits.digest, watched.tolist(), trainer.batch_norm_images, trainer.activations)
     return digest((pixels, views, stored, state_digest(net), net.mean.device.type))

@@ -7,14 +7,17 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import numpy as np
 import optuna
 import torch
 from rich.console import Console
 
 from lightning_modules.errors import InputError, printable
-from lightning_modules.images.index import ImageIndex
+from lightning_modules.images.index import ImageIndex, value_notes
+from lightning_modules.images.split_units import Rows
 from lightning_modules.images.splits import Splits, make_splits
 from lightning_modules.images.store import ImageSet, load_images
+from lightning_modules.images.value_range import ValueRange
 from lightning_modules.networks import backbones
 from lightning_modules.training.allocator import keep_freed_memory
 from search.settings.schema import Settings
@@ -22,14 +25,22 @@ from search.trial.keys import digest
 from search.trial.space import Space, build_space, check_fostering
 from search.trial.task import choose_device
 
-__all__ = ["default_name", "describe_data", "load", "prepare_process", "space_of", "split"]
+__all__ = ["default_name", "describe_data", "load", "prepare_process", "space_of", "split", "training_rows"]
 
 
-def load(settings: Settings, console: Console, *, accept: Callable[[ImageIndex], object] | None = None) -> ImageSet:
+def load(
+    settings: Settings,
+    console: Console,
+    *,
+    accept: Callable[[ImageIndex], Rows | None] | None = None,
+    value_range: ValueRange | None = None,
+) -> ImageSet:
     """List, check and decode the images; nothing is kept of input that is refused.
 
     Args:
-        accept: raises to refuse an index; None refuses what cannot be split as the settings say.
+        accept: see `load_images`; None refuses what cannot be split as the settings say, and lets the training images
+            decide which values become black and white.
+        value_range: see `load_images`.
     """
     data = settings.data
 
@@ -52,7 +63,8 @@ def load(settings: Settings, console: Console, *, accept: Callable[[ImageIndex],
             cache=settings.tracking.root / "cache",
             on_progress=show,
             on_note=partial(console.print, highlight=False, markup=False, soft_wrap=True),
-            accept=accept or partial(split, settings),
+            accept=accept or (lambda index: training_rows(split(settings, index))),
+            value_range=value_range,
         )
 
 
@@ -73,6 +85,11 @@ def split(settings: Settings, index: ImageIndex) -> Splits:
     )
 
 
+def training_rows(splits: Splits) -> Rows:
+    """Positions of the images that are trained on in any fold."""
+    return np.unique(np.concatenate([fold.train for fold in splits.folds]))
+
+
 def describe_data(console: Console, index: ImageIndex, splits: Splits) -> None:
     """Say what was found, and what was set aside and why."""
     months = f", {len(index.months)} months {index.months[0]} to {index.months[-1]}" if index.months else ""
@@ -82,8 +99,8 @@ def describe_data(console: Console, index: ImageIndex, splits: Splits) -> None:
         f"{len(splits.folds[0].train)} train, {len(splits.folds[0].val)} validation{folds}, {len(splits.test)} test.",
         highlight=False,
     )
-    for note in (*index.notes, *splits.notes):
-        console.print(f"  {note}", highlight=False, markup=False)
+    for note in (*index.notes, *value_notes(index), *splits.notes):
+        console.print(f"  {note}", highlight=False, markup=False, soft_wrap=True)
     if index.set_aside:
         console.print(f"Set aside: {len(index.set_aside)} inputs.", style="yellow")
         for problem in index.set_aside:

@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import chi2_contingency
 
+from lightning_modules.errors import printable
 from lightning_modules.images.index import ImageIndex
 from lightning_modules.images.split_units import Rows
 from lightning_modules.images.store import ImageSet
+from lightning_modules.images.value_range import described_values, shows_nothing, value_problem
 from search.retrain.ledger import Role
 from search.retrain.month.context import MonthContext
 from search.retrain.month.image_roles import month_roles
@@ -20,9 +22,9 @@ from search.retrain.months import missing_images, month_rows
 
 __all__ = ["check_data"]
 
-_FLAT = 1.0  # standard deviation in grey values of 255: less is no picture of anything
 _UNLIKELY = 0.001  # of a class mix; monthly, it is named about once in eighty years where nothing changes
 _CHUNK = 256
+_OTHER_VALUES = 0.1  # share of a month's images that may have values which the champion does not know
 
 
 def check_data(context: MonthContext) -> dict[str, Any]:
@@ -40,7 +42,9 @@ def _check(context: MonthContext) -> DataCheck:
     images, index, retrain = context.all_images, context.all_images.index, context.settings.retrain
     rows = month_rows(index, context.row.month)
     older = np.array([i for i, r in enumerate(index.records) if r.month in context.usable], dtype=np.int64)
-    white_level = context.champion.model.card.white_level
+    known = context.champion.model.card.value_range
+    # A month nearly black is no month, also for a model of a program that did not keep how dark its images were.
+    known = known._replace(dark=max(known.dark, known.white // 16))
     counts = _counts(index, rows)
     new = tuple(name for name in counts if name not in context.champion.classes)
     flat = _flat(images, rows)
@@ -53,12 +57,13 @@ def _check(context: MonthContext) -> DataCheck:
         )
     elif len(flat):
         notes.append(f"{len(flat)} of {len(rows)} images show nothing (one grey value).")
-    if index.white_level != white_level:
-        refusals.append(
-            f"white of the images of more than 8 bits is {index.white_level}, and {white_level} for the champion: it "
-            "would see them brighter or darker than it was trained on; scale them alike, or start another "
-            "tracking.model_name"
-        )
+    month = [index.records[row] for row in rows.tolist()]
+    if other := [(record, why) for record in month if (why := value_problem(record.values, known))]:
+        (first, why), share = other[0], f"{len(other)} of {len(rows)} images have other values"
+        if len(other) > _OTHER_VALUES * len(rows):
+            refusals.append(f"{share}, such as {printable(first.path.name)}: {why} under another tracking.model_name")
+        else:
+            notes.append(f"{share}, such as {printable(first.path.name)} ({described_values(first.values)}).")
     if new:
         named = ", ".join(f"{name} ({counts[name]} images)" for name in new)
         if retrain.new_class == "refuse":
@@ -103,8 +108,7 @@ def _flat(images: ImageSet, rows: Rows) -> NDArray[np.int64]:
     found = []
     for start in range(0, len(rows), _CHUNK):
         part = rows[start : start + _CHUNK]
-        spread = images.pixels[part].reshape(len(part), -1).astype(np.float32).std(axis=1)
-        found.append(part[spread < _FLAT])
+        found.append(part[shows_nothing(images.pixels[part])])
     return np.concatenate(found)
 
 

@@ -28,7 +28,7 @@ _BATCH = 64
 def index_subset(index: ImageIndex, rows: Rows, classes: tuple[str, ...]) -> ImageIndex:
     """Some rows of an index, ascending, with the classes that a network knows: sorted, every label among them."""
     records = tuple(index.records[row] for row in rows.tolist())
-    return ImageIndex(records, classes, (), (), month_digest(records), index.white_level)
+    return ImageIndex(records, classes, (), (), month_digest(records), index.value_range)
 
 
 def image_subset(

@@ -24,7 +24,7 @@ def _build(rows: list[Row], *, root: str = "root", bad: tuple[Problem, ...] = ()
         path = Path(root, label, f"{number}.png")
         listing.images.append(ListedImage(path, label, "2019-01", None, None, None))
         contents.append(Problem(str(path), digest[1:]) if digest.startswith("!") else digest)
-    return build_index(listing, contents, **({"min_per_class": 2, "maxima": {}} | options))
+    return build_index(listing, contents, **({"min_per_class": 2} | options))
 
 
 GOOD: list[Row] = [("b", "d4"), ("a", "d1"), ("b", "d2"), ("a", "d3")]

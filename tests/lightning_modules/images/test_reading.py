@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lightning_modules.errors import BadImages, InputError, Problem, printable
-from lightning_modules.images.reading import decode_image, fit_image, read_image, scale_to_uint8, white_level_for
+from lightning_modules.images.reading import decode_image, fit_image, read_image
+from lightning_modules.images.value_range import ValueRange
 
 LOSSLESS = [("PNG", {}), ("BMP", {}), ("TIFF", {}), ("WEBP", {"lossless": True})]
 
@@ -94,28 +95,11 @@ def test_exif_orientation_is_applied(picture, encode, format: str, wide: bool) -
         np.testing.assert_array_equal(read[:, :, 0], np.rot90(picture(1), -1))
 
 
-@pytest.mark.parametrize("maximum", [0, 255, 256, 1023, 1024, 4095, 4096, 16383, 16384, 65535])
-def test_white_level_is_the_smallest_that_covers(maximum: int) -> None:
-    level = white_level_for(maximum)
-    assert level >= maximum
-    assert level in (255, 1023, 4095, 16383, 65535)
-    assert level == 255 or maximum > {1023: 255, 4095: 1023, 16383: 4095, 65535: 16383}[level]
-
-
-def test_white_level_scales_wide_images_only(picture, encode) -> None:
+def test_the_range_scales_wide_images_only(picture, encode) -> None:
     wide = encode(picture(1).astype(np.uint16) * 16)
     assert read_image(wide).max() < 17
-    assert read_image(wide, white_level=4095).max() > 250
-    np.testing.assert_array_equal(read_image(encode(picture(1)), white_level=4095), picture(1)[:, :, None])
-    with pytest.raises(ValueError, match=r"white_level must be in 1\.\.65535, got 0"):
-        scale_to_uint8(picture(1), 0)
-
-
-@given(st.lists(st.integers(0, 65535), min_size=1, max_size=20), st.integers(1, 65535))
-def test_scaling_rounds_and_clips(values: list[int], level: int) -> None:
-    scaled = scale_to_uint8(np.array(values, np.uint16), level)
-    exact = np.minimum(np.array(values) * 255 / level, 255)
-    assert (np.abs(scaled - exact) <= 0.5).all()
+    assert read_image(wide, known=ValueRange(0, 4095)).max() > 250
+    np.testing.assert_array_equal(read_image(encode(picture(1)), known=ValueRange(0, 4095)), picture(1)[:, :, None])
 
 
 def _sixteen_bit_rgb(encode: Any) -> bytes:

@@ -14,8 +14,9 @@ import pytest
 from lightning_modules.errors import BadImages, InputError
 from lightning_modules.images import decoding
 from lightning_modules.images import store as image_store
-from lightning_modules.images.reading import fit_image, read_image
+from lightning_modules.images.reading import decode_image, fit_image, read_image
 from lightning_modules.images.store import load_images
+from lightning_modules.images.value_range import ValueRange, scale_to_uint8, white_level_for, wide_values
 from tests.lightning_modules.small_folder import SIZE, files_of, load_folder
 
 DATA = Path(__file__).parents[3].parent / "shared" / "data"
@@ -159,27 +160,28 @@ def test_refused_input_leaves_nothing(make_folder, tmp_path: Path, cache: Path, 
     assert set(tmp_path.rglob("*")) == before
 
 
-@pytest.mark.parametrize(
-    ("top", "level"), [(200, 255), (1000, 1023), (4000, 4095), (16000, 16383), (60000, 65535), (4095, 4095)]
-)
-def test_one_white_level_for_the_whole_set(
-    make_folder, picture, encode, cache: Path, top: int, level: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("top", [200, 1000, 4000, 16000, 60000])
+@pytest.mark.parametrize("bottom", [0, 50])
+def test_one_range_for_the_whole_set(
+    make_folder, picture, encode, cache: Path, top: int, bottom: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Whichever images are read first, also where a model's range is asked for in between."""
     monkeypatch.setattr(decoding, "_workers", lambda: 1)
     root = make_folder({"a": 2, "b": 2})
-    dim = picture(1).astype(np.uint16) % 256
-    for number in range(4):
-        (root / "a" / f"dim{number}.png").write_bytes(encode(dim + number))
-    bright = dim.copy()
-    bright[0, 0] = top
-    (root / "b" / "zz.png").write_bytes(encode(bright))
-    (root / "b" / "000.png").unlink()
-    for _ in range(2):
-        images = load_folder(root, cache)
-        expected_level = max(level, 1023) if (dim + 3).max() > 255 else level
-        assert images.index.white_level == expected_level
+    for number in range(12):
+        bright = picture(number).astype(np.uint16) % 256 if number < 4 else picture(number) / 255 * top
+        (root / "ab"[number % 2] / f"wide{number}.png").write_bytes(encode((bright + bottom).astype(np.uint16)))
+    found = []
+    for asked in (None, ValueRange(7, 9000, 3), None):
+        images = load_folder(root, cache, value_range=asked)
+        assert asked is None or images.index.value_range == asked
+        found.append(images.index.value_range)
         for record, row in zip(images.index.records, images.pixels, strict=True):
-            np.testing.assert_array_equal(row, fit_image(read_image(record.path, white_level=expected_level), SIZE))
+            pixels = decode_image(record.path.read_bytes())
+            np.testing.assert_array_equal(row, fit_image(scale_to_uint8(pixels, found[-1]), SIZE))
+            assert record.values == wide_values(pixels, found[-1])
+            assert record.grey_levels == len(np.unique(row))
+    assert found[0] == found[2] and found[0].black == 0 and found[0].white == white_level_for(max(top, 255) + bottom)
 
 
 @pytest.mark.parametrize(

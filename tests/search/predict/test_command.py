@@ -210,8 +210,9 @@ def test_as_the_winner_was_tested(tmp_path: Path, make_stripes: Callable[..., Pa
     task = build_task(settings, loaded, split(settings, loaded.index), cache=tmp_path / "cache")
     rows = np.arange(len(loaded.index.records))
     expected = predict_rows(task, task.net, rows).softmax(1).numpy()
-    assert loaded.index.white_level == 4095
-    card = ModelCard("lenet5", task.classes, SIZE, "pad", loaded.index.white_level, settings.data.max_pixels, 0, {})
+    black, white, dark = loaded.index.value_range
+    assert (black, white) == (0, 4095)
+    card = ModelCard("lenet5", task.classes, SIZE, "pad", white, settings.data.max_pixels, 0, {}, black, dark)
     save_model(tmp_path / "model", TrainedModel(task.net, card))
     assert main([f"images={root}", f"model={tmp_path / 'model'}", f"to={tmp_path / 'p.csv'}", "device=cpu"]) == 0
     table = {Path(row["path"]): row for row in read(tmp_path / "p.csv")}
