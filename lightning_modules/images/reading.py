@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import stat
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, get_args
 
@@ -121,7 +121,7 @@ def decoded(
     take: Callable[[Image.Image], _Taken],
     *,
     max_pixels: int = DEFAULT_MAX_PIXELS,
-    formats: Sequence[str] = ACCEPTED_FORMATS,
+    formats: tuple[str, ...] = ACCEPTED_FORMATS,
 ) -> _Taken:
     """What `take` makes of an encoded image that was checked, loaded and turned upright; see `decode_image`."""
     if not data:
@@ -256,7 +256,7 @@ def _resize(image: Image.Image, width: int, height: int, box: tuple[float, float
     return array[:, :, None] if array.ndim == 2 else array
 
 
-def _open(data: bytes, formats: Sequence[str]) -> Image.Image:
+def _open(data: bytes, formats: tuple[str, ...]) -> Image.Image:
     with _header_lock:
         limit = Image.MAX_IMAGE_PIXELS
         Image.MAX_IMAGE_PIXELS = None

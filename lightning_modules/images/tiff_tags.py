@@ -23,7 +23,7 @@ for _prefix, _depth, _mode, _raw in ((MM, 16, "I;16B", "I;16B"), (II, 12, "I;16"
 
 def white_is_zero(image: Image.Image) -> bool:
     """Whether 0 is white; Pillow inverts what has up to 8 bits itself, and no other."""
-    return _tags(image).get(_PHOTOMETRIC) == 0
+    return bool(_tags(image).get(_PHOTOMETRIC) == 0)
 
 
 def bits(image: Image.Image) -> int:
@@ -44,10 +44,10 @@ def refusal(image: Image.Image) -> str | None:
     tags = _tags(image)
     photometric, extra = tags.get(_PHOTOMETRIC), tags.get(_EXTRA, ())
     dots, palette = tags.get(_DOT_RANGE, (0, 255)), tags.get(_COLOR_MAP, ())
+    signed = bits(image) <= 8 and _SIGNED in tags.get(_FORMAT, ())
     reasons = {
         "no PhotometricInterpretation, so 0 may be black or white; save it with BlackIsZero": photometric is None,
-        "signed 8-bit samples (SampleFormat); convert to unsigned": bits(image) <= 8
-        and _SIGNED in tags.get(_FORMAT, ()),
+        "signed 8-bit samples (SampleFormat); convert to unsigned": signed,
         f"{len(extra)} ExtraSamples; accepted are grey, RGB and CMYK with alpha at most": len(extra) > 1,
         "ColorMap with values of 8 bits, where TIFF has 16; save it as RGB": bool(palette) and 0 < max(palette) < 256,
         "YCbCr with YCbCrSubSampling and no compression; save it as RGB": (

@@ -37,7 +37,7 @@ class Arguments:
     boxes: Path | None = setting(
         None, "CSV path,xmin,ymin,xmax,ymax[,label] in pixels of the original images: measures localisation"
     )
-    masks: Path | None = setting(None, "CSV path,mask[,label]: the same with mask images, white on the defect")
+    masks: Path | None = setting(None, "CSV path,mask[,label]: the same with mask images, all but 0 or black is defect")
     gap_head: Path | None = setting(
         None,
         "labelled training images, a folder with a folder for each class or a CSV path,label: trains the pooling and "

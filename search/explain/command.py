@@ -36,7 +36,7 @@ def run(arguments: Arguments) -> int:
     """
     check_free(arguments.out)
     annotations = _annotations(arguments)
-    masks = {note.mask for note in annotations.values() if note.mask is not None}
+    masks = {mask for note in annotations.values() for mask in note.masks}
     paths = find_images(arguments.images, exclude=masks)
     if annotations and not any(path.resolve() in annotations for path in paths):
         table = printable(arguments.boxes or arguments.masks)
@@ -121,6 +121,8 @@ def _report(stream: Stream, paths: Sequence[Path], arguments: Arguments) -> int:
     if stream.labelled:
         print(f"CAM: {stream.heads}")
     print(f"Explained {len(paths) - len(stream.problems)} of {len(paths)} images: {arguments.out / 'index.html'}")
+    if stream.localised:
+        print(stream.localised.capitalize())
     if not problems:
         return 0
     print(f"explain: {len(problems)} problems:", file=sys.stderr)

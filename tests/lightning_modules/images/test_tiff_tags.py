@@ -129,7 +129,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     ),
     "no word on white": (tiff(GREY, tags={262: []}), "no PhotometricInterpretation, so 0 may be black or white"),
     "colour that is called grey": (tiff(COLOUR), "PhotometricInterpretation BlackIsZero, SamplesPerPixel 3"),
-    "palette of 8 bits": (tiff(GREY % 4, photometric=3, tags={320: LOOK_UP.ravel() // 257}), "ColorMap with values of 8"),
+    "palette of 8 bits": (tiff(GREY % 4, photometric=3, tags={320: LOOK_UP.ravel() // 257}), "ColorMap with values"),
     "palette of 65536": (tiff(WIDE, 16, photometric=3, tags={320: LOOK_UP.ravel()}), "RGB Palette"),
     "no palette": (tiff(GREY, photometric=3), "RGB Palette"),
     "other inks": (tiff(np.dstack([GREY] * 4), photometric=5, tags={332: [2]}), "(InkSet)"),
