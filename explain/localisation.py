@@ -106,6 +106,11 @@ class Localisation:
         """Mean share of the image that the truth covers: what a uniform map scores; NaN without images."""
         return float(np.mean(self._chance)) if self._chance else float("nan")
 
+    @property
+    def covered(self) -> int:
+        """Images more than half of which the truth covers."""
+        return sum(share > 0.5 for share in self._chance)
+
     def rows(self, seed: int = 0) -> list[LocalisationRow]:
         """One row by block and method, in their order; empty without images."""
         if not self._rows:

@@ -6,14 +6,16 @@ import io
 import re
 import stat
 import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final, Literal, get_args
+from typing import Final, Literal, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from lightning_modules.errors import BadImages, InputError, Problem, printable
+from lightning_modules.images import tiff_tags
 from lightning_modules.images.value_range import FULL_RANGE, ValueRange, scale_to_uint8, value_problem, wide_values
 
 __all__ = [
@@ -22,13 +24,16 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "Fit",
     "decode_image",
+    "decoded",
     "fit_image",
     "looks_like_image",
+    "pixels_of",
     "read_bytes",
     "read_image",
 ]
 
 Fit = Literal["stretch", "pad", "crop"]
+_Taken = TypeVar("_Taken")
 
 ACCEPTED_FORMATS: Final = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 DEFAULT_MAX_PIXELS: Final = 50_000_000
@@ -49,6 +54,8 @@ _SIGNATURES: Final = (
     (b"BM", "BMP"),
     (b"II*\0", "TIFF"),
     (b"MM\0*", "TIFF"),
+    (b"II+\0", "BigTIFF"),
+    (b"MM\0+", "big-endian BigTIFF"),
     (b"RIFF", "WebP"),
 )
 # Enough of each to tell it from a text that begins with BM or RIFF.
@@ -103,8 +110,10 @@ def read_bytes(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> bytes:
 def decode_image(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[np.uint8] | NDArray[np.uint16]:
     """Pixels of an encoded image before any scaling of 16-bit values.
 
-    Orientation from EXIF is applied, alpha is composited on black, palettes are resolved, colour profiles are ignored.
-    A picture without colour is grey however it was saved. Floating-point TIFF is accepted in [0, 1] only.
+    Orientation from EXIF is applied, alpha is composited on black, palettes are resolved, a TIFF whose 0 is white is
+    inverted; colour profiles, gamma and least or largest sample values are ignored. A picture without colour is grey
+    however it was saved. Floating-point TIFF is accepted in [0, 1] only. A kind of sample that cannot be read as its
+    metadata says is refused by the name of that.
 
     Args:
         max_pixels: Largest width x height accepted, compared with the header before decoding.
@@ -115,9 +124,20 @@ def decode_image(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArra
     Raises:
         InputError: With the reason alone.
     """
+    return decoded(data, pixels_of, max_pixels=max_pixels)
+
+
+def decoded(
+    data: bytes,
+    take: Callable[[Image.Image], _Taken],
+    *,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    formats: tuple[str, ...] = ACCEPTED_FORMATS,
+) -> _Taken:
+    """What `take` makes of an encoded image that was checked, loaded and turned upright; see `decode_image`."""
     if not data:
         raise InputError("empty file (0 bytes)")
-    image = _open(data)
+    image = _open(data, formats)
     try:
         width, height = image.size
         if width * height > max_pixels:
@@ -130,9 +150,13 @@ def decode_image(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArra
             raise InputError(f"{pages} pages or frames in one file; one image a file is accepted")
         if _sixteen_bit_colour(image):
             raise InputError("16 bits a channel in colour or with alpha; accepted are 16-bit grey and 8-bit colour")
+        if image.format == "TIFF" and (reason := tiff_tags.refusal(image)) is not None:
+            raise InputError(reason)
+        tiff_tags.use_native_order(image)
+        _scale_transparency(image)
         image.load()
         ImageOps.exif_transpose(image, in_place=True)
-        return _pixels(image)
+        return take(image)
     except (InputError, MemoryError):
         raise
     except Exception as error:  # Pillow's decoders raise nearly any kind on damaged files
@@ -218,15 +242,17 @@ def _resize(image: Image.Image, width: int, height: int, box: tuple[float, float
     return array[:, :, None] if array.ndim == 2 else array
 
 
-def _open(data: bytes) -> Image.Image:
+def _open(data: bytes, formats: tuple[str, ...]) -> Image.Image:
     with _header_lock:
         limit = Image.MAX_IMAGE_PIXELS
         Image.MAX_IMAGE_PIXELS = None
         try:
-            return Image.open(io.BytesIO(data), formats=ACCEPTED_FORMATS)
+            return Image.open(io.BytesIO(data), formats=formats)
         except UnidentifiedImageError:
             for signature, name in _SIGNATURES:
                 if data.startswith(signature):
+                    if (reason := tiff_tags.described(data) if "TIFF" in name else None) is not None:
+                        raise InputError(reason) from None
                     raise InputError(f"unreadable header of a {name} (truncated, damaged or a rare kind)") from None
             raise InputError(f"not an image of an accepted format ({_ACCEPTED_TEXT})") from None
         except Exception as error:  # as in decode_image
@@ -244,23 +270,43 @@ def _sixteen_bit_colour(image: Image.Image) -> bool:
     if image.mode in _WIDE_MODES or not image.tile:  # type: ignore[attr-defined]
         return False
     # The decoder's arguments are a raw mode such as "RGB;16B", or a tuple that holds one.
-    return ";16" in str(image.tile[0][3])  # type: ignore[attr-defined]
+    # Of a TIFF with a strip for each channel the raw mode is that of a channel.
+    wide = tiff_tags.bits(image) > 8 and len(image.getbands()) > 1
+    return wide or ";16" in str(image.tile[0][3])  # type: ignore[attr-defined]
 
 
-def _pixels(image: Image.Image) -> NDArray[np.uint8] | NDArray[np.uint16]:
+def _scale_transparency(image: Image.Image) -> None:
+    """Let the transparent grey of a PNG that is not loaded be of 8 bits, as Pillow makes the pixels of 2 and 4 bits."""
+    colour = image.info.get("transparency")
+    if image.format == "PNG" and image.mode == "L" and isinstance(colour, int) and image.tile:  # type: ignore[attr-defined]
+        image.info["transparency"] = colour * {"L;2": 85, "L;4": 17}.get(str(image.tile[0][3]), 1)  # type: ignore[attr-defined]
+
+
+def pixels_of(image: Image.Image) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """What `decode_image` gives, of an image that `decoded` has loaded."""
     mode = image.mode
+    inverted = tiff_tags.white_is_zero(image)
     if mode in _WIDE_MODES:
         wide = np.asarray(image)
         low, high = int(wide.min()), int(wide.max())
         if low < 0 or high > FULL_RANGE.white:
-            raise InputError(f"values {low}..{high}; grey images of more than 8 bits are accepted in 0..65535")
+            raise InputError(
+                f"values {low}..{high}; grey images of more than 8 bits are accepted in 0..65535: convert to unsigned"
+            )
+        if inverted:
+            wide = 2 ** tiff_tags.bits(image) - 1 - wide.astype(np.int64)
+        if isinstance(transparent := image.info.get("transparency"), int):
+            wide = np.where(wide == transparent, 0, wide)
         return wide.astype(np.uint16)[:, :, None]
     if mode == "F":
         real: NDArray[np.float32] = np.asarray(image)
         if not (np.isfinite(real).all() and real.min() >= 0 and real.max() <= 1):
             raise InputError(f"floating-point values {real.min():g}..{real.max():g}; accepted are values in [0, 1]")
+        real = 1 - real if inverted else real
         return np.rint(real * 255).astype(np.uint8)[:, :, None]
-    if mode in _ALPHA_MODES or (mode in _PLAIN_MODES and image.has_transparency_data):
+    if mode == "La":  # already multiplied by alpha, as on black
+        image = image.getchannel(0)
+    elif mode in _ALPHA_MODES or (mode in _PLAIN_MODES and image.has_transparency_data):
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba).convert("RGB")
     elif mode == "1":

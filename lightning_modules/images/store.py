@@ -33,7 +33,7 @@ Size = tuple[int, int]
 Progress = Callable[[int, int], None]
 
 # Part of every key: raise it when decoding or resizing gives other pixels.
-_PROCESSING: Final = 2
+_PROCESSING: Final = 3
 _DIGESTS: Final = "digests.txt"  # of a simulated set
 
 

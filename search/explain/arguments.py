@@ -42,7 +42,9 @@ class Arguments:
     boxes: Path | None = setting(
         None, "table path,xmin,ymin,xmax,ymax[,label] in pixels of the original images: measures localisation"
     )
-    masks: Path | None = setting(None, "table path,mask[,label]: the same with mask images, white on the defect")
+    masks: Path | None = setting(
+        None, "table path,mask[,label]: the same with mask images, all but 0 or black is defect"
+    )
     gap_head: Path | None = setting(
         None,
         "labelled training images, a folder with a folder for each class or a table path,label: trains the pooling and "

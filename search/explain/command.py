@@ -37,7 +37,7 @@ def run(arguments: Arguments) -> int:
     """
     check_free(arguments.out)
     annotations = _annotations(arguments)
-    masks = {note.mask for note in annotations.values() if note.mask is not None}
+    masks = {mask for note in annotations.values() for mask in note.masks}
     skipped = Skipped()
     paths = find_images(arguments.images, skipped, exclude=masks)
     if annotations and not any(path.resolve() in annotations for path in paths):
@@ -126,6 +126,8 @@ def _report(stream: Stream, paths: Sequence[Path], arguments: Arguments) -> int:
     nothing = f" ({stream.flat} show nothing: one grey value)" if stream.flat else ""
     explained = f"{len(paths) - len(stream.problems)} of {len(paths)} images{nothing}"
     print(f"Explained {explained}: {arguments.out / 'index.html'}")
+    if stream.localised:
+        print(stream.localised.capitalize())
     if not problems:
         return 0
     print(f"explain: {len(problems)} problems:", file=sys.stderr)

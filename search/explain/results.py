@@ -109,6 +109,7 @@ def _content(
         ),
         "Methods": ", ".join(arguments.methods),
         **({"CAM": str(stream.heads)} if CAM in arguments.methods else {}),
+        **({"Localisation": stream.localised} if stream.localised else {}),
         "Made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
     return PageContent(
@@ -154,6 +155,7 @@ def _manifest(subject: Subject, summary: Summary, stream: Stream, arguments: Arg
             "blocks": list(subject.blocks),
         },
         "images": summary.table.images,
+        **({"localisation": stream.localised} if stream.localised else {}),
         **(
             {"cam": {"own": list(heads.own), "trained": dict(heads.accuracy), "trained_on": heads.images}}
             if CAM in arguments.methods

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -28,6 +29,7 @@ __all__ = ["CONTACT_IMAGES", "Stream", "Summary"]
 
 CONTACT_IMAGES = 24
 _STATISTICS_IMAGES = 64
+_NEARLY_ALL = 0.8
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +61,7 @@ class Stream:
         problems: files that could not be explained, with the reason.
         truth_problems: files whose annotation cannot be used, with the reason.
         head_problems: labelled images that could not be read, with the reason.
+        localised: how many images were measured against their defects and why others were not; empty without a table.
     """
 
     def __init__(
@@ -77,6 +80,8 @@ class Stream:
         self.problems: dict[Path, str] = {}
         self.truth_problems: dict[Path, str] = {}
         self.head_problems: dict[Path, str] = {}
+        self.localised = ""
+        self._unmeasured: Counter[str] = Counter()
         self.heads, self.labelled = heads, labelled
 
     def blocks_of(self, method: str) -> list[str]:
@@ -130,6 +135,8 @@ class Stream:
             if localisation is not None and control is not None:
                 self._localise(batch, explained, notes, localisation, control)
             advance(len(batch.paths))
+        if localisation is not None:
+            self.localised = self._counts(localisation)
         return Summary(table, selection, localisation)
 
     def draw(self, places: Sequence[int], methods: Sequence[str], *, lime: bool) -> Iterator[ImageExplanation]:
@@ -218,6 +225,12 @@ class Stream:
             if truth is not None and truth.any():
                 rows.append(row)
                 truths.append(truth)
+            elif note is None or note.empty:
+                self._unmeasured["no row in the table" if note is None else "a row that names no defect"] += 1
+            elif truth is None:
+                self._unmeasured["a mask or box that cannot be used"] += 1
+            else:
+                self._unmeasured["no defect in what the network sees: an empty mask, or one cut off"] += 1
         if not rows:
             return
         kept = explained.only(rows)
@@ -235,6 +248,18 @@ class Stream:
         except (InputError, OSError) as error:
             self.truth_problems[path] = printable(error)
             return None
+
+    def _counts(self, localisation: Localisation) -> str:
+        self._unmeasured["not explained"] = len(self.problems)
+        left_out = ", ".join(f"{count} ({reason})" for reason, count in self._unmeasured.items() if count)
+        text = f"measured against their defects: {len(localisation)} of {len(self._paths)} images"
+        text += f"; left out: {left_out}" if left_out else ""
+        if self._arguments.masks is not None and localisation.covered > _NEARLY_ALL * len(localisation):
+            text += (
+                f"; the masks cover more than half of the picture in {localisation.covered} images: if their defects "
+                "are the black part, invert them"
+            )
+        return text
 
     def _with_lime(self, drawn: ImageExplanation, target: int) -> ImageExplanation:
         seed = self._arguments.seed
