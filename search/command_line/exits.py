@@ -15,6 +15,12 @@ from search.errors import InterruptedSearchError, StoreError, StudyStalledError,
 
 __all__ = ["run_command", "until_interrupted"]
 
+_OTHER_STORES = (
+    "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_READ_REPLICA_BACKEND_STORE_URI", "MLFLOW_REGISTRY_STORE_URI",
+    "MLFLOW_WORKSPACE", "MLFLOW_ENABLE_WORKSPACES", "MLFLOW_WORKSPACE_STORE_URI", "MLFLOW_ARTIFACTS_ONLY",
+    "MLFLOW_DEFAULT_ARTIFACT_ROOT", "MLFLOW_ARTIFACTS_DESTINATION",
+)  # fmt: skip
+
 
 def _let_threads_sleep() -> None:
     """Let no thread spin while it waits, unless the user has set it; call before numpy and torch are loaded.
@@ -41,6 +47,12 @@ def _name_home_and_user() -> None:
         os.environ["USER"] = str(os.getuid())
 
 
+def _forget_other_stores() -> None:
+    """Take MLflow's variables that lead it past the store that a command names out of the environment."""
+    for name in _OTHER_STORES:
+        os.environ.pop(name, None)
+
+
 def run_command(program: str, arguments: Sequence[str], help_text: Callable[[], str], work: Callable[[], int]) -> int:
     """Print the help where it is asked for, else do the work.
 
@@ -52,6 +64,7 @@ def run_command(program: str, arguments: Sequence[str], help_text: Callable[[], 
     if "--help" in arguments or "-h" in arguments:
         print(help_text())
         return 0
+    _forget_other_stores()
     _name_home_and_user()
     _let_threads_sleep()
     try:
