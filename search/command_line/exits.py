@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import logging
 import os
 import signal
 import sys
@@ -13,7 +14,7 @@ from types import FrameType
 from lightning_modules.errors import BadImages, InputError
 from search.errors import InterruptedSearchError, StoreError, StudyStalledError, disk_problem
 
-__all__ = ["run_command", "until_interrupted"]
+__all__ = ["name_home_and_user", "run_command", "until_interrupted"]
 
 _OTHER_STORES = (
     "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_READ_REPLICA_BACKEND_STORE_URI", "MLFLOW_REGISTRY_STORE_URI",
@@ -32,11 +33,12 @@ def _let_threads_sleep() -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
-def _name_home_and_user() -> None:
+def name_home_and_user() -> None:
     """Give libraries that ask for a home folder and a user name an answer where the system has none, as in containers.
 
     The folder does not exist, so that they keep what they would write there in temporary folders or nowhere.
     """
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # of such a folder it says so, in two lines
     try:
         Path.home()
     except RuntimeError:
@@ -65,7 +67,7 @@ def run_command(program: str, arguments: Sequence[str], help_text: Callable[[], 
         print(help_text())
         return 0
     _forget_other_stores()
-    _name_home_and_user()
+    name_home_and_user()
     _let_threads_sleep()
     try:
         return work()
@@ -77,6 +79,11 @@ def run_command(program: str, arguments: Sequence[str], help_text: Callable[[], 
         return 2
     except KeyboardInterrupt:
         return 130
+    except OSError as error:
+        if (problem := disk_problem(error)) is None:
+            raise
+        print(f"{program}: {problem}", file=sys.stderr)
+        return 2
 
 
 def until_interrupted(program: str, work: Callable[[], int]) -> int:

@@ -38,9 +38,13 @@ def resolve_model(reference: str, root: Path = Path("mlruns")) -> TrainedModel:
     Raises:
         InputError: nothing of that name, with what there is; or a model that is damaged or not one of ours.
     """
-    folder = _folder(reference)
-    if folder is None:
-        folder = _from_store(reference, root)
+    try:
+        return _loaded(_folder(reference) or _from_store(reference, root))
+    except OSError as error:
+        raise InputError(f"{printable(error.filename)} cannot be read ({error.strerror}); make it readable") from error
+
+
+def _loaded(folder: Path) -> TrainedModel:
     # Not before: most references that are wrong can be refused without torch.
     from lightning_modules.networks.model_file import load_model
 
@@ -147,7 +151,7 @@ def _of_run(client: MlflowClient, root: Path, run_id: str) -> Path:
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
-        raise InputError(f"there is no run {run_id}; {_runs_with_model(client)}") from None
+        raise InputError(f"there is no run {run_id}; {_runs_with_model(client, without=run_id)}") from None
     if not models:
         parent = run.data.tags.get("mlflow.parentRunId")
         hint = f"; it is a trial of run {parent}" if parent else ""
@@ -180,10 +184,10 @@ def _artifact(client: MlflowClient, root: Path, model_id: str, what: str) -> Pat
     raise InputError(f"{what} is not a model of python -m search, or its files are gone: none in {printable(logged)}")
 
 
-def _runs_with_model(client: MlflowClient) -> str:
+def _runs_with_model(client: MlflowClient, without: str = "") -> str:
     runs = []
     for version in client.search_model_versions(max_results=100):
-        if version.run_id and version.run_id not in runs:
+        if version.run_id and version.run_id not in (*runs, without):
             runs.append(version.run_id)
     return _those(runs, "runs with a model")
 

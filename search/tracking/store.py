@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 __all__ = [
-    "adopt", "artifacts_of", "check_store", "database_uri", "explained", "make_store", "readable", "reading",
+    "adopt", "artifacts_of", "check_root", "check_store", "database_uri", "explained", "make_store", "readable", "reading",
     "store_problem",
 ]  # fmt: skip
 
@@ -43,6 +43,16 @@ _LOCATIONS = {
 }
 
 
+def check_root(root: Path) -> None:
+    """Refuse a file in place of the store's folder.
+
+    Raises:
+        StoreError: it is one.
+    """
+    if root.is_file():
+        raise StoreError(f"tracking.root must be a folder, got {printable(root)}, which is a file")
+
+
 def check_store(root: Path, *, write: bool) -> bool:
     """Look into `root`/mlflow.db.
 
@@ -55,6 +65,7 @@ def check_store(root: Path, *, write: bool) -> bool:
     Raises:
         StoreError: it is damaged, locked, read-only, no database, or of another MLflow.
     """
+    check_root(root)
     file = root / "mlflow.db"
     if not file.exists():
         return False
@@ -189,7 +200,8 @@ def readable(file: Path) -> Iterator[Path]:
     Raises:
         StoreError: it cannot be read; one raised in the block names `file`, not the copy.
     """
-    if os.access(file, os.W_OK) and os.access(file.parent, os.W_OK):
+    check_root(file.parent)
+    if all(os.access(place, os.W_OK, effective_ids=True) for place in (file, file.parent)):
         yield file
         return
     with TemporaryDirectory(prefix="thawline-") as folder:
@@ -223,7 +235,7 @@ def _copy(file: Path, copy: Path) -> None:
             if (before.st_mtime_ns, before.st_size) == (after.st_mtime_ns, after.st_size):
                 return None
         raise sqlite3.OperationalError("locked: it changes while it is read")
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return None
     except sqlite3.Error as error:
         raise StoreError(store_problem(file, str(error))) from None
