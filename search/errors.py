@@ -17,7 +17,7 @@ __all__ = [
 ]
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS}
+_FORBIDDEN = {errno.EACCES, errno.EPERM}
 
 
 class InterruptedSearchError(Exception):
@@ -50,7 +50,12 @@ def disk_problem(error: OSError) -> str | None:
     what = f"{place} cannot be written ({error.strerror})"
     if error.errno in _FULL:
         return f"{what}; make room on the disk, then run the same command again"
-    if error.errno in _NOT_WRITABLE:
+    if error.errno in _FORBIDDEN:
+        return (
+            f"{place} cannot be read or written ({error.strerror}); make it readable and its folder writable, then run "
+            "the same command again"
+        )
+    if error.errno == errno.EROFS:
         return f"{what}; make its folder writable, then run the same command again"
     if error.errno == errno.EIO:
         return f"{place} cannot be read or written ({error.strerror}); see to the disk, then run the same command again"

@@ -13,7 +13,7 @@ from lightning_modules.errors import InputError, printable
 from search.command_line.arguments import read_arguments
 from search.command_line.exits import run_command
 from search.settings.field import setting
-from search.tracking.store import adopt, check_store
+from search.tracking.store import adopt, check_store, database_uri
 
 __all__ = ["command", "main"]
 
@@ -40,10 +40,10 @@ def command(words: Sequence[str]) -> list[str]:
     """
     arguments = read_arguments(Arguments, words)
     store = arguments.root / "mlflow.db"
-    if not check_store(arguments.root, write=False):
+    if not check_store(arguments.root, write=True):
         raise InputError(f"there are no runs yet: no file {printable(store)}; run python -m search first")
     os.close(adopt(arguments.root))  # MLflow's UI reads at the places that the database names
-    options = {"--backend-store-uri": f"sqlite:///{store.resolve()}", "--host": "127.0.0.1"}
+    options = {"--backend-store-uri": database_uri(store), "--host": "127.0.0.1"}
     options |= {"--port": str(arguments.port), "--workers": "1"}
     return [sys.executable, "-m", "mlflow", "ui", *(word for option in options.items() for word in option)]
 
@@ -55,7 +55,6 @@ def main(arguments: Sequence[str]) -> int:
 
 def _become_the_ui(words: Sequence[str]) -> NoReturn:
     line = command(words)
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     # Else eight processes wait for jobs of language models, and take a fifth of a core while they do.
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
     # Our own interpreter, arguments checked above.

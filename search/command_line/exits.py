@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import logging
 import os
 import signal
 import sys
@@ -13,7 +14,13 @@ from types import FrameType
 from lightning_modules.errors import BadImages, InputError
 from search.errors import InterruptedSearchError, StoreError, StudyStalledError, disk_problem
 
-__all__ = ["run_command", "until_interrupted"]
+__all__ = ["name_home_and_user", "run_command", "until_interrupted"]
+
+_OTHER_STORES = (
+    "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_READ_REPLICA_BACKEND_STORE_URI", "MLFLOW_REGISTRY_STORE_URI",
+    "MLFLOW_WORKSPACE", "MLFLOW_ENABLE_WORKSPACES", "MLFLOW_WORKSPACE_STORE_URI", "MLFLOW_ARTIFACTS_ONLY",
+    "MLFLOW_DEFAULT_ARTIFACT_ROOT", "MLFLOW_ARTIFACTS_DESTINATION",
+)  # fmt: skip
 
 
 def _let_threads_sleep() -> None:
@@ -26,11 +33,12 @@ def _let_threads_sleep() -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
-def _name_home_and_user() -> None:
+def name_home_and_user() -> None:
     """Give libraries that ask for a home folder and a user name an answer where the system has none, as in containers.
 
     The folder does not exist, so that they keep what they would write there in temporary folders or nowhere.
     """
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # of such a folder it says so, in two lines
     try:
         Path.home()
     except RuntimeError:
@@ -39,6 +47,12 @@ def _name_home_and_user() -> None:
         getpass.getuser()
     except (KeyError, OSError):  # the latter as of Python 3.13
         os.environ["USER"] = str(os.getuid())
+
+
+def _forget_other_stores() -> None:
+    """Take MLflow's variables that lead it past the store that a command names out of the environment."""
+    for name in _OTHER_STORES:
+        os.environ.pop(name, None)
 
 
 def run_command(program: str, arguments: Sequence[str], help_text: Callable[[], str], work: Callable[[], int]) -> int:
@@ -52,7 +66,8 @@ def run_command(program: str, arguments: Sequence[str], help_text: Callable[[], 
     if "--help" in arguments or "-h" in arguments:
         print(help_text())
         return 0
-    _name_home_and_user()
+    _forget_other_stores()
+    name_home_and_user()
     _let_threads_sleep()
     try:
         return work()
@@ -64,6 +79,11 @@ def run_command(program: str, arguments: Sequence[str], help_text: Callable[[], 
         return 2
     except KeyboardInterrupt:
         return 130
+    except OSError as error:
+        if (problem := disk_problem(error)) is None:
+            raise
+        print(f"{program}: {problem}", file=sys.stderr)
+        return 2
 
 
 def until_interrupted(program: str, work: Callable[[], int]) -> int:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from lightning_modules.errors import InputError
 from lightning_modules.training.allocator import keep_freed_memory
 from search.command_line.exits import run_command
+from search.errors import StoreError
 from search.predict.arguments import DEFAULT_MODEL, Arguments, help_text, parse
 
 __all__ = ["main"]
@@ -42,6 +43,8 @@ def _predict_and_say(arguments: Arguments) -> int:
 
         try:
             model = resolve_model(arguments.model, arguments.root)
+        except StoreError:
+            raise
         except InputError as error:
             hint = "; model=champion is the default, model= names another" if arguments.model == DEFAULT_MODEL else ""
             raise InputError(f"{error}{hint}") from error

@@ -14,6 +14,7 @@ from search.command_line.exits import until_interrupted
 from search.retrain.champion import known_versions, load_version, settle
 from search.retrain.ledger import Ledger, PromotionRow, ledger_path
 from search.settings.schema import Settings
+from search.tracking.store import readable
 from search.tracking.tracker import Tracker
 
 __all__ = ["history", "retrain", "rollback"]
@@ -96,8 +97,9 @@ def _roll_back(settings: Settings, ledger: Ledger, tracker: Tracker, reason: str
 
 def history(settings: Settings, console: Console) -> int:
     """Print every change of champion; returns the exit code."""
-    with closing(Ledger(settings.tracking.root, settings.tracking.model_name)) as ledger:
-        _print_history(console, ledger, settings.tracking.model_name)
+    name = settings.tracking.model_name
+    with readable(ledger_path(settings.tracking.root)) as file, closing(Ledger(file.parent, name)) as ledger:
+        _print_history(console, ledger, name)
     return 0
 
 

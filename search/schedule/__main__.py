@@ -14,15 +14,17 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
+from io import BytesIO
 from itertools import islice
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from lightning_modules.errors import InputError
+from lightning_modules.errors import InputError, printable
 from search.command_line.arguments import argument_names, argument_table, read_arguments
 from search.command_line.exits import run_command
 from search.settings.field import required, setting
@@ -80,16 +82,41 @@ def parse(words: Sequence[str]) -> tuple[Arguments, list[str]]:
 
 
 def _zone(name: str | None) -> tzinfo:
+    """The time zone of that name, or this machine's."""
     from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
     from tzlocal import get_localzone
 
-    if name is None:
-        return get_localzone()
+    said = os.environ.get("TZ")
     try:
-        return ZoneInfo(name)
+        if name is not None:
+            return ZoneInfo(name)
+        if said in ("", ":"):
+            return UTC  # as the C library has it; tzlocal passes over it
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a machine that has set no time zone is in UTC; which it is, is printed
+            return get_localzone()
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise InputError(f"timezone must be a name such as Europe/Berlin or UTC, got {name!r}") from error
+        if name is not None:
+            raise InputError(f"timezone must be a name such as Europe/Berlin or UTC, got {name!r}") from error
+        if said is not None and (zone := _rule_zone(said.removeprefix(":"))) is not None:
+            return zone
+        what = f"this machine's time zone cannot be told ({printable(' '.join(str(error).split()))})"
+        if said is not None:
+            what = f"TZ={said!r} is neither a zone's name nor a rule such as CET-1CEST,M3.5.0,M10.5.0/3"
+        raise InputError(f"{what}; name one with timezone=, such as Europe/Berlin or UTC") from error
+
+
+def _rule_zone(rule: str) -> tzinfo | None:
+    """The zone of a rule as POSIX writes it into TZ, such as CET-1CEST,M3.5.0,M10.5.0/3; None for anything else."""
+    from zoneinfo import ZoneInfo
+
+    counts = (0, 0, 0, 0, 1, 1)  # of a zone file (RFC 9636) with one kind of time and no change, before the rule's own
+    part = b"TZif2" + bytes(15) + b"".join(count.to_bytes(4) for count in counts) + bytes(7)
+    try:
+        return ZoneInfo.from_file(BytesIO(part + part + b"\n" + rule.encode("ascii") + b"\n"), key=rule)
+    except ValueError:
+        return None
 
 
 class _StopError(Exception):

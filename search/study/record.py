@@ -26,6 +26,7 @@ from search.evidence.record import Evidence
 from search.settings.plain import flatten
 from search.settings.schema import Settings
 from search.study.storage import open_storage, repair_journal
+from search.tracking.store import check_root
 from search.trial.files import TrialFiles
 from search.trial.keys import INPUTS
 from search.trial.result import TrialParams
@@ -411,6 +412,7 @@ def open_study(root: Path, name: str) -> optuna.Study:
     Raises:
         InputError: no such study (says which there are).
     """
+    check_root(root)
     folder = root / "studies"
     journals = [p for p in folder.glob("*.journal") if p.is_file()] if folder.is_dir() else []
     known = sorted(p.name.removesuffix(".journal") for p in journals)

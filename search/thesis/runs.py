@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from search.tracking.store import reading
+
 __all__ = ["ArmRun", "PartRun", "find_part", "read_parts"]
 
 
@@ -54,33 +56,24 @@ class PartRun:
 
 def find_part(root: Path, experiment: str, key: str) -> PartRun | None:
     """The experiment that was started under this key, the latest of several; None where there is none."""
-    found = _parents(root, experiment, f"tags.thesis_key = '{key}'")
-    return _part(found[0], found[1][0]) if found and found[1] else None
+    with reading(root) as client:
+        found = _parents(client, experiment, f"tags.thesis_key = '{key}'")
+        return _part(client, found[0]) if found else None
 
 
 def read_parts(root: Path, experiment: str) -> list[PartRun]:
     """Every finished thesis experiment of an MLflow experiment, oldest first."""
-    found = _parents(root, experiment, "tags.protocol = 'thesis' and attributes.status = 'FINISHED'")
-    if not found:
-        return []
-    client, runs = found
-    parents = [run for run in runs if "thesis_key" in run.data.tags]
-    return [_part(client, run) for run in reversed(parents)]
+    with reading(root) as client:
+        runs = _parents(client, experiment, "tags.protocol = 'thesis' and attributes.status = 'FINISHED'")
+        return [_part(client, run) for run in reversed(runs) if "thesis_key" in run.data.tags]
 
 
-def _parents(root: Path, experiment: str, query: str) -> tuple[Any, list[Any]] | None:
-    if not (root / "mlflow.db").is_file():
-        return None
-    from search.tracking.tracker import tracking_uri  # sets what MLflow reads when it is imported
-
-    from mlflow import MlflowClient  # isort: skip
-
-    client = MlflowClient(tracking_uri(root), registry_uri=tracking_uri(root))
-    found = client.get_experiment_by_name(experiment)
+def _parents(client: Any, experiment: str, query: str) -> list[Any]:
+    found = None if client is None else client.get_experiment_by_name(experiment)
     if found is None:
-        return None
-    runs = client.search_runs([found.experiment_id], query, order_by=["attributes.start_time DESC"], max_results=1000)
-    return client, list(runs)
+        return []
+    order = ["attributes.start_time DESC"]
+    return list(client.search_runs([found.experiment_id], query, order_by=order, max_results=1000))
 
 
 def _part(client: Any, parent: Any) -> PartRun:

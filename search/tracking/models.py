@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
 from lightning_modules.errors import InputError, printable
-from search.tracking.store import artifacts_of, check_store, explained
+from search.tracking.store import artifacts_of, reading
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -38,7 +38,13 @@ def resolve_model(reference: str, root: Path = Path("mlruns")) -> TrainedModel:
     Raises:
         InputError: nothing of that name, with what there is; or a model that is damaged or not one of ours.
     """
-    folder = _folder(reference) or _from_store(reference, root)
+    try:
+        return _loaded(_folder(reference) or _from_store(reference, root))
+    except OSError as error:
+        raise InputError(f"{printable(error.filename)} cannot be read ({error.strerror}); make it readable") from error
+
+
+def _loaded(folder: Path) -> TrainedModel:
     # Not before: most references that are wrong can be refused without torch.
     from lightning_modules.networks.model_file import load_model
 
@@ -93,17 +99,12 @@ def _folder(reference: str) -> Path | None:
 
 
 def _from_store(reference: str, root: Path) -> Path:
-    if not check_store(root, write=False):
-        raise InputError(
-            f"model={printable(reference)}: there are no runs yet: no file {printable(root / 'mlflow.db')}; "
-            "run python -m search first, or name a model folder"
-        )
-    from search.tracking.tracker import tracking_uri  # sets what MLflow reads when it is imported
-
-    from mlflow import MlflowClient  # isort: skip
-
-    client = MlflowClient(tracking_uri(root), registry_uri=tracking_uri(root))
-    with explained(root):
+    with reading(root) as client:
+        if client is None:
+            raise InputError(
+                f"model={printable(reference)}: there are no runs yet: no file {printable(root / 'mlflow.db')}; "
+                "run python -m search first, or name a model folder"
+            )
         return _from_client(client, root, reference)
 
 
@@ -147,20 +148,34 @@ def _of_run(client: MlflowClient, root: Path, run_id: str) -> Path:
     try:
         run: Any = client.get_run(run_id)
         models = [output.model_id for output in (run.outputs.model_outputs if run.outputs else ())]
-    except MlflowException:
-        raise InputError(f"there is no run {run_id}; {_runs_with_model(client)}") from None
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        raise InputError(f"there is no run {run_id}; {_runs_with_model(client, without=run_id)}") from None
     if not models:
         parent = run.data.tags.get("mlflow.parentRunId")
         hint = f"; it is a trial of run {parent}" if parent else ""
         raise InputError(
             f"run {run_id} holds no model, as only winners of a study do{hint}; {_runs_with_model(client)}"
         )
-    newest = max(models, key=lambda model: int(client.get_logged_model(model).creation_timestamp))
+    newest = max(models, key=lambda model: int(getattr(_logged(client, model), "creation_timestamp", 0)))
     return _artifact(client, root, newest, f"the model of run {run_id}")
 
 
+def _logged(client: MlflowClient, model_id: str) -> Any:
+    """What MLflow knows of a logged model; None where it was deleted, which leaves its files and versions."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_logged_model(model_id)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
+
+
 def _artifact(client: MlflowClient, root: Path, model_id: str, what: str) -> Path:
-    location = urlparse(client.get_logged_model(model_id).artifact_location)
+    location = urlparse(getattr(_logged(client, model_id), "artifact_location", ""))
     if location.scheme not in ("", "file"):
         raise InputError(f"{what} is kept at {location.scheme}://, only models on this machine's disk can be loaded")
     logged = artifacts_of(root, model_id)
@@ -169,10 +184,10 @@ def _artifact(client: MlflowClient, root: Path, model_id: str, what: str) -> Pat
     raise InputError(f"{what} is not a model of python -m search, or its files are gone: none in {printable(logged)}")
 
 
-def _runs_with_model(client: MlflowClient) -> str:
+def _runs_with_model(client: MlflowClient, without: str = "") -> str:
     runs = []
     for version in client.search_model_versions(max_results=100):
-        if version.run_id and version.run_id not in runs:
+        if version.run_id and version.run_id not in (*runs, without):
             runs.append(version.run_id)
     return _those(runs, "runs with a model")
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lightning_modules.errors import InputError, printable
-from search.tracking.store import artifacts_of
+from search.tracking.store import artifacts_of, reading
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 __all__ = ["ParentRun", "read_parent_run"]
 
@@ -43,18 +47,24 @@ def read_parent_run(root: Path, run_id: str) -> ParentRun:
     Raises:
         InputError: no store, no such run in it, or one that was deleted.
     """
-    if not (root / "mlflow.db").is_file():
-        raise InputError(f"there are no runs: no file {printable(root / 'mlflow.db')}")
-    from search.tracking.tracker import tracking_uri  # sets what MLflow reads when it is imported
+    with reading(root) as client:
+        if client is None:
+            raise InputError(f"there are no runs: no file {printable(root / 'mlflow.db')}; put back a copy of it")
+        return _read(client, root, run_id)
 
-    from mlflow import MlflowClient  # isort: skip
-    from mlflow.exceptions import MlflowException  # isort: skip
 
-    client = MlflowClient(tracking_uri(root), registry_uri=tracking_uri(root))
+def _read(client: MlflowClient, root: Path, run_id: str) -> ParentRun:
+    from mlflow.exceptions import MlflowException
+
     try:
         run = client.get_run(run_id)
-    except MlflowException:
-        raise InputError(f"there is no run {run_id} in {printable(root / 'mlflow.db')}: it was deleted") from None
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        raise InputError(
+            f"run {run_id} is no longer in {printable(root / 'mlflow.db')}: it was deleted for good, or is of another "
+            "store; put back a copy of mlflow.db that holds it"
+        ) from None
     if run.info.lifecycle_stage == "deleted":
         raise InputError(
             f"run {run_id} was deleted in MLflow; the study's search with tracking.restore=true brings it back"

@@ -8,18 +8,31 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
-from urllib.parse import unquote, urlparse
+from shlex import quote as quoted
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+from urllib.parse import quote, unquote, urlparse
 
 from lightning_modules.errors import printable
 from search.errors import StoreError
 
-__all__ = ["adopt", "artifacts_of", "check_store", "explained", "make_store", "store_problem"]
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+__all__ = [
+    "adopt", "artifacts_of", "check_root", "check_store", "database_uri", "explained", "make_store", "readable", "reading",
+    "store_problem",
+]  # fmt: skip
 
 _WAIT_SECONDS = 5.0
+_TRIES = 5
 # Of the experiment that MLflow makes with the tables: where the store was. Other experiments may lie anywhere.
 _FIRST = re.compile(r"(file:.*/artifacts)/0")
 _LOCATIONS = {
@@ -30,6 +43,16 @@ _LOCATIONS = {
 }
 
 
+def check_root(root: Path) -> None:
+    """Refuse a file in place of the store's folder.
+
+    Raises:
+        StoreError: it is one.
+    """
+    if root.is_file():
+        raise StoreError(f"tracking.root must be a folder, got {printable(root)}, which is a file")
+
+
 def check_store(root: Path, *, write: bool) -> bool:
     """Look into `root`/mlflow.db.
 
@@ -37,17 +60,19 @@ def check_store(root: Path, *, write: bool) -> bool:
         write: whether it will be written to.
 
     Returns:
-        Whether MLflow has made its tables there; False without a file.
+        Whether there is such a file.
 
     Raises:
-        StoreError: it is damaged, locked, read-only, or no database.
+        StoreError: it is damaged, locked, read-only, no database, or of another MLflow.
     """
+    check_root(root)
     file = root / "mlflow.db"
     if not file.exists():
         return False
     try:
         with closing(sqlite3.connect(file, timeout=_WAIT_SECONDS)) as database:
-            found = database.execute("SELECT count(*) FROM sqlite_master WHERE name = 'alembic_version'").fetchone()
+            tables = database.execute("SELECT count(*) FROM sqlite_master WHERE name = 'alembic_version'").fetchone()
+            found = database.execute("SELECT version_num FROM alembic_version").fetchone() if tables[0] else None
             damage = database.execute("PRAGMA quick_check(1)").fetchone()
             if damage[0] != "ok":
                 raise sqlite3.DatabaseError(" ".join(str(damage[0]).split()))
@@ -56,7 +81,28 @@ def check_store(root: Path, *, write: bool) -> bool:
                 database.rollback()
     except sqlite3.Error as error:
         raise StoreError(store_problem(file, str(error))) from None
-    return bool(found[0])
+    if found is None:
+        raise StoreError(
+            f"{printable(file)} holds no tables of MLflow; put back a copy of it, or move it away and start studies "
+            "anew (search.fresh=true)"
+        )
+    _check_schema(file, str(found[0]))
+    return True
+
+
+def _check_schema(file: Path, found: str) -> None:
+    """Refuse a database of another MLflow, before MLflow sees it: it changes one of an older kind without asking."""
+    package = find_spec("mlflow")
+    places = [Path(place) for place in (package.submodule_search_locations or ())] if package else []
+    scripts = [script for place in places for script in place.glob("store/db_migrations/versions/*.py")]
+    lines = re.findall(r"^(down_)?revision = [\"'](\w+)", "\n".join(map(Path.read_text, scripts)), re.MULTILINE)
+    known, before = ({name for down, name in lines if bool(down) is old} for old in (False, True))
+    if found in known - before:
+        return
+    other, cure = "a newer", "install that one, or put back a copy of the file from before"
+    if found in known:
+        other, cure = "an older", f"copy it, then run: python -m mlflow db upgrade {quoted(database_uri(file))}"
+    raise StoreError(f"{printable(file)} is of {other} MLflow than {version('mlflow')} (schema {found}); {cure}")
 
 
 def make_store(root: Path) -> None:
@@ -70,7 +116,7 @@ def make_store(root: Path) -> None:
     file = root / "mlflow.db.new"
     for rest in root.glob("mlflow.db.new*"):
         rest.unlink()
-    uri, artifacts = f"sqlite:///{file.resolve()}", (root / "artifacts").resolve().as_uri()
+    uri, artifacts = database_uri(file), (root / "artifacts").resolve().as_uri()
     store = SqlAlchemyStore(uri, artifacts)  # type: ignore[no-untyped-call]
     store.engine.dispose()
     file.replace(root / "mlflow.db")
@@ -123,6 +169,82 @@ def artifacts_of(root: Path, holder: str) -> Path:
     return root / "artifacts" / ("models" if holder.startswith("m-") else "") / holder / "artifacts"
 
 
+def database_uri(file: Path) -> str:
+    """URI of a database, as `mlflow ui --backend-store-uri` takes it."""
+    return f"sqlite:///{file.resolve()}"
+
+
+@contextmanager
+def reading(root: Path) -> Iterator[MlflowClient | None]:
+    """MLflow's client to read the store under `root` with, which need not be writable; None where there is no store.
+
+    Raises:
+        StoreError: the store cannot be read, or what MLflow raises in the block.
+    """
+    with readable(root / "mlflow.db") as file:
+        if not check_store(file.parent, write=False):
+            yield None
+            return
+        from mlflow import MlflowClient
+
+        with explained(file.parent):
+            yield MlflowClient(database_uri(file), registry_uri=database_uri(file))
+
+
+@contextmanager
+def readable(file: Path) -> Iterator[Path]:
+    """A database to read: `file`, or a copy of that name where it or its folder may not be written.
+
+    SQLite writes beside a database that it reads in WAL mode, and into one that a killed program left half written.
+
+    Raises:
+        StoreError: it cannot be read; one raised in the block names `file`, not the copy.
+    """
+    check_root(file.parent)
+    if all(os.access(place, os.W_OK, effective_ids=True) for place in (file, file.parent)):
+        yield file
+        return
+    with TemporaryDirectory(prefix="thawline-") as folder:
+        try:
+            _copy(file, Path(folder) / file.name)
+            yield Path(folder) / file.name
+        except StoreError as error:
+            raise StoreError(str(error).replace(folder, printable(file.parent))) from error
+
+
+def _copy(file: Path, copy: Path) -> None:
+    """Copy a database that may not be written, while others may write it."""
+    place = f"file:{quote(str(file.resolve()))}?mode=ro"
+    try:
+        for _ in range(_TRIES):
+            before = file.stat()
+            try:
+                with closing(sqlite3.connect(place, timeout=_WAIT_SECONDS, uri=True)) as source:
+                    source.execute("BEGIN")
+                    source.execute("SELECT count(*) FROM sqlite_master").fetchone()  # waits for a lock, as backup does not
+                    with closing(sqlite3.connect(copy)) as target:
+                        return source.backup(target)
+            except sqlite3.OperationalError as error:
+                if "locked" in str(error):
+                    raise
+            # SQLite would have to write beside it to read it: no other program has it open, or one was killed.
+            for part in ("", "-wal", "-journal"):
+                with suppress(FileNotFoundError):
+                    shutil.copyfile(f"{file}{part}", f"{copy}{part}")
+            after = file.stat()
+            if (before.st_mtime_ns, before.st_size) == (after.st_mtime_ns, after.st_size):
+                return None
+        raise sqlite3.OperationalError("locked: it changes while it is read")
+    except FileNotFoundError:
+        return None
+    except sqlite3.Error as error:
+        raise StoreError(store_problem(file, str(error))) from None
+    except OSError as error:
+        raise StoreError(
+            f"{printable(file)} cannot be read ({error.strerror}); ask its owner for the right to read it"
+        ) from None
+
+
 @contextmanager
 def explained(root: Path) -> Iterator[None]:
     """Turn what MLflow raises in the block about its store under `root` into a `StoreError`."""
@@ -132,15 +254,19 @@ def explained(root: Path) -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
-        raise StoreError(store_problem(root / "mlflow.db", str(error))) from error
+        code = getattr(error, "error_code", "")
+        raise StoreError(store_problem(root / "mlflow.db", str(error), code=str(code))) from error
 
 
-def store_problem(file: Path, problem: str, anew: str = "start studies anew (search.fresh=true)") -> str:
+def store_problem(
+    file: Path, problem: str, anew: str = "start studies anew (search.fresh=true)", *, code: str = ""
+) -> str:
     """One line on what is wrong with a database, and what to do.
 
     Args:
         problem: what sqlite, SQLAlchemy or MLflow said.
         anew: what to do where it is damaged and there is no copy of it.
+        code: MLflow's, of what it said.
     """
     place, root = printable(file), printable(file.parent)
     # SQLAlchemy puts advice for programmers before sqlite's words, and the whole query behind them.
@@ -152,7 +278,7 @@ def store_problem(file: Path, problem: str, anew: str = "start studies anew (sea
             f"{place} is locked by another program ({words}); close what has it open, then run the same command again"
         )
     if "readonly" in lower or "read-only" in lower or "unable to open" in lower or "permission" in lower:
-        return f"{place} cannot be written ({words}); make {root} writable, or take another tracking.root"
+        return f"{place} cannot be written ({words}); make {root} writable, or take another tracking.root: a copy of it, for one"
     if "full" in lower or "no space" in lower:
         return f"{place} cannot be written ({words}); make room on the disk, then run the same command again"
     if "disk i/o" in lower:  # what sqlite says of its shared memory on a full disk, and of a disk that fails
@@ -162,4 +288,8 @@ def store_problem(file: Path, problem: str, anew: str = "start studies anew (sea
         )
     if "not a database" in lower or "malformed" in lower or "corrupt" in lower or "page" in lower or "tree" in lower:
         return f"{place} is damaged ({words}); put back a copy of it, or move it away and {anew}"
-    return f"{place} failed ({words}); the same command goes on where this one stopped"
+    if "current state is deleted" in lower:
+        return f"what {place} should take was deleted in MLflow ({words}); tracking.restore=true goes on with it restored"
+    if code == "RESOURCE_DOES_NOT_EXIST":
+        return f"{place} does not hold what is needed any more ({words}); put back a copy of it, or {anew}"
+    return f"{place} failed ({words}); run the same command again, and put back a copy of the file if that fails too"

@@ -19,13 +19,6 @@ from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
-# Read by MLflow when it is imported: nothing leaves the machine, no pickle is ever loaded, and a model does not say
-# which of its environment's variables hold keys.
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
-os.environ.setdefault("MLFLOW_RECORD_ENV_VARS_IN_MODEL_LOGGING", "false")
-
 import mlflow
 import pandas as pd
 from filelock import FileLock
@@ -38,7 +31,7 @@ from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 from lightning_modules.errors import InputError, printable
 from search.settings.schema import TrackingSettings
 from search.tracking.served_model import CODE_FOLDERS, requirements, signature
-from search.tracking.store import adopt, artifacts_of, check_store, explained, make_store
+from search.tracking.store import adopt, artifacts_of, check_store, database_uri, explained, make_store
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,7 +60,7 @@ MODEL_NOTE_BEGINS = "Image classifiers that a search of Thawline chose."
 
 def tracking_uri(root: Path) -> str:
     """URI of the sqlite store under `root`, as `mlflow ui --backend-store-uri` takes it."""
-    return f"sqlite:///{(root / 'mlflow.db').resolve()}"
+    return database_uri(root / "mlflow.db")
 
 
 def _guarded(method: Callable[Concatenate[Tracker, _P], _R]) -> Callable[Concatenate[Tracker, _P], _R]:

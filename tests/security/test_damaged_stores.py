@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import pickle
 import re
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from search.errors import StoreError
 from search.study.ownership import owned
 from search.study.storage import repair_journal
 from search.tracking.tracker import Tracker
+from tests.privileges import without_power
 from tests.security.malicious_files import Payload
 from tests.store_copies import copy_store
 
@@ -170,29 +170,13 @@ def test_a_database_damaged_under_way(study: tuple[Path, list[str]], capfd: pyte
     assert capfd.readouterr().err == ""
 
 
-@contextmanager
-def _without_power() -> Iterator[None]:
-    """Root may write what is read-only; give that up for this thread."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
-    before, now = (ctypes.c_uint32 * 6)(), (ctypes.c_uint32 * 6)()
-    if libc.capget(header, before) or libc.capget(header, now):
-        pytest.skip("this system knows no capabilities")
-    now[0] &= ~(1 << 1 | 1 << 2)  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
-    assert not libc.capset(header, now)
-    try:
-        yield
-    finally:
-        assert not libc.capset(header, before)
-
-
 @pytest.mark.parametrize("places", [("studies",), ("", "mlflow.db"), ("", "studies", "mlflow.db", "studies/tiny.lock")])
 def test_a_read_only_store(places: tuple[str, ...], study: tuple[Path, list[str]], command: Any) -> None:
     root, arguments = study
     for place in places:
         (root / place).chmod(0o444 if (root / place).is_file() else 0o555)
     try:
-        with _without_power():
+        with without_power():
             outcome = command("search", arguments)
     finally:
         for place in places:
@@ -201,7 +185,7 @@ def test_a_read_only_store(places: tuple[str, ...], study: tuple[Path, list[str]
 
 
 def test_a_folder_that_becomes_read_only_hides_no_other_error(tmp_path: Path) -> None:
-    with _without_power(), pytest.raises(RuntimeError, match="of the search itself"), owned(tmp_path, "study"):
+    with without_power(), pytest.raises(RuntimeError, match="of the search itself"), owned(tmp_path, "study"):
         tmp_path.chmod(0o555)
         raise RuntimeError("of the search itself")
     tmp_path.chmod(0o755)
@@ -252,7 +236,7 @@ def test_a_second_driver_is_told_of_the_first(study: tuple[Path, list[str]], com
         ("(sqlite3.OperationalError) attempt to write a readonly database", "make mlruns writable"),
         ("(sqlite3.DatabaseError) database disk image is malformed", "put back a copy of it"),
         ("[Errno 28] No space left on device", "make room on the disk, then run"),
-        ("something else", "the same command goes on where this one stopped"),
+        ("something else", "run the same command again, and put back a copy"),
     ],
 )
 def test_what_the_store_says_becomes_a_line_with_the_way_out(problem: str, words: str) -> None:

@@ -47,7 +47,7 @@ def test_the_same_where_the_flag_answers() -> None:
 
 @pytest.fixture
 def as_nobody(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """`python -m search ARGUMENTS` as that user, without a home folder, in a folder of the user's own."""
+    """`python ARGUMENTS` as that user, without a home folder but for `home`, in a folder of the user's own."""
     probe = [*_AS_NOBODY, "-c", "import search"]
     if not shutil.which("setpriv") or subprocess.run(probe, capture_output=True).returncode:
         pytest.skip("needs the right to become another user, who may read this folder")
@@ -57,23 +57,37 @@ def as_nobody(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]
     folder.mkdir()
     os.chown(folder, 12345, 12345)
 
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        words = [*_AS_NOBODY, "-m", "search", *arguments]
-        return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    def run(*arguments: str, home: Path | None = None) -> subprocess.CompletedProcess[str]:
+        words, own = [*_AS_NOBODY, *arguments], {} if home is None else {"HOME": str(home)}
+        return subprocess.run(words, cwd=folder, env=environment | own, capture_output=True, text=True, check=False)
 
     return run
 
 
 @pytest.mark.slow  # processes of their own that load PyTorch
 def test_no_home_folder_and_no_known_user_is_no_error(
-    as_nobody: Callable[..., subprocess.CompletedProcess[str]], stripes: Path
+    as_nobody: Callable[..., subprocess.CompletedProcess[str]], stripes: Path, tmp_path: Path
 ) -> None:
-    refused = as_nobody("data=folder", "data.path=missing", "executor=inline")
+    refused = as_nobody("-m", "search", "data=folder", "data.path=missing", "executor=inline")
     assert refused.returncode == 2 and "Traceback" not in refused.stderr
     assert refused.stderr.splitlines()[-1].startswith("search: data.path=missing is not a folder")
     done = as_nobody(
-        "data=folder", f"data.path={stripes}", "data.size=[32,32]", "model=lenet5", "search.trials=1",
+        "-m", "search", "search.study=s", "data=folder", f"data.path={stripes}", "data.size=[32,32]", "model=lenet5", "search.trials=1",
         "trainer.epochs=1", "executor.workers=1", "search.evidence=false",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stdout + done.stderr and "Report: mlruns/" in done.stdout
+    assert done.stderr == "" and "Report: mlruns/" in done.stdout
+    image = next(path for path in stripes.rglob("*.png"))
+    notebook = "import sys; from search import load_study; load_study('s').explain(sys.argv[1])"
+    for number, words in enumerate([
+        ("-m", "search.predict", f"images={image}", "model=1"),
+        ("-m", "explain", f"images={image}", "model=1", "figures=1"),
+        ("-m", "search.report", "study=s"),
+        ("-m", "search.retrain", "history"),
+        ("-m", "search.schedule", "cron=@daily", "times=1"),
+        ("-m", "search.settings.reference"),
+        ("-c", notebook, str(image)),
+    ]):  # fmt: skip
+        done = as_nobody(*words, home=(None, tmp_path / "missing", stripes)[number % 3])
+        said = done.stderr if words[1] != "search.predict" else ""  # it says there what it has done
+        assert (done.returncode, said) == (0, ""), (words, done.stderr)

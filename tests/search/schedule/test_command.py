@@ -106,6 +106,55 @@ class TestCron:
         assert out == "" and err.count("\n") == 1 and re.search(f"^schedule: cron.*{message}", err), err
 
 
+class TestTimeZone:
+    @pytest.mark.parametrize(
+        ("zone", "shown", "winter", "summer"),
+        [
+            ("Europe/Berlin", "Europe/Berlin", "+0100", "+0200"),
+            (":Europe/Berlin", "Europe/Berlin", "+0100", "+0200"),
+            ("CET-1CEST,M3.5.0,M10.5.0/3", "CET-1CEST,M3.5.0,M10.5.0/3", "+0100", "+0200"),
+            ("IST-5:30", "IST-5:30", "+0530", "+0530"),
+            ("<+03>-3", "<+03>-3", "+0300", "+0300"),
+            ("UTC0", "UTC0", "+0000", "+0000"),
+            ("", "UTC", "+0000", "+0000"),
+        ],
+    )
+    def test_is_what_the_variable_says(
+        self, zone: str, shown: str, winter: str, summer: str, monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:  # fmt: skip
+        self.set_zone(zone, monkeypatch)
+        assert main(["cron=30 2 1 1,7 *", "times=2"]) == 0
+        first, *lines = capsys.readouterr().out.splitlines()
+        assert first == f"Next times ({shown}):"
+        assert [line[-11:] for line in sorted(lines, key=lambda line: line[11:13])] == [f"02:30 {winter}", f"02:30 {summer}"]
+
+    @pytest.mark.parametrize(
+        "zone", ["nonsense", "CET-1CEST", "UTC+25", "/etc/passwd", "/nonexistent", "../UTC", "a\nb", "é", "Europe/Nowhere"]
+    )
+    def test_that_is_none_is_said_in_one_line_with_the_way_out(
+        self, zone: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        self.set_zone(zone, monkeypatch)
+        assert main(["cron=@daily", "times=1"]) == 2
+        out, err = capsys.readouterr()
+        assert out == "" and err.count("\n") == 1 and err.startswith("schedule: TZ=") and "timezone=" in err
+        assert main(["cron=@daily", "times=1", "timezone=Europe/Berlin"]) == 0
+
+    def test_that_the_machine_names_twice_is_said_too(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.delenv("TZ", raising=False)
+        monkeypatch.setattr("tzlocal.get_localzone", lambda: ZoneInfo("Multiple conflicting\nconfigurations"))
+        assert main(["cron=@daily", "times=1"]) == 2
+        err = capsys.readouterr().err
+        assert err.count("\n") == 1 and "this machine's time zone cannot be told (" in err and "timezone=" in err
+
+    def set_zone(self, zone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("TZ", zone)
+        monkeypatch.setattr("tzlocal.unix._cache_tz", None)
+
+
 class TestArguments:
     def test_times_are_shown_and_nothing_is_run(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["cron=30 2 1 1 *", "timezone=Europe/Berlin", "times=2", "retrain.depth=head"]) == 0
