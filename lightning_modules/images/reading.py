@@ -251,9 +251,8 @@ def _open(data: bytes, formats: tuple[str, ...]) -> Image.Image:
         except UnidentifiedImageError:
             for signature, name in _SIGNATURES:
                 if data.startswith(signature):
-                    if (reason := tiff_tags.described(data) if "TIFF" in name else None) is not None:
-                        raise InputError(reason) from None
-                    raise InputError(f"unreadable header of a {name} (truncated, damaged or a rare kind)") from None
+                    unreadable = f"unreadable header of a {name} (truncated, damaged or a rare kind)"
+                    raise InputError(("TIFF" in name and tiff_tags.described(data)) or unreadable) from None
             raise InputError(f"not an image of an accepted format ({_ACCEPTED_TEXT})") from None
         except Exception as error:  # as in decode_image
             raise InputError(f"header cannot be read ({_detail(error)})") from None

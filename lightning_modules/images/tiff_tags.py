@@ -12,7 +12,7 @@ __all__ = ["bits", "described", "refusal", "use_native_order", "white_is_zero"]
 
 _COMPRESSION, _PHOTOMETRIC, _INK_SET = 259, 262, 332
 _BITS, _COLOR_MAP, _DOT_RANGE, _EXTRA, _FORMAT, _SUBSAMPLING = 258, 320, 336, 338, 339, 530
-_CMYK, _YCBCR, _SIGNED = 5, 6, 2
+_CMYK, _YCBCR = 5, 6
 _DECISIVE: Final = (_BITS, _FORMAT, _PHOTOMETRIC, 277, _EXTRA, 284, _COMPRESSION)
 _KINDS: Final = {_FORMAT: {"unsigned": 1, "signed": 2, "floating-point": 3}}
 
@@ -33,25 +33,24 @@ def bits(image: Image.Image) -> int:
 
 def use_native_order(image: Image.Image) -> None:
     """Let an image that is not loaded be read as libtiff gives it: in this machine's order of bytes, not the file's."""
-    for place, tile in enumerate(image.tile):  # type: ignore[attr-defined]
-        if tile.codec_name == "libtiff" and tile.args[0] in ("F;32BF", "I;16BS", "I;32BS"):
-            raw = tile.args[0].replace("B", "N")
-            image.tile[place] = tile._replace(args=(raw, *tile.args[1:]))  # type: ignore[attr-defined]
+    tile = next(iter(image.tile), None)  # type: ignore[attr-defined]
+    if tile and tile.codec_name == "libtiff" and tile.args[0] in ("F;32BF", "I;16BS", "I;32BS"):
+        args = (tile.args[0].replace("B", "N"), *tile.args[1:])
+        image.tile = [tile._replace(args=args)]  # type: ignore[attr-defined]
 
 
 def refusal(image: Image.Image) -> str | None:
     """Why what Pillow would make of a TIFF is not what its tags say, in one line; None where it is."""
     tags = _tags(image)
-    photometric, extra = tags.get(_PHOTOMETRIC), tags.get(_EXTRA, ())
-    dots, palette = tags.get(_DOT_RANGE, (0, 255)), tags.get(_COLOR_MAP, ())
-    signed = bits(image) <= 8 and _SIGNED in tags.get(_FORMAT, ())
+    photometric, extra, palette = tags.get(_PHOTOMETRIC), tags.get(_EXTRA, ()), tags.get(_COLOR_MAP, (0,))
+    dots, coarse = tags.get(_DOT_RANGE, (0, 255)), tags.get(_SUBSAMPLING, (2, 2)) != (1, 1)
     reasons = {
         "no PhotometricInterpretation, so 0 may be black or white; save it with BlackIsZero": photometric is None,
-        "signed 8-bit samples (SampleFormat); convert to unsigned": signed,
+        "signed 8-bit samples (SampleFormat); convert to unsigned": bits(image) <= 8 and 2 in tags.get(_FORMAT, ()),
         f"{len(extra)} ExtraSamples; accepted are grey, RGB and CMYK with alpha at most": len(extra) > 1,
-        "ColorMap with values of 8 bits, where TIFF has 16; save it as RGB": bool(palette) and 0 < max(palette) < 256,
+        "ColorMap with values of 8 bits, where TIFF has 16; save it as RGB": 0 < max(palette) < 256,
         "YCbCr with YCbCrSubSampling and no compression; save it as RGB": (
-            (photometric, tags.get(_COMPRESSION, 1)) == (_YCBCR, 1) and tags.get(_SUBSAMPLING, (2, 2)) != (1, 1)
+            photometric == _YCBCR and coarse and tags.get(_COMPRESSION, 1) == 1
         ),
         "inks other than those of CMYK (InkSet), or inverted (DotRange); save it as RGB": (
             photometric == _CMYK and (tags.get(_INK_SET, 1) != 1 or dots[0] > dots[1])
@@ -61,21 +60,19 @@ def refusal(image: Image.Image) -> str | None:
 
 
 def described(data: bytes) -> str | None:
-    """Why a TIFF that Pillow does not take for an image is not read, by its tags; None where these are damaged."""
+    """Why a TIFF that Pillow does not take for an image is not read, by its tags; None where they are damaged."""
     try:
         tags = ImageFileDirectory_v2(data[: 16 if data[2] == 43 else 8])
         file = io.BytesIO(data)
         file.seek(tags.next)
         tags.load(file)
-        words = [f"{TiffTags.lookup(tag).name} {_word(tag, tags[tag])}" for tag in _DECISIVE if tag in tags]
+        words = ", ".join(f"{TiffTags.lookup(tag).name} {_word(tag, tags[tag])}" for tag in _DECISIVE if tag in tags)
     except Exception:  # as in `decode_image`
         return None
-    if not words:
-        return None
     order = "big" if data.startswith(MM) else "little"
-    return (
-        f"TIFF with {', '.join(words)}, {order}-endian is not read; save it as unsigned grey of 8 or 16 bits, "
-        "grey of 32-bit floating point in [0, 1], or 8-bit RGB"
+    return words and (
+        f"TIFF with {words}, {order}-endian is not read; save it as unsigned grey of 8 or 16 bits, grey of 32-bit "
+        "floating point in [0, 1], or 8-bit RGB"
     )
 
 

@@ -10,7 +10,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lightning_modules.errors import InputError, printable
-from lightning_modules.images.reading import ACCEPTED_FORMATS, DEFAULT_MAX_PIXELS, decoded, pixels_of, read_bytes
+from lightning_modules.images.reading import (
+    ACCEPTED_FORMATS,
+    DEFAULT_MAX_PIXELS,
+    FULL_WHITE_LEVEL,
+    decoded,
+    pixels_of,
+    read_bytes,
+)
 
 __all__ = ["defect_pixels"]
 
@@ -38,7 +45,10 @@ def defect_pixels(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArra
 
 def _values(image: Image.Image) -> tuple[NDArray[Any], bool]:
     """Grey values (H, W), 0 where there is no defect, and whether the file was written with loss."""
-    pixels = pixels_of(image)
+    real = np.asarray(image) if image.mode == "F" else np.zeros(1)
+    # Class numbers of programs that write all they have as floating point.
+    whole = np.isfinite(real).all() and real.min() >= 0 and 1 < real.max() <= FULL_WHITE_LEVEL and (real % 1 == 0).all()
+    pixels = real.astype(np.uint16)[:, :, None] if whole else pixels_of(image)
     values = pixels.max(axis=2)
     if image.mode == "P" and (values.min() > 0 or values.max() == 0):
         values = np.asarray(image)

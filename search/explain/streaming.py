@@ -225,12 +225,10 @@ class Stream:
             if truth is not None and truth.any():
                 rows.append(row)
                 truths.append(truth)
-            elif note is None or note.empty:
-                self._unmeasured["no row in the table" if note is None else "a row that names no defect"] += 1
-            elif truth is None:
-                self._unmeasured["a mask or box that cannot be used"] += 1
             else:
-                self._unmeasured["no defect in what the network sees: an empty mask, or one cut off"] += 1
+                seen = "a mask or box that cannot be used" if truth is None else "no defect in what the network sees"
+                named = seen if note is not None and not note.empty else "a row that names no defect"
+                self._unmeasured["no row in the table" if note is None else named] += 1
         if not rows:
             return
         kept = explained.only(rows)

@@ -84,6 +84,7 @@ READ: dict[str, Callable[[], bytes]] = {
     "soft edges": lambda: png(soft()),
     "TIFF, white is 0": lambda: tiff((~DEFECT * 65535).astype(np.uint16), 16, photometric=0),
     "TIFF, floating point": lambda: tiff(DEFECT.astype(np.float32), 32),
+    "TIFF, class numbers as floating point": lambda: tiff(CLASS_NUMBERS.astype(np.float32), 32),
     "turned by EXIF": turned,
 }
 REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
