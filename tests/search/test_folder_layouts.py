@@ -179,7 +179,8 @@ REFUSED: dict[str, Refusal] = {
         {"path": "images"},
     ),
     "nested folders": (
-        {"ok": {"coil 1": 6}, "crack": {"c": 6, "d": 6}}, [], ["crack/c", GROUPS], {}, {"groups": "folder"},
+        {c: {f"coil {n}": 5 for n in range(4)} for c in ("ok", "crack")}, [], ["crack/coil 0", GROUPS], {},
+        {"groups": "folder"},
     ),
     "nested beside images": (
         {"ok": 6, "crack": {"": 6, "old": {"0.txt": "x"}}}, [], ["old", "its images up", "on_bad=set_aside"], {},
