@@ -74,8 +74,8 @@ def run_command(program: str, arguments: Sequence[str], help_text: Callable[[], 
     except InputError as error:
         print(f"{program}: {error}", file=sys.stderr)
         if isinstance(error, BadImages) and len(error.problems) > 1:
-            for problem in error.problems:
-                print(f"  {problem}", file=sys.stderr)
+            for one in error.problems:
+                print(f"  {one}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

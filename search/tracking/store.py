@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 __all__ = [
-    "adopt", "artifacts_of", "check_root", "check_store", "database_uri", "explained", "make_store", "readable", "reading",
-    "store_problem",
+    "adopt", "artifacts_of", "check_root", "check_store", "database_uri", "explained", "make_store", "readable",
+    "reading", "store_problem",
 ]  # fmt: skip
 
 _WAIT_SECONDS = 5.0
@@ -221,7 +221,9 @@ def _copy(file: Path, copy: Path) -> None:
             try:
                 with closing(sqlite3.connect(place, timeout=_WAIT_SECONDS, uri=True)) as source:
                     source.execute("BEGIN")
-                    source.execute("SELECT count(*) FROM sqlite_master").fetchone()  # waits for a lock, as backup does not
+                    source.execute(
+                        "SELECT 1 FROM sqlite_master"
+                    ).fetchone()  # a lock is waited for; backup would for ever
                     with closing(sqlite3.connect(copy)) as target:
                         return source.backup(target)
             except sqlite3.OperationalError as error:
@@ -278,7 +280,9 @@ def store_problem(
             f"{place} is locked by another program ({words}); close what has it open, then run the same command again"
         )
     if "readonly" in lower or "read-only" in lower or "unable to open" in lower or "permission" in lower:
-        return f"{place} cannot be written ({words}); make {root} writable, or take another tracking.root: a copy of it, for one"
+        return (
+            f"{place} cannot be written ({words}); make {root} writable, or take another tracking.root, such as a copy"
+        )
     if "full" in lower or "no space" in lower:
         return f"{place} cannot be written ({words}); make room on the disk, then run the same command again"
     if "disk i/o" in lower:  # what sqlite says of its shared memory on a full disk, and of a disk that fails
@@ -289,7 +293,7 @@ def store_problem(
     if "not a database" in lower or "malformed" in lower or "corrupt" in lower or "page" in lower or "tree" in lower:
         return f"{place} is damaged ({words}); put back a copy of it, or move it away and {anew}"
     if "current state is deleted" in lower:
-        return f"what {place} should take was deleted in MLflow ({words}); tracking.restore=true goes on with it restored"
+        return f"{place} lacks what was deleted in MLflow meanwhile ({words}); tracking.restore=true brings it back"
     if code == "RESOURCE_DOES_NOT_EXIST":
         return f"{place} does not hold what is needed any more ({words}); put back a copy of it, or {anew}"
     return f"{place} failed ({words}); run the same command again, and put back a copy of the file if that fails too"
