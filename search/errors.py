@@ -17,7 +17,7 @@ __all__ = [
 ]
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_FORBIDDEN = {errno.EACCES, errno.EPERM}
+_NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 class InterruptedSearchError(Exception):
@@ -50,13 +50,9 @@ def disk_problem(error: OSError) -> str | None:
     what = f"{place} cannot be written ({error.strerror})"
     if error.errno in _FULL:
         return f"{what}; make room on the disk, then run the same command again"
-    if error.errno in _FORBIDDEN:
-        return (
-            f"{place} cannot be read or written ({error.strerror}); make it readable and its folder writable, then run "
-            "the same command again"
-        )
-    if error.errno == errno.EROFS:
-        return f"{what}; make its folder writable, then run the same command again"
+    if error.errno in _NOT_WRITABLE:
+        what = f"{place} cannot be read or written ({error.strerror})"
+        return f"{what}; make it readable and its folder writable, then run the same command again"
     if error.errno == errno.EIO:
         return f"{place} cannot be read or written ({error.strerror}); see to the disk, then run the same command again"
     return None

@@ -16,10 +16,10 @@ from search.errors import InterruptedSearchError, StoreError, StudyStalledError,
 
 __all__ = ["name_home_and_user", "run_command", "until_interrupted"]
 
+# Variables that lead MLflow past the store that a command names.
 _OTHER_STORES = (
-    "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_READ_REPLICA_BACKEND_STORE_URI", "MLFLOW_REGISTRY_STORE_URI",
-    "MLFLOW_WORKSPACE", "MLFLOW_ENABLE_WORKSPACES", "MLFLOW_WORKSPACE_STORE_URI", "MLFLOW_ARTIFACTS_ONLY",
-    "MLFLOW_DEFAULT_ARTIFACT_ROOT", "MLFLOW_ARTIFACTS_DESTINATION",
+    "MLFLOW_ENABLE_WORKSPACES", "MLFLOW_WORKSPACE_STORE_URI", "MLFLOW_REGISTRY_STORE_URI", "MLFLOW_ARTIFACTS_ONLY",
+    "MLFLOW_READ_REPLICA_BACKEND_STORE_URI", "MLFLOW_DEFAULT_ARTIFACT_ROOT",
 )  # fmt: skip
 
 
@@ -49,12 +49,6 @@ def name_home_and_user() -> None:
         os.environ["USER"] = str(os.getuid())
 
 
-def _forget_other_stores() -> None:
-    """Take MLflow's variables that lead it past the store that a command names out of the environment."""
-    for name in _OTHER_STORES:
-        os.environ.pop(name, None)
-
-
 def run_command(program: str, arguments: Sequence[str], help_text: Callable[[], str], work: Callable[[], int]) -> int:
     """Print the help where it is asked for, else do the work.
 
@@ -66,7 +60,8 @@ def run_command(program: str, arguments: Sequence[str], help_text: Callable[[], 
     if "--help" in arguments or "-h" in arguments:
         print(help_text())
         return 0
-    _forget_other_stores()
+    for name in _OTHER_STORES:
+        os.environ.pop(name, None)
     name_home_and_user()
     _let_threads_sleep()
     try:
@@ -74,8 +69,8 @@ def run_command(program: str, arguments: Sequence[str], help_text: Callable[[], 
     except InputError as error:
         print(f"{program}: {error}", file=sys.stderr)
         if isinstance(error, BadImages) and len(error.problems) > 1:
-            for problem in error.problems:
-                print(f"  {problem}", file=sys.stderr)
+            for one in error.problems:
+                print(f"  {one}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

@@ -43,10 +43,9 @@ def _predict_and_say(arguments: Arguments) -> int:
 
         try:
             model = resolve_model(arguments.model, arguments.root)
-        except StoreError:
-            raise
         except InputError as error:
-            hint = "; model=champion is the default, model= names another" if arguments.model == DEFAULT_MODEL else ""
+            other = arguments.model == DEFAULT_MODEL and not isinstance(error, StoreError)
+            hint = "; model=champion is the default, model= names another" if other else ""
             raise InputError(f"{error}{hint}") from error
         from search.predict.run import predict_images
 

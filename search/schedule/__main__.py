@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
-from io import BytesIO
 from itertools import islice
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -82,7 +81,6 @@ def parse(words: Sequence[str]) -> tuple[Arguments, list[str]]:
 
 
 def _zone(name: str | None) -> tzinfo:
-    """The time zone of that name, or this machine's."""
     from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
     from tzlocal import get_localzone
@@ -99,24 +97,9 @@ def _zone(name: str | None) -> tzinfo:
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
         if name is not None:
             raise InputError(f"timezone must be a name such as Europe/Berlin or UTC, got {name!r}") from error
-        if said is not None and (zone := _rule_zone(said.removeprefix(":"))) is not None:
-            return zone
-        what = f"this machine's time zone cannot be told ({printable(' '.join(str(error).split()))})"
-        if said is not None:
-            what = f"TZ={said!r} is neither a zone's name nor a rule such as CET-1CEST,M3.5.0,M10.5.0/3"
-        raise InputError(f"{what}; name one with timezone=, such as Europe/Berlin or UTC") from error
-
-
-def _rule_zone(rule: str) -> tzinfo | None:
-    """The zone of a rule as POSIX writes it into TZ, such as CET-1CEST,M3.5.0,M10.5.0/3; None for anything else."""
-    from zoneinfo import ZoneInfo
-
-    counts = (0, 0, 0, 0, 1, 1)  # of a zone file (RFC 9636) with one kind of time and no change, before the rule's own
-    part = b"TZif2" + bytes(15) + b"".join(count.to_bytes(4) for count in counts) + bytes(7)
-    try:
-        return ZoneInfo.from_file(BytesIO(part + part + b"\n" + rule.encode("ascii") + b"\n"), key=rule)
-    except ValueError:
-        return None
+        what = f"TZ={said!r} is no zone's name" if said else "this machine's time zone cannot be told"
+        reason = printable(" ".join(str(error).split()))
+        raise InputError(f"{what} ({reason}); name one with timezone=, such as Europe/Berlin or UTC") from error
 
 
 class _StopError(Exception):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
@@ -38,20 +39,17 @@ def resolve_model(reference: str, root: Path = Path("mlruns")) -> TrainedModel:
     Raises:
         InputError: nothing of that name, with what there is; or a model that is damaged or not one of ours.
     """
+    folder = None
     try:
-        return _loaded(_folder(reference) or _from_store(reference, root))
-    except OSError as error:
-        raise InputError(f"{printable(error.filename)} cannot be read ({error.strerror}); make it readable") from error
+        folder = _folder(reference) or _from_store(reference, root)
+        # Not before: most references that are wrong can be refused without torch.
+        from lightning_modules.networks.model_file import load_model
 
-
-def _loaded(folder: Path) -> TrainedModel:
-    # Not before: most references that are wrong can be refused without torch.
-    from lightning_modules.networks.model_file import load_model
-
-    try:
         return load_model(folder)
     except InputError:
         raise
+    except OSError as error:
+        raise InputError(f"{printable(error.filename)} cannot be read ({error.strerror}); make it readable") from error
     except (
         RuntimeError,
         ValueError,
@@ -158,26 +156,17 @@ def _of_run(client: MlflowClient, root: Path, run_id: str) -> Path:
         raise InputError(
             f"run {run_id} holds no model, as only winners of a study do{hint}; {_runs_with_model(client)}"
         )
-    newest = max(models, key=lambda model: int(getattr(_logged(client, model), "creation_timestamp", 0)))
+    newest = max(models, key=lambda model: int(client.get_logged_model(model).creation_timestamp))
     return _artifact(client, root, newest, f"the model of run {run_id}")
 
 
-def _logged(client: MlflowClient, model_id: str) -> Any:
-    """What MLflow knows of a logged model; None where it was deleted, which leaves its files and versions."""
+def _artifact(client: MlflowClient, root: Path, model_id: str, what: str) -> Path:
     from mlflow.exceptions import MlflowException
 
-    try:
-        return client.get_logged_model(model_id)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        return None
-
-
-def _artifact(client: MlflowClient, root: Path, model_id: str, what: str) -> Path:
-    location = urlparse(getattr(_logged(client, model_id), "artifact_location", ""))
-    if location.scheme not in ("", "file"):
-        raise InputError(f"{what} is kept at {location.scheme}://, only models on this machine's disk can be loaded")
+    with suppress(MlflowException):  # deleted there, which leaves its version and its files
+        location = urlparse(client.get_logged_model(model_id).artifact_location)
+        if location.scheme not in ("", "file"):
+            raise InputError(f"{what} is kept at {location.scheme}://, only models on this machine can be loaded")
     logged = artifacts_of(root, model_id)
     for card in sorted(logged.glob(f"artifacts/*/{_CARD}")):
         return card.parent
@@ -185,7 +174,7 @@ def _artifact(client: MlflowClient, root: Path, model_id: str, what: str) -> Pat
 
 
 def _runs_with_model(client: MlflowClient, without: str = "") -> str:
-    runs = []
+    runs: list[str] = []
     for version in client.search_model_versions(max_results=100):
         if version.run_id and version.run_id not in (*runs, without):
             runs.append(version.run_id)

@@ -27,12 +27,11 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 __all__ = [
-    "adopt", "artifacts_of", "check_root", "check_store", "database_uri", "explained", "make_store", "readable", "reading",
-    "store_problem",
+    "adopt", "artifacts_of", "check_root", "check_store", "database_uri", "explained", "make_store", "readable",
+    "reading", "store_problem",
 ]  # fmt: skip
 
 _WAIT_SECONDS = 5.0
-_TRIES = 5
 # Of the experiment that MLflow makes with the tables: where the store was. Other experiments may lie anywhere.
 _FIRST = re.compile(r"(file:.*/artifacts)/0")
 _LOCATIONS = {
@@ -44,13 +43,11 @@ _LOCATIONS = {
 
 
 def check_root(root: Path) -> None:
-    """Refuse a file in place of the store's folder.
-
-    Raises:
-        StoreError: it is one.
-    """
+    """Raise a `StoreError` where no store can be: at a file, or in a folder that may not be read."""
     if root.is_file():
         raise StoreError(f"tracking.root must be a folder, got {printable(root)}, which is a file")
+    if root.is_dir() and not os.access(root, os.R_OK | os.X_OK, effective_ids=True):
+        raise StoreError(f"{printable(root)} cannot be read (no permission); make it readable, or name another folder")
 
 
 def check_store(root: Path, *, write: bool) -> bool:
@@ -91,12 +88,11 @@ def check_store(root: Path, *, write: bool) -> bool:
 
 
 def _check_schema(file: Path, found: str) -> None:
-    """Refuse a database of another MLflow, before MLflow sees it: it changes one of an older kind without asking."""
+    """Refuse a database of another MLflow before MLflow sees it, which changes an older one without asking."""
     package = find_spec("mlflow")
-    places = [Path(place) for place in (package.submodule_search_locations or ())] if package else []
-    scripts = [script for place in places for script in place.glob("store/db_migrations/versions/*.py")]
-    lines = re.findall(r"^(down_)?revision = [\"'](\w+)", "\n".join(map(Path.read_text, scripts)), re.MULTILINE)
-    known, before = ({name for down, name in lines if bool(down) is old} for old in (False, True))
+    folder = Path(str(package.origin)).parent / "store/db_migrations/versions" if package else Path()
+    text = "\n".join(script.read_text() for script in folder.glob("*.py"))
+    known, before = (set(re.findall(rf"^{down}revision = .(\w+)", text, re.MULTILINE)) for down in ("", "down_"))
     if found in known - before:
         return
     other, cure = "a newer", "install that one, or put back a copy of the file from before"
@@ -178,8 +174,7 @@ def database_uri(file: Path) -> str:
 def reading(root: Path) -> Iterator[MlflowClient | None]:
     """MLflow's client to read the store under `root` with, which need not be writable; None where there is no store.
 
-    Raises:
-        StoreError: the store cannot be read, or what MLflow raises in the block.
+    Its errors, and MLflow's in the block, become a `StoreError`.
     """
     with readable(root / "mlflow.db") as file:
         if not check_store(file.parent, write=False):
@@ -201,7 +196,7 @@ def readable(file: Path) -> Iterator[Path]:
         StoreError: it cannot be read; one raised in the block names `file`, not the copy.
     """
     check_root(file.parent)
-    if all(os.access(place, os.W_OK, effective_ids=True) for place in (file, file.parent)):
+    if not file.exists() or all(os.access(place, os.W_OK, effective_ids=True) for place in (file, file.parent)):
         yield file
         return
     with TemporaryDirectory(prefix="thawline-") as folder:
@@ -214,35 +209,28 @@ def readable(file: Path) -> Iterator[Path]:
 
 def _copy(file: Path, copy: Path) -> None:
     """Copy a database that may not be written, while others may write it."""
-    place = f"file:{quote(str(file.resolve()))}?mode=ro"
     try:
-        for _ in range(_TRIES):
-            before = file.stat()
-            try:
-                with closing(sqlite3.connect(place, timeout=_WAIT_SECONDS, uri=True)) as source:
-                    source.execute("BEGIN")
-                    source.execute("SELECT count(*) FROM sqlite_master").fetchone()  # waits for a lock, as backup does not
-                    with closing(sqlite3.connect(copy)) as target:
-                        return source.backup(target)
-            except sqlite3.OperationalError as error:
-                if "locked" in str(error):
-                    raise
-            # SQLite would have to write beside it to read it: no other program has it open, or one was killed.
-            for part in ("", "-wal", "-journal"):
-                with suppress(FileNotFoundError):
-                    shutil.copyfile(f"{file}{part}", f"{copy}{part}")
-            after = file.stat()
-            if (before.st_mtime_ns, before.st_size) == (after.st_mtime_ns, after.st_size):
-                return None
-        raise sqlite3.OperationalError("locked: it changes while it is read")
-    except FileNotFoundError:
-        return None
+        before = file.stat()
+        try:
+            place = f"file:{quote(str(file.resolve()))}?mode=ro"
+            with closing(sqlite3.connect(place, timeout=_WAIT_SECONDS, uri=True)) as source:
+                source.execute("BEGIN")
+                source.execute("SELECT 1 FROM sqlite_master").fetchone()  # waits for a lock; backup does for ever
+                with closing(sqlite3.connect(copy)) as target:
+                    return source.backup(target)
+        except sqlite3.OperationalError as error:
+            if "locked" in str(error):
+                raise
+        # SQLite would have to write beside it to read it: no other program has it open, or one was killed.
+        for part in ("", "-wal", "-journal"):
+            with suppress(FileNotFoundError):
+                shutil.copyfile(f"{file}{part}", f"{copy}{part}")
+        if (before.st_mtime_ns, before.st_size) != (file.stat().st_mtime_ns, file.stat().st_size):
+            raise sqlite3.OperationalError("locked: it changes while it is read")
     except sqlite3.Error as error:
         raise StoreError(store_problem(file, str(error))) from None
     except OSError as error:
-        raise StoreError(
-            f"{printable(file)} cannot be read ({error.strerror}); ask its owner for the right to read it"
-        ) from None
+        raise StoreError(f"{printable(file)} cannot be read ({error.strerror}); make it readable") from None
 
 
 @contextmanager
@@ -254,19 +242,15 @@ def explained(root: Path) -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
-        code = getattr(error, "error_code", "")
-        raise StoreError(store_problem(root / "mlflow.db", str(error), code=str(code))) from error
+        raise StoreError(store_problem(root / "mlflow.db", str(error))) from error
 
 
-def store_problem(
-    file: Path, problem: str, anew: str = "start studies anew (search.fresh=true)", *, code: str = ""
-) -> str:
+def store_problem(file: Path, problem: str, anew: str = "start studies anew (search.fresh=true)") -> str:
     """One line on what is wrong with a database, and what to do.
 
     Args:
         problem: what sqlite, SQLAlchemy or MLflow said.
         anew: what to do where it is damaged and there is no copy of it.
-        code: MLflow's, of what it said.
     """
     place, root = printable(file), printable(file.parent)
     # SQLAlchemy puts advice for programmers before sqlite's words, and the whole query behind them.
@@ -278,7 +262,7 @@ def store_problem(
             f"{place} is locked by another program ({words}); close what has it open, then run the same command again"
         )
     if "readonly" in lower or "read-only" in lower or "unable to open" in lower or "permission" in lower:
-        return f"{place} cannot be written ({words}); make {root} writable, or take another tracking.root: a copy of it, for one"
+        return f"{place} cannot be written ({words}); make {root} writable, or take another tracking.root, as a copy"
     if "full" in lower or "no space" in lower:
         return f"{place} cannot be written ({words}); make room on the disk, then run the same command again"
     if "disk i/o" in lower:  # what sqlite says of its shared memory on a full disk, and of a disk that fails
@@ -289,7 +273,7 @@ def store_problem(
     if "not a database" in lower or "malformed" in lower or "corrupt" in lower or "page" in lower or "tree" in lower:
         return f"{place} is damaged ({words}); put back a copy of it, or move it away and {anew}"
     if "current state is deleted" in lower:
-        return f"what {place} should take was deleted in MLflow ({words}); tracking.restore=true goes on with it restored"
-    if code == "RESOURCE_DOES_NOT_EXIST":
+        return f"{place} lacks what was deleted in MLflow meanwhile ({words}); tracking.restore=true brings it back"
+    if "not found" in lower:
         return f"{place} does not hold what is needed any more ({words}); put back a copy of it, or {anew}"
     return f"{place} failed ({words}); run the same command again, and put back a copy of the file if that fails too"

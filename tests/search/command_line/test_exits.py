@@ -72,7 +72,8 @@ def test_no_home_folder_and_no_known_user_is_no_error(
     assert refused.returncode == 2 and "Traceback" not in refused.stderr
     assert refused.stderr.splitlines()[-1].startswith("search: data.path=missing is not a folder")
     done = as_nobody(
-        "-m", "search", "search.study=s", "data=folder", f"data.path={stripes}", "data.size=[32,32]", "model=lenet5", "search.trials=1",
+        "-m", "search", "search.study=s", "data=folder", f"data.path={stripes}", "data.size=[32,32]", "model=lenet5",
+        "search.trials=1",
         "trainer.epochs=1", "executor.workers=1", "search.evidence=false",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

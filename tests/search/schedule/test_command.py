@@ -112,10 +112,6 @@ class TestTimeZone:
         [
             ("Europe/Berlin", "Europe/Berlin", "+0100", "+0200"),
             (":Europe/Berlin", "Europe/Berlin", "+0100", "+0200"),
-            ("CET-1CEST,M3.5.0,M10.5.0/3", "CET-1CEST,M3.5.0,M10.5.0/3", "+0100", "+0200"),
-            ("IST-5:30", "IST-5:30", "+0530", "+0530"),
-            ("<+03>-3", "<+03>-3", "+0300", "+0300"),
-            ("UTC0", "UTC0", "+0000", "+0000"),
             ("", "UTC", "+0000", "+0000"),
         ],
     )
@@ -127,10 +123,11 @@ class TestTimeZone:
         assert main(["cron=30 2 1 1,7 *", "times=2"]) == 0
         first, *lines = capsys.readouterr().out.splitlines()
         assert first == f"Next times ({shown}):"
-        assert [line[-11:] for line in sorted(lines, key=lambda line: line[11:13])] == [f"02:30 {winter}", f"02:30 {summer}"]
+        found = dict(re.findall(r"-(0[17])-01 (02:30 .*)", "\n".join(lines)))
+        assert found == {"01": f"02:30 {winter}", "07": f"02:30 {summer}"}
 
     @pytest.mark.parametrize(
-        "zone", ["nonsense", "CET-1CEST", "UTC+25", "/etc/passwd", "/nonexistent", "../UTC", "a\nb", "é", "Europe/Nowhere"]
+        "zone", ["nonsense", "CET-1CEST,M3.5.0,M10.5.0/3", "UTC0", "/etc/passwd", "/nonexistent", "../UTC", "a\nb", "é", "Europe/No"]
     )
     def test_that_is_none_is_said_in_one_line_with_the_way_out(
         self, zone: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

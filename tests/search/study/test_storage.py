@@ -55,18 +55,17 @@ def test_a_lock_that_cannot_be_removed_is_not_waited_for(tmp_path: Path) -> None
         assert refused.value.errno == errno.ENAMETOOLONG
 
 
+FORBIDDEN = "cannot be read or written (no); make it readable and its folder writable, then run the same command again"
+
+
 @pytest.mark.parametrize(
     ("number", "words"),
     [
         (errno.ENOSPC, "s.journal cannot be written (no); make room on the disk, then run the same command again"),
         (errno.EFBIG, "s.journal cannot be written (no); make room on the disk, then run the same command again"),
         (errno.EDQUOT, "s.journal cannot be written (no); make room on the disk, then run the same command again"),
-        (
-            errno.EACCES,
-            "s.journal cannot be read or written (no); make it readable and its folder writable, then run the same "
-            "command again",
-        ),
-        (errno.EROFS, "s.journal cannot be written (no); make its folder writable, then run the same command again"),
+        (errno.EACCES, f"s.journal {FORBIDDEN}"),
+        (errno.EROFS, f"s.journal {FORBIDDEN}"),
         (errno.EIO, "s.journal cannot be read or written (no); see to the disk, then run the same command again"),
     ],
 )
