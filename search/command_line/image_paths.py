@@ -7,7 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from lightning_modules.errors import InputError, printable
-from lightning_modules.images.tables import is_table
+from lightning_modules.images.tables import is_table, table_path
 from search.command_line.csv_table import iterate_rows
 
 __all__ = ["find_images", "images_in"]
@@ -29,7 +29,7 @@ def find_images(pattern: str, exclude: Collection[Path] = ()) -> list[Path]:
     """
     path = Path(pattern)
     if is_table(path):
-        listed = dict.fromkeys(place for _, place, _ in iterate_rows(path, "images"))
+        listed = dict.fromkeys(table_path(path.parent, row["path"]) for _, row in iterate_rows(path, "images"))
         return [place for place in listed if place.resolve() not in exclude]
     if path.is_dir():
         found = images_in(path)

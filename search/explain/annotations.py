@@ -97,7 +97,7 @@ def read_boxes(table: Path) -> dict[Path, Annotation]:
         InputError: no such file, missing columns, a value that is no box (with its row).
     """
     found: dict[Path, Annotation] = {}
-    for number, path, row in iterate_rows(table, "boxes", ("xmin", "ymin", "xmax", "ymax"), ("label",)):
+    for number, row in iterate_rows(table, "boxes", ("xmin", "ymin", "xmax", "ymax"), ("label",)):
         try:
             box = (float(row["xmin"]), float(row["ymin"]), float(row["xmax"]), float(row["ymax"]))
         except ValueError:
@@ -107,7 +107,8 @@ def read_boxes(table: Path) -> dict[Path, Annotation]:
             raise InputError(
                 f"{printable(table)} row {number}: a box must be numbers with xmin < xmax and ymin < ymax, got {values}"
             )
-        found.setdefault(path.resolve(), Annotation(label=row.get("label") or None)).boxes.append(box)
+        path = table_path(table.parent, row["path"]).resolve()
+        found.setdefault(path, Annotation(label=row.get("label") or None)).boxes.append(box)
     return found
 
 
@@ -118,9 +119,9 @@ def read_masks(table: Path) -> dict[Path, Annotation]:
         InputError: no such file, missing columns.
     """
     return {
-        path.resolve(): Annotation(
+        table_path(table.parent, row["path"]).resolve(): Annotation(
             mask=table_path(table.parent, row["mask"]).resolve() if row["mask"] else None,
             label=row.get("label") or None,
         )
-        for _, path, row in iterate_rows(table, "masks", ("mask",), ("label",))
+        for _, row in iterate_rows(table, "masks", ("mask",), ("label",))
     }

@@ -70,7 +70,7 @@ def listed_images(pattern: str) -> Iterator[ImageList]:
     """
     path = Path(pattern)
     if is_table(path):
-        names = (row["path"] for *_, row in iterate_rows(path, "images"))
+        names = (row["path"] for _, row in iterate_rows(path, "images"))
         found = ImageList(names, folder=path.parent, unsorted=False)
         reason = ""
     elif path.is_dir():
