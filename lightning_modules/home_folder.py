@@ -17,9 +17,6 @@ def home_path(text: str, name: str) -> str:
 
     Raises:
         InputError: there is no home folder; or neither such a user nor a file or folder of that name.
-
-    >>> home_path("./~/images", "data.path")
-    './~/images'
     """
     if not text.startswith("~"):
         return text

@@ -84,20 +84,15 @@ def read_table(
         encoding = _encoding(path, name)
     except OSError as error:
         raise InputError(f"{name} cannot be read: {error.strerror}") from None
-    parquet = encoding == _PARQUET
-    records = _parquet_records(path, accepted) if parquet else _text_records(path, encoding, accepted)
-    records = _guarded(records, name, _PARQUET if parquet else "CSV")
+    records = _records(path, name, encoding, accepted)
     header = [cell.strip() for cell in next(records)[1]]
     columns = [cell.casefold() for cell in header]
-    named = [column for column in columns if column]
     missing = ", ".join(column for column in required if column not in columns)
-    twice = next((column for column in named if named.count(column) > 1), None)
+    twice = next((column for column in columns if column and columns.count(column) > 1), None)
     if missing or twice:
-        raise InputError(
-            f"{name} {f'has no column {missing}' if missing else f'names column {printable(twice)} twice'}; "
-            f"found {', '.join(printable(cell) for cell in header if cell) or 'nothing'}; "
-            f"accepted are {', '.join(accepted)}"
-        )
+        wrong = f"has no column {missing}" if missing else f"names column {printable(twice)} twice"
+        found = ", ".join(printable(cell) for cell in header if cell) or "nothing"
+        raise InputError(f"{name} {wrong}; found {found}; accepted are {', '.join(accepted)}")
     if encoding == "cp1252":
         on_note(f"{name} is not UTF-8: read as code page 1252 (Windows), but for names of files of these very bytes")
 
@@ -114,9 +109,8 @@ def read_table(
             padded = chain(cells, [""] * (len(columns) - len(cells)))
             row = {column: cell for column, cell in zip(columns, padded, strict=False) if column in accepted}
             for column, cell in row.items():
-                if cell.isascii() and cell == cell.strip():
-                    continue
-                if column in _FILES and exists(path.parent / cell):  # blanks and bytes are its name's own
+                plain = cell.isascii() and cell == cell.strip()
+                if plain or (column in _FILES and exists(path.parent / cell)):  # blanks and bytes are its name's own
                     continue
                 if encoding == "unknown" and _NO_UTF8.search(cell):
                     raise InputError(
@@ -134,9 +128,8 @@ def read_table(
 def _encoding(path: Path, name: str) -> str:
     """Parquet, utf-16, utf-8, cp1252 or unknown.
 
-    Nothing says what code page bytes are in. Code page 1252 is assumed where they stand singly or in pairs among ASCII
-    letters, as accented letters of western languages do, and are the codes that old code pages do not share with it:
-    other scripts come in longer runs or in pairs alone.
+    Nothing says what code page bytes are in. Code page 1252 is assumed where they stand singly or in pairs, as accented
+    letters do (other scripts come in longer runs, or in pairs alone), and none is a letter in old code pages alone.
     """
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
@@ -165,10 +158,12 @@ def _encoding(path: Path, name: str) -> str:
     return "cp1252" if "single" in runs and "foreign" not in runs and not utf8 else "unknown"
 
 
-def _guarded(records: Iterator[Record], name: str, kind: str) -> Iterator[Record]:
-    number = 0
+def _records(path: Path, name: str, encoding: str, accepted: Sequence[str]) -> Iterator[Record]:
+    """The number and the cells of the names of the columns, then of each row; errors in one line."""
+    number, kind = 0, _PARQUET if encoding == _PARQUET else "CSV"
     try:
-        for number, cells in records:
+        read = _parquet_records(path, accepted) if kind == _PARQUET else _text_records(path, encoding, accepted)
+        for number, cells in read:
             yield number, cells
     except InputError as error:
         raise InputError(f"{name} {error}") from None
@@ -178,9 +173,8 @@ def _guarded(records: Iterator[Record], name: str, kind: str) -> Iterator[Record
 
 
 def _text_records(path: Path, encoding: str, accepted: Sequence[str]) -> Iterator[Record]:
-    """The names of the columns, then the rows; what is not UTF-8 is kept as surrogates."""
-    wide = encoding == "utf-16"
-    codec, errors = ("utf-16", "strict") if wide else ("utf-8-sig", "surrogateescape")
+    # What is not UTF-8 is kept as surrogates.
+    codec, errors = (encoding, "strict") if encoding == "utf-16" else ("utf-8-sig", "surrogateescape")
     with path.open(encoding=codec, errors=errors, newline="") as file:
         first, separator, header = 1, "", ""
         for header in file:
@@ -204,7 +198,6 @@ def _text_records(path: Path, encoding: str, accepted: Sequence[str]) -> Iterato
 
 
 def _parquet_records(path: Path, accepted: Sequence[str]) -> Iterator[Record]:
-    """The names of all columns as row 0, then the rows; only accepted columns are read."""
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:
@@ -215,12 +208,11 @@ def _parquet_records(path: Path, accepted: Sequence[str]) -> Iterator[Record]:
         batches = file.iter_batches(columns=[name for name in names if name.strip().casefold() in accepted])
         rows = (row for batch in batches for row in batch.to_pylist())
         for number, row in enumerate(rows, 1):
-            yield number, [_text(row.get(name)) for name in names]
+            yield number, [_text(row.get(name)) for name in names]  # only accepted columns were read
 
 
 def _text(value: Any) -> str:
-    if value is None or value != value:
-        return ""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return os.fsdecode(value) if isinstance(value, bytes) else str(value)
+    if isinstance(value, bytes):
+        return os.fsdecode(value)
+    whole = isinstance(value, float) and value.is_integer()
+    return "" if value is None or value != value else str(int(value) if whole else value)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from lightning_modules.errors import InputError, printable
-from lightning_modules.images.tables import read_table, table_path
+from lightning_modules.images.tables import read_table
 
 __all__ = ["TableWriter", "iterate_rows"]
 
@@ -40,25 +40,21 @@ class TableWriter:
 
 def iterate_rows(
     table: Path, argument: str, columns: Sequence[str] = (), optional: Sequence[str] = ()
-) -> Iterator[tuple[int, Path, Mapping[str, str]]]:
-    """Row number, path of the image and cells of each row, read as they are asked for; see `read_table`.
+) -> Iterator[tuple[int, Mapping[str, str]]]:
+    """Row number and cells of each row, read as they are asked for; see `read_table`, and `table_path` for its files.
 
     Args:
-        table: file with a column path.
         argument: what names the table, for messages.
-        columns: other columns that it must have.
-        optional: columns that it may have, and that are given where it has.
+        columns: those that it must have beside path.
+        optional: those that it may have.
 
     Raises:
         InputError: no table, missing columns, no row, a row without a path.
     """
-
-    def note(line: str) -> None:
-        print(line, file=sys.stderr)
-
-    _, rows = read_table(table, f"{argument}=", ("path", *columns), optional, on_note=note)
+    columns = ("path", *columns)
+    _, rows = read_table(table, f"{argument}=", columns, optional, on_note=lambda line: print(line, file=sys.stderr))
     for number, row in rows:
         wrong = "empty path" if not row["path"] else "a NUL byte" if "\0" in "".join(row.values()) else ""
         if wrong:
             raise InputError(f"{argument}={printable(table)} row {number}: {wrong}")
-        yield number, table_path(table.parent, row["path"]), row
+        yield number, row

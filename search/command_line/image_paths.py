@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lightning_modules.errors import InputError, printable
 from lightning_modules.images.folders import Skipped, is_system, walk_images
-from lightning_modules.images.tables import is_table
+from lightning_modules.images.tables import is_table, table_path
 from search.command_line.csv_table import iterate_rows
 
 __all__ = ["find_images", "image_names", "nothing_found"]
@@ -56,7 +56,7 @@ def find_images(pattern: str, skipped: Skipped, exclude: Collection[Path] = ()) 
         InputError: nothing is found.
     """
     if is_table(path := Path(pattern)):
-        found = list(dict.fromkeys(place for _, place, _ in iterate_rows(path, "images")))
+        found = list(dict.fromkeys(table_path(path.parent, row["path"]) for _, row in iterate_rows(path, "images")))
     else:
         found = sorted(map(Path, image_names(pattern, skipped)))
     images = [image for image in found if not (exclude and image.resolve() in exclude)]

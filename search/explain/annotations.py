@@ -99,7 +99,7 @@ def read_boxes(table: Path) -> dict[Path, Annotation]:
         InputError: no such file, missing columns, a value that is no box (with its row).
     """
     found: dict[Path, Annotation] = {}
-    for number, path, row in iterate_rows(table, "boxes", ("xmin", "ymin", "xmax", "ymax"), ("label",)):
+    for number, row in iterate_rows(table, "boxes", ("xmin", "ymin", "xmax", "ymax"), ("label",)):
         try:
             box = (float(row["xmin"]), float(row["ymin"]), float(row["xmax"]), float(row["ymax"]))
         except ValueError:
@@ -110,7 +110,8 @@ def read_boxes(table: Path) -> dict[Path, Annotation]:
                 f"{printable(table)} row {number}: a box must be numbers with xmin < xmax and ymin < ymax, corners, "
                 f"not width and height; got {values}"
             )
-        found.setdefault(path.resolve(), Annotation(label=row.get("label") or None)).boxes.append(box)
+        path = table_path(table.parent, row["path"]).resolve()
+        found.setdefault(path, Annotation(label=row.get("label") or None)).boxes.append(box)
     if all(max(box) <= 1 for note in found.values() for box in note.boxes):
         raise InputError(f"{printable(table)}: boxes must be in pixels, all of these lie in 0..1")
     return found
@@ -125,7 +126,8 @@ def read_masks(table: Path) -> dict[Path, Annotation]:
         InputError: no such file, missing columns.
     """
     found: dict[Path, Annotation] = {}
-    for _, path, row in iterate_rows(table, "masks", ("mask",), ("label",)):
-        note = found.setdefault(path.resolve(), Annotation(label=row.get("label") or None))
+    for _, row in iterate_rows(table, "masks", ("mask",), ("label",)):
+        path = table_path(table.parent, row["path"]).resolve()
+        note = found.setdefault(path, Annotation(label=row.get("label") or None))
         note.masks.extend([table_path(table.parent, row["mask"]).resolve()] if row["mask"] else [])
     return found

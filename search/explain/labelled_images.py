@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lightning_modules.errors import InputError, printable
 from lightning_modules.images.folders import Skipped, split_of, walk_images
+from lightning_modules.images.tables import table_path
 from search.command_line.csv_table import iterate_rows
 
 __all__ = ["labelled_images"]
@@ -56,15 +57,16 @@ def _of_folder(folder: Path, classes: Sequence[str]) -> list[tuple[Path, int]]:
 def _of_table(table: Path, classes: Sequence[str]) -> list[tuple[Path, int]]:
     place = {unicodedata.normalize("NFC", name): k for k, name in enumerate(classes)}
     found: dict[Path, int] = {}
-    for number, named, row in iterate_rows(table, "gap_head", ("label",), ("split",)):
+    for number, row in iterate_rows(table, "gap_head", ("label",), ("split",)):
         if row.get("split") == "test":
             continue
+        path = table_path(table.parent, row["path"]).resolve()
         if (label := row["label"]) not in place:
             raise InputError(
                 f"{printable(table)} row {number}: label must be a class of the model "
                 f"({printable(', '.join(classes))}), got {printable(repr(label))}"
             )
-        if found.setdefault(path := named.resolve(), place[label]) != place[label]:
+        if found.setdefault(path, place[label]) != place[label]:
             raise InputError(
                 f"{printable(table)} row {number}: {printable(row['path'])} is {printable(label)} here and "
                 f"{printable(classes[found[path]])} further up"

@@ -68,7 +68,7 @@ def listed_images(pattern: str) -> Iterator[ImageList]:
     """
     path, skipped = Path(pattern), Skipped()
     if is_table(path):
-        names = (row["path"] for *_, row in iterate_rows(path, "images"))
+        names = (row["path"] for _, row in iterate_rows(path, "images"))
         found = ImageList(names, folder=path.parent, unsorted=False)
     else:
         found = ImageList(image_names(pattern, skipped), folder=None, unsorted=True)

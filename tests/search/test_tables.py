@@ -1,4 +1,4 @@
-"""Tables as spreadsheets and programs write them: all commands read the same from them, or refuse alike."""
+"""Tables as spreadsheets and programs write them: commands read the same from them, or refuse with the same words."""
 
 from __future__ import annotations
 
