@@ -85,7 +85,7 @@ def read_table(
     except OSError as error:
         raise InputError(f"{name} cannot be read: {error.strerror}") from None
     records = _records(path, name, encoding, accepted)
-    header = [cell.strip() for cell in next(records)[1]]
+    header = [cell.strip().lstrip("\ufeff") for cell in next(records)[1]]  # a mark too many
     columns = [cell.casefold() for cell in header]
     missing = ", ".join(column for column in required if column not in columns)
     twice = next((column for column in columns if column and columns.count(column) > 1), None)
@@ -102,7 +102,8 @@ def read_table(
             if number > _MOST_ROWS:
                 raise InputError(f"{name} has more than {_MOST_ROWS} rows")
             if any(cell.strip() for cell in cells[len(columns) :]):
-                raise InputError(f"{name} row {number}: {len(cells)} cells under {len(columns)} columns")
+                wrong = f"{len(cells)} cells under {len(columns)} columns; a cell that holds the separator needs quotes"
+                raise InputError(f"{name} row {number}: {wrong}")
             if not any(cell.strip() for cell in cells):
                 continue
             empty = False

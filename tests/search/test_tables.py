@@ -72,6 +72,8 @@ VARIATIONS: dict[str, tuple[str, Variation]] = {
     "separators left at line ends": ("t.csv", lambda rows, _: text(rows, end=",,,\n")),
     "separators left in the rows alone": ("t.csv", lambda rows, _: text(rows[:1]) + text(rows[1:], end=",,,\n")),
     "mark of UTF-8": ("t.csv", lambda rows, _: codecs.BOM_UTF8 + text(rows).encode()),
+    "two marks of UTF-8": ("t.csv", lambda rows, _: codecs.BOM_UTF8 * 2 + text(rows).encode()),
+    "bars": ("t.csv", lambda rows, _: text(rows, "|")),
     "UTF-16 as Excel's Unicode text": ("t.txt", lambda rows, _: text(rows, "\t", "\r\n").encode("utf-16")),
     "UTF-16, high byte first": ("t.csv", lambda rows, _: codecs.BOM_UTF16_BE + text(rows).encode("utf-16-be")),
     "code page 1252": ("t.csv", lambda rows, _: text(rows, ";", "\r\n").encode("cp1252")),
