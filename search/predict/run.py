@@ -35,7 +35,7 @@ Read = tuple[ListedFile, Tensor | str]
 
 
 def predict_images(model: TrainedModel, images: ImageList, arguments: Arguments) -> tuple[int, int, int]:
-    """Predict the images and write the table and the maps; returns how many were predicted, show nothing, were set aside.
+    """Predict the images and write the table and the maps; returns how many it did, show nothing, were set aside.
 
     Memory depends on the size of a batch, not on the number of images.
 
