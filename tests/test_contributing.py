@@ -75,7 +75,7 @@ def _apply(folder: Path, recipe: str) -> set[str]:
 
 def _copy(folder: Path) -> Path:
     for name in COPIED:
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "images"))
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.png"))
     shutil.copy(ROOT / "pyproject.toml", folder)
     return folder
 

@@ -160,10 +160,11 @@ def test_every_command_refuses_images_of_another_depth(
             predict([f"images={file}", f"model={model}", f"to={tmp_path / name}.csv", "device=cpu"]),
             explain([f"images={file}", f"model={model}", f"out={tmp_path / name}", "device=cpu", "figures=0"]),
         ]
-        said = capsys.readouterr().err
+        out, said = capsys.readouterr()
         frame = pd.DataFrame({"image": [file.read_bytes()]})
         if name not in unknown:
             assert codes == [0, 0] and len(served.predict(None, frame)) == 1, (name, said)
+            assert out.count("(1 show nothing: one grey value)") == 2 * (name in ("black", "white", "dark")), out
             continue
         reason = f"and {black} to {white} of more than 8 bits for the model: it would see the image brighter or darker"
         assert codes == [2, 2] and said.count(reason) == 2, (name, said)

@@ -22,6 +22,7 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 
 from lightning_modules.images.store import ImageSet
+from lightning_modules.images.value_range import ValueRange
 from lightning_modules.networks import backbones
 from search.settings.plain import key_paths
 from search.settings.schema import Settings
@@ -303,3 +304,14 @@ def test_weights_change_the_keys_of_what_they_change(
 def test_watched_images_and_the_device_are_in_the_key_of_activations(base: Settings) -> None:
     for other in (keys(base, watched=2), keys(base, device="meta")):
         assert different(keys(base), other) == {"activations", "heads"}
+
+
+def test_the_range_of_values_is_in_the_keys(base: Settings) -> None:
+    index = loaded(base).index
+    splits, net = split(base, index), network("lenet5", classes=3, size=(32, 32), weights="none")
+    found = set()
+    for black, white in ((0, 65_535), (0, 4095), (7, 65_535), (7, 4095)):
+        other = replace(index, value_range=ValueRange(black, white))
+        activations = activation_key(base, other, splits, net, np.arange(0))
+        found |= {activations, trial_key(study_identity(base, other, splits, net), TrialParams("sgd", 1.0, 0), 0)}
+    assert len(found) == 8
