@@ -127,7 +127,8 @@ def _alike(a: Tensor, b: Tensor) -> bool:
 
 
 def _form(tensor: Tensor) -> str:
-    return f"{' x '.join(map(str, tensor.shape))} {str(tensor.dtype).removeprefix('torch.')}"
+    kind = f"{tensor.dtype} {'without values' if tensor.is_meta else tensor.layout}".replace("torch.", "")
+    return f"{' x '.join(map(str, tensor.shape))} {kind.removesuffix(' strided')}"
 
 
 def _prefix(path: Path, found: Mapping[str, Tensor], body: Mapping[str, Tensor]) -> str:
@@ -193,7 +194,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         )
         if other:
             raise InputError(f"cannot read weights from {printable(path)}: it is {other}; {_ACCEPTED}")
-        if tensors_alone or path.suffix == ".safetensors":
+        if tensors_alone or (path.suffix == ".safetensors" and not start.startswith(b"PK")):
             from safetensors.torch import load_file
 
             content = load_file(path)
@@ -211,7 +212,9 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             what = f" ({named[1]}), which could run code when loaded" if named else None
             first = f"more than tensors{what or ', which could run code when loaded, or no weights at all'}"
         elif start.startswith(b"PK"):
-            first = f"damaged or cut short ({first})"
+            first = "a PyTorch file that is damaged or cut short, or another archive"
+        elif isinstance(error, KeyError):  # of a letter that is no instruction of a pickle
+            first = "no weights at all"
         raise InputError(f"cannot read weights from {printable(path)}: {first}; {_ACCEPTED}") from error
     if not (tensors := _flat(content)):
         raise InputError(f"{printable(path)} holds no tensors with names; {_ACCEPTED}")
