@@ -127,18 +127,7 @@ class TestTimeZone:
         assert found == {"01": f"02:30 {winter}", "07": f"02:30 {summer}"}
 
     @pytest.mark.parametrize(
-        "zone",
-        [
-            "nonsense",
-            "CET-1CEST,M3.5.0,M10.5.0/3",
-            "UTC0",
-            "/etc/passwd",
-            "/nonexistent",
-            "../UTC",
-            "a\nb",
-            "é",
-            "Europe/No",
-        ],
+        "zone", ["nonsense", "CET-1CEST,M3.5.0,M10.5.0/3", "UTC0", "/etc/passwd", "/gone", "../UTC", "a\nb", "é"]
     )
     def test_that_is_none_is_said_in_one_line_with_the_way_out(
         self, zone: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
