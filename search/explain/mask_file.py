@@ -13,11 +13,11 @@ from lightning_modules.errors import InputError, printable
 from lightning_modules.images.reading import (
     ACCEPTED_FORMATS,
     DEFAULT_MAX_PIXELS,
-    FULL_WHITE_LEVEL,
     decoded,
     pixels_of,
     read_bytes,
 )
+from lightning_modules.images.value_range import FULL_WHITE_LEVEL
 
 __all__ = ["defect_pixels"]
 
