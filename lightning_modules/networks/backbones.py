@@ -89,7 +89,7 @@ def build(name: str, *, classes: int, size: tuple[int, int], weights: str = "ima
     net.minimum_size = backbone.minimum_size
     for tensor in (*net.parameters(), *net.buffers()):  # not `net.to`, which refuses tensors of five dimensions
         if tensor.dim() == 4:
-            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+            tensor.data = tensor.data.to(memory_format=torch.channels_last)
     return net
 
 
