@@ -200,9 +200,9 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             content = load_file(path)
         else:
             _refuse_archive(path)
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), path.open("rb") as file:  # PyTorch would read another kind into its name
                 warnings.simplefilter("ignore", UserWarning)  # of pickles by other protocols, which end in an error
-                content = torch.load(path, map_location="cpu", weights_only=True)
+                content = torch.load(file, map_location="cpu", weights_only=True)
     except InputError:
         raise
     except Exception as error:  # of whatever kind a damaged file brings about, in PyTorch and in safetensors
