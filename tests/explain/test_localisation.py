@@ -83,12 +83,12 @@ def test_unknown_fit_is_refused() -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ("path,xmin,ymin,xmax\na.png,1,2,3", "it lacks ymax"),
-        ("path,xmin,ymin,xmax,ymax\na.png,1,2,3,x", "line 2: a box must be numbers .* got 1,2,3,x"),
-        ("path,xmin,ymin,xmax,ymax\na.png,1,2,3,4\na.png,5,2,3,4", "line 3: .* xmin < xmax"),
-        ("path,xmin,ymin,xmax,ymax\na.png,nan,2,3,4", "line 2"),
+        ("path,xmin,ymin,xmax\na.png,1,2,3", "has no column ymax; found path, xmin, ymin, xmax;"),
+        ("path,xmin,ymin,xmax,ymax\na.png,1,2,3,x", "row 2: a box must be numbers .* got 1,2,3,x"),
+        ("path,xmin,ymin,xmax,ymax\na.png,1,2,3,4\na.png,5,2,3,4", "row 3: .* xmin < xmax"),
+        ("path,xmin,ymin,xmax,ymax\na.png,nan,2,3,4", "row 2"),
         ("path,xmin,ymin,xmax,ymax\n", "holds no row"),
-        ("", "it lacks path, xmin"),
+        ("", "has no column path, xmin, .* found nothing"),
     ],
 )
 def test_tables_that_are_no_boxes_are_refused(tmp_path: Path, rows: str, message: str) -> None:
