@@ -48,7 +48,8 @@ def copied(finished: SimpleNamespace, tmp_path: Path) -> Iterator[SimpleNamespac
     copy_store(finished.root, root)
     arguments = (*finished.arguments, f"tracking.root={root}")
     yield SimpleNamespace(root=root, arguments=arguments, original=finished.root)
-    assert contents(finished.root) == before
+    after = contents(finished.root)  # but for what SQLite keeps beside a database that this process has open
+    assert {name: after[name] for name in after if name in before or not name.startswith("mlflow.db-")} == before
 
 
 @pytest.mark.slow  # three searches
