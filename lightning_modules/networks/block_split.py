@@ -98,6 +98,8 @@ def _difference(net: nn.Module, blocks: OrderedDict[str, nn.Module], head: nn.Mo
                 hint = f"; it was made for {made_for[1]} x {made_for[2]}" if made_for else ""
                 why = printable(str(error).splitlines()[0])[:120] if str(error) else type(error).__name__
                 return f"takes no images of {size[0]} x {size[1]} pixels ({why}){hint}"
+            if not bool(whole.isfinite().all()):
+                return "gives values that are not finite with these weights (model.weights)"
             output = image
             for name, block in blocks.items():
                 output = block(output)

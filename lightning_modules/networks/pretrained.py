@@ -105,10 +105,12 @@ def load_weights(
             f"weights in {printable(path)}{under} do not fit the network: {'; '.join(filter(None, problems))}"
         )
     source = {n: t.to(target[n].dtype) for n, t in source.items() if n in target}
-    if broken := [n for n, t in source.items() if not t.isfinite().all()]:
-        raise InputError(
-            f"weights in {printable(path)} are not finite: {printable(prefix + broken[0])} holds NaN or infinity"
-        )
+    for name, tensor in source.items():
+        wrong = "" if tensor.isfinite().all() else "NaN or infinity"
+        if not wrong and name.endswith("running_var") and bool((tensor < 0).any()):
+            wrong = "a variance below zero, so what the network gives is not"
+        if wrong:
+            raise InputError(f"weights in {printable(path)} are not finite: {printable(prefix + name)} holds {wrong}")
     net.load_state_dict(source, strict=False)
     beside = [n for n in found if not n.startswith(prefix)]
     NOT_USED[weights] = _named([n for n in beside if not (_HEAD.search(n) or _EMA.search(n) or _BESIDE.match(n))])
@@ -134,28 +136,31 @@ def _form(tensor: Tensor) -> str:
 def _prefix(path: Path, found: Mapping[str, Tensor], body: Mapping[str, Tensor]) -> str:
     """What the names in the file have before those of the network's body, "" or something that ends in a dot.
 
-    Where the network is there more than once, averages ("ema") come last; others must be equal.
+    Where most of the network is there more than once, averages ("ema") do not count; others must be equal.
     """
     there = Counter[str]()
     for name in found:
         parts = name.split(".", 8)  # of wrappers; names may be malicious
         starts = (".".join(parts[:i]) + "." * (i > 0) for i in range(len(parts)))
         there.update(start for start in starts if name[len(start) :] in body)
-    most = max(there.values(), default=0)
-    best = sorted((p for p, count in there.items() if count == most), key=lambda p: (bool(_EMA.search(p)), len(p)))
-    if not most:
+    if not there:
         raise InputError(
             f"weights in {printable(path)} do not fit the network: of its {_named(list(body))} none is there; the file "
             f"has {_named(list(found))}"
         )
-    twins = [p for p in best if bool(_EMA.search(p)) == bool(_EMA.search(best[0]))]
+    most = sorted(there, key=lambda p: (-there[p], len(p)))
+    likely = [p for p in most if 2 * there[p] > len(body)] or most[:1]
+    twins = [p for p in likely if not _EMA.search(p)] or likely
+    first = twins[0]
     same = (
-        _alike(found[p + n], body[n]) and torch.equal(found[p + n], found[best[0] + n]) for p in twins for n in body
+        p + n in found and first + n in found and _alike(found[p + n], body[n]) and found[p + n].equal(found[first + n])
+        for p in twins
+        for n in body
     )
-    if most == len(body) and len(twins) > 1 and not all(same):
+    if len(twins) > 1 and not all(same):
         names = " and ".join(repr(printable(p)) for p in twins[:3])
         raise InputError(f"{printable(path)} holds the network more than once, under {names}: save one of them alone")
-    return best[0]
+    return first
 
 
 def weights_path(weights: str, *, downloadable: str | None = None, origin: str | None = None) -> Path:

@@ -110,6 +110,18 @@ REFUSED: dict[str, tuple[Callable[[State], Any], list[str]]] = {
         lambda s: {**under("student.", s), **under("teacher.", other(s))},
         ["holds the network more than once, under 'student.' and 'teacher.'"],
     ),
+    "a student that lacks a tensor": (
+        lambda s: {**under("student.", dict(list(s.items())[1:])), **under("teacher.", other(s))},
+        ["holds the network more than once, under 'teacher.' and 'student.'"],
+    ),
+    "a network that lacks a tensor, and its whole average": (
+        lambda s: {"model": dict(list(s.items())[1:]), "model_ema": s},
+        ["under 'model.', do not fit the network", f"1 tensor missing ({FIRST}"],
+    ),
+    "a variance below zero": (
+        lambda s: {**s, "layer2.0.bn1.running_var": -s["layer2.0.bn1.running_var"] - 1},
+        ["not finite: layer2.0.bn1.running_var holds a variance below zero"],
+    ),
     "integers": (
         lambda s: {**s, FIRST: s[FIRST].to(torch.int8)}, ["shape or kind (conv1.0.weight 16 x 3 x 3 x 3 int8 instead"]
     ),
@@ -220,6 +232,13 @@ def test_refused(name: str, state: State, search: Search, tmp_path: Path) -> Non
     torch.save(make(state), tmp_path / "weights.pth")
     line = search(tmp_path / "weights.pth")
     assert all(word in line for word in ("weights.pth", *words) if words), line
+
+
+def test_weights_that_overflow(state: State, search: Search, tmp_path: Path) -> None:
+    torch.save({name: tensor * 1e30 for name, tensor in state.items()}, tmp_path / "weights.pth")
+    assert "ResNet gives values that are not finite with these weights (model.weights)" in search(
+        tmp_path / "weights.pth"
+    )
 
 
 @pytest.mark.parametrize("name", FILES)

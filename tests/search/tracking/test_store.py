@@ -107,12 +107,13 @@ def test_every_command_refuses_a_store_it_cannot_use_in_one_line(
         run_sql(store.root, damage)
     else:
         (store.root / "mlflow.db").write_bytes(damage)
-    before = (store.root / "mlflow.db").read_bytes()
+    before, files = (store.root / "mlflow.db").read_bytes(), sorted(store.root.rglob("*"))
     for command in (*READING, *WRITING):
         if command != "history":  # it reads the ledger alone
             code, said = say(command)
             assert (code, said.count("\n")) == (2, 1) and words in said and "goes on" not in said, (command, said)
             assert "is the default" not in said
+            assert sorted(store.root.rglob("*")) == files, command
     assert (store.root / "mlflow.db").read_bytes() == before
 
 
