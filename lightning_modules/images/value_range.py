@@ -123,13 +123,20 @@ def value_problem(values: WideValues | None, known: ValueRange) -> str:
     A tenth of the pixels may lie outside. 8-bit images are accepted where the range is a camera's whole one, and
     an image of one value is never too dark.
     """
-    fits = not known.narrow if values is None else values.outside <= _SHARE
-    if fits and (values is None or not values.low < values.high < known.dark):
+    if values is not None and values.outside <= _SHARE and values.low < values.high < known.dark:
+        why = f"all below {known.dark}: too dark for the model, which was trained on brighter ones"
+        way = "save values of 8 bits with 8 bits, scale others"
+    elif known.narrow if values is None else values.outside > _SHARE:
+        why = (
+            f"and {known.black} to {known.white} of more than 8 bits for the model: it would see the image brighter or "
+            "darker than it was trained on"
+        )
+        way = "scale images"
+    else:
         return ""
     return (
-        f"its values are {described_values(values)}, and {known.black} to {known.white} of more than 8 bits for the "
-        "model: it would see the image brighter or darker than it was trained on; scale images as those of the "
-        "training, or train a model on such images"
+        f"its values are {described_values(values)}, {why}; {way} as those of the training, or train a model on such "
+        "images"
     )
 
 

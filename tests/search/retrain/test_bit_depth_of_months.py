@@ -19,7 +19,7 @@ def test_a_month_of_another_depth(months: Months) -> None:
     deeper(months.images / "2020-02", twelve_bits)
     said = months.retrain("retrain.depth=none")
     assert said.code == 1 and "30 of 30 images have other values, such as 0-" in said.out, said.out
-    assert "and 0 to 65535 of more than 8 bits for the model" in str(months.ledger.months()[-1].reason)
+    assert "all below 16384: too dark for the model" in str(months.ledger.months()[-1].reason)
     months.arrives("2020-03")
     deeper(months.images / "2020-03", lambda grey: grey * 256)
     assert months.retrain("retrain.depth=none", "month=2020-03").code == 0
