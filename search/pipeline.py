@@ -255,8 +255,9 @@ def _test_winner(run: StudyRun) -> Winner:
 def _describe_study(run: StudyRun, finished: int, existed: bool, repaired: int) -> None:
     net, trials = run.task.net, run.settings.search.trials
     weights = "pre-trained" if net.pretrained else "random"
+    blocks = f"{net.num_blocks} block{'s' * (net.num_blocks > 1)}"
     run.console.print(
-        f"Network: {net.architecture}, {weights} weights, {net.num_blocks} blocks on {run.task.device}.",
+        f"Network: {net.architecture}, {weights} weights, {blocks} on {run.task.device}.",
         highlight=False,
     )
     if net.num_blocks == 1 and net.pretrained:

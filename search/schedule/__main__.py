@@ -97,9 +97,10 @@ def _zone(name: str | None) -> tzinfo:
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
         if name is not None:
             raise InputError(f"timezone must be a name such as Europe/Berlin or UTC, got {name!r}") from error
-        what = f"TZ={said!r} is no zone's name" if said else "this machine's time zone cannot be told"
-        reason = printable(" ".join(str(error).split()))
-        raise InputError(f"{what} ({reason}); name one with timezone=, such as Europe/Berlin or UTC") from error
+        what = f"this machine's time zone cannot be told ({printable(' '.join(str(error).split()))})"
+        if said:
+            what = f"TZ={printable(repr(said))} is no zone's name (rules such as UTC0 are not read)"
+        raise InputError(f"{what}; name one with timezone=, such as Europe/Berlin or UTC") from error
 
 
 class _StopError(Exception):

@@ -26,6 +26,24 @@ def test_the_table_has_every_family_and_each_is_searched_or_refused() -> None:
     assert all(row[5] == "yes" or row[2] == "" for row in rows.values())
 
 
+def test_one_block_is_noted(capsys: pytest.CaptureFixture[str]) -> None:
+    """By hand: the only family of one block (swinv2_cr) needs 224 pixels and minutes."""
+    from typing import Any, cast
+
+    from rich.console import Console
+
+    from search.pipeline import _describe_study
+    from search.settings.schema import Settings
+
+    for blocks in (1, 2):
+        net = SimpleNamespace(architecture="timm:one", pretrained=True, num_blocks=blocks)
+        task, record = SimpleNamespace(net=net, device="cpu"), SimpleNamespace(name="s")
+        run = SimpleNamespace(task=task, record=record, settings=Settings(), console=Console())
+        _describe_study(cast(Any, run), 0, existed=False, repaired=0)
+        said = "nothing lies between freezing all of it and nothing" in capsys.readouterr().out
+        assert said == (blocks == 1)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("draw", range(6))
 def test_a_family_drawn_at_random(
