@@ -33,8 +33,8 @@ _DATE_LIKE: Final = re.compile(r"[0-9]{4}[-_.][0-9]{1,2}([-_.][0-9]{1,2})?")
 _YEAR_AND_MONTH: Final = re.compile(r"(19|20)[0-9]{2}/[0-9]{1,2}")
 # Whole words only: latest, restrained, cold fold and invalid are classes.
 _SPLIT_LIKE: Final = re.compile(
-    r"(?<![a-z])((?P<train>train(ing|val(id)?)?)|test(ing)?|val(id(ation)?)?|dev|pred(iction)?|(un)?labell?ed"
-    r"|(fold|split)[ _-]?([0-9]+|[a-z]))(set|data|images)?(?![a-z])",
+    r"(?<![a-z])(((?P<train>train(ing|val(id)?)?)|test(ing)?|val(id(ation)?)?|dev|pred(iction)?|(un)?labell?ed)"
+    r"(set|data|images|[a-d])?|(fold|split)[ _-]?([0-9]+|[a-d]))(?![a-z])",
     re.IGNORECASE,
 )
 _MARKED: Final = re.compile(r"[ _-](mask|label|gt|seg)$", re.IGNORECASE)
@@ -265,10 +265,12 @@ class _Scan:
                 f"learns from images of all; data.path={printable(richest)} reads its classes and draws the splits"
             )
         if lone:
-            like = ", ".join(printable(f.name) for f in folders if f in named or _SPLIT_LIKE.search(f.name))
+            alike = [folder for folder in folders if folder in named or _SPLIT_LIKE.search(folder.name)]
+            like = ", ".join(printable(folder.name) for folder in alike)
+            table = f"; where {names} is a class, {_TABLE})" * (len(alike) < len(folders))
             self._refuse(
                 f"{like}: splits by the name, of which train and test are needed (val may be absent); rename one, or "
-                f"data.path={printable(richest)} reads the classes of one and draws the splits from it"
+                f"data.path={printable(richest)} reads the classes of one and draws the splits from it{table}"
             )
         for split in sorted(set(named.values())):
             if len(joined := [printable(folder.name) for folder in named if named[folder] == split]) > 1:
@@ -296,7 +298,7 @@ class _Scan:
             if self._paired(marks, pictures or [folder for folder in folders if folder not in marks]):
                 need = "one class an image is needed; data.path must name a folder of class folders alone"
                 self._refuse(f"{found}: images and boxes or masks, but {need} (root/<class>/*), or {_TABLE})")
-            note = f"folders {found} are read as classes"  # once, not once a month
+            note = f"{found}: read as classes, as they hold no pairs of files"  # once, not once a month
             self.listing.notes += [note] * (note not in self.listing.notes)
         here: dict[str, str] = {}
         for folder in folders:

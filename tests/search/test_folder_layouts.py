@@ -136,6 +136,14 @@ REFUSED: dict[str, Refusal] = {
         ["test: a split by the name that holds images as classes do; rename it", "path,label,group"], {},
         {"table": {"label": 0, "group": 1}},
     ),
+    "the same, groups unsaid": (
+        {c: {f"coil {n}": 4 for n in range(4)} for c in ("pore", "test")}, [],
+        ["train and test are needed", "where test is a class, name each image in a table"], {}, {"table": {"label": 0}},
+    ),
+    "splits of two domains": (
+        {f"{s}{d}": {"ok": 6, "crack": 6} for s in ("train", "test") for d in "AB"}, [], ["split of another name"],
+        {}, {"table": {"label": 1}},
+    ),
     "a class test with a folder in it": (
         {"ok": 6, "test": {"": 6, "old": 2}}, [], ["test: a split by the name that holds images", "path,label)"], {},
         {"table": {"label": 0}},

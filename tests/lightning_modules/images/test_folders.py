@@ -111,7 +111,7 @@ def test_image_and_mask_are_classes_unless_their_files_are_pairs(make_folder) ->
         file.rename(file.with_stem(f"scan {number}"))
     listing = list_folder(root)
     assert len(listing.images) == 9 and not listing.problems
-    assert listing.notes == ["folders image, mask are read as classes"]
+    assert listing.notes == ["image, mask: read as classes, as they hold no pairs of files"]
     (root / "mask" / "ok").mkdir()
     with pytest.raises(InputError, match="image, mask: images and boxes or masks"):
         list_folder(root)
