@@ -12,21 +12,32 @@ from pathlib import Path
 from typing import Final, Literal, NamedTuple, NoReturn
 
 from lightning_modules.errors import InputError, printable
-from lightning_modules.images.listing import MONTH_RULE, ListedImage, Listing, Outside, Places, is_month
+from lightning_modules.images.listing import (
+    MONTH_RULE,
+    ListedImage,
+    Listing,
+    Outside,
+    Places,
+    differing,
+    is_month,
+    split_of,
+)
 from lightning_modules.images.reading import looks_like_image
 
-__all__ = ["Groups", "Skipped", "is_system", "list_folder", "split_of", "walk_images"]
+__all__ = ["Groups", "Skipped", "is_system", "list_folder", "walk_images"]
 
 Groups = Literal["none", "folder"]
 
 # A separator is asked for: folders called 2019 or 201901 may well be classes.
 _DATE_LIKE: Final = re.compile(r"[0-9]{4}[-_.][0-9]{1,2}([-_.][0-9]{1,2})?")
 _YEAR_AND_MONTH: Final = re.compile(r"(19|20)[0-9]{2}/[0-9]{1,2}")
-_SPLIT: Final = re.compile(
-    r"((?P<train>train(ing)?)|(?P<val>val(id(ation)?)?|dev)|(?P<test>test(ing)?))([ _-]?(set|data|images|[0-9]{4}))?",
+# Whole words only: latest, restrained, cold fold and invalid are classes.
+_SPLIT_LIKE: Final = re.compile(
+    r"(?<![a-z])(((?P<train>train(ing|val(id)?)?)|test(ing)?|val(id(ation)?)?|dev|pred(iction)?|(un)?labell?ed)"
+    r"(set|data|images|[a-d])?|(fold|split)[ _-]?([0-9]+|[a-d]))(?![a-z])",
     re.IGNORECASE,
 )
-_SPLIT_LIKE: Final = re.compile(r"train|test|valid|fold|split|labell?ed", re.IGNORECASE)
+_MARKED: Final = re.compile(r"[ _-](mask|label|gt|seg)$", re.IGNORECASE)
 # What NAS, desktops and archives put beside images, besides names that begin with a dot.
 _SYSTEM: Final = frozenset(
     {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "lost+found", "~snapshot", "@eadir", "@tmp"}
@@ -43,16 +54,6 @@ _TABLE: Final = "name each image in a table (data=manifest, columns path,label"
 def is_system(name: str) -> bool:
     """Whether a file or folder is hidden or a system's own, as @eaDir and ._crack.png are: no command looks into it."""
     return name.startswith(".") or name.lower() in _SYSTEM
-
-
-def split_of(name: str) -> str | None:
-    """The split that a folder's name stands for, in any case.
-
-    >>> split_of("Training"), split_of("valid"), split_of("test_set"), split_of("crack")
-    ('train', 'val', 'test', None)
-    """
-    found = _SPLIT.fullmatch(name.strip())
-    return next(split for split, text in found.groupdict().items() if text) if found else None
 
 
 @dataclass
@@ -174,7 +175,7 @@ class _Scan:
         self._places, self._grouped = places, groups == "folder"
         self._read: dict[Path, _Contents] = {}
         self._seen: dict[tuple[int, int], Path] = {}
-        self._named: dict[str, Path] = {}
+        self._named: dict[str, str] = {}
         self._levels: list[Path] = []  # folders below the classes
         self._filled: set[str] = set()
         self._empty: dict[str, Path] = {}
@@ -218,34 +219,62 @@ class _Scan:
         named = {folder: split for folder in folders if (split := split_of(folder.name))}
         names, others = {f.name for f in named}, {f.name for f in folders if f not in named}
         alike = self._grouped or not any(self.read(folder).folders for folder in named)
-        if len(names) != 1 or len(others) < 2 or not alike:
+        if len(names) != 1 or len(others) < 2 or not (alike or any(self._as_classes(folders, named))):
             return named
         self.listing.notes.append(f"folder {printable(*names)} is read as a class, as the folders beside it are")
         return {}
+
+    def _as_classes(self, folders: list[Path], named: dict[Path, str]) -> list[Path]:
+        """Folders called as splits that hold images where classes do, as others beside them do."""
+        filled = [
+            f for f in folders if any(self.read(g).images for g in (self.read(f).folders if self._grouped else [f]))
+        ]
+        return [f for f in filled if f in named] if any(f not in named for f in filled) else []
+
+    def _fullest(self, folders: list[Path]) -> Path:
+        """The folder of several classes to draw splits from: train, else one called alike, else that of most images."""
+
+        def rank(folder: Path) -> tuple[bool, bool, bool, bool, int]:
+            classes, like = self.read(folder).folders, _SPLIT_LIKE.search(folder.name)
+            several = len(classes) > 1 and folder.name.lower() not in _MARKS
+            images = sum(len(self.read(p).images) for c in classes for p in (c, *self.read(c).folders))
+            return several, split_of(folder.name) == "train", bool(like and like["train"]), bool(like), images
+
+        return max(folders, key=rank)
 
     def splits(self, folders: list[Path]) -> dict[Path, str]:
         """The splits that the folders are, folders beside them being problems; empty where they are classes."""
         named = self.named(folders)
         below = {folder: self.read(folder).folders for folder in named}
         names = ", ".join(printable(folder.name) for folder in named)
+        lone = bool(named) and not {"train", "test"} <= set(named.values())
         if bare := ", ".join(printable(folder.name) for folder in named if not below[folder]):
             make = "make them (root/train/<class>/*; an empty split may go)"
             self._refuse(f"{bare}: a split by the name, without class folders; {make}, or {_TABLE},split)")
+        if lone and (filled := ", ".join(printable(f.name) for f in self._as_classes(folders, named))):
+            what = "a split by the name that holds images as classes do; rename it"
+            self._refuse(f"{filled}: {what}, or {_TABLE}{',group' * self._grouped})")
         for one in (one for folder in named for one in below[folder]):
             if _DATE_LIKE.fullmatch(one.name) or (split_of(one.name) and self.read(one).folders):
                 self.misplaced(one, f"{'split' if split_of(one.name) else 'month'} below a split", ",month,split")
         train = {path.name for folder in named if named[folder] == "train" for path in below[folder]}
-        richest = max(folders, key=lambda f: 0 if f.name.lower() in _MARKS else len(self.read(f).folders))
+        richest = self._fullest(folders) if lone or len(train) == 1 else folders[0]
         if len(train) == 1 < len(self.read(richest).folders):
             self._refuse(
                 f"train has the class {printable(*train)!r} alone, as sets for finding anomalies do, but a classifier "
                 f"learns from images of all; data.path={printable(richest)} reads its classes and draws the splits"
             )
-        if named and not {"train", "test"} <= set(named.values()):
+        if lone:
+            alike = [folder for folder in folders if folder in named or _SPLIT_LIKE.search(folder.name)]
+            like = ", ".join(printable(folder.name) for folder in alike)
+            table = f"; where {names} is a class, {_TABLE})" * (len(alike) < len(folders))
             self._refuse(
-                f"{names}: splits by the name, of which train and test are needed (val may be absent); rename one, or "
-                f"data.path={printable(richest)} reads the classes of one and draws the splits from it"
+                f"{like}: splits by the name, of which train and test are needed (val may be absent); rename one, or "
+                f"data.path={printable(richest)} reads the classes of one and draws the splits from it{table}"
             )
+        for split in sorted(set(named.values())):
+            if len(joined := [printable(folder.name) for folder in named if named[folder] == split]) > 1:
+                self.listing.notes.append(f"folders {', '.join(joined)} are read together as {split}")
         reason = f"folder beside the splits {names}; move it away (data.on_bad=set_aside leaves it out)"
         for folder in folders if named else ():
             if folder not in named:
@@ -262,20 +291,21 @@ class _Scan:
 
     def classes(self, folders: list[Path], month: str | None = None, split: str | None = None) -> None:
         """Read class folders; refuses two whose names differ too little, and images beside what is marked in them."""
-        names = {folder.name.lower() for folder in folders}
-        if names & _MARKS and (names & _PICTURES or "ground_truth" in names):
-            found = ", ".join(folder.name for folder in folders if folder.name.lower() in _PICTURES | _MARKS)
-            need = "one class an image is needed; data.path must name a folder of class folders alone (root/<class>/*)"
-            self._refuse(f"{found}: images and boxes or masks, but {need}, or {_TABLE})")
+        marks = [folder for folder in folders if folder.name.lower() in _MARKS]
+        pictures = [folder for folder in folders if folder.name.lower() in _PICTURES]
+        if marks and (pictures or any(folder.name.lower() == "ground_truth" for folder in marks)):
+            found = ", ".join(folder.name for folder in folders if folder in pictures + marks)
+            if self._paired(marks, pictures or [folder for folder in folders if folder not in marks]):
+                need = "one class an image is needed; data.path must name a folder of class folders alone"
+                self._refuse(f"{found}: images and boxes or masks, but {need} (root/<class>/*), or {_TABLE})")
+            note = f"{found}: read as classes, as they hold no pairs of files"  # once, not once a month
+            self.listing.notes += [note] * (note not in self.listing.notes)
+        here: dict[str, str] = {}
         for folder in folders:
             name = unicodedata.normalize("NFC", folder.name)
-            first = self._named.setdefault(" ".join(name.split()).casefold(), folder)
-            same = unicodedata.normalize("NFC", first.name) == name
-            if first != folder and (not same or first.parent == folder.parent):
-                both = " and ".join(ascii(f.name) if same else f"'{printable(f.name)}'" for f in (first, folder))
-                which = "Unicode form" if same else "case or blanks"
-                way = "give one class one name (move its images together), or two classes names that differ in more"
-                self._refuse(f"class folders {both} differ by {which} only; {way}")
+            what = "class folders"  # of two months, the Unicode forms of a name are one class
+            if reason := differing(what, folder.name, here) or differing(what, name, self._named):
+                self._refuse(reason)
             label = printable(name)
             before = len(self.listing.images)
             for place in self.below(folder, "group") if self._grouped else [folder]:
@@ -290,6 +320,13 @@ class _Scan:
             elif self._grouped or not self.read(folder).folders:
                 self._empty.setdefault(label, folder)
 
+    def _paired(self, marks: list[Path], pictures: list[Path]) -> bool:
+        """Whether marks are those of pictures: in folders, no images, or half of them at least called as these."""
+        read = [self.read(folder) for folder in marks + pictures]
+        stems = {path.stem for folder in pictures for path in self.read(folder).images}
+        pairs = [_MARKED.sub("", path.stem) in stems for folder in marks for path in self.read(folder).images]
+        return any(each.folders or not each.images for each in read) or 2 * sum(pairs) >= len(pairs)
+
     def finish(self) -> None:
         """Say what is below the classes, which have no image in any month or split, and what was skipped."""
         if len(self._named) == 1 and self._levels and not self._filled:
@@ -300,10 +337,11 @@ class _Scan:
             self.misplaced(splits[0], "split below a class", ",split")
         way = "data.groups=folder reads that level as groups of the class above"
         way = "move it away or its images up (data.on_bad=set_aside leaves it out)" if self._filled else way
+        other = not self._filled and all(map(_SPLIT_LIKE.search, self._named))
         for path in () if self._grouped else self._levels:
             if _DATE_LIKE.fullmatch(path.name) or _YEAR_AND_MONTH.fullmatch("/".join(path.parts[-2:])):
                 self.misplaced(path, "month below a class", ",month")
-            if _SPLIT_LIKE.search(path.parent.name):
+            if other:
                 self.misplaced(path.parent, "split of another name", ",split")
             self.listing.report(path, f"folder below a class, where only images are accepted; {way}")
         for label, folder in self._empty.items():

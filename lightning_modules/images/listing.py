@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
@@ -11,7 +12,17 @@ from typing import Final, Literal
 from lightning_modules.errors import InputError, Problem, printable
 from lightning_modules.images.tables import exists, read_table, table_path
 
-__all__ = ["MONTH_RULE", "ListedImage", "Listing", "Outside", "Places", "is_month", "list_manifest"]
+__all__ = [
+    "MONTH_RULE",
+    "ListedImage",
+    "Listing",
+    "Outside",
+    "Places",
+    "differing",
+    "is_month",
+    "list_manifest",
+    "split_of",
+]
 
 Outside = Literal["refuse", "allow"]
 
@@ -19,7 +30,10 @@ Outside = Literal["refuse", "allow"]
 _COLUMNS: Final = ("path", "label", "month", "group", "split", "mask")
 
 _MONTH: Final = re.compile(r"[0-9]{4}-(0[1-9]|1[0-2])")
-_SPLITS: Final = ("train", "val", "test")
+_SPLIT: Final = re.compile(
+    r"((?P<train>train(ing)?)|(?P<val>val(id(ation)?)?|dev)|(?P<test>test(ing)?))([ _-]?(set|data|images|[0-9]{4}))?",
+    re.IGNORECASE,
+)
 MONTH_RULE: Final = "a month is YYYY-MM with MM in 01..12"
 _OWN_FOLDER: Final = "the manifest's folder"
 
@@ -31,6 +45,35 @@ def is_month(text: str) -> bool:
     (True, False, False)
     """
     return _MONTH.fullmatch(text) is not None
+
+
+def split_of(name: str) -> str | None:
+    """The split that the name of a folder or a cell of a manifest stands for, in any case.
+
+    >>> split_of("Training"), split_of("valid"), split_of("test_set"), split_of("crack")
+    ('train', 'val', 'test', None)
+    """
+    found = _SPLIT.fullmatch(name.strip())
+    return next(split for split, text in found.groupdict().items() if text) if found else None
+
+
+def differing(what: str, name: str, seen: dict[str, str]) -> str | None:
+    """Why a class is not to be called so: one in `seen`, to which it is added, is called nearly the same.
+
+    >>> seen = {}
+    >>> differing("labels", "Mass", seen), differing("labels", "Maß", seen)
+    (None, None)
+    >>> differing("labels", "mass", seen).split(";")[0]
+    "labels 'Mass' and 'mass' differ by case or blanks only"
+    """
+    normal = unicodedata.normalize("NFC", name)
+    first = seen.setdefault(" ".join(normal.split()).lower(), name)
+    if first == name:
+        return None
+    same = unicodedata.normalize("NFC", first) == normal
+    both = " and ".join(ascii(one) if same else f"'{printable(one)}'" for one in (first, name))
+    way = "give one class one name (move its images together), or two classes names that differ in more"
+    return f"{what} {both} differ by {'Unicode form' if same else 'case or blanks'} only; {way}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +117,8 @@ def list_manifest(path: Path, outside: Outside = "refuse") -> Listing:
         outside: "refuse" makes images and masks outside the manifest's folder problems.
 
     Raises:
-        InputError: Not a readable manifest, columns are missing, or more than ten million rows.
+        InputError: Not a readable manifest, columns are missing, labels differ by case or blanks only, or more than
+            ten million rows.
     """
     if not path.is_file():
         raise InputError(f"data.path={printable(path)} is not a file; data=manifest reads a CSV, TSV or Parquet file")
@@ -89,11 +133,13 @@ def list_manifest(path: Path, outside: Outside = "refuse") -> Listing:
 def _check_rows(listing: Listing, rows: list[tuple[int, dict[str, str]]], places: Places) -> None:
     folder = listing.root.parent
     known = {name for name in ("month", "split") if any(row.get(name) for _, row in rows)}
-    seen: dict[str, int] = {}
+    seen, labels = dict[str, int](), dict[str, str]()
     for number, row in rows:
         place, label = row["path"], row["label"]
         month, split, mask = (row.get(name) or None for name in ("month", "split", "mask"))
         path, mask_path = table_path(folder, place), table_path(folder, mask) if mask else None
+        if label and (reason := differing("labels", label, labels)):
+            raise InputError(f"data.path={printable(listing.root)}: row {number}: {reason}")
         identity = os.path.normpath(path)
         wrong = []
         if not place:
@@ -108,8 +154,8 @@ def _check_rows(listing: Listing, rows: list[tuple[int, dict[str, str]]], places
             wrong.append("empty label" if not label else f"label that cannot be printed: {printable(label)}")
         if "month" in known and not is_month(month or ""):
             wrong.append(f"month {printable(month or '')!r}; {MONTH_RULE}")
-        if "split" in known and split not in _SPLITS:
-            wrong.append(f"split {printable(split or '')!r}; accepted are {', '.join(_SPLITS)}")
+        if "split" in known and not split_of(split or ""):
+            wrong.append(f"split {printable(split or '')!r}; accepted are train, val, test")
         if mask_path is not None and places.leads_out(mask_path):
             wrong.append(f"mask {printable(mask or '')} {places.reason(_OWN_FOLDER)}")
         elif mask_path is not None and not exists(mask_path):
@@ -117,7 +163,8 @@ def _check_rows(listing: Listing, rows: list[tuple[int, dict[str, str]]], places
         for reason in wrong:
             listing.report(listing.root, f"row {number}: {reason}")
         if not wrong:
-            listing.images.append(ListedImage(path, label, month, row.get("group") or None, split, mask_path))
+            split, group = split_of(split or ""), row.get("group") or None
+            listing.images.append(ListedImage(path, label, month, group, split, mask_path))
 
 
 class Places:

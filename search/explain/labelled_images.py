@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lightning_modules.errors import InputError, printable
-from lightning_modules.images.folders import Skipped, split_of, walk_images
+from lightning_modules.images.folders import Skipped, walk_images
+from lightning_modules.images.listing import split_of
 from lightning_modules.images.tables import table_path
 from search.command_line.csv_table import iterate_rows
 

@@ -116,6 +116,53 @@ REFUSED: dict[str, Refusal] = {
         {"val": "train"}, {},
     ),
     "train alone": ({"train": {"ok": 9, "crack": 9}}, [], ["/train"], {}, {"path": "train"}),
+    "two tests": (
+        {"train": {"ok": 9, "crack": 9}, "test_A": {"ok": 1, "crack": 1}, "test_B": {"ok": 1, "crack": 1}}, [],
+        ["test_A, test_B, train: splits", "/train reads"], {}, {"path": "train"},
+    ),
+    "trainval": (
+        {"test": {"ok": 7, "crack": 7}, "trainval": {"ok": 6, "crack": 6}}, [],
+        ["test, trainval: splits", "/trainval reads"], {"trainval": "train"}, {},
+    ),
+    "training and dev": (
+        {"dev": {"ok": 7, "crack": 7}, "training": {"ok": 6, "crack": 6}}, [], ["/training reads"], {},
+        {"path": "training"},
+    ),
+    "the most images": (
+        {"dev": {"ok": 1, "crack": 1}, "test": {"ok": 6, "crack": 6}}, [], ["/test reads"], {}, {"path": "test"},
+    ),
+    "a class test of groups": (
+        {c: {f"coil {n}": 4 for n in range(4)} for c in ("pore", "test")}, [GROUPS],
+        ["test: a split by the name that holds images as classes do; rename it", "path,label,group"], {},
+        {"table": {"label": 0, "group": 1}},
+    ),
+    "the same, groups unsaid": (
+        {c: {f"coil {n}": 4 for n in range(4)} for c in ("pore", "test")}, [],
+        ["train and test are needed", "where test is a class, name each image in a table"], {}, {"table": {"label": 0}},
+    ),
+    "splits of two domains": (
+        {f"{s}{d}": {"ok": 6, "crack": 6} for s in ("train", "test") for d in "AB"}, [], ["split of another name"],
+        {}, {"table": {"label": 1}},
+    ),
+    "a class test with a folder in it": (
+        {"ok": 6, "test": {"": 6, "old": 2}}, [], ["test: a split by the name that holds images", "path,label)"], {},
+        {"table": {"label": 0}},
+    ),
+    "the same beside two": (
+        {"fail": 6, "pass": 6, "test": {"": 6, "old": 2}}, [], ["test/old", "folder below a class", "set_aside"], {},
+        {"on_bad": "set_aside"},
+    ),
+    "classes that only sound like splits": (
+        {c: {"p1": 4, "p2": 4, "p3": 4} for c in ("cold fold", "fold", "invalid", "lap", "latest", "restrained")}, [],
+        ["folder below a class", GROUPS], {}, {"groups": "folder"},
+    ),
+    "a folder in one of these": (
+        {"latest": {"": 6, "old": 1}, "test_1": {"": 6, "old": 1}}, [], ["folder below a class", "set_aside"], {},
+        {"on_bad": "set_aside"},
+    ),
+    "folds": ({f"fold{n}": {"ok": 6, "crack": 6} for n in (1, 2)}, [], ["split of another name"], {},
+        {"table": {"label": 1}},
+    ),
     "a folder around": ({"set": {"ok": 9, "crack": 9}}, [], ["one folder with folders", "/set"], {}, {"path": "set"}),
     "splits in a folder around": (
         {"set": {"train": {"ok": 9, "crack": 9}, "test": {"ok": 5, "crack": 5}}}, [],

@@ -42,6 +42,7 @@ def _reasons(listing: Listing) -> list[str]:
         (["2019-01-02/a", "2019-02/a"], [("2019-02", "a")], ["not a month"]),
         (["2019-01/a", "2019-02/b", "old/a"], [("2019-01", "a"), ("2019-02", "b")], ["folder beside months"]),
         (["a", "b", "2019-01/a"], [(None, "a"), (None, "b")], ["looks like a month beside class folders"]),
+        (["Mass", "Maß"], [(None, "Mass"), (None, "Maß")], []),
         (["결함 1", "b b"], [(None, "b b"), (None, "결함 1")], []),
     ],
 )
@@ -59,7 +60,14 @@ def test_folder_layouts(make_folder, folders: list[str], seen: Any, reasons: lis
             ["Train/a", "TRAINING SET/b", "dev/a", "Valid/b", "test2017/a", "Testing/b"],
             "none",
             [("train", "a"), ("train", "b"), ("val", "a"), ("val", "b"), ("test", "a"), ("test", "b")],
-            [],
+            [
+                f"folders {two} are read together as {split}"
+                for two, split in (
+                    ("Testing, test2017", "test"),
+                    ("TRAINING SET, Train", "train"),
+                    ("Valid, dev", "val"),
+                )
+            ],
         ),
         (
             ["train/a/coil 1", "train/b/coil 1", "test/a/coil 2"],
@@ -89,6 +97,24 @@ def test_splits(make_folder, folders: list[str], groups: Any, seen: Any, notes: 
     found = {(image.split, image.label) for image in listing.images}
     assert found >= set(seen) and len(listing.images) + len(listing.problems) == len(folders)
     assert all(note in said for note, said in zip(notes, listing.notes, strict=True))
+
+
+def test_image_and_mask_are_classes_unless_their_files_are_pairs(make_folder) -> None:
+    root = make_folder({"image": 3, "mask": 3, "ok": 3})
+    with pytest.raises(InputError, match="image, mask: images and boxes or masks"):
+        list_folder(root)
+    for file in root.glob("mask/*"):
+        file.rename(file.with_stem(file.stem + "_mask"))
+    with pytest.raises(InputError, match="image, mask: images and boxes or masks"):
+        list_folder(root)
+    for number, file in enumerate(root.glob("mask/*")):
+        file.rename(file.with_stem(f"scan {number}"))
+    listing = list_folder(root)
+    assert len(listing.images) == 9 and not listing.problems
+    assert listing.notes == ["image, mask: read as classes, as they hold no pairs of files"]
+    (root / "mask" / "ok").mkdir()
+    with pytest.raises(InputError, match="image, mask: images and boxes or masks"):
+        list_folder(root)
 
 
 def test_pictures_without_a_suffix_are_read(make_folder, picture, encode) -> None:

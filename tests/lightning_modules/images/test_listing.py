@@ -89,6 +89,35 @@ def test_file_names_keep_their_bytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("said", "split"),
+    [
+        ("Train", "train"),
+        ("training", "train"),
+        ("valid", "val"),
+        ("Validation", "val"),
+        ("dev", "val"),
+        ("TESTING", "test"),
+    ],
+)
+def test_splits_are_called_as_folders_are(tmp_path: Path, said: str, split: str) -> None:
+    listing = list_manifest(_manifest(tmp_path, f"path,label,split\nz.png,a,{said}\n"))
+    assert [image.split for image in listing.images] == [split] and not listing.problems
+
+
+@pytest.mark.parametrize(
+    ("labels", "refused"),
+    [(("crack", "CRACK"), True), (("c r", "c  r"), True), (("Mass", "Maß"), False), (("crack", "crack "), False)],
+)
+def test_labels_that_differ_by_case_or_blanks_only(tmp_path: Path, labels: tuple[str, str], refused: bool) -> None:
+    path = _manifest(tmp_path, f"path,label\nz.png,{labels[0]}\nx y.png,{labels[1]}\n")
+    if not refused:
+        assert [image.label for image in list_manifest(path).images] == [label.strip() for label in labels]
+        return
+    with pytest.raises(InputError, match=f"labels '{labels[0]}' and '{labels[1]}' differ by case or blanks only; give"):
+        list_manifest(path)
+
+
+@pytest.mark.parametrize(
     ("row", "reason"),
     [
         ("gone.png,a", "row 3: no such file: .*gone.png"),
@@ -101,7 +130,7 @@ def test_file_names_keep_their_bytes(tmp_path: Path) -> None:
         ("x y.png,a,2019-13", "row 3: month '2019-13'; a month is YYYY-MM"),
         ("x y.png,a,2019-1", "row 3: month '2019-1'"),
         ("x y.png,a,", "row 3: month ''"),
-        ("x y.png,a,2019-01,,dev", "row 3: split 'dev'; accepted are train, val, test"),
+        ("x y.png,a,2019-01,,dev2", "row 3: split 'dev2'; accepted are train, val, test"),
         ("x y.png,a,2019-01,,", "row 3: split ''"),
         ("x y.png,a,2019-01,,train,no.png", "row 3: no such mask: .*no.png"),
     ],
