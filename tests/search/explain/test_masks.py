@@ -56,6 +56,19 @@ def soft() -> Image.Image:
     return large.resize(SHAPE[::-1], Image.Resampling.BICUBIC)
 
 
+def squares(*values: int, size: int = 128) -> np.ndarray:
+    """Squares of 8 x 8 pixels of these values, well apart, in a large background of 0."""
+    picture = np.zeros((size, size), np.uint8)
+    for number, value in enumerate(values):
+        row, column = divmod(number, size // 20)
+        picture[20 * row + 5 :, 20 * column + 6 :][:8, :8] = value
+    return picture
+
+
+def two(low: int, light: int) -> bytes:
+    return png(Image.fromarray(np.where(CLASS_NUMBERS == 3, low, np.where(DEFECT, light, 0)).astype(np.uint8)))
+
+
 READ: dict[str, Callable[[], bytes]] = {
     "0 and 255": lambda: png(Image.fromarray(WHITE)),
     "0 and 1": lambda: png(Image.fromarray(WHITE // 255)),
@@ -85,6 +98,12 @@ READ: dict[str, Callable[[], bytes]] = {
     "TIFF, white is 0": lambda: tiff((~DEFECT * 65535).astype(np.uint16), 16, photometric=0),
     "TIFF, floating point": lambda: tiff(DEFECT.astype(np.float32), 32),
     "TIFF, class numbers as floating point": lambda: tiff(CLASS_NUMBERS.astype(np.float32), 32),
+    "classes 10 and 250": lambda: two(10, 250),
+    "classes 15 and 240": lambda: two(15, 240),
+    "classes 1 and 250": lambda: two(1, 250),
+    "classes and 255 at their border": lambda: two(1, 255),
+    "TIFF, floating point, small": lambda: tiff(DEFECT.astype(np.float32) / 1000, 32),
+    "TIFF, floating point, small and 1": lambda: tiff(np.where(CLASS_NUMBERS == 3, 1e-3, DEFECT).astype("f4"), 32),
     "turned by EXIF": turned,
 }
 REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
@@ -97,6 +116,21 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
         "its values are 0, 1, 2, 3, ..., 40 (41 different)",
     ),
     "class numbers, JPEG": (lambda: png(Image.fromarray(CLASS_NUMBERS), "JPEG"), "in a PNG, of at most 16 values"),
+    "20 numbers": (lambda: png(Image.fromarray(squares(*range(10, 201, 10)))), "10, 20, 30, ..., 200 (21 different)"),
+    "30 numbers": (lambda: png(Image.fromarray(squares(*range(8, 241, 8), size=192))), "8, 16, 24, ..., 240 (31 different)"),
+    "15 low numbers and 255": (lambda: png(Image.fromarray(squares(*range(1, 16), 254, 255))), "(18 different)"),
+    **{
+        f"classes {classes}, JPEG": (lambda c=classes: png(Image.fromarray(squares(*c)), "JPEG"), "in a PNG, of at most")
+        for classes in ((60, 120, 180), (76, 150), (127,), (255, 128), (255,) * 15 + (60,), (255, 40), (255, 10))
+    },
+    "dark red, JPEG": (lambda: png(Image.fromarray(np.dstack([squares(128), squares(), squares()])), "JPEG"), "in a PNG, of at most 16 values"),
+    "red and dark green, JPEG": (
+        lambda: png(Image.fromarray(np.dstack([squares(255, 0), squares(0, 128), squares()])), "JPEG"),
+        "in a PNG, of at most 16 values",
+    ),
+    "TIFF, floating point, many small": (
+        lambda: tiff((np.arange(48 * 64).reshape(SHAPE) * 5e-7).astype(np.float32), 32), "more than 16 floating-point values 0..0.001",
+    ),
     "red on white": (lambda: png(coloured((255, 0, 0), (255, 255, 255))), "colours without black"),
     "no 0": (lambda: png(Image.fromarray(WHITE // 255 + 1)), "no pixel is 0 (no defect); its values are 1, 2 (2 diff"),
     "text": (lambda: b"no image", "not an image of an accepted format"),
