@@ -24,9 +24,8 @@ __all__ = ["defect_pixels"]
 
 _FEW: Final = 16
 _AT_THE_ENDS: Final = 0.9
-_EDGE: Final = 8  # pixels from dark and from light within which JPEG and a soft edge are grey
-_PATCH: Final = 3
-_JPEG_REACH: Final = 16  # pixels from an edge that JPEG changes: a block, of colours
+_PATCH: Final = 3  # pixels of one grey in a row and column that are a defect, not an edge
+_REACH: Final = 16  # pixels from an edge that JPEG of colours changes, and more than soft edges are wide
 
 
 def defect_pixels(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[np.bool_]:
@@ -34,7 +33,8 @@ def defect_pixels(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArra
 
     Few values: all but 0, or black, are defect, be they 1, 255, classes or colours; of a palette without black the
     index counts, of a picture of one colour its alpha. Many values, or a lossy file: what is brighter than half,
-    where nearly all pixels are nearly black or nearly white, as JPEG and resizing leave them.
+    where nearly all pixels, and nearly all that are not black, are nearly white or at its edges, as JPEG and resizing
+    leave them.
 
     Raises:
         InputError: unreadable, or values that do not say what is defect.
@@ -83,33 +83,29 @@ def _defect(values: NDArray[Any], lossy: bool) -> NDArray[np.bool_]:
 
 
 def _saved_again(values: NDArray[Any], dark: NDArray[np.bool_], light: NDArray[np.bool_]) -> bool:
-    """Whether few values are what is left of JPEG in a file saved again without loss: several at either end, not
-    white alone, and none far from a light pixel. Classes are not both dark and light like that."""
+    """Whether few values are what is left of JPEG in a file saved again without loss: several at either end,
+    and none far from a light pixel, which classes hardly are."""
     ends = (np.unique(values[dark & (values > 0)]).size, np.unique(values[light]).size)
-    return min(ends) > 1 and not (values[~_near(light, _JPEG_REACH)] > 0).any()
+    return min(ends) > 1 and not (values[~_near(light)] > 0).any()
 
 
 def _shows_white_alone(values: NDArray[Any], dark: NDArray[np.bool_], light: NDArray[np.bool_]) -> bool:
     """Whether half of white tells every defect: what is not dark is light or at an edge, and nothing else is seen."""
-    edge = _near(light, _EDGE) & _near(dark, _EDGE)
+    top = np.iinfo(values.dtype).max
+    edge = _near(light) & _near(dark)
     if not light.any() or (light | edge)[~dark].mean() < _AT_THE_ENDS:
         return False
-    # A patch of one grey is a defect, not an edge.
-    grey = ndimage.minimum_filter(~(dark | light), _PATCH)
-    span = ndimage.maximum_filter(values, _PATCH) - ndimage.minimum_filter(values, _PATCH)
-    if (grey & (span <= np.iinfo(values.dtype).max // 32)).any():
+    least = ndimage.minimum_filter(values, _PATCH)
+    flat = ndimage.maximum_filter(values, _PATCH) - least <= top // 32
+    if (flat & ndimage.minimum_filter(~(dark | light), _PATCH)).any():
         return False
-    far = ~_near(light, _JPEG_REACH)
-    if not far.any():
-        return True
-    # Away from the light there is the background alone, be it not quite black: no patch is brighter.
-    return (
-        bool(dark[far].all()) and not (ndimage.minimum_filter(values, 3)[far] > np.bincount(values[far]).argmax()).any()
-    )
+    far = ~_near(values > top // 2)
+    # Away from white there is the background alone, be it not quite black: no patch is brighter.
+    return not far.any() or bool(dark[far].all() and (least[far] <= np.bincount(values[far]).argmax()).all())
 
 
-def _near(pixels: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
-    return np.asarray(ndimage.maximum_filter(pixels, 2 * reach + 1), bool)
+def _near(pixels: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    return np.asarray(ndimage.maximum_filter(pixels, 2 * _REACH + 1), bool)
 
 
 def _shown(seen: NDArray[Any]) -> str:

@@ -56,13 +56,13 @@ def soft() -> Image.Image:
     return large.resize(SHAPE[::-1], Image.Resampling.BICUBIC)
 
 
-def squares(*values: int, size: int = 128) -> np.ndarray:
-    """Squares of 8 x 8 pixels of these values, well apart, in a large background of 0."""
-    picture = np.zeros((size, size), np.uint8)
+def squares(*values: int | tuple[int, int, int], size: int = 128, format: str = "PNG") -> bytes:
+    """Squares of 8 x 8 pixels of these greys or colours, well apart, on black."""
+    picture = np.zeros((size, size, 3), np.uint8)
     for number, value in enumerate(values):
         row, column = divmod(number, size // 20)
         picture[20 * row + 5 :, 20 * column + 6 :][:8, :8] = value
-    return picture
+    return png(Image.fromarray(picture), format)
 
 
 def two(low: int, light: int) -> bytes:
@@ -92,6 +92,7 @@ READ: dict[str, Callable[[], bytes]] = {
     "black on nothing": lambda: png(coloured((0, 0, 0, 255), (255, 255, 255, 0), "RGBA")),
     "red on black, all opaque": lambda: png(coloured((255, 0, 0, 255), (0, 0, 0, 255), "RGBA")),
     "JPEG": lambda: png(Image.fromarray(WHITE), "JPEG", quality=60),
+    "JPEG, brighter than white": lambda: png(Image.fromarray(WHITE).point(lambda v: min(255, 2 * v + 9)), "JPEG"),
     "JPEG saved again as PNG": lambda: png(Image.open(io.BytesIO(png(Image.fromarray(WHITE), "JPEG", quality=95)))),
     "WebP": lambda: png(Image.fromarray(CLASS_NUMBERS), "WEBP", lossless=True),
     "soft edges": lambda: png(soft()),
@@ -116,20 +117,17 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
         "its values are 0, 1, 2, 3, ..., 40 (41 different)",
     ),
     "class numbers, JPEG": (lambda: png(Image.fromarray(CLASS_NUMBERS), "JPEG"), "in a PNG, of at most 16 values"),
-    "20 numbers": (lambda: png(Image.fromarray(squares(*range(10, 201, 10)))), "10, 20, 30, ..., 200 (21 different)"),
-    "30 numbers": (lambda: png(Image.fromarray(squares(*range(8, 241, 8), size=192))), "8, 16, 24, ..., 240 (31 different)"),
-    "15 low numbers and 255": (lambda: png(Image.fromarray(squares(*range(1, 16), 254, 255))), "(18 different)"),
+    "20 numbers": (lambda: squares(*range(10, 201, 10)), "10, 20, 30, ..., 200 (21 different)"),
+    "30 numbers": (lambda: squares(*range(8, 241, 8), size=192), "8, 16, 24, ..., 240 (31 different)"),
+    "15 low numbers and 255": (lambda: squares(*range(1, 16), 254, 255), "(18 different)"),
     **{
-        f"classes {classes}, JPEG": (lambda c=classes: png(Image.fromarray(squares(*c)), "JPEG"), "in a PNG, of at most")
+        f"{len(classes)} to {classes[-1]}, JPEG": (lambda c=classes: squares(*c, format="JPEG"), "in a PNG, of at most")
         for classes in ((60, 120, 180), (76, 150), (127,), (255, 128), (255,) * 15 + (60,), (255, 40), (255, 10))
     },
-    "dark red, JPEG": (lambda: png(Image.fromarray(np.dstack([squares(128), squares(), squares()])), "JPEG"), "in a PNG, of at most 16 values"),
-    "red and dark green, JPEG": (
-        lambda: png(Image.fromarray(np.dstack([squares(255, 0), squares(0, 128), squares()])), "JPEG"),
-        "in a PNG, of at most 16 values",
-    ),
+    "dark red, JPEG": (lambda: squares((128, 0, 0), format="JPEG"), "in a PNG, of at most 16 values"),
+    "red and green, JPEG": (lambda: squares((255, 0, 0), (0, 128, 0), format="JPEG"), "in a PNG, of at most 16 values"),
     "TIFF, floating point, many small": (
-        lambda: tiff((np.arange(48 * 64).reshape(SHAPE) * 5e-7).astype(np.float32), 32), "more than 16 floating-point values 0..0.001",
+        lambda: tiff((np.arange(48 * 64).reshape(SHAPE) * 5e-7).astype("f4"), 32), "more than 16 floating-point values",
     ),
     "red on white": (lambda: png(coloured((255, 0, 0), (255, 255, 255))), "colours without black"),
     "no 0": (lambda: png(Image.fromarray(WHITE // 255 + 1)), "no pixel is 0 (no defect); its values are 1, 2 (2 diff"),
