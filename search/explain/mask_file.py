@@ -83,10 +83,13 @@ def _defect(values: NDArray[Any], lossy: bool) -> NDArray[np.bool_]:
 
 
 def _saved_again(values: NDArray[Any], dark: NDArray[np.bool_], light: NDArray[np.bool_]) -> bool:
-    """Whether few values are what is left of JPEG in a file saved again without loss: several at either end,
-    and none far from a light pixel, which classes hardly are."""
-    ends = (np.unique(values[dark & (values > 0)]).size, np.unique(values[light]).size)
-    return min(ends) > 1 and not (values[~_near(light)] > 0).any()
+    """Whether few values are what is left of JPEG in a file saved again without loss: not white alone, and dark ones
+    that are all near white and fill no patch, as a class would."""
+    low = dark & (values > 0)
+    if np.unique(values[light]).size < 2 or not low.any() or (values[~_near(light)] > 0).any():
+        return False
+    flat = ndimage.minimum_filter(values, _PATCH) == ndimage.maximum_filter(values, _PATCH)
+    return not (low & flat).any()
 
 
 def _shows_white_alone(values: NDArray[Any], dark: NDArray[np.bool_], light: NDArray[np.bool_]) -> bool:

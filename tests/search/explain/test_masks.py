@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ DEFECT[10:30, 20:50] = True
 CLASS_NUMBERS = np.where(DEFECT, 3, 0).astype(np.uint8)
 CLASS_NUMBERS[10:15, 20:50] = 100
 WHITE = (DEFECT * 255).astype(np.uint8)
+NOISE = np.add.outer(np.arange(48), np.arange(64)) % 3 == 0
+NOISE[:8] = NOISE[32:] = NOISE[:, :18] = NOISE[:, 52:] = False
 
 
 def png(image: Image.Image, format: str = "PNG", **options: Any) -> bytes:
@@ -94,6 +97,9 @@ READ: dict[str, Callable[[], bytes]] = {
     "JPEG": lambda: png(Image.fromarray(WHITE), "JPEG", quality=60),
     "JPEG, brighter than white": lambda: png(Image.fromarray(WHITE).point(lambda v: min(255, 2 * v + 9)), "JPEG"),
     "JPEG saved again as PNG": lambda: png(Image.open(io.BytesIO(png(Image.fromarray(WHITE), "JPEG", quality=95)))),
+    "noise of the best JPEG": lambda: png(
+        Image.fromarray(np.where(NOISE, np.where(DEFECT, 254, 1), WHITE).astype(np.uint8))
+    ),
     "WebP": lambda: png(Image.fromarray(CLASS_NUMBERS), "WEBP", lossless=True),
     "soft edges": lambda: png(soft()),
     "TIFF, white is 0": lambda: tiff((~DEFECT * 65535).astype(np.uint16), 16, photometric=0),
@@ -101,6 +107,9 @@ READ: dict[str, Callable[[], bytes]] = {
     "TIFF, class numbers as floating point": lambda: tiff(CLASS_NUMBERS.astype(np.float32), 32),
     "classes 10 and 250": lambda: two(10, 250),
     "classes 15 and 240": lambda: two(15, 240),
+    "classes 1, 254 and 255": lambda: png(
+        Image.fromarray(np.where(CLASS_NUMBERS == 3, 1, WHITE - (NOISE & DEFECT)).astype(np.uint8))
+    ),
     "classes 1 and 250": lambda: two(1, 250),
     "classes and 255 at their border": lambda: two(1, 255),
     "TIFF, floating point, small": lambda: tiff(DEFECT.astype(np.float32) / 1000, 32),
@@ -121,7 +130,7 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "30 numbers": (lambda: squares(*range(8, 241, 8), size=192), "8, 16, 24, ..., 240 (31 different)"),
     "15 low numbers and 255": (lambda: squares(*range(1, 16), 254, 255), "(18 different)"),
     **{
-        f"{len(classes)} to {classes[-1]}, JPEG": (lambda c=classes: squares(*c, format="JPEG"), "in a PNG, of at most")
+        f"{len(classes)} to {classes[-1]}, JPEG": (partial(squares, *classes, format="JPEG"), "in a PNG, of at most")
         for classes in ((60, 120, 180), (76, 150), (127,), (255, 128), (255,) * 15 + (60,), (255, 40), (255, 10))
     },
     "dark red, JPEG": (lambda: squares((128, 0, 0), format="JPEG"), "in a PNG, of at most 16 values"),
