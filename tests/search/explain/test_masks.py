@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ DEFECT[10:30, 20:50] = True
 CLASS_NUMBERS = np.where(DEFECT, 3, 0).astype(np.uint8)
 CLASS_NUMBERS[10:15, 20:50] = 100
 WHITE = (DEFECT * 255).astype(np.uint8)
+NOISE = np.add.outer(np.arange(48), np.arange(64)) % 3 == 0
+NOISE[:8] = NOISE[32:] = NOISE[:, :18] = NOISE[:, 52:] = False
 
 
 def png(image: Image.Image, format: str = "PNG", **options: Any) -> bytes:
@@ -56,6 +59,19 @@ def soft() -> Image.Image:
     return large.resize(SHAPE[::-1], Image.Resampling.BICUBIC)
 
 
+def squares(*values: int | tuple[int, int, int], size: int = 128, format: str = "PNG") -> bytes:
+    """Squares of 8 x 8 pixels of these greys or colours, well apart, on black."""
+    picture = np.zeros((size, size, 3), np.uint8)
+    for number, value in enumerate(values):
+        row, column = divmod(number, size // 20)
+        picture[20 * row + 5 :, 20 * column + 6 :][:8, :8] = value
+    return png(Image.fromarray(picture), format)
+
+
+def two(low: int, light: int) -> bytes:
+    return png(Image.fromarray(np.where(CLASS_NUMBERS == 3, low, np.where(DEFECT, light, 0)).astype(np.uint8)))
+
+
 READ: dict[str, Callable[[], bytes]] = {
     "0 and 255": lambda: png(Image.fromarray(WHITE)),
     "0 and 1": lambda: png(Image.fromarray(WHITE // 255)),
@@ -79,12 +95,25 @@ READ: dict[str, Callable[[], bytes]] = {
     "black on nothing": lambda: png(coloured((0, 0, 0, 255), (255, 255, 255, 0), "RGBA")),
     "red on black, all opaque": lambda: png(coloured((255, 0, 0, 255), (0, 0, 0, 255), "RGBA")),
     "JPEG": lambda: png(Image.fromarray(WHITE), "JPEG", quality=60),
+    "JPEG, brighter than white": lambda: png(Image.fromarray(WHITE).point(lambda v: min(255, 2 * v + 9)), "JPEG"),
     "JPEG saved again as PNG": lambda: png(Image.open(io.BytesIO(png(Image.fromarray(WHITE), "JPEG", quality=95)))),
+    "noise of the best JPEG": lambda: png(
+        Image.fromarray(np.where(NOISE, np.where(DEFECT, 254, 1), WHITE).astype(np.uint8))
+    ),
     "WebP": lambda: png(Image.fromarray(CLASS_NUMBERS), "WEBP", lossless=True),
     "soft edges": lambda: png(soft()),
     "TIFF, white is 0": lambda: tiff((~DEFECT * 65535).astype(np.uint16), 16, photometric=0),
     "TIFF, floating point": lambda: tiff(DEFECT.astype(np.float32), 32),
     "TIFF, class numbers as floating point": lambda: tiff(CLASS_NUMBERS.astype(np.float32), 32),
+    "classes 10 and 250": lambda: two(10, 250),
+    "classes 15 and 240": lambda: two(15, 240),
+    "classes 1, 254 and 255": lambda: png(
+        Image.fromarray(np.where(CLASS_NUMBERS == 3, 1, WHITE - (NOISE & DEFECT)).astype(np.uint8))
+    ),
+    "classes 1 and 250": lambda: two(1, 250),
+    "classes and 255 at their border": lambda: two(1, 255),
+    "TIFF, floating point, small": lambda: tiff(DEFECT.astype(np.float32) / 1000, 32),
+    "TIFF, floating point, small and 1": lambda: tiff(np.where(CLASS_NUMBERS == 3, 1e-3, DEFECT).astype("f4"), 32),
     "turned by EXIF": turned,
 }
 REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
@@ -97,6 +126,18 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
         "its values are 0, 1, 2, 3, ..., 40 (41 different)",
     ),
     "class numbers, JPEG": (lambda: png(Image.fromarray(CLASS_NUMBERS), "JPEG"), "in a PNG, of at most 16 values"),
+    "20 numbers": (lambda: squares(*range(10, 201, 10)), "10, 20, 30, ..., 200 (21 different)"),
+    "30 numbers": (lambda: squares(*range(8, 241, 8), size=192), "8, 16, 24, ..., 240 (31 different)"),
+    "15 low numbers and 255": (lambda: squares(*range(1, 16), 254, 255), "(18 different)"),
+    **{
+        f"{len(classes)} to {classes[-1]}, JPEG": (partial(squares, *classes, format="JPEG"), "in a PNG, of at most")
+        for classes in ((60, 120, 180), (76, 150), (127,), (255, 128), (255,) * 15 + (60,), (255, 40), (255, 10))
+    },
+    "dark red, JPEG": (lambda: squares((128, 0, 0), format="JPEG"), "in a PNG, of at most 16 values"),
+    "red and green, JPEG": (lambda: squares((255, 0, 0), (0, 128, 0), format="JPEG"), "in a PNG, of at most 16 values"),
+    "TIFF, floating point, many small": (
+        lambda: tiff((np.arange(48 * 64).reshape(SHAPE) * 5e-7).astype("f4"), 32), "more than 16 floating-point values",
+    ),
     "red on white": (lambda: png(coloured((255, 0, 0), (255, 255, 255))), "colours without black"),
     "no 0": (lambda: png(Image.fromarray(WHITE // 255 + 1)), "no pixel is 0 (no defect); its values are 1, 2 (2 diff"),
     "text": (lambda: b"no image", "not an image of an accepted format"),
