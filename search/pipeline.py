@@ -32,7 +32,7 @@ from search.study.progress import StudyProgress
 from search.study.promotion import expected_epochs
 from search.study.record import StudyRecord, Winner, load_or_create
 from search.study.run import Clock, StudyRun
-from search.tracking.store import check_store
+from search.tracking.store import check_unopened
 from search.tracking.tracker import Tracker
 from search.trial.files import TrialFiles
 from search.trial.preparation import default_name, describe_data, load, prepare_process, space_of, split
@@ -66,7 +66,7 @@ def run_search(settings: Settings, console: Console) -> SearchOutcome:
     """
     clock = Clock()
     prepare_process(settings)
-    check_store(settings.tracking.root, write=True)
+    check_unopened(settings.tracking.root)
     space = space_of(settings)
     with clock("images"):
         images = load(settings, console)

@@ -24,7 +24,7 @@ from search.settings.rules import refuse_without_effect
 from search.settings.schema import Settings
 from search.study.ownership import owned
 from search.tracking.models import resolve_model
-from search.tracking.store import check_store
+from search.tracking.store import check_unopened
 from search.tracking.tracker import Tracker
 from search.trial.keys import settings_digest
 from search.trial.preparation import load, prepare_process, space_of, training_rows
@@ -55,7 +55,7 @@ def run_months(
     """
     _check(settings, month)
     prepare_process(settings)
-    check_store(settings.tracking.root, write=True)
+    check_unopened(settings.tracking.root)
     num_blocks = _blocks(settings)
     if settings.retrain.depth.isdigit() and int(settings.retrain.depth) > num_blocks:
         raise InputError(

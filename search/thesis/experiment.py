@@ -35,7 +35,7 @@ from search.settings.plain import flatten
 from search.settings.schema import ModelSettings, Settings
 from search.study.ownership import owned
 from search.thesis.runs import ArmRun, PartRun, find_part, read_parts
-from search.tracking.store import check_store
+from search.tracking.store import check_unopened
 from search.tracking.tracker import Tracker
 from search.trial.keys import digest
 from search.trial.preparation import default_name, describe_data, load, prepare_process, split
@@ -147,7 +147,7 @@ def run_thesis(settings: Settings, console: Console) -> PartRun:
         InputError: bad input, found before anything is trained; no test images; nothing to fine-tune from.
     """
     prepare_process(settings)
-    check_store(settings.tracking.root, write=True)
+    check_unopened(settings.tracking.root)
     model, missing = settings.model, None
     if settings.thesis.part in ("transfer", "finetune", "rates"):
         model, missing = available_model(settings.model)

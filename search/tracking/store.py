@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 __all__ = [
-    "adopt", "artifacts_of", "check_root", "check_store", "database_uri", "explained", "make_store", "readable",
-    "reading", "store_problem",
+    "adopt", "artifacts_of", "check_root", "check_store", "check_unopened", "database_uri", "explained", "make_store",
+    "readable", "reading", "store_problem",
 ]  # fmt: skip
 
 _WAIT_SECONDS = 5.0
@@ -79,10 +79,7 @@ def check_store(root: Path, *, write: bool) -> bool:
     except sqlite3.Error as error:
         raise StoreError(store_problem(file, str(error))) from None
     if found is None:
-        raise StoreError(
-            f"{printable(file)} holds no tables of MLflow; put back a copy of it, or move it away and start studies "
-            "anew (search.fresh=true)"
-        )
+        raise StoreError(_no_tables(file))
     _check_schema(file, str(found[0]))
     return True
 
@@ -184,6 +181,39 @@ def reading(root: Path) -> Iterator[MlflowClient | None]:
 
         with explained(file.parent):
             yield MlflowClient(database_uri(file), registry_uri=database_uri(file))
+
+
+def check_unopened(root: Path) -> None:
+    """Refuse the store of another program or of another MLflow before anything is read for a run in it.
+
+    It is not opened as databases are, which changes its files: the run may yet be refused. What a writer is about to
+    change is not seen, so whatever else is wrong is left to `check_store`.
+
+    Raises:
+        StoreError: no database, one without tables of MLflow, or of another MLflow.
+    """
+    check_root(root)
+    if not (file := root / "mlflow.db").exists():
+        return
+    try:
+        place = f"file:{quote(str(file.resolve()))}?immutable=1"
+        with closing(sqlite3.connect(place, uri=True)) as database:
+            tables = database.execute("SELECT count(*) FROM sqlite_master WHERE name = 'alembic_version'").fetchone()
+            found = database.execute("SELECT version_num FROM alembic_version").fetchone() if tables[0] else None
+    except sqlite3.Error as error:
+        if "not a database" in str(error):
+            raise StoreError(store_problem(file, str(error))) from None
+        return
+    if found is None:
+        raise StoreError(_no_tables(file))
+    _check_schema(file, str(found[0]))
+
+
+def _no_tables(file: Path) -> str:
+    return (
+        f"{printable(file)} holds no tables of MLflow; put back a copy of it, or move it away and start studies anew "
+        "(search.fresh=true)"
+    )
 
 
 @contextmanager
