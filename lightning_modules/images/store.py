@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import shutil
 import tempfile
@@ -196,7 +197,12 @@ def _writing(cache: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InputError(f"cache {printable(cache)} cannot be written: {error.strerror or error}") from None
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        cure = "make room on the disk" if full else "make it writable"
+        raise InputError(
+            f"cache {printable(cache)} cannot be written: {error.strerror or error}; {cure}, then run the same command "
+            "again"
+        ) from None
 
 
 def _check_arguments(

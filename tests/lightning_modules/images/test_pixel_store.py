@@ -64,7 +64,9 @@ def test_a_failed_write_leaves_no_temporary(make_folder, cache: Path, monkeypatc
 
     root = make_folder({"a": 3, "b": 3})
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(InputError, match=r"cache .* cannot be written: No space left on device"):
+    with pytest.raises(
+        InputError, match=r"cache .* cannot be written: No space left on device; make room on the disk, then"
+    ):
         load_folder(root, cache)
     assert files_of(cache) == set()
 
