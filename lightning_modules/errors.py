@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["BadImages", "InputError", "Problem", "printable"]
+__all__ = ["NO_ROOM", "BadImages", "InputError", "Problem", "printable"]
+
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""Error numbers of a disk that is full, and of limits that act alike."""
 
 
 class InputError(ValueError):

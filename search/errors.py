@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 
-from lightning_modules.errors import InputError, printable
+from lightning_modules.errors import NO_ROOM, InputError, printable
 
 __all__ = [
     "InterruptedSearchError",
@@ -16,7 +16,6 @@ __all__ = [
     "disk_problem",
 ]
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
@@ -48,7 +47,7 @@ def disk_problem(error: OSError) -> str | None:
     """One line on what a full, read-only or failing disk refused, and what to do; None for any other error."""
     place = printable(error.filename) if error.filename else "a file of the store"
     what = f"{place} cannot be written ({error.strerror})"
-    if error.errno in _FULL:
+    if error.errno in NO_ROOM:
         return f"{what}; make room on the disk, then run the same command again"
     if error.errno in _NOT_WRITABLE:
         what = f"{place} cannot be read or written ({error.strerror})"

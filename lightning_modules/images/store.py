@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import shutil
 import tempfile
@@ -16,7 +15,7 @@ from typing import Any, Final, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_modules.errors import InputError, Problem, printable
+from lightning_modules.errors import NO_ROOM, InputError, Problem, printable
 from lightning_modules.images.decoding import Decoding, content_digest, stream
 from lightning_modules.images.folders import Groups, list_folder
 from lightning_modules.images.index import ImageIndex, OnBad, build_index
@@ -197,8 +196,7 @@ def _writing(cache: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        cure = "make room on the disk" if full else "make it writable"
+        cure = "make room on the disk" if error.errno in NO_ROOM else "make it writable"
         raise InputError(
             f"cache {printable(cache)} cannot be written: {error.strerror or error}; {cure}, then run the same command "
             "again"

@@ -68,8 +68,7 @@ def check_store(root: Path, *, write: bool) -> bool:
         return False
     try:
         with closing(sqlite3.connect(file, timeout=_WAIT_SECONDS)) as database:
-            tables = database.execute("SELECT count(*) FROM sqlite_master WHERE name = 'alembic_version'").fetchone()
-            found = database.execute("SELECT version_num FROM alembic_version").fetchone() if tables[0] else None
+            found = _schema(database)
             damage = database.execute("PRAGMA quick_check(1)").fetchone()
             if damage[0] != "ok":
                 raise sqlite3.DatabaseError(" ".join(str(damage[0]).split()))
@@ -78,14 +77,24 @@ def check_store(root: Path, *, write: bool) -> bool:
                 database.rollback()
     except sqlite3.Error as error:
         raise StoreError(store_problem(file, str(error))) from None
-    if found is None:
-        raise StoreError(_no_tables(file))
-    _check_schema(file, str(found[0]))
+    _check_schema(file, found)
     return True
 
 
-def _check_schema(file: Path, found: str) -> None:
+def _schema(database: sqlite3.Connection) -> str | None:
+    """Version of MLflow's tables; None where there are none."""
+    tables = database.execute("SELECT count(*) FROM sqlite_master WHERE name = 'alembic_version'").fetchone()
+    found = database.execute("SELECT version_num FROM alembic_version").fetchone() if tables[0] else None
+    return str(found[0]) if found else None
+
+
+def _check_schema(file: Path, found: str | None) -> None:
     """Refuse a database of another MLflow before MLflow sees it, which changes an older one without asking."""
+    if found is None:
+        raise StoreError(
+            f"{printable(file)} holds no tables of MLflow; put back a copy of it, or move it away and start studies "
+            "anew (search.fresh=true)"
+        )
     package = find_spec("mlflow")
     folder = Path(str(package.origin)).parent / "store/db_migrations/versions" if package else Path()
     text = "\n".join(script.read_text() for script in folder.glob("*.py"))
@@ -198,22 +207,12 @@ def check_unopened(root: Path) -> None:
     try:
         place = f"file:{quote(str(file.resolve()))}?immutable=1"
         with closing(sqlite3.connect(place, uri=True)) as database:
-            tables = database.execute("SELECT count(*) FROM sqlite_master WHERE name = 'alembic_version'").fetchone()
-            found = database.execute("SELECT version_num FROM alembic_version").fetchone() if tables[0] else None
+            found = _schema(database)
     except sqlite3.Error as error:
         if "not a database" in str(error):
             raise StoreError(store_problem(file, str(error))) from None
         return
-    if found is None:
-        raise StoreError(_no_tables(file))
-    _check_schema(file, str(found[0]))
-
-
-def _no_tables(file: Path) -> str:
-    return (
-        f"{printable(file)} holds no tables of MLflow; put back a copy of it, or move it away and start studies anew "
-        "(search.fresh=true)"
-    )
+    _check_schema(file, found)
 
 
 @contextmanager
