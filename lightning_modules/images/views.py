@@ -16,12 +16,13 @@ __all__ = ["ViewParameters", "Views", "apply_views"]
 
 _WHITE: Final = 255.0
 _DRAWS: Final = 5
+_ORIENTATIONS: Final = ("upright", "any")
 _MAX_SEED: Final = 2**63 - 1
 
 
 @dataclass(frozen=True, eq=False)
 class ViewParameters:
-    """How images are shown; five tensors of one shape.
+    """How images are shown; six tensors of one shape.
 
     Attributes:
         flip: bool; mirrored left to right.
@@ -29,6 +30,7 @@ class ViewParameters:
         dx: float32; shift to the right as a fraction of the width, after the flip.
         gain: float32; factor on brightness.
         offset: float32; added to brightness afterwards, as a fraction of white.
+        turn: int64; quarter turns against the clock, 0..3, after flip and shift.
     """
 
     flip: Tensor
@@ -36,6 +38,7 @@ class ViewParameters:
     dx: Tensor
     gain: Tensor
     offset: Tensor
+    turn: Tensor
 
     def select(self, rows: Tensor, views: Tensor | int) -> ViewParameters:
         """Of parameters of shape (N, count + 1), those at (B,) int64 rows and view numbers (or one number for all)."""
@@ -44,8 +47,8 @@ class ViewParameters:
     def to(self, device: torch.device | str) -> ViewParameters:
         return ViewParameters(*(part.to(device) for part in self._parts()))
 
-    def _parts(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        return self.flip, self.dy, self.dx, self.gain, self.offset
+    def _parts(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        return self.flip, self.dy, self.dx, self.gain, self.offset, self.turn
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,8 @@ class Views:
     """A finite set of views of every image: the plain one and `count` seeded others.
 
     A view depends on (seed, digest of the image, number of the view) alone: it is the same at every freeze depth, in
-    every process and whatever else is in the batch, so that its activations can be kept. There are no rotations and
-    no vertical flips: depth has a direction in a B-scan, and rolling has one on a strip.
+    every process and whatever else is in the batch, so that its activations can be kept. Without `orientation="any"`
+    there are no rotations and no vertical flips: depth has a direction in a B-scan, and rolling has one on a strip.
 
     Attributes:
         count: Views beside the plain one, at least 0.
@@ -63,6 +66,9 @@ class Views:
         gain: Largest relative change of contrast, in [0, 1); the factor is uniform in [1 - gain, 1 + gain].
         offset: Largest change of brightness, fraction of white, in [0, 1); uniform in [-offset, offset].
         seed: In 0..2^63 - 1.
+        orientation: "upright", or "any" where an image may lie in any of eight ways: views are also turned by 0, 90,
+            180 or 270 degrees (by 0 or 180 where height and width differ), each as likely. With a flip that is a
+            vertical flip too.
 
     Raises:
         TypeError: An attribute is of the wrong kind.
@@ -75,6 +81,7 @@ class Views:
     gain: float = 0.1
     offset: float = 0.05
     seed: int = 0
+    orientation: str = "upright"
 
     def __post_init__(self) -> None:
         for name, whole, largest in (("count", self.count, 10_000), ("seed", self.seed, _MAX_SEED)):
@@ -84,6 +91,8 @@ class Views:
                 raise ValueError(f"{name} must be in 0..{largest}, got {whole}")
         if not isinstance(self.flip, bool):
             raise TypeError(f"flip must be a bool, got {self.flip!r}")
+        if self.orientation not in _ORIENTATIONS:
+            raise ValueError(f"orientation must be one of {', '.join(_ORIENTATIONS)}, got {self.orientation!r}")
         for name, real, largest_real in (
             ("shift", self.shift, 0.5),
             ("gain", self.gain, 1.0),
@@ -113,13 +122,25 @@ class Views:
             centred[:, :, 1] * self.shift,
             1.0 + centred[:, :, 2] * self.gain,
             centred[:, :, 3] * self.offset,
+            self._turns(digests),
         )
+
+    def _turns(self, digests: Sequence[str]) -> Tensor:
+        """(N, count + 1) quarter turns; from draws of their own, so that all else of a view is what it is upright."""
+        turns = torch.zeros((len(digests), self.count + 1), dtype=torch.int64)
+        if self.orientation == "any":
+            for row, digest in enumerate(digests):
+                for view in range(1, self.count + 1):
+                    key = hashlib.blake2b(f"{self.seed}:{digest}:{view}:turn".encode(), digest_size=1)
+                    turns[row, view] = key.digest()[0] % 4
+        return turns
 
 
 def apply_views(pixels: Tensor, parameters: ViewParameters) -> Tensor:
     """Images as the network sees them, before its normalisation.
 
-    Shifts are whole pixels (rounded) and repeat the edge; brightness is clamp(x / 255 * gain + offset, 0, 1).
+    Shifts are whole pixels (rounded) and repeat the edge; brightness is clamp(x / 255 * gain + offset, 0, 1). Where
+    H and W differ, an odd number of quarter turns is one less.
 
     Args:
         pixels: uint8 (B, H, W, C), C = 1 or 3.
@@ -140,6 +161,7 @@ def apply_views(pixels: Tensor, parameters: ViewParameters) -> Tensor:
     if bool((parameters.flip.any() | down.any() | right.any()).item()):
         pixels = _moved(pixels, parameters.flip, down, right)
     shape = (batch, 1, 1, 1)
+    pixels = _turned(pixels, parameters.turn)
     scaled = torch.addcmul(
         parameters.offset.view(shape), pixels.float(), (parameters.gain / _WHITE).view(shape)
     ).clamp_(0.0, 1.0)
@@ -156,3 +178,17 @@ def _moved(pixels: Tensor, flip: Tensor, down: Tensor, right: Tensor) -> Tensor:
     rows = torch.arange(batch, device=device)[:, None] * height + y
     index = (rows[:, :, None] * width + x[:, None, :]).view(-1)
     return pixels.reshape(-1, channels).index_select(0, index).view(batch, height, width, channels)
+
+
+def _turned(pixels: Tensor, turn: Tensor) -> Tensor:
+    _, height, width, _ = pixels.shape
+    if height != width:
+        turn = turn - turn % 2
+    if not bool(turn.any()):
+        return pixels
+    turned = pixels.clone()
+    for quarters in (1, 2, 3):
+        chosen = (turn == quarters).nonzero()[:, 0]
+        if len(chosen):
+            turned[chosen] = torch.rot90(pixels[chosen], quarters, (1, 2))
+    return turned

@@ -91,6 +91,12 @@ class DataSettings:
     max_train_per_class: int | None = setting(None, "cap on training images a class", low=1)
     views: int = setting(4, "augmented views an image has beside the plain one", low=0, high=64)
     flip: bool = setting(True, "whether views may be mirrored left to right")
+    orientation: str = setting(
+        "upright",
+        "how an image may lie: upright, or any where the part or the camera has no direction (views are also turned by "
+        "90, 180 or 270 degrees, and mirrored top to bottom where they may be mirrored at all)",
+        choices=("upright", "any"),
+    )
     shift: float = setting(0.05, "largest shift of a view, as a share of the side", low=0, high=0.5)
     gain: float = setting(0.1, "largest relative change of a view's brightness scale", low=0, high=0.9)
     offset: float = setting(0.05, "largest change of a view's brightness, as a share of white", low=0, high=0.9)

@@ -86,7 +86,7 @@ def activation_key(
     """Folder of the activations of one data set and network, in which its warm heads lie too."""
     data, trainer = settings.data, settings.trainer
     pixels = (index.digest, [record.digest for record in index.records], *index.value_range[:2], data.size, data.fit)
-    views = (settings.seed, data.views, data.flip, data.shift, data.gain, data.offset)
+    views = (settings.seed, data.views, data.flip, data.shift, data.gain, data.offset, data.orientation)
     stored = (splits.digest, watched.tolist(), trainer.batch_norm_images, trainer.activations)
     return digest((pixels, views, stored, state_digest(net), net.mean.device.type))
 

@@ -159,7 +159,7 @@ def build_task(
     device = choose_device(settings.trainer.accelerator)
     net = _first_net(settings, len(images.index.classes), start).to(device)
     data = settings.data
-    views = Views(data.views, data.flip, data.shift, data.gain, data.offset, settings.seed)
+    views = Views(data.views, data.flip, data.shift, data.gain, data.offset, settings.seed, data.orientation)
     parameters = views.parameters([record.digest for record in images.index.records])
 
     def inputs(rows: NDArray[np.int64], numbers: NDArray[np.int64]) -> Tensor:

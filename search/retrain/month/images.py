@@ -57,7 +57,7 @@ def plain_images(images: ImageSet, rows: Rows, device: torch.device) -> Iterator
         part = rows[start : start + _BATCH]
         pixels = torch.from_numpy(np.ascontiguousarray(images.pixels[part])).to(device)
         none = torch.zeros(len(part), device=device)
-        yield apply_views(pixels, ViewParameters(none.bool(), none, none, none + 1, none))
+        yield apply_views(pixels, ViewParameters(none.bool(), none, none, none + 1, none, none.long()))
 
 
 @torch.no_grad()

@@ -20,8 +20,10 @@ def _pixels(batch: int, channels: int, height: int = 6, width: int = 7) -> torch
     return torch.from_numpy(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
 
 
-def _parameters(flip: Any = False, dy: Any = 0.0, dx: Any = 0.0, gain: Any = 1.0, offset: Any = 0.0) -> ViewParameters:
-    values = [torch.as_tensor(value) for value in (flip, dy, dx, gain, offset)]
+def _parameters(
+    flip: Any = False, dy: Any = 0.0, dx: Any = 0.0, gain: Any = 1.0, offset: Any = 0.0, turn: Any = 0
+) -> ViewParameters:
+    values = [torch.as_tensor(value) for value in (flip, dy, dx, gain, offset, turn)]
     size = max(value.numel() for value in values)
     return ViewParameters(*(value.reshape(-1).expand(size) for value in values))
 
@@ -60,12 +62,35 @@ def test_layout(channels: int, view: int) -> None:
         ({"gain": 2.0}, lambda x: np.minimum(x * 2.0, 1)),
         ({"offset": -0.3}, lambda x: np.maximum(x - 0.3, 0)),
         ({"gain": 1.1, "offset": 0.05}, lambda x: np.minimum(x * 1.1 + 0.05, 1)),
+        ({"turn": 2}, lambda x: np.rot90(x, 2)),
+        ({"turn": 2, "flip": True}, lambda x: np.flipud(x)),
+        ({"turn": 3}, lambda x: np.rot90(x, 2)),  # 6 x 7 pixels: half a turn is what fits
+        ({"turn": 1}, lambda x: x),
     ],
 )
 def test_each_change(parameters: Any, expected: Any) -> None:
     pixels = _pixels(1, 1)
     image = apply_views(pixels, _parameters(**parameters))[0, 0].numpy()
     np.testing.assert_allclose(image, expected(pixels[0, :, :, 0].numpy() / 255), atol=1e-6)
+
+
+@pytest.mark.parametrize("turn", [0, 1, 2, 3])
+@pytest.mark.parametrize("flip", [False, True])
+def test_square_images_are_turned(turn: int, flip: bool) -> None:
+    pixels = _pixels(1, 3, 6, 6)
+    plain = pixels[0].permute(2, 0, 1).numpy() / 255
+    expected = np.rot90(plain[:, :, ::-1] if flip else plain, turn, (1, 2))
+    np.testing.assert_allclose(apply_views(pixels, _parameters(flip=flip, turn=turn))[0], expected, atol=1e-6)
+
+
+def test_any_orientation_shows_all_eight_and_changes_nothing_else() -> None:
+    upright, anyhow = Views(), Views(orientation="any")
+    digests = _digests(300)
+    one, other = upright.parameters(digests), anyhow.parameters(digests)
+    assert all(torch.equal(getattr(one, name), getattr(other, name)) for name in ("flip", "dy", "dx", "gain", "offset"))
+    assert not one.turn.any() and not other.turn[:, 0].any()
+    shown = torch.bincount((other.flip * 4 + other.turn)[:, 1:].flatten(), minlength=8) / 1200
+    assert ((shown > 0.09) & (shown < 0.16)).all()
 
 
 @settings(max_examples=30, deadline=None)
@@ -129,6 +154,7 @@ def test_another_process_makes_the_same_views() -> None:
         ({"offset": -0.1}, ValueError, r"offset must be in \[0, 1\), got -0\.1"),
         ({"offset": "0"}, TypeError, "offset must be a number, got '0'"),
         ({"seed": -1}, ValueError, "seed must be in 0"),
+        ({"orientation": "all"}, ValueError, "orientation must be one of upright, any, got 'all'"),
     ],
 )
 def test_bad_views_are_refused(options: Any, error: type[Exception], reason: str) -> None:

@@ -49,6 +49,7 @@ ACTIVATIONS = {
     "data.shift": 0.1,
     "data.gain": 0.2,
     "data.offset": 0.1,
+    "data.orientation": "any",
     "model.name": "lenet5_relu",
     "model.weights": "none",
     "model.width": 0.07,
