@@ -236,7 +236,16 @@ def row(context: dict[str, Any], recipe: Recipe, *, trained: str = "train") -> d
     from search.trial.result import TrialParams
     from search.trial.task import build_task
 
-    key = (recipe.size, recipe.views, recipe.kind, recipe.epochs, recipe.weight_decay, recipe.cold, recipe.balanced, recipe.batch)
+    key = (
+        recipe.size,
+        recipe.views,
+        recipe.kind,
+        recipe.epochs,
+        recipe.weight_decay,
+        recipe.cold,
+        recipe.balanced,
+        recipe.batch,
+    )
     if key not in context["tasks"]:
         context["tasks"].clear()
         settings, images, splits = table_data(

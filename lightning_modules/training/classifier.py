@@ -35,6 +35,8 @@ class Classifier(pl.LightningModule):
         lr_factor: times the optimizer's reference rate.
         schedule: `constant`, or `cosine` from the rate to 0 over `epochs`.
         class_weights: (classes,) weights of the loss, or None.
+        label_smoothing: share of a training label that is spread evenly over the classes, in [0, 1); scores do not
+            have it.
         statistics: gives activations of training images for re-estimating batch-norm.
         fostering: makes the entropy of maps part of the loss; None looks at no map. Made for this `net`.
     """
@@ -52,6 +54,7 @@ class Classifier(pl.LightningModule):
         schedule: str = "constant",
         epochs: int = 1,
         class_weights: Tensor | None = None,
+        label_smoothing: float = 0.0,
         statistics: Callable[[], Iterable[Tensor]] = tuple,
         fostering: Fostering | None = None,
     ) -> None:
@@ -64,6 +67,7 @@ class Classifier(pl.LightningModule):
         self._optimizer = (optimizer, lr_factor, weight_decay)
         self._schedule = (schedule, epochs)
         self.register_buffer("class_weights", class_weights, persistent=False)
+        self._label_smoothing = label_smoothing
         self._statistics = statistics
         self._fostering = fostering
         self._loss = self._correct = torch.zeros(())
@@ -98,7 +102,7 @@ class Classifier(pl.LightningModule):
             logits, term = self._fostering.train_on(activations, labels, self.freeze_depth)
         else:
             logits = self.net.suffix(activations, self.freeze_depth)
-        loss = F.cross_entropy(logits, labels, weight=self.class_weights)
+        loss = F.cross_entropy(logits, labels, weight=self.class_weights, label_smoothing=self._label_smoothing)
         self._loss += loss.detach() * len(labels)
         self._correct += (logits.detach().argmax(1) == labels).sum()
         self._seen += len(labels)

@@ -252,6 +252,9 @@ class TrainerSettings:
     class_weights: str = setting(
         "none", "whether the loss weighs classes inversely to their number of images", choices=("none", "balanced")
     )
+    label_smoothing: float = setting(
+        0.0, "share of a training label that is spread evenly over the classes", low=0, high=0.9
+    )
     warmup: bool = setting(True, "whether the head is first fitted to the output of the pre-trained blocks")
     batch_norm_images: int = setting(
         256,

@@ -111,6 +111,7 @@ def _fit_in_parts(
         schedule=settings.schedule,
         epochs=task.settings.trainer.epochs,
         class_weights=task.class_weights(train),
+        label_smoothing=settings.label_smoothing,
         statistics=data.statistics,
         fostering=_fostering(task, params, net),
     )

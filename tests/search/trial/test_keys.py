@@ -87,6 +87,7 @@ STUDY = {
     "trainer.epochs": 5,
     "trainer.schedule": "cosine",
     "trainer.weight_decay": 1e-3,
+    "trainer.label_smoothing": 0.1,
     "trainer.warmup": False,
     "trainer.precision": "float32",
     "trainer.fostering.beta": 1.0,
