@@ -55,40 +55,39 @@ class Recipe:
 
 LEVERS: dict[str, dict[str, Any]] = {
     "base": {},
+    "momentum": {"optimizer": "momentum"},
     "constant rate": {"schedule": "constant"},
-    "linear fall": {"schedule": "linear"},
-    "cosine after warm-up": {"warmup": 0.1},
     "label smoothing .1": {"smoothing": 0.1},
     "EMA": {"ema": 0.2},
-    "nothing frozen": {"depth": 0},
-    "nothing frozen, layer decay .9": {"depth": 0, "layer_decay": 0.9},
-    "nothing frozen, layer decay .8": {"depth": 0, "layer_decay": 0.8},
-    "depth 2": {"depth": 2},
-    "depth 3": {"depth": 3},
-    "depth 6": {"depth": 6},
-    "both flips": {"kind": "flips"},
-    "any orientation": {"kind": "any"},
-    "random erasing": {"kind": "erase"},
-    "blur": {"kind": "blur"},
-    "MixUp .2": {"mixup": 0.2},
-    "class weights": {"balanced": "weights"},
     "class-balanced sampling": {"balanced": "sampling"},
     "focal loss 2": {"focal": 2.0},
+    "any orientation": {"kind": "any"},
+    "both flips": {"kind": "flips"},
+    "random erasing": {"kind": "erase"},
+    "MixUp .2": {"mixup": 0.2},
+    "nothing frozen": {"depth": 0},
+    "nothing frozen, layer decay .9": {"depth": 0, "layer_decay": 0.9},
+    "batches of 16": {"batch": 16},
+    "half the epochs": {"epochs": -2},
+    "twice the epochs": {"epochs": 2},
     "test-time views": {"test_views": 4},
+    "class weights": {"balanced": "weights"},
     "no views": {"views": 0},
     "16 views": {"views": 16},
-    "10 epochs": {"epochs": 10},
-    "40 epochs": {"epochs": 40},
-    "momentum": {"optimizer": "momentum"},
+    "blur": {"kind": "blur"},
+    "nothing frozen, layer decay .8": {"depth": 0, "layer_decay": 0.8},
+    "AdamW, decay .05": {"optimizer": "adamw", "weight_decay": 0.05},
     "momentum x 3": {"optimizer": "momentum", "factor": 3.0},
     "RMSprop": {"optimizer": "rmsprop"},
-    "batches of 16": {"batch": 16},
-    "10 epochs, batches of 16": {"batch": 16, "epochs": 10},
-    "AdamW, decay .05": {"optimizer": "adamw", "weight_decay": 0.05},
     "rate x 0.3": {"factor": 0.3},
     "rate x 3": {"factor": 3.0},
+    "linear fall": {"schedule": "linear"},
+    "cosine after warm-up": {"warmup": 0.1},
+    "depth 2": {"depth": 2},
+    "depth 6": {"depth": 6},
     "head not warmed up": {"cold": True},
 }
+EPOCHS = {"neu_10": 20, "neu_40": 10, "simulated": 6, "magnetic_tile": 6}
 
 
 class LeverClassifier(Classifier):
@@ -276,11 +275,15 @@ def row(context: dict[str, Any], recipe: Recipe, *, trained: str = "train") -> d
     }  # fmt: skip
 
 
-def tables(table: str) -> dict[str, Recipe]:
-    """Recipes of a table, by name."""
-    base = Recipe()
+def tables(table: str, task: str) -> dict[str, Recipe]:
+    """Recipes of a table, by name; the base trains as long as `EPOCHS` says."""
+    base = Recipe(epochs=EPOCHS[task])
     if table == "levers":
-        return {name: replace(base, **change) for name, change in LEVERS.items()}
+        times = {-2: base.epochs // 2, 2: base.epochs * 2}
+        return {
+            name: replace(base, **{k: times[v] if k == "epochs" else v for k, v in change.items()})
+            for name, change in LEVERS.items()
+        }
     if table == "sizes":
         return {
             f"{size} px, depth {depth}": replace(base, size=size, depth=depth)
@@ -311,7 +314,7 @@ def main(table: str, name: str, split: int, network: str = "efficientnet_lite0")
     file = ROWS / f"{table}-{name}-{network.replace(':', '_')}-{split}.jsonl"
     done = {json.loads(line)["name"] for line in file.read_text().splitlines()} if file.exists() else set()
     context: dict[str, Any] = {"task": name, "split": split, "network": network, "tasks": {}}
-    for lever, recipe in tables(table).items():
+    for lever, recipe in tables(table, name).items():
         if lever in done:
             continue
         started = time.perf_counter()

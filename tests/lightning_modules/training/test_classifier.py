@@ -13,7 +13,7 @@ from lightning_modules.training.classifier import Classifier
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 @pytest.mark.parametrize("weights", [None, torch.tensor([1.0, 2.0, 0.5])])
 def test_the_training_loss_smooths_labels_and_weighs_classes(smoothing: float, weights: torch.Tensor | None) -> None:
-    net = build("lenet5@0.5", classes=3, size=(20, 20))
+    net = build("lenet5@0.5", classes=3, size=(20, 20), weights="none")
     model = Classifier(net, 0, "adam", 1.0, class_weights=weights, label_smoothing=smoothing)
     model.on_train_epoch_start()
     images, labels = torch.rand(6, 3, 20, 20), torch.tensor([0, 1, 2, 2, 1, 0])
