@@ -183,7 +183,12 @@ def _settings(table: DepthTable, strategy: Strategy, seed: int, trials: int) -> 
         settings,
         seed=seed,
         search=replace(settings.search, trials=trials, **strategy.search),
-        space=replace(settings.space, optimizers=table.optimizers, freeze_depth=strategy.freeze_depth),
+        space=replace(
+            settings.space,
+            optimizers=table.optimizers,
+            freeze_depth=strategy.freeze_depth,
+            default_optimizer="momentum",  # trial 0 when the committed results were made, at a constant rate
+        ),
         trainer=replace(settings.trainer, epochs=table.val.shape[-1]),
     )
 

@@ -248,11 +248,18 @@ def row(context: dict[str, Any], recipe: Recipe, *, trained: str = "train") -> d
     if key not in context["tasks"]:
         context["tasks"].clear()
         settings, images, splits = table_data(
-            context["task"], context["split"], "trainer.cache_gigabytes=6", f"data.size=[{recipe.size},{recipe.size}]",
-            f"data.views={recipe.views}", f"trainer.epochs={recipe.epochs}", f"trainer.batch_size={recipe.batch}", f"model.name={context['network']}",
-            f"trainer.weight_decay={recipe.weight_decay}", f"trainer.warmup={str(not recipe.cold).lower()}",
+            context["task"],
+            context["split"],
+            "trainer.cache_gigabytes=6",
+            f"data.size=[{recipe.size},{recipe.size}]",
+            f"data.views={recipe.views}",
+            f"trainer.epochs={recipe.epochs}",
+            f"trainer.batch_size={recipe.batch}",
+            f"model.name={context['network']}",
+            f"trainer.weight_decay={recipe.weight_decay}",
+            f"trainer.warmup={str(not recipe.cold).lower()}",
             f"trainer.class_weights={'balanced' if recipe.balanced == 'weights' else 'none'}",
-        )  # fmt: skip
+        )
         trial_task.apply_views = changed_views(recipe.kind)
         context["tasks"][key] = build_task(settings, images, splits, cache=CACHE / f"levers-{recipe.kind}")
     task = context["tasks"][key]

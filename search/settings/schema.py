@@ -136,7 +136,7 @@ class SpaceSettings:
     freeze_depth: tuple[int, int] | None = setting(
         None, "range of the freeze depth; null is 0..L, and 0 alone for random weights", unit="blocks", low=0
     )
-    default_optimizer: str = setting("momentum", "optimizer of trial 0", choices=OPTIMIZER_NAMES)
+    default_optimizer: str = setting("adam", "optimizer of trial 0", choices=OPTIMIZER_NAMES)
     default_lr_factor: float = setting(1.0, "learning-rate factor of trial 0", above=0, high=1000)
     default_freeze_depth: int | None = setting(None, "freeze depth of trial 0; null is half of L", unit="blocks", low=0)
     fostering: tuple[float, ...] | None = setting(
@@ -244,9 +244,9 @@ class TrainerSettings:
     epochs: int = setting(10, "epochs of a full trial", unit="epochs", low=1, high=10_000)
     batch_size: int = setting(32, "images in a training step", unit="images", low=2, high=4096)
     schedule: str = setting(
-        "constant",
-        "learning rate over the epochs: constant, or falling to 0 as a cosine",
-        choices=("constant", "cosine"),
+        "cosine",
+        "learning rate over the epochs: falling to 0 as a cosine, or constant",
+        choices=("cosine", "constant"),
     )
     weight_decay: float = setting(1e-4, "L2 weight decay", low=0, high=1)
     class_weights: str = setting(
