@@ -19,6 +19,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 import numpy as np
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import t as student
@@ -80,11 +81,15 @@ def neu_split(table: Path, trained: int, tested: int, seed: int) -> None:
     Args:
         tested: images a class; 0 takes all that are left.
     """
-    places = defaultdict(list)
+    places, seen = defaultdict(list), set()
     folder = (DATA / "neu").resolve()
     with (folder / "manifest.csv").open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
-            places[row["label"]].append(folder / row["path"])
+            with Image.open(folder / row["path"]) as image:
+                pixels = image.tobytes()
+            if pixels not in seen:  # a given split may not part the copies of a picture
+                seen.add(pixels)
+                places[row["label"]].append(folder / row["path"])
     draws = np.random.default_rng([seed, 11])
     table.parent.mkdir(parents=True, exist_ok=True)
     with table.open("w", encoding="utf-8", newline="") as file:
