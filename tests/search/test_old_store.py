@@ -110,7 +110,8 @@ def test_the_study_goes_on_and_is_reported(
     page = " ".join(re.sub(r"<[^>]*>", "", Path("before.html").read_text(encoding="utf-8")).split())
     assert "of lenet5 and train with adam at learning rate 0.001" in page and "No winner yet" not in page
     before = load_study("old", Path("mlruns"))
-    outcome = run_search_warm(*SEARCH[1:], "search.trials=5", cwd=own_store)
+    then = "trainer.schedule=constant"  # the default when the store was made
+    outcome = run_search_warm(*SEARCH[1:], then, "search.trials=5", cwd=own_store)
     assert outcome.code == 0, outcome.err
     assert "Study: old, continued with 4 of 5 trials finished." in outcome.out
     after = load_study("old", Path("mlruns"))
