@@ -54,7 +54,10 @@ def draw(rows: Sequence[Row], file: Path = FIGURE) -> Path:
         axis.set_title(about, fontsize=9.5)
         axis.set_ylabel(f"test {score.replace('macro_f1', 'macro F1')}", fontsize=9)
     figure.axes[-1].set_xlabel("wall time to the trained model", fontsize=9)
-    named = {label: handle for axis in figure.axes for handle, label in zip(*axis.get_legend_handles_labels())}
+    named = {}
+    for axis in figure.axes:
+        handles, labels = axis.get_legend_handles_labels()
+        named |= dict(zip(labels, handles, strict=True))
     figure.legend(
         named.values(), named.keys(), loc="outside lower center", ncols=2, frameon=False, fontsize=8.5, handlelength=1.6
     )
