@@ -115,7 +115,7 @@ def main(arguments: list[str]) -> int:
                     continue
                 row = compete(peer, task, seed, short=short)
                 said = row.get("failed") or f"accuracy {row['accuracy']:.3f}, {row['seconds']:.1f} s"
-                console.print(f"{peer} {task} {seed}: {said}")
+                print(f"{peer} {task} {seed}: {said}", flush=True)
                 rows.append(row)
                 if not short:
                     write_rows("peers", replaced(read_rows("peers"), row))

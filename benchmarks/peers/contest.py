@@ -10,13 +10,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks.peers.contract import Job, Lists
 from benchmarks.peers.environment import FOLDER, interpreter
-from benchmarks.peers.lists import prepared, weights_file
+from benchmarks.peers.lists import prepared, weights_file, write_manifest
 
 __all__ = ["PEERS", "THREADS", "UNIT", "Peer", "compete"]
 
@@ -83,11 +83,16 @@ def compete(name: str, task: str, seed: int, *, short: bool = False) -> dict[str
         name: of `PEERS`.
         task: of `benchmarks.peers.lists.TASKS`.
         seed: of the split and of everything random.
-        short: an epoch or a trial or two, to see that it runs.
+        short: an epoch or a trial or two with one thread, some sixty test images, to see that it runs.
     """
     peer = PEERS[name]
     lists_file, manifest = prepared(task, seed, FOLDER / "lists")
     lists = Lists.read(lists_file)
+    if short:
+        lists = replace(lists, test=lists.test[:: max(1, len(lists.test) // 60)])
+        lists_file, manifest = lists_file.with_suffix(".short.json"), manifest.with_suffix(".short.csv")
+        lists.write(lists_file)
+        write_manifest(lists, manifest)
     row: dict[str, Any] = {"peer": name, "about": peer.about, "task": task, "seed": seed}
     row |= {"train": len(lists.train), "validation": len(lists.val), "test": len(lists.test)}
     with tempfile.TemporaryDirectory(dir=FOLDER, prefix=f"{name}-") as folder:
@@ -110,9 +115,10 @@ def _rival(peer: Peer, lists: Lists, lists_file: Path, folder: Path, seed: int, 
     if not python.exists():
         raise _NoAnswerError(f"{peer.environment} is not installed here: python -m benchmarks.peers environment")
     options = {**peer.options, **(_SHORT[peer.rival] if short else {})}
-    job = Job(str(lists_file), str(weights_file(FOLDER / "weights")), str(folder), seed, THREADS, options)
+    threads = 1 if short else THREADS
+    job = Job(str(lists_file), str(weights_file(FOLDER / "weights")), str(folder), seed, threads, options)
     job.write(folder / "job.json")
-    limits = {f"{library}_NUM_THREADS": str(THREADS) for library in ("OMP", "MKL", "OPENBLAS")}
+    limits = {f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "MKL", "OPENBLAS")}
     module = f"benchmarks.peers.rivals.{peer.rival}"
     started = _run([str(python), "-W", "ignore", "-m", module, str(folder / "job.json")], folder, limits)
     found = json.loads((folder / "answer.json").read_text(encoding="utf-8"))

@@ -50,10 +50,10 @@ def prepared(name: str, seed: int, folder: Path) -> tuple[Path, Path]:
         seed: of the split.
         folder: receives them.
     """
-    from benchmarks.depth_tables import table_data
-
     lists, manifest = folder / name / f"{seed}.json", folder / name / f"{seed}.csv"
     if not (lists.exists() and manifest.exists()):
+        from benchmarks.depth_tables import table_data
+
         settings, images, splits = table_data(name, seed)
         found = as_lists(name, settings, images.index, splits)
         lists.parent.mkdir(parents=True, exist_ok=True)
