@@ -103,6 +103,8 @@ def compete(name: str, task: str, seed: int, *, short: bool = False) -> dict[str
                 row |= _thawline(peer, lists, manifest, Path(folder), seed, short=short)
         except _NoAnswerError as failed:
             row["failed"] = str(failed)
+            if (log := Path(folder) / "log.txt").exists():
+                log.replace(FOLDER / f"{name}-{task}-{seed}.log")
     return row
 
 

@@ -37,15 +37,16 @@ def main() -> None:
     torch.set_num_threads(job.threads)
     set_seed(job.seed)
     method = {"stretch": ResizeMethod.Squish, "pad": ResizeMethod.Pad}[lists.fit]
+    # Paths alone: fastai would map its functions over the parts of a tuple.
+    label_of = dict(lists.labelled)
     block = DataBlock(
         blocks=(ImageBlock, CategoryBlock(vocab=list(lists.classes), sort=False)),
-        get_x=lambda file: file[0],
-        get_y=lambda file: lists.classes[file[1]],
+        get_y=lambda path: lists.classes[label_of[path]],
         splitter=IndexSplitter([]),
         item_tfms=Resize(lists.size, method=method, pad_mode=PadMode.Border),
         batch_tfms=aug_transforms(),
     )
-    loaders = block.dataloaders(list(lists.labelled), bs=32, device=torch.device("cpu"))
+    loaders = block.dataloaders(list(label_of), bs=32, device=torch.device("cpu"))
     learner = vision_learner(
         loaders,
         "tf_efficientnet_lite0",
@@ -55,7 +56,7 @@ def main() -> None:
     with learner.no_bar(), learner.no_logging():
         learner.fine_tune(epochs, freeze_epochs=1)
         trained_at = time.time()
-        test = loaders.test_dl(list(lists.test))
+        test = loaders.test_dl([path for path, _ in lists.test])
         probabilities, _ = learner.get_preds(dl=test)
     answer(
         job,
