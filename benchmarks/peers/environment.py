@@ -30,7 +30,7 @@ ENVIRONMENTS: dict[str, tuple[tuple[str, ...], bool]] = {
         ),
         True,
     ),
-    "autogluon": (("autogluon.multimodal==1.6.3", "lightning==2.6.1", "setuptools<81"), False),
+    "autogluon": (("autogluon.multimodal==1.6.3", "lightning==2.6.1", "setuptools<82"), False),
 }
 """Name -> what is installed; whether into a layer on the project's environment, without what it depends on."""
 
