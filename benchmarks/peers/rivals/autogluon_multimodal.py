@@ -1,7 +1,7 @@
 """AutoGluon's MultiModalPredictor with timm's network: its default recipe, from the same weights, offline.
 
 AdamW at 1e-4 with layer-wise decay, 20 epochs at most, stopped by the validation images, the best checkpoints averaged
-(greedy soup). It reads a folder with `config.json` and `pytorch_model.bin` in place of a checkpoint's name. The shorter
+(greedy soup); batches of 32, as everybody's. It reads a folder with `config.json` and `pytorch_model.bin` in place of a checkpoint's name. The shorter
 side is resized and the centre cropped, as it does by default.
 """
 
@@ -54,6 +54,7 @@ def main() -> None:
         "model.timm_image.image_norm": "inception",  # mean and spread 0.5, as these weights want it
         "env.num_gpus": 0,
         "env.precision": "32",
+        "env.batch_size": 32,  # by default 128: one step an epoch where there are 60 images
     }
     if "epochs" in job.options:
         hyperparameters["optim.max_epochs"] = job.options["epochs"]
