@@ -1,8 +1,8 @@
 """AutoGluon's MultiModalPredictor with timm's network: its default recipe, from the same weights, offline.
 
 AdamW at 1e-4 with layer-wise decay, 20 epochs at most, stopped by the validation images, the best checkpoints averaged
-(greedy soup); batches of 32, as everybody's. It reads a folder with `config.json` and `pytorch_model.bin` in place of a checkpoint's name. The shorter
-side is resized and the centre cropped, as it does by default.
+(greedy soup); batches of 32, as everybody's. It reads a folder with `config.json` and `pytorch_model.bin` in place of a
+checkpoint's name. The shorter side is resized and the centre cropped, as it does by default.
 """
 
 from __future__ import annotations
