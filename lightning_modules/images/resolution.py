@@ -92,7 +92,8 @@ def choose_fit(sizes: Sequence[Size], target: Size) -> tuple[Fit, float]:
     Args:
         sizes: (height, width) of images; none counts as the target's ratio.
     """
-    factors = [max(ratio, 1 / ratio) for h, w in sizes for ratio in ((h * target[1]) / (w * target[0]),)]
+    height, width = target
+    factors = [max(h * width / (w * height), w * height / (h * width)) for h, w in sizes]
     factor = statistics.median_low(factors) if factors else 1.0
     return ("pad" if factor > FAR_OFF else "stretch"), factor
 

@@ -28,7 +28,7 @@ from search.tracking.store import check_unopened
 from search.tracking.tracker import Tracker
 from search.trial.keys import settings_digest
 from search.trial.preparation import load, prepare_process, resolved, space_of
-from search.trial.resolution import as_model, is_open, largest_size
+from search.trial.resolution import as_model, largest_size
 from search.trial.task import choose_device
 
 __all__ = ["owned_model", "run_months"]
@@ -93,7 +93,7 @@ def _as_the_champion(settings: Settings) -> tuple[Settings, ValueRange | None, s
 
     Returns:
         Settings with its size and fit where these are open; the values that become black and white, None before the
-        first champion; a line on the size, empty where none was open.
+        first champion; a line on the size, empty where it was given.
     """
     root, name = settings.tracking.root, settings.tracking.model_name
     with closing(Ledger(root, name)) as ledger:
@@ -106,7 +106,7 @@ def _as_the_champion(settings: Settings) -> tuple[Settings, ValueRange | None, s
     except InputError:
         return settings, FULL_RANGE, ""  # it is gone or damaged, which is said where a month is due
     why = f"Size: {card.size[0]} x {card.size[1]}, data.fit={card.fit}; those of the champion, version {version}."
-    return as_model(settings, card.size, card.fit), card.value_range, why if is_open(settings) else ""
+    return as_model(settings, card.size, card.fit), card.value_range, why if settings.data.size == "auto" else ""
 
 
 def _run(session: Session, images: ImageSet, asked: str | None, *, size: str) -> list[MonthRow]:
