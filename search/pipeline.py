@@ -91,7 +91,8 @@ def _tell_of_former(settings: Settings, identity: dict[str, Any], name: str, tel
     journals = [settings.tracking.root / "studies" / f"{one}.journal" for one in (former, name)]
     if former != name and journals[0].exists() and not journals[1].exists():
         tell(
-            f"Study {former} of these images at 96 x 96 is left as it is: data.size=[96,96] data.fit=stretch continues it."
+            f"Study {former} of these images at 96 x 96 is left as it is: "
+            "data.size=[96,96] data.fit=stretch continues it."
         )
 
 

@@ -61,7 +61,7 @@ def parent_of(root: Path, study: str) -> Any:
             "dear",
             (200, 200),
             ("data.epoch_megapixels=0.2",),
-            "Size: 128 x 128; 160 would train 0.2 megapixels an epoch, more than data.epoch_megapixels=0.2.",
+            "Size: 128 x 128; 160 would train 0.3 megapixels an epoch, more than data.epoch_megapixels=0.2.",
             ([128, 128], "stretch"),
         ),
         (
