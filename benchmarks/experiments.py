@@ -19,6 +19,7 @@ TILES = ROOT / "magnetic_tile" / "tiles.csv"
 # Fifteen images a class to train on; tested on the newest month, or on a fifth of the tiles.
 SMALL = (
     "data.size=[64,64]",
+    "data.fit=stretch",
     "data.max_train_per_class=15",
     "data.validation_fraction=0.06",
     "data.views=2",

@@ -45,6 +45,7 @@ _SETTINGS = (
     "data.max_train_per_class=10",
     "data.min_per_class=21",
     "data.size=[160,160]",
+    "data.fit=stretch",
     "trainer.epochs=20",
     "trainer.batch_size=16",
     "trainer.accelerator=cpu",

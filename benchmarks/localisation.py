@@ -54,6 +54,7 @@ _NEU = (
     "data.path={data}/neu/manifest.csv",
     "data.test=rest",
     "data.max_train_per_class=40",
+    "data.fit=stretch",
     "trainer.epochs=10",
 )
 _ONE = ("search.trials=1",)
@@ -67,7 +68,7 @@ _TILES = (
     *_ONE,
 )
 TASKS = {
-    "neu": LocalisationTask((*_NEU, "search.trials=6"), "boxes", 300, "NEU, 96 px"),
+    "neu": LocalisationTask((*_NEU, "search.trials=6", "data.size=[96,96]"), "boxes", 300, "NEU, 96 px"),
     "neu_192": LocalisationTask((*_NEU, *_ONE, "data.size=[192,192]"), "boxes", 300, "NEU, 192 px"),
     "magnetic_tile": LocalisationTask(
         (*_TILES, "data.path={tiles}", "data.outside=allow"), "masks", 300, "magnetic tile, 192 px, new tiles"

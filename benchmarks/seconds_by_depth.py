@@ -33,7 +33,15 @@ def main() -> int:
     """Measure, print, write."""
     keep_freed_memory()
     with tempfile.TemporaryDirectory() as folder:
-        settings = compose_settings([f"tracking.root={folder}", "data.images=600", f"trainer.epochs={EPOCHS}"])
+        settings = compose_settings(
+            [
+                f"tracking.root={folder}",
+                "data.images=600",
+                "data.size=[96,96]",
+                "data.fit=stretch",
+                f"trainer.epochs={EPOCHS}",
+            ]
+        )
         images = load(settings, Console(quiet=True))
         splits = split(settings, images.index)
         task = build_task(settings, images, splits, cache=Path(folder) / "cache")

@@ -68,7 +68,9 @@ def main() -> int:
     """Measure, print, write; exit status 1 if a goal is missed."""
     keep_freed_memory()
     with tempfile.TemporaryDirectory() as folder:
-        settings = compose_settings([f"tracking.root={folder}", "data.images=600"])
+        settings = compose_settings(
+            [f"tracking.root={folder}", "data.images=600", "data.size=[96,96]", "data.fit=stretch"]
+        )
         images = load(settings, Console(quiet=True))
         splits = split(settings, images.index)
         task = build_task(settings, images, splits, cache=Path(folder) / "cache")

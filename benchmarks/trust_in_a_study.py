@@ -25,7 +25,8 @@ from benchmarks.results_file import write_rows
 from search.settings.schema import SearchSettings
 from search.study.record import StudyRecord, TrialRecord, open_study
 
-_NEU = ("data=manifest", f"data.path={DATA}/neu/manifest.csv", "data.test=rest", "data.max_train_per_class=10")
+_NEU = ("data=manifest", f"data.path={DATA}/neu/manifest.csv", "data.test=rest", "data.max_train_per_class=10",
+        "data.size=[96,96]", "data.fit=stretch")  # fmt: skip
 
 
 def decisions(trials: list[TrialRecord]) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -35,8 +35,8 @@ from search.study.run import Clock, StudyRun
 from search.tracking.store import check_unopened
 from search.tracking.tracker import Tracker
 from search.trial.files import TrialFiles
-from search.trial.preparation import default_name, describe_data, load, prepare_process, space_of, split
-from search.trial.space import Space
+from search.trial.preparation import default_name, describe_data, load, prepare_process, resolved, space_of, split
+from search.trial.space import Space, build_space
 from search.trial.task import Task, build_task
 
 __all__ = ["SearchOutcome", "run_search", "run_study"]
@@ -67,18 +67,33 @@ def run_search(settings: Settings, console: Console) -> SearchOutcome:
     clock = Clock()
     prepare_process(settings)
     check_unopened(settings.tracking.root)
-    space = space_of(settings)
+    space_of(settings)
     with clock("images"):
         images = load(settings, console)
+        settings = resolved(settings, images)
         splits = split(settings, images.index)
-    describe_data(console, images.index, splits)
+    describe_data(console, images, splits)
     root = settings.tracking.root
     with clock("network"):
         tell = partial(console.print, markup=False, soft_wrap=True)
         task = build_task(settings, images, splits, cache=root / "cache", on_note=tell)
+        space = build_space(settings.space, task.net, beta=settings.trainer.fostering.beta)
     name = settings.search.study or default_name(settings, task.identity)
+    if images.resolution is not None and images.resolution.why and settings.search.study is None:
+        _tell_of_former(settings, task.identity, name, tell)
     with owned(root / "studies", name):
         return run_study(task, space, name, task.identity, console, clock=clock)
+
+
+def _tell_of_former(settings: Settings, identity: dict[str, Any], name: str, tell: Callable[[str], None]) -> None:
+    """Say that a study of the same images lies there which the former default of size and fit made."""
+    former = default_name(settings, identity | {"data.size": [96, 96], "data.fit": "stretch"})
+    journals = [settings.tracking.root / "studies" / f"{one}.journal" for one in (former, name)]
+    if former != name and journals[0].exists() and not journals[1].exists():
+        tell(
+            f"Study {former} of these images at 96 x 96 is left as it is: "
+            "data.size=[96,96] data.fit=stretch continues it."
+        )
 
 
 def run_study(

@@ -35,8 +35,9 @@ TILES = Path("..") / "shared" / "data" / "magnetic_tile"
 # by the median rule, three without. An epoch is six steps then: depths that pay late were stopped, and every first
 # champion had half of all images right.
 BUDGET = (
-    "data.size=[64,64]", "space.freeze_depth=[0,4]", "search.trials=3", "search.pruner=none", "search.evidence=false",
-    "trainer.epochs=10", "tracking.report=false", "retrain.start_months=3", "retrain.trials=3", "retrain.epochs=4",
+    "data.size=[64,64]", "data.fit=stretch", "space.freeze_depth=[0,4]", "search.trials=3", "search.pruner=none",
+    "search.evidence=false", "trainer.epochs=10", "tracking.report=false", "retrain.start_months=3",
+    "retrain.trials=3", "retrain.epochs=4",
 )  # fmt: skip
 DATA: dict[str, tuple[str, ...]] = {
     "simulated": ("data=manifest", f"data.path={ROOT}/simulated.images/six.csv"),

@@ -39,6 +39,7 @@ class ImageRecord:
         digest: Of the decoded pixels before resizing: the same picture saved as PNG and as BMP has one digest.
         values: What it holds, of more than 8 bits; None for 8 bits.
         grey_levels: Different values of 0..255 that a network is shown.
+        size: Height and width of the picture in its file, in pixels; None where nothing depended on it.
     """
 
     path: Path
@@ -50,6 +51,7 @@ class ImageRecord:
     digest: str
     values: WideValues | None = None
     grey_levels: int = 256
+    size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -184,7 +186,8 @@ def _canonical(pair: tuple[ListedImage, str]) -> tuple[str | bytes, ...]:
 
 
 def _record(image: ListedImage, digest: str) -> ImageRecord:
-    return ImageRecord(image.path, image.label, image.month, image.group, image.split, image.mask, digest)
+    known = (image.path, image.label, image.month, image.group, image.split, image.mask)
+    return ImageRecord(*known, digest, size=image.size)
 
 
 def _conflicts(readable: Sequence[tuple[ListedImage, str]]) -> dict[int, Problem]:

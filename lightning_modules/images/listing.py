@@ -86,6 +86,7 @@ class ListedImage:
     group: str | None = None
     split: str | None = None
     mask: Path | None = None
+    size: tuple[int, int] | None = None
 
 
 @dataclass

@@ -26,6 +26,7 @@ __all__ = [
     "decode_image",
     "decoded",
     "fit_image",
+    "header_size",
     "looks_like_image",
     "pixels_of",
     "read_bytes",
@@ -63,6 +64,8 @@ _IMAGE_START: Final = re.compile(rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|II\*\0|MM\0\*
 _WIDE_MODES: Final = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 _PLAIN_MODES: Final = ("1", "L", "RGB", "RGBX", "CMYK", "YCbCr", "P")
 _ALPHA_MODES: Final = ("LA", "La", "PA", "RGBA", "RGBa")
+_ORIENTATION: Final = 0x0112  # EXIF; 5 to 8 exchange height and width
+_ON_ITS_SIDE: Final = (5, 6, 7, 8)
 # An uncompressed image of 16 bytes a pixel fits; a file beyond that is no image within `max_pixels`.
 _BYTES_A_PIXEL: Final = 16
 # Pillow checks sizes against a module global. Ours is the argument `max_pixels`, so the global is off while a header
@@ -163,6 +166,25 @@ def decoded(
         detail = _detail(error)
         kind = "truncated" if "truncated" in detail.lower() else "cannot be decoded"
         raise InputError(f"{kind} {image.format} ({detail})") from None
+
+
+def header_size(data: bytes) -> tuple[int, int] | None:
+    """(height, width) in pixels of an encoded image turned upright, by its header alone; None where that is no image.
+
+    The orientation of a PNG counts where it stands before the pixels, as nearly always: to look behind them is to
+    decode them.
+    """
+    try:
+        image = _open(data, ACCEPTED_FORMATS)
+        width, height = image.size
+        # Pillow turns the size of a TIFF itself.
+        counts = image.format != "TIFF" and (image.format != "PNG" or "exif" in image.info)
+        turned = counts and image.getexif().get(_ORIENTATION) in _ON_ITS_SIDE
+    except Exception:  # as in `decoded`, which says what is wrong with it
+        return None
+    if min(width, height) < 1:
+        return None
+    return (width, height) if turned else (height, width)
 
 
 def read_image(

@@ -19,9 +19,10 @@ from lightning_modules.errors import NO_ROOM, InputError, Problem, printable
 from lightning_modules.images.decoding import Decoding, content_digest, stream
 from lightning_modules.images.folders import Groups, list_folder
 from lightning_modules.images.index import ImageIndex, OnBad, build_index
-from lightning_modules.images.listing import Listing, Outside, list_manifest
+from lightning_modules.images.listing import ListedImage, Listing, Outside, list_manifest
 from lightning_modules.images.pixel_store import PixelStore, StoredFile, open_store, remove_leftovers, selected_rows
-from lightning_modules.images.reading import DEFAULT_MAX_PIXELS, Fit, read_bytes
+from lightning_modules.images.reading import DEFAULT_MAX_PIXELS, Fit, header_size, read_bytes
+from lightning_modules.images.resolution import Resolution
 from lightning_modules.images.split_units import Rows
 from lightning_modules.images.value_range import ValueRange, choose_range
 from lightning_modules.whole_file import from_cache, read_checked, whole_file
@@ -31,6 +32,7 @@ __all__ = ["ImageSet", "Source", "load_images"]
 Source = Literal["folder", "manifest", "simulated"]
 Size = tuple[int, int]
 Progress = Callable[[int, int], None]
+Choose = Callable[[ImageIndex], Resolution]
 
 # Part of every key: raise it when decoding or resizing gives other pixels.
 _PROCESSING: Final = 3
@@ -44,10 +46,12 @@ class ImageSet:
     Attributes:
         pixels: uint8 (N, H, W, C), memory-mapped, read-only; row i belongs to `index.records[i]`. C is 1 where every
             image is grey, else 3. Fancy indexing (`pixels[rows]`) gives a writable copy for torch.
+        resolution: What they were brought to; None of a set that was put together of another one's rows.
     """
 
     index: ImageIndex
     pixels: NDArray[np.uint8]
+    resolution: Resolution | None = None
 
 
 def load_images(
@@ -68,6 +72,7 @@ def load_images(
     on_note: Callable[[str], None] = lambda _: None,
     accept: Callable[[ImageIndex], Rows | None] = lambda _: None,
     value_range: ValueRange | None = None,
+    choose: Choose | None = None,
 ) -> ImageSet:
     """Lists, checks, decodes and resizes a set of images, or opens what an earlier call kept.
 
@@ -92,13 +97,19 @@ def load_images(
         accept: Called with the index before anything is kept; raises to refuse it. Returns the rows whose images decide
             which values become black and white (`choose_range`); None for all.
         value_range: Values that become black and white, as a model knows them; None lets the images decide.
+        choose: Called with the index, whose records then say how large the images are; gives the size and fit in place
+            of `size` and `fit`, or raises to refuse the input. It depends on nothing else. Not for "simulated", whose
+            images are drawn at `size`.
 
     Raises:
         BadImages: What is wrong with the images.
         InputError: An argument, the folder or manifest as a whole, or a cache that cannot be written.
     """
     _check_arguments(source, path, size, fit, on_bad, min_per_class, max_pixels, groups, outside, images)
-    reading = _Reading(size, fit, on_bad, min_per_class, max_pixels, cache, on_progress, on_note, accept, value_range)
+    given = Resolution(size, fit)
+    reading = _Reading(
+        given, on_bad, min_per_class, max_pixels, cache, on_progress, on_note, accept, value_range, choose
+    )
     if path is not None:
         return reading.images(
             list_folder(path, groups, outside) if source == "folder" else list_manifest(path, outside)
@@ -111,8 +122,7 @@ def load_images(
 class _Reading:
     """How a listing becomes a set; see `load_images` for the fields."""
 
-    size: Size
-    fit: Fit
+    given: Resolution
     on_bad: OnBad
     min_per_class: int
     max_pixels: int
@@ -121,12 +131,35 @@ class _Reading:
     on_note: Callable[[str], None]
     accept: Callable[[ImageIndex], Rows | None]
     value_range: ValueRange | None
+    choose: Choose | None
 
     def images(self, listing: Listing) -> ImageSet:
-        digests = _file_digests(listing, self.max_pixels)
+        listing, digests = _with_files(listing, self.max_pixels, sizes=self.choose is not None)
+        remove_leftovers(self.cache / "images")
+        wanted = self._expected(listing, digests)
+        found, store = self._brought_to(wanted, listing, digests)
+        if (found.chosen.size, found.chosen.fit) != (wanted.size, wanted.fit):
+            # Rare: what only decoding shows, such as damaged files, changes the choice.
+            found, store = self._brought_to(found.chosen, listing, digests)
+        index = _with_values(found.index, store.files)
+        with _writing(self.cache):
+            return ImageSet(index, selected_rows(store, found.rows, self.on_note), found.chosen)
+
+    def _expected(self, listing: Listing, digests: Sequence[str | Problem]) -> Resolution:
+        """What will be chosen, as far as files tell that are not decoded yet."""
+        if self.choose is None:
+            return self.given
+        try:
+            index, _ = build_index(listing, digests, on_bad=self.on_bad, min_per_class=self.min_per_class)
+            return self.choose(index)
+        except InputError:  # all that is wrong is said once every file was decoded, at whatever size
+            return self.given
+
+    def _brought_to(
+        self, wanted: Resolution, listing: Listing, digests: Sequence[str | Problem]
+    ) -> tuple[_Indexed, PixelStore]:
         stores = self.cache / "images"
-        remove_leftovers(stores)
-        key = _key(digests, self.size, self.fit, self.max_pixels)
+        key = _key(digests, wanted.size, wanted.fit, self.max_pixels)
 
         def folder(found: ValueRange) -> Path:
             return stores / f"{key}-{found.black}-{found.white}"
@@ -135,20 +168,22 @@ class _Reading:
         kept = sorted(stores.glob(f"{key}-*")) if self.value_range is None else [folder(self.value_range)]
         store = next(filter(None, (open_store(place, self.on_note) for place in kept)), None)
         if store is not None and {digest for digest in digests if isinstance(digest, str)} <= store.files.keys():
-            index, rows = self._index(listing, digests, store.files)
-            if store.value_range[:2] != index.value_range[:2]:
-                store = open_store(folder(index.value_range), self.on_note)
+            found = self._index(listing, digests, store.files)
+            if store.value_range[:2] != found.index.value_range[:2]:
+                store = open_store(folder(found.index.value_range), self.on_note)
         if store is None:
-            index, rows, store = self._decoded(listing, digests, folder)
+            found, store = self._decoded(wanted, listing, digests, folder)
         elif self.on_progress is not None:
             self.on_progress(len(store.files), len(store.files))
-        index = _with_values(index, store.files)
-        with _writing(self.cache):
-            return ImageSet(index, selected_rows(store, rows, self.on_note))
+        return found, store
 
     def _decoded(
-        self, listing: Listing, digests: Sequence[str | Problem], folder: Callable[[ValueRange], Path]
-    ) -> tuple[ImageIndex, NDArray[np.int64], PixelStore]:
+        self,
+        wanted: Resolution,
+        listing: Listing,
+        digests: Sequence[str | Problem],
+        folder: Callable[[ValueRange], Path],
+    ) -> tuple[_Indexed, PixelStore]:
         with (
             _writing(self.cache),
             tempfile.TemporaryFile(dir=_existing(self.cache)) as scratch,
@@ -156,16 +191,15 @@ class _Reading:
         ):
             # Pillow warns of odd metadata; what matters is whether the pixels can be read.
             warnings.filterwarnings("ignore", module=r"PIL\.")
-            decoded = Decoding(scratch, self.size, self.fit, self.max_pixels, self.value_range)
+            decoded = Decoding(scratch, wanted.size, wanted.fit, self.max_pixels, self.value_range)
             paths = _distinct(listing, digests)
             decoded.run(paths, self.on_progress)
-            index, rows = self._index(listing, digests, decoded.files)
-            decoded.scale(paths, index.value_range)
-            return index, rows, decoded.keep(folder(index.value_range), digests, index.value_range)
+            found = self._index(listing, digests, decoded.files)
+            value_range = found.index.value_range
+            decoded.scale(paths, value_range)
+            return found, decoded.keep(folder(value_range), digests, value_range)
 
-    def _index(
-        self, listing: Listing, digests: Sequence[str | Problem], files: dict[str, StoredFile]
-    ) -> tuple[ImageIndex, NDArray[np.int64]]:
+    def _index(self, listing: Listing, digests: Sequence[str | Problem], files: dict[str, StoredFile]) -> _Indexed:
         contents: list[str | Problem] = []
         for image, digest in zip(listing.images, digests, strict=True):
             if isinstance(digest, Problem):
@@ -175,12 +209,23 @@ class _Reading:
                 contents.append(entry.digest or Problem(printable(image.path), entry.reason or ""))
         index, rows = build_index(listing, contents, on_bad=self.on_bad, min_per_class=self.min_per_class)
         deciding, records = self.accept(index), _with_values(index, files).records
+        resolution = self.given if self.choose is None else self.choose(index)
         if self.value_range is not None:
-            return replace(index, value_range=self.value_range), rows
+            return _Indexed(replace(index, value_range=self.value_range), rows, resolution)
         values = [record.values for record in records]
         chosen = values if deciding is None else [values[row] for row in deciding.tolist()]
         # An image of more than 8 bits among the others alone is better off with a range of its own than nearly black.
-        return replace(index, value_range=choose_range(chosen if any(chosen) else values)), rows
+        found = choose_range(chosen if any(chosen) else values)
+        return _Indexed(replace(index, value_range=found), rows, resolution)
+
+
+@dataclass(frozen=True, eq=False)
+class _Indexed:
+    """What `build_index` gives, and what is chosen for that index."""
+
+    index: ImageIndex
+    rows: NDArray[np.int64]
+    chosen: Resolution
 
 
 def _with_values(index: ImageIndex, files: dict[str, StoredFile]) -> ImageIndex:
@@ -308,14 +353,20 @@ def _existing(folder: Path) -> Path:
     return next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
 
 
-def _file_digests(listing: Listing, max_pixels: int) -> list[str | Problem]:
-    def digest(path: Path) -> str | Problem:
-        try:
-            return content_digest(read_bytes(path, max_pixels=max_pixels))
-        except InputError as error:
-            return Problem(printable(path), str(error))
+def _with_files(listing: Listing, max_pixels: int, *, sizes: bool) -> tuple[Listing, list[str | Problem]]:
+    """The listing, with the images' sizes if these are asked for, and the digest of each file or why it has none."""
 
-    return list(stream(digest, (image.path for image in listing.images)))
+    def read(image: ListedImage) -> tuple[ListedImage, str | Problem]:
+        try:
+            data = read_bytes(image.path, max_pixels=max_pixels)
+        except InputError as error:
+            return image, Problem(printable(image.path), str(error))
+        return replace(image, size=header_size(data)) if sizes else image, content_digest(data)
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        found = list(stream(read, listing.images))
+    return replace(listing, images=[image for image, _ in found]), [digest for _, digest in found]
 
 
 def _key(digests: Sequence[str | Problem], size: Size, fit: Fit, max_pixels: int) -> str:

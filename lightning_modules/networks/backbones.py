@@ -22,7 +22,7 @@ from lightning_modules.networks.block_split import split_sequence
 from lightning_modules.networks.blocknet import BlockNet
 from lightning_modules.networks.pretrained import load_weights, package_weights, weights_path
 
-__all__ = ["BACKBONES", "Backbone", "build", "generic_timm"]
+__all__ = ["BACKBONES", "Backbone", "build", "generic_timm", "registered"]
 
 # Read by huggingface_hub when timm imports it: nothing is fetched or sent.
 for _variable in ("HF_HUB_OFFLINE", "HF_HUB_DISABLE_TELEMETRY"):
@@ -42,6 +42,7 @@ class Backbone:
         builder: called as builder(classes, size, weights); see `build`.
         blocks: names of the blocks, first to last; empty where they depend on the architecture chosen.
         minimum_size: smallest image side in pixels.
+        native_size: image side in pixels that its pre-trained weights were trained at, or that it was made for.
         weights: kinds of weights it accepts, of imagenet, none and path.
         scalable: whether the builder takes a width as its fourth argument.
     """
@@ -49,6 +50,7 @@ class Backbone:
     builder: Callable[..., BlockNet]
     blocks: tuple[str, ...]
     minimum_size: int
+    native_size: int
     weights: tuple[str, ...] = ("imagenet", "none", "path")
     scalable: bool = False
 
@@ -68,12 +70,7 @@ def build(name: str, *, classes: int, size: tuple[int, int], weights: str = "ima
         InputError: unknown name, images too small, weights that cannot be had or do not fit.
     """
     name, _, scale = name.partition("@")
-    if name.startswith("timm:"):
-        backbone = generic_timm(name.removeprefix("timm:"))
-    elif name in BACKBONES:
-        backbone = BACKBONES[name]
-    else:
-        raise InputError(f"model.name must be one of {', '.join(BACKBONES)} or timm:ARCHITECTURE, got {name!r}")
+    backbone = registered(name)
     kind = weights if weights in ("imagenet", "none") else "path"
     if kind not in backbone.weights:
         raise InputError(f"model.weights must be {' or '.join(backbone.weights)} for {name}, got {weights!r}")
@@ -91,6 +88,20 @@ def build(name: str, *, classes: int, size: tuple[int, int], weights: str = "ima
         if tensor.dim() == 4:
             tensor.data = tensor.data.to(memory_format=torch.channels_last)
     return net
+
+
+def registered(name: str) -> Backbone:
+    """The entry of a network; a width in its name does not matter.
+
+    Raises:
+        InputError: unknown name.
+    """
+    name = name.partition("@")[0]
+    if name.startswith("timm:"):
+        return generic_timm(name.removeprefix("timm:"))
+    if name not in BACKBONES:
+        raise InputError(f"model.name must be one of {', '.join(BACKBONES)} or timm:ARCHITECTURE, got {name!r}")
+    return BACKBONES[name]
 
 
 def _width(name: str, scale: str, backbone: Backbone, kind: str) -> float:
@@ -261,13 +272,16 @@ def generic_timm(architecture: str) -> Backbone:
             pretrained=weights != "none",
         )
 
-    return Backbone(builder, (), 32)
+    config = timm.get_pretrained_cfg(architecture)
+    return Backbone(builder, (), 32, min(config.input_size[1:]) if config is not None else 224)
 
 
 BACKBONES: dict[str, Backbone] = {
-    "efficientnet_lite0": Backbone(_efficientnet_lite0, (*(f"stage{i}" for i in range(1, 8)), "top"), 32),
-    "vgg16": Backbone(_vgg16, tuple(f"block{i}" for i in range(1, 6)), 32, scalable=True),
-    "resnet50": Backbone(_resnet50, ("layer1", "layer2", "layer3", "layer4"), 32),
-    "lenet5": Backbone(_lenet5, ("c1", "c3", "c5"), 19, weights=("none",), scalable=True),
-    "lenet5_relu": Backbone(partial(_lenet5, rectified=True), ("c1", "c3", "c5"), 19, weights=("none",), scalable=True),
+    "efficientnet_lite0": Backbone(_efficientnet_lite0, (*(f"stage{i}" for i in range(1, 8)), "top"), 32, 224),
+    "vgg16": Backbone(_vgg16, tuple(f"block{i}" for i in range(1, 6)), 32, 224, scalable=True),
+    "resnet50": Backbone(_resnet50, ("layer1", "layer2", "layer3", "layer4"), 32, 224),
+    "lenet5": Backbone(_lenet5, ("c1", "c3", "c5"), 19, 32, weights=("none",), scalable=True),
+    "lenet5_relu": Backbone(
+        partial(_lenet5, rectified=True), ("c1", "c3", "c5"), 19, 32, weights=("none",), scalable=True
+    ),
 }

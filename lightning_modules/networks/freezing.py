@@ -6,13 +6,15 @@ Cost is counted in operations, not timed: the unit in which trials at different 
 from __future__ import annotations
 
 import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from explain.hooks import frozen_in_eval_mode
 from lightning_modules.errors import InputError
 from lightning_modules.networks.blocknet import BlockNet
 
-__all__ = ["block_flops", "check_freeze_depth", "epoch_equivalents", "freeze"]
+__all__ = ["block_flops", "check_freeze_depth", "epoch_equivalents", "freeze", "stored_bytes"]
 
 
 def check_freeze_depth(net: BlockNet, freeze_depth: int) -> None:
@@ -54,6 +56,27 @@ def block_flops(net: BlockNet, size: tuple[int, int]) -> tuple[int, ...]:
                 activations = part(activations)
             counts.append(counter.get_total_flops())
     return tuple(counts)
+
+
+@torch.inference_mode(False)
+def stored_bytes(net: BlockNet, size: tuple[int, int], freeze_depth: int) -> int:
+    """Bytes that one image's forward pass behind this freeze depth keeps in float32 for the backward pass."""
+    weights = {tensor.data_ptr() for tensor in (*net.parameters(), *net.buffers())}
+    kept: dict[int, Tensor] = {}  # alive, so that no two have one place
+
+    def keep(tensor: Tensor) -> Tensor:
+        if tensor.data_ptr() not in weights:
+            kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with frozen_in_eval_mode(net), saved_tensors_hooks(keep, lambda tensor: tensor):
+        with torch.no_grad():
+            activations = net.prefix(torch.zeros(1, 3, *size, device=net.mean.device), freeze_depth)
+        for part in (*net.blocks[freeze_depth:], net.head):
+            part.requires_grad_(True)
+        with torch.enable_grad():
+            net.suffix(activations, freeze_depth)
+        return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 
 def epoch_equivalents(flops: tuple[int, ...], freeze_depth: int, epochs: float) -> float:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from explain.evidence import Cost, Material, gather
 from lightning_modules.networks.blocknet import BlockNet
+from search.trial.fitting import first_parts
 from search.trial.result import TrialParams
 from search.trial.task import Task, statistics_rows
 from search.trial.training import train_final
@@ -31,6 +32,7 @@ _PROBE_HALF = 24
 _MOST_CLASSES = 64  # with at least one probe image; of more classes so many are drawn
 _SHUFFLES = 1
 _LABEL_PERMUTATIONS = 2
+_BATCH = 32  # images that the shared pass shows at a time; fewer of large ones
 
 
 def balanced_rows(
@@ -118,5 +120,6 @@ def collect_material(
         fine_tuning=cost,
         shuffles=_SHUFFLES,
         label_permutations=_LABEL_PERMUTATIONS,
+        batch_size=max(4, _BATCH // first_parts(task, 0)),
         seed=task.settings.seed,
     )

@@ -49,6 +49,7 @@ def parent_run(task: Task, record: StudyRecord, tracker: Tracker) -> str:
             "mlflow.source.type": "LOCAL",
             "mlflow.source.git.commit": commit,
             NOTE: begun_note(task, name),
+            **({"size": found.why} if (found := task.images.resolution) is not None and found.why else {}),
             **{f"version.{package}": found for package, found in package_versions().items()},
         },
     )

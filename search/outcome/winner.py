@@ -46,7 +46,7 @@ def model_card(task: Task, net: BlockNet, freeze_depth: int) -> ModelCard:
     return ModelCard(
         architecture=net.architecture,
         classes=task.classes,
-        size=data.size,
+        size=data.pixels,
         fit=data.fit,
         max_pixels=data.max_pixels,
         freeze_depth=freeze_depth,

@@ -202,6 +202,7 @@ class ReportData:
         state: complete, running, or interrupted.
         blocks: names of its L blocks, first to last; empty where no evidence says them.
         depths: the range of freeze depths that the trials span or the space allows.
+        size: that the images were brought to, and why where it was chosen.
         asked: trials asked for.
         unfinished: trials that run or wait.
         winner: None while there is none.
@@ -222,6 +223,7 @@ class ReportData:
     blocks: tuple[str, ...]
     depths: tuple[int, int]
     images: str
+    size: str
     asked: int
     unfinished: int
     winner: Tested | None

@@ -70,6 +70,7 @@ def gather(
         blocks=study.evidence.blocks if study.evidence is not None else (),
         depths=depths,
         images=run.params.get("data.source", "unknown") + ("" if path == "None" else f", {path}"),
+        size=run.tags.get("size", "").removeprefix("Size: ") or _size(run.params),
         asked=int(run.params.get("search.trials", len(study.trials))),
         unfinished=study.unfinished,
         winner=None if winner is None else _tested(winner, study, run),
@@ -89,6 +90,11 @@ def gather(
         reproduction=_reproduction(study, run),
         notes=tuple(notes),
     )
+
+
+def _size(params: Mapping[str, str]) -> str:
+    sides = params.get("data.size", "unknown").strip("[]").replace(", ", " x ")
+    return f"{sides}, data.fit={params.get('data.fit', 'unknown')}"
 
 
 def command(params: Mapping[str, str]) -> str:

@@ -74,7 +74,7 @@ class JudgedImages:
         self.confusion: NDArray[np.int64] = cells.reshape(count, count)
         self.store = PictureStore()
         self.notes: tuple[str, ...] = ()
-        size = task.settings.data.size
+        size = task.settings.data.pixels
         try:
             self.blocks, left_out = choose_blocks(net, {n: f"blocks.{n}" for n in net.block_names}, size, None)
         except ValueError:  # not one block has more than one position

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping
-from typing import Any, get_args, get_origin
+from typing import Any, get_origin
 
 import torch
 from rich.console import Console
 
 from lightning_modules.errors import InputError
-from search.settings.parsing import parse
+from search.settings.parsing import parse, strip_optional
 from search.settings.plain import key_paths
 from search.settings.schema import Settings
 from search.trial.keys import INPUTS
-from search.trial.preparation import load, split
+from search.trial.preparation import load, resolved, split
 from search.trial.task import Task, build_task
 
 __all__ = ["restored_settings", "restored_task"]
@@ -55,6 +55,7 @@ def restored_task(settings: Settings, expected: Mapping[str, Any], console: Cons
     """
     torch.set_num_threads(settings.executor.threads or torch.get_num_threads())
     images = load(settings, console)
+    settings = resolved(settings, images)
     splits = split(settings, images.index)
     task = build_task(settings, images, splits, cache=settings.tracking.root / "cache")
     for name in INPUTS:
@@ -64,10 +65,9 @@ def restored_task(settings: Settings, expected: Mapping[str, Any], console: Cons
 
 
 def _value(text: str, kind: Any) -> Any:
-    optional = type(None) in get_args(kind)
+    base, optional = strip_optional(kind)
     if optional and text == "None":
         return None
-    base = next((k for k in get_args(kind) if k is not type(None)), kind) if optional else kind
     if get_origin(base) is tuple or base in (int, float, bool):
         try:
             return ast.literal_eval(text)

@@ -75,7 +75,7 @@ def bootstrap(session: Session, images: ImageSet) -> MonthRow:
     session.say(f"No champion yet: searching the first one on {len(months)} months, {months[0]} to {months[-1]}.")
     settings, inside, index, splits = first_images(images.index, settings)
     subset = image_subset(images, inside, index.classes, session.folder(last), session.say)
-    describe_data(session.console, subset.index, splits)
+    describe_data(session.console, subset, splits)
     root = settings.tracking.root
     task = build_task(settings, subset, splits, cache=root / "cache", on_note=session.say)
     made_of = task.identity | {"model_name": session.model_name}

@@ -146,7 +146,7 @@ def load_champion(settings: Settings, ledger: Ledger, tracker: Tracker, version:
     model = load_version(settings.tracking.root, ledger, tracker, name, version)
     for key, wanted, found in (
         ("model.name", settings.model.architecture, model.card.architecture),
-        ("data.size", list(settings.data.size), list(model.card.size)),
+        ("data.size", list(settings.data.pixels), list(model.card.size)),
         ("data.fit", settings.data.fit, model.card.fit),
     ):
         if wanted != found:

@@ -27,7 +27,8 @@ from search.tracking.models import resolve_model
 from search.tracking.store import check_unopened
 from search.tracking.tracker import Tracker
 from search.trial.keys import settings_digest
-from search.trial.preparation import load, prepare_process, space_of, training_rows
+from search.trial.preparation import load, prepare_process, resolved, space_of
+from search.trial.resolution import as_model, largest_size
 from search.trial.task import choose_device
 
 __all__ = ["owned_model", "run_months"]
@@ -63,7 +64,7 @@ def run_months(
             f"got {settings.retrain.depth}"
         )
 
-    def accept(index: ImageIndex) -> Rows | None:
+    def accept(index: ImageIndex) -> list[Rows] | None:
         if not index.has_months:
             raise InputError(
                 "retraining needs months: data/<YYYY-MM>/<class>/* (data=folder), or a column month (data=manifest)"
@@ -76,30 +77,39 @@ def run_months(
         if known is not None:
             return None
         _, rows, _, splits = first_images(index, settings)
-        return rows[training_rows(splits)]
+        return [rows[fold.train] for fold in splits.folds]
 
-    known = _values_of_the_champion(settings)
+    settings, known, why = _as_the_champion(settings)
     images = load(settings, console, accept=accept, value_range=known)
+    settings = resolved(settings, images)
     with owned_model(settings), closing(Ledger(settings.tracking.root, settings.tracking.model_name)) as ledger:
         tracker = Tracker.of(settings.tracking)
         device = choose_device(settings.trainer.accelerator)
-        return _run(Session(settings, console, ledger, tracker, device, command), images, month)
+        return _run(Session(settings, console, ledger, tracker, device, command), images, month, size=why)
 
 
-def _values_of_the_champion(settings: Settings) -> ValueRange | None:
-    """Values that all its months are scaled by, whatever they hold themselves; None before the first champion."""
+def _as_the_champion(settings: Settings) -> tuple[Settings, ValueRange | None, str]:
+    """What all its months have of the champion, whatever they hold themselves.
+
+    Returns:
+        Settings with its size and fit where these are open; the values that become black and white, None before the
+        first champion; a line on the size, empty where it was given.
+    """
     root, name = settings.tracking.root, settings.tracking.model_name
     with closing(Ledger(root, name)) as ledger:
         decided = ledger.promotions()
     if not decided:
-        return None
+        return settings, None, ""
+    version = decided[-1].to_version
     try:
-        return resolve_model(f"models:/{name}/{decided[-1].to_version}", root).card.value_range
+        card = resolve_model(f"models:/{name}/{version}", root).card
     except InputError:
-        return FULL_RANGE  # it is gone or damaged, which is said where a month is due
+        return settings, FULL_RANGE, ""  # it is gone or damaged, which is said where a month is due
+    why = f"Size: {card.size[0]} x {card.size[1]}, data.fit={card.fit}; those of the champion, version {version}."
+    return as_model(settings, card.size, card.fit), card.value_range, why if settings.data.size == "auto" else ""
 
 
-def _run(session: Session, images: ImageSet, asked: str | None) -> list[MonthRow]:
+def _run(session: Session, images: ImageSet, asked: str | None, *, size: str) -> list[MonthRow]:
     outcomes: list[MonthRow] = []
     ledger, settings = session.ledger, session.settings
     for line in _unused(images.index, settings):
@@ -114,6 +124,8 @@ def _run(session: Session, images: ImageSet, asked: str | None) -> list[MonthRow
         due, notes = due_months(images.index, ledger.latest(), settings, champion=last.to_version, asked=asked)
         if not due:
             break
+        if size and not outcomes:
+            session.say(size)
         outcomes.append(_month(session, images, due[0], last.to_version))
     if not outcomes:
         session.say(f"Nothing to do: {_summary(notes)}. Champion: version {last.to_version}.")
@@ -189,4 +201,4 @@ def _blocks(settings: Settings) -> int:
     """L of the network that the settings name; refuses what it cannot be or start from."""
     space_of(settings)
     model = settings.model
-    return backbones.build(model.architecture, classes=2, size=settings.data.size, weights="none").num_blocks
+    return backbones.build(model.architecture, classes=2, size=largest_size(settings), weights="none").num_blocks

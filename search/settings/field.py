@@ -17,6 +17,7 @@ def setting(
     high: float | None = None,
     above: float | None = None,
     choices: tuple[str, ...] = (),
+    words: tuple[str, ...] = (),
     identity: bool = True,
     name: str = "",
     path: bool = False,
@@ -31,6 +32,7 @@ def setting(
         high: largest accepted number.
         above: accepted numbers are greater than this one.
         choices: accepted strings.
+        words: strings that are accepted beside what the type says, as `auto` beside a list of numbers.
         identity: whether another value makes it another study (and not the same one, continued).
         name: of a command's argument that is typed otherwise than the field is called.
         path: whether a text may be a path, so that ~ at its beginning is the home folder.
@@ -42,6 +44,7 @@ def setting(
         "high": high,
         "above": above,
         "choices": choices,
+        "words": words,
         "identity": identity,
         "name": name,
         "path": path,

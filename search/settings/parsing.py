@@ -60,7 +60,8 @@ def accepted(item: Field[Any], kind: Any) -> str:
         bounds.append(f">= {meta['low']:g}")
     if meta["high"] is not None:
         bounds.append(f"<= {_number(meta['high'])}")
-    return " ".join([words, *([" and ".join(bounds)] if bounds else []), *(["or null"] if optional else [])])
+    others = [f"or {word}" for word in (*meta["words"], *(["null"] if optional else []))]
+    return " ".join([words, *([" and ".join(bounds)] if bounds else []), *others])
 
 
 def _number(value: float) -> str:
@@ -68,10 +69,10 @@ def _number(value: float) -> str:
 
 
 def strip_optional(kind: Any) -> tuple[Any, bool]:
-    """The type without None, and whether None was part of it."""
+    """The type without None, and the text of single words, beside it; and whether None was part of it."""
     if get_origin(kind) in (Union, types.UnionType):
         members = [m for m in get_args(kind) if m is not type(None)]
-        return members[0], True
+        return members[0], len(members) < len(get_args(kind))
     return kind, False
 
 
@@ -102,6 +103,8 @@ def checked(item: Field[Any], kind: Any, value: Any, key: str, refusal: InputErr
     Raises:
         InputError: `refusal`; a list that names one member twice; a home folder that is not there.
     """
+    if isinstance(value, str) and value in item.metadata["words"]:
+        return value
     if get_origin(kind) is tuple:
         if not isinstance(value, (list, tuple)):
             raise refusal

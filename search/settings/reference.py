@@ -41,7 +41,7 @@ def setting_lines(prefix: str = "") -> list[str]:
     for key, (item, kind) in key_paths().items():
         if not key.startswith(prefix):
             continue
-        unit = f" {item.metadata['unit']}" if item.metadata["unit"] else ""
+        unit = f" {item.metadata['unit']}" if item.metadata["unit"] and values[key] != "auto" else ""
         lines.append(f"  {key} ({shown(values[key])}{unit}) {accepted(item, kind)}")
         lines.append(f"      {item.metadata['meaning']}")
     return lines
@@ -72,7 +72,11 @@ def configuration_page() -> str:
         lines += ["", f"## {title}", "", "| setting | default | accepted | meaning |", "| --- | --- | --- | --- |"]
         for key in chosen:
             entry, kind = keys[key]
-            unit = f" {entry.metadata['unit']}" if entry.metadata["unit"] and values[key] is not None else ""
+            unit = (
+                f" {entry.metadata['unit']}"
+                if entry.metadata["unit"] and isinstance(values[key], int | float | list)
+                else ""
+            )
             star = "" if entry.metadata["identity"] else " *"
             words = accepted(entry, kind).replace("|", "\\|")
             meaning = entry.metadata["meaning"].replace("|", "\\|").replace("<", "&lt;")

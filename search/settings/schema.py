@@ -55,9 +55,23 @@ class DataSettings:
         identity=False,
     )
     images: int | None = setting(None, "how many images to simulate (data=simulated only)", low=400, high=1_000_000)
-    size: tuple[int, int] = setting((96, 96), "height and width the images are resized to", unit="px", low=8, high=2048)
+    size: tuple[int, int] | str = setting(
+        "auto",
+        "height and width the images are resized to; auto goes by the training images' own size, the network's and "
+        "data.epoch_megapixels (docs/inputs.md, Which size)",
+        unit="px", low=8, high=2048, words=("auto",),
+    )  # fmt: skip
+    epoch_megapixels: float = setting(
+        16.0,
+        "most that an epoch may train at a size that data.size=auto chooses above 96: training images x height x "
+        "width; on a GPU 32 times as much",
+        unit="megapixels", above=0, high=1e9, identity=False,
+    )  # fmt: skip
     fit: str = setting(
-        "stretch", "how another aspect ratio is brought to that size", choices=("stretch", "pad", "crop")
+        "auto",
+        "how another aspect ratio is brought to that size; auto pads where the training images' is more than 1.5 times "
+        "off, else stretches",
+        choices=("auto", "stretch", "pad", "crop"),
     )
     on_bad: str = setting(
         "refuse", "what happens to unreadable, contradictory or too few images", choices=("refuse", "set_aside")
@@ -100,6 +114,28 @@ class DataSettings:
     shift: float = setting(0.05, "largest shift of a view, as a share of the side", low=0, high=0.5)
     gain: float = setting(0.1, "largest relative change of a view's brightness scale", low=0, high=0.9)
     offset: float = setting(0.05, "largest change of a view's brightness, as a share of white", low=0, high=0.9)
+
+    @property
+    def pixels(self) -> tuple[int, int]:
+        """Height and width, once they are known.
+
+        Raises:
+            RuntimeError: they are still to be chosen.
+        """
+        if isinstance(self.size, str):
+            raise RuntimeError(f"data.size={self.size} is not resolved yet")
+        return self.size
+
+    @property
+    def resolution(self) -> tuple[tuple[int, int], str]:
+        """Size and fit, once they are known.
+
+        Raises:
+            RuntimeError: one of them is still to be chosen.
+        """
+        if self.fit == "auto":
+            raise RuntimeError(f"data.fit={self.fit} is not resolved yet")
+        return self.pixels, self.fit
 
 
 @dataclass(frozen=True)

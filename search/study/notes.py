@@ -142,7 +142,7 @@ def _network(task: Task) -> str:
 
 
 def _images(task: Task) -> str:
-    fold, height, width = task.splits.folds[0], *task.settings.data.size
+    fold, height, width = task.splits.folds[0], *task.settings.data.pixels
     counts = f"{len(fold.train)} training, {len(fold.val)} validation and {len(task.splits.test)} test images"
     return f"{counts} of {len(task.classes)} classes, {height} x {width} pixels"
 

@@ -23,7 +23,7 @@ from lightning_modules.errors import InputError, printable
 from lightning_modules.home_folder import home_path
 from search.errors import StoreError
 from search.evidence.record import Evidence
-from search.settings.plain import flatten
+from search.settings.plain import flatten, shown
 from search.settings.schema import Settings
 from search.study.storage import open_storage, repair_journal
 from search.tracking.store import check_root
@@ -459,8 +459,10 @@ def load_or_create(path: Path, name: str, identity: Mapping[str, Any], *, fresh:
     if key := next((k for k in [*now, *before] if before.get(k) != now.get(k)), None):
         what = INPUTS.get(key)
         difference = f"{what}: {key}={before.get(key)!r}" if what else f"{key}={before.get(key)!r}"
+        # These may be chosen, so that nobody has typed another one.
+        same = f"{key}={shown(before.get(key))} continues it; " if key in ("data.size", "data.fit") else ""
         raise InputError(
             f"study {name!r} was made with {difference}, now {now.get(key)!r}; "
-            "take another search.study, or search.fresh=true to start anew"
+            f"{same}take another search.study, or search.fresh=true to start anew"
         )
     return study, existed

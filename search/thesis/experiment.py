@@ -38,7 +38,8 @@ from search.thesis.runs import ArmRun, PartRun, find_part, read_parts
 from search.tracking.store import check_unopened
 from search.tracking.tracker import Tracker
 from search.trial.keys import digest
-from search.trial.preparation import default_name, describe_data, load, prepare_process, split
+from search.trial.preparation import default_name, describe_data, load, prepare_process, resolved, split
+from search.trial.resolution import largest_size
 from search.trial.result import TrialParams
 from search.trial.task import Task, build_task
 from search.trial.training import train_in_full
@@ -151,10 +152,13 @@ def run_thesis(settings: Settings, console: Console) -> PartRun:
     model, missing = settings.model, None
     if settings.thesis.part in ("transfer", "finetune", "rates"):
         model, missing = available_model(settings.model)
-    backbones.build(model.architecture, classes=2, size=settings.data.size, weights=model.weights)  # refuses early
-    images = load(settings, console)
+    with_model = replace(settings, model=model)
+    size = largest_size(with_model)
+    backbones.build(model.architecture, classes=2, size=size, weights=model.weights)  # refuses early
+    images = load(with_model, console)
+    settings = resolved(settings, images)
     splits = split(settings, images.index)
-    describe_data(console, images.index, splits)
+    describe_data(console, images, splits)
     if not len(splits.test):
         raise InputError("protocol=thesis scores every configuration on test images, and these splits leave none")
     if missing is not None:

@@ -53,7 +53,7 @@ def maps_figures(task: Task, net: BlockNet, each: int) -> Mapping[str, Figure]:
     """
     test = task.splits.test
     rows = np.concatenate([test[task.index.labels[test] == k][:each] for k in range(len(task.classes))])
-    blocks = thesis_blocks(net, task.settings.data.size)
+    blocks = thesis_blocks(net, task.settings.data.pixels)
     labels = torch.from_numpy(task.index.labels[rows]).to(task.device)
     images = task.inputs(rows, np.zeros_like(rows))
     names = {block: f"blocks.{block}" for block in blocks}
@@ -64,7 +64,7 @@ def maps_figures(task: Task, net: BlockNet, each: int) -> Mapping[str, Figure]:
 
     panels: list[list[tuple[str, NDArray[np.uint8]]]] = []
     shown = images.float().cpu()
-    scale = max(1, math.ceil(128 / max(task.settings.data.size)))
+    scale = max(1, math.ceil(128 / max(task.settings.data.pixels)))
     for place in range(len(rows)):
         lime = explain_superpixels(
             images[place],

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from lightning_modules.networks.blocknet import BlockNet
+from lightning_modules.networks.freezing import stored_bytes
 from lightning_modules.training.classifier import Classifier
 from lightning_modules.training.datamodule import ActivationData
 from lightning_modules.training.fostering import Fostering, target_block
@@ -22,7 +23,7 @@ from search.trial.result import TrialParams
 from search.trial.space import fosters
 from search.trial.task import Task, statistics_rows
 
-__all__ = ["Fitted", "fit"]
+__all__ = ["Fitted", "first_parts", "fit"]
 
 # Lightning announces the devices it does not use and products of its makers, once for every trial.
 logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
@@ -33,6 +34,7 @@ _HARMLESS = (
     ".*treespec, LeafSpec.*",  # inside Lightning, about PyTorch
 )
 _SMALLEST_MICRO_BATCH = 4  # batch-norm over fewer images is noise
+_MOST_BYTES = 2e9  # that a batch keeps for its backward pass on a CPU: with all else a worker stays below 4 GB
 
 
 @dataclass(frozen=True)
@@ -55,11 +57,14 @@ def fit(
 ) -> Fitted:
     """Train once; where memory runs out, once more from the start with batches in twice as many parts.
 
+    On a CPU batches are in parts from the beginning where they would keep more than `_MOST_BYTES` (`first_parts`).
+
     Args:
         val: rows to validate on after every epoch; without any, batch-norm is re-estimated at the end.
         recorder: gets every epoch and ends the training.
     """
-    batch_size, parts = task.settings.trainer.batch_size, recorder.resumed.parts if recorder.resumed else 1
+    batch_size = task.settings.trainer.batch_size
+    parts = recorder.resumed.parts if recorder.resumed else first_parts(task, params.freeze_depth)
     while True:
         try:
             return _fit_in_parts(task, params, seed, train, val, epochs, recorder, parts)
@@ -71,6 +76,17 @@ def fit(
         recorder.restart()
         if task.device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def first_parts(task: Task, freeze_depth: int) -> int:
+    """Micro-batches that a batch is split into so that one keeps at most `_MOST_BYTES`; 1 on a GPU."""
+    batch_size, parts = task.settings.trainer.batch_size, 1
+    if task.device.type == "cuda":
+        return parts
+    each = stored_bytes(task.net, task.settings.data.pixels, freeze_depth)
+    while each * batch_size / parts > _MOST_BYTES and batch_size // (2 * parts) >= _SMALLEST_MICRO_BATCH:
+        parts *= 2
+    return parts
 
 
 def _fit_in_parts(

@@ -64,7 +64,7 @@ def study_identity(settings: Settings, index: ImageIndex, splits: Splits, net: B
     Inputs that decide nothing are left out: a white level of 65535, as without images of more than 8 bits, a black
     level of 0, and the pre-trained network's head where each trial's is fitted anew.
     """
-    fields = key_paths()
+    fields, _ = key_paths(), settings.data.resolution  # never a study of what is not chosen yet
     identity = {k: v for k, v in flatten(settings).items() if fields[k][0].metadata["identity"]}
     identity |= {"data_digest": index.digest, "splits_digest": splits.digest, "weights_digest": state_digest(net)}
     black, white, _ = index.value_range
@@ -85,7 +85,7 @@ def activation_key(
 ) -> str:
     """Folder of the activations of one data set and network, in which its warm heads lie too."""
     data, trainer = settings.data, settings.trainer
-    pixels = (index.digest, [record.digest for record in index.records], *index.value_range[:2], data.size, data.fit)
+    pixels = (index.digest, [record.digest for record in index.records], *index.value_range[:2], *data.resolution)
     views = (settings.seed, data.views, data.flip, data.shift, data.gain, data.offset, data.orientation)
     stored = (splits.digest, watched.tolist(), trainer.batch_norm_images, trainer.activations)
     return digest((pixels, views, stored, state_digest(net), net.mean.device.type))
@@ -107,7 +107,7 @@ def head_key(
 
 def settings_digest(settings: Settings) -> str:
     """Digest of every setting that decides what a month's retraining does."""
-    fields = key_paths()
+    fields, _ = key_paths(), settings.data.resolution
     chosen = {
         key: value
         for key, value in flatten(settings).items()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,7 @@ from rich.console import Console
 
 from lightning_modules.errors import InputError, printable
 from lightning_modules.images.index import ImageIndex, value_notes
+from lightning_modules.images.resolution import Resolution
 from lightning_modules.images.split_units import Rows
 from lightning_modules.images.splits import Splits, make_splits
 from lightning_modules.images.store import ImageSet, load_images
@@ -22,27 +24,43 @@ from lightning_modules.networks import backbones
 from lightning_modules.training.allocator import keep_freed_memory
 from search.settings.schema import Settings
 from search.trial.keys import digest
-from search.trial.space import Space, build_space, check_fostering
+from search.trial.resolution import before_images, choose_resolution, is_open, largest_size, resolved
+from search.trial.space import Space, build_space, check_fostering, fosters
 from search.trial.task import choose_device
 
-__all__ = ["default_name", "describe_data", "load", "prepare_process", "space_of", "split", "training_rows"]
+__all__ = ["default_name", "describe_data", "load", "prepare_process", "resolved", "space_of", "split", "training_rows"]
 
 
 def load(
     settings: Settings,
     console: Console,
     *,
-    accept: Callable[[ImageIndex], Rows | None] | None = None,
+    accept: Callable[[ImageIndex], Sequence[Rows] | None] | None = None,
     value_range: ValueRange | None = None,
 ) -> ImageSet:
     """List, check and decode the images; nothing is kept of input that is refused.
 
+    A size and fit that are still to be chosen are; `resolved` puts them into the settings.
+
     Args:
-        accept: see `load_images`; None refuses what cannot be split as the settings say, and lets the training images
-            decide which values become black and white.
+        accept: called with the index; raises to refuse it. Returns the rows that each fold trains on, which decide what
+            values become black and white, and the size; None for all. The default refuses what cannot be split as the
+            settings say.
         value_range: see `load_images`.
     """
-    data = settings.data
+    data, given = settings.data, before_images(settings)
+    gpu = choose_device(settings.trainer.accelerator).type == "cuda"
+    folds = accept or (lambda index: [fold.train for fold in split(settings, index).folds])
+
+    def training(index: ImageIndex) -> Rows | None:
+        rows = folds(index)
+        return None if rows is None else training_rows(rows)
+
+    def choose(index: ImageIndex) -> Resolution:
+        found = choose_resolution(settings, index, folds(index), gpu=gpu)
+        if fosters(settings):  # a map must not be too small
+            space_of(replace(settings, data=replace(data, size=found.size, fit=found.fit)))
+        return found
 
     def show(done: int, total: int) -> None:
         status.update(f"Reading images: {done} of {total}")
@@ -51,8 +69,8 @@ def load(
         return load_images(
             data.source,  # type: ignore[arg-type]
             data.path,
-            size=data.size,
-            fit=data.fit,  # type: ignore[arg-type]
+            size=given.size,
+            fit=given.fit,
             on_bad=data.on_bad,  # type: ignore[arg-type]
             min_per_class=data.min_per_class,
             max_pixels=data.max_pixels,
@@ -63,8 +81,9 @@ def load(
             cache=settings.tracking.root / "cache",
             on_progress=show,
             on_note=partial(console.print, highlight=False, markup=False, soft_wrap=True),
-            accept=accept or (lambda index: training_rows(split(settings, index))),
+            accept=training,
             value_range=value_range,
+            choose=choose if is_open(settings) and data.source != "simulated" else None,
         )
 
 
@@ -85,13 +104,14 @@ def split(settings: Settings, index: ImageIndex) -> Splits:
     )
 
 
-def training_rows(splits: Splits) -> Rows:
-    """Positions of the images that are trained on in any fold."""
-    return np.unique(np.concatenate([fold.train for fold in splits.folds]))
+def training_rows(folds: Sequence[Rows]) -> Rows:
+    """Positions of the images that any fold trains on."""
+    return np.unique(np.concatenate([*folds]))
 
 
-def describe_data(console: Console, index: ImageIndex, splits: Splits) -> None:
-    """Say what was found, and what was set aside and why."""
+def describe_data(console: Console, images: ImageSet, splits: Splits) -> None:
+    """Say what was found, at what size it is seen, and what was set aside and why."""
+    index = images.index
     months = f", {len(index.months)} months {index.months[0]} to {index.months[-1]}" if index.months else ""
     folds = f" in {len(splits.folds)} folds" if len(splits.folds) > 1 else ""
     console.print(
@@ -101,6 +121,8 @@ def describe_data(console: Console, index: ImageIndex, splits: Splits) -> None:
     )
     for note in (*index.notes, *value_notes(index), *splits.notes):
         console.print(f"  {note}", highlight=False, markup=False, soft_wrap=True)
+    if images.resolution is not None and images.resolution.why:
+        console.print(images.resolution.why, highlight=False, markup=False, soft_wrap=True)
     if index.set_aside:
         console.print(f"Set aside: {len(index.set_aside)} inputs.", style="yellow")
         for problem in index.set_aside:
@@ -139,13 +161,13 @@ def prepare_process(settings: Settings) -> None:
 def space_of(settings: Settings) -> Space:
     """The space of these settings; finds wrong names, weights, sizes and depths before any image is read.
 
+    Where the size is still to be chosen the network is built at the largest that can be.
+
     Raises:
         InputError: one of these.
     """
-    build = partial(
-        backbones.build, settings.model.architecture, size=settings.data.size, weights=settings.model.weights
-    )
-    first = build(classes=2, seed=settings.seed)
+    model, size = settings.model, largest_size(settings)
+    first = backbones.build(model.architecture, classes=2, size=size, weights=model.weights, seed=settings.seed)
     space = build_space(settings.space, first, beta=settings.trainer.fostering.beta)
     check_fostering(settings, space, first)
     return space

@@ -10,6 +10,7 @@ from lightning_modules.networks.blocknet import BlockNet
 from lightning_modules.networks.freezing import check_freeze_depth
 from lightning_modules.training.fostering import check_target
 from search.settings.schema import Settings, SpaceSettings
+from search.trial.resolution import largest_size
 from search.trial.result import TrialParams
 
 if TYPE_CHECKING:
@@ -94,4 +95,4 @@ def check_fostering(settings: Settings, space: Space, net: BlockNet) -> None:
         InputError: see there.
     """
     if fosters(settings):
-        check_target(net, settings.trainer.fostering.block, settings.data.size, space.freeze_depth[1])
+        check_target(net, settings.trainer.fostering.block, largest_size(settings), space.freeze_depth[1])

@@ -28,6 +28,7 @@ from lightning_modules.training.datamodule import ActivationBatches, view_order
 from lightning_modules.training.warm_start import HeadStore, fit_head, warm_depth
 from search.settings.schema import Settings
 from search.trial.keys import activation_key, head_key, study_identity
+from search.trial.resolution import resolved
 
 __all__ = ["Task", "build_task", "choose_device", "statistics_rows"]
 
@@ -155,6 +156,7 @@ def build_task(
     Raises:
         InputError: weights that cannot be had or do not fit, or a model to start from that is damaged.
     """
+    settings = resolved(settings, images)
     watched = np.zeros(0, np.int64) if watched is None else watched
     device = choose_device(settings.trainer.accelerator)
     net = _first_net(settings, len(images.index.classes), start).to(device)
@@ -180,7 +182,7 @@ def build_task(
         measure=True,
         on_note=on_note,
     )
-    flops = block_flops(net, data.size)
+    flops = block_flops(net, data.pixels)
     heads = HeadStore(cache / "activations" / key, device, on_note)
     return Task(settings, images, splits, net, activations, flops, device, inputs, order, heads, watched, start)
 
@@ -191,7 +193,7 @@ def _first_net(settings: Settings, classes: int, start: Path | None) -> BlockNet
     return backbones.build(
         settings.model.architecture,
         classes=classes,
-        size=settings.data.size,
+        size=settings.data.pixels,
         weights=settings.model.weights,
         seed=settings.seed,
     )

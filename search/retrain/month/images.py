@@ -44,11 +44,11 @@ def image_subset(
     """
     index = index_subset(images.index, rows, classes)
     if len(rows) == len(images.index.records):
-        return ImageSet(index, images.pixels)
+        return ImageSet(index, images.pixels, images.resolution)
     source = images.pixels
     origin = str(source.filename) if isinstance(source, np.memmap) else index.digest
     key = hashlib.blake2b(origin.encode("utf-8", "surrogateescape") + rows.tobytes(), digest_size=12).hexdigest()
-    return ImageSet(index, copied_rows(folder / f"pixels-{key}.npy", source, rows, on_note))
+    return ImageSet(index, copied_rows(folder / f"pixels-{key}.npy", source, rows, on_note), images.resolution)
 
 
 def plain_images(images: ImageSet, rows: Rows, device: torch.device) -> Iterator[Tensor]:

@@ -81,6 +81,7 @@ def report_data(*, winner: bool = True) -> ReportData:
         blocks=("stage1", IMAGE),
         depths=(0, 2),
         images=f"folder, {IMAGE}",
+        size=f"96 x 96; {IMAGE}",
         asked=3,
         unfinished=0 if winner else 1,
         winner=tested if winner else None,

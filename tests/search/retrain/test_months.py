@@ -99,6 +99,19 @@ def test_a_month_promotes_and_the_same_again_does_nothing(months: Months) -> Non
         assert depth["decision"]["images"] == len(trainable) <= 3
 
 
+def test_a_month_is_seen_at_the_champions_size(months: Months) -> None:
+    months.arrives("2020-02", side=120)
+    said = months.retrain("data.size=auto", "retrain.depth=none")
+    assert said.code == 0, said.err
+    assert said.out.startswith("Size: 24 x 24, data.fit=stretch; those of the champion, version 1.\n")
+    first, second = months.ledger.months()
+    assert first.settings_digest != second.settings_digest  # retrain.depth
+    run = months.client.get_run(str(second.run_id))
+    assert (run.data.params["data.size"], run.data.params["data.fit"]) == ("[24, 24]", "stretch")
+    again = months.retrain("retrain.depth=none", "month=2020-02")
+    assert again.out.startswith("Nothing to do: 2020-02 was done on"), again.out  # the same settings
+
+
 def test_a_month_whose_data_or_settings_changed_is_done_again_and_says_why(months: Months) -> None:
     look = ("retrain.depth=none",)
     months.arrives("2020-02")

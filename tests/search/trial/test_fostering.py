@@ -39,6 +39,7 @@ from search.study.record import StudyRecord, finished_trials
 from search.study.run import Clock, StudyRun
 from search.study.sampler import SamplerView
 from search.trial.files import TrialFiles
+from search.trial.resolution import largest_size
 from search.trial.result import EpochReport, TrialParams, TrialResult
 from search.trial.space import build_space, check_fostering
 from search.trial.task import Task, build_task
@@ -219,7 +220,7 @@ def test_bad_settings_get_one_line(values: dict[str, Any], message: str) -> None
 def test_a_target_that_trials_would_not_see_is_refused() -> None:
     def check(*arguments: str) -> None:
         settings = compose_settings(arguments)
-        net = build(settings.model.name, classes=2, size=settings.data.size, weights=settings.model.weights)
+        net = build(settings.model.name, classes=2, size=largest_size(settings), weights=settings.model.weights)
         check_fostering(settings, build_space(settings.space, net, beta=settings.trainer.fostering.beta), net)
 
     lenet = ("model=lenet5", "data.size=[32,32]")

@@ -115,6 +115,7 @@ NOTHING = {
     "protocol": "thesis",
     "data.path": Path("elsewhere"),
     "data.outside": "allow",
+    "data.epoch_megapixels": 1.0,  # it decides data.size, which is in the keys
     "search.study": "another",
     "search.trials": 3,
     "search.budget": "8h",
@@ -181,6 +182,7 @@ def base(folder: Path) -> Settings:
         "data.source": "folder",
         "data.path": folder / "images",
         "data.size": (32, 32),
+        "data.fit": "stretch",
         "data.min_per_class": 2,
         "model.name": "vgg16",
         "model.width": 0.05,
@@ -205,7 +207,7 @@ def keys(settings: Settings, read: Settings | None = None, *, watched: int = 0, 
     images = loaded(Settings(seed=read.seed, data=read.data, tracking=read.tracking))
     splits, index = split(settings, images.index), images.index
     net = deepcopy(
-        network(model.architecture, classes=3, size=settings.data.size, weights=model.weights, seed=settings.seed)
+        network(model.architecture, classes=3, size=settings.data.pixels, weights=model.weights, seed=settings.seed)
     )
     net.mean = net.mean.to(device)
     folder = activation_key(settings, index, splits, net, np.arange(watched))

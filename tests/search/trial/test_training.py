@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from lightning_modules.networks.freezing import stored_bytes
 from search.errors import TrialCancelledError
+from search.trial.fitting import first_parts
 from search.trial.result import EpochReport, TrialParams, TrialResult, Verdict
 from search.trial.task import Task
 from search.trial.training import run_trial, train_final
@@ -331,3 +333,18 @@ def test_what_is_watched_is_scored_and_changes_nothing(
     assert [r.value for r in watched.curve] == [r.value for r in plain.curve]
     assert {"watched_macro_f1", "watched_accuracy", "watched_loss"} <= watched.metrics.keys()
     assert not any(name.startswith("watched") for name in plain.metrics)
+
+
+def test_a_batch_that_would_take_too_much_memory_is_split_from_the_beginning(
+    make_task: Callable[..., Task], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = make_task()
+    each = stored_bytes(task.net, (32, 32), 0)
+    assert 0 < stored_bytes(task.net, (32, 32), 8) < stored_bytes(task.net, (32, 32), 4) < each
+    assert stored_bytes(task.net, (64, 64), 0) == pytest.approx(4 * each, rel=0.1)
+    assert [first_parts(task, depth) for depth in (0, 4)] == [1, 1]
+    monkeypatch.setattr("search.trial.fitting._MOST_BYTES", 5 * each)
+    assert [first_parts(task, depth) for depth in (0, 8)] == [2, 1]
+    monkeypatch.setattr("search.trial.fitting._MOST_BYTES", 1)
+    assert first_parts(task, 0) == 2  # of a batch of eight: four images are the least
+    assert all(parameter.requires_grad for parameter in task.net.head.parameters())
