@@ -260,6 +260,10 @@ def _describe_study(run: StudyRun, finished: int, existed: bool, repaired: int) 
         f"Network: {net.architecture}, {weights} weights, {blocks} on {run.task.device}.",
         highlight=False,
     )
+    if (tiles := run.task.index.tiles) is not None:
+        train, left = run.task.splits.folds[0].train, int((~tiles.trainable).sum())
+        unsure = f", {left} in all show too little of a defect to be trained on" if left else ""
+        run.console.print(f"Tiles: {len(tiles.image)}, {len(train)} to train on{unsure}.", highlight=False)
     if net.num_blocks == 1 and net.pretrained:
         run.console.print("It is one block: nothing lies between freezing all of it and nothing.", highlight=False)
     if beside := NOT_USED.get(run.settings.model.weights):

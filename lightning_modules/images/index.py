@@ -19,7 +19,7 @@ from lightning_modules.errors import BadImages, Problem, printable
 from lightning_modules.images.listing import ListedImage, Listing
 from lightning_modules.images.value_range import FULL_RANGE, ValueRange, WideValues, described_values, value_problem
 
-__all__ = ["ImageIndex", "ImageRecord", "OnBad", "build_index", "value_notes"]
+__all__ = ["ImageIndex", "ImageRecord", "OnBad", "Tiles", "build_index", "value_notes"]
 
 OnBad = Literal["refuse", "set_aside"]
 _FEWEST_CLASSES = 2
@@ -39,6 +39,8 @@ class ImageRecord:
         digest: Of the decoded pixels before resizing: the same picture saved as PNG and as BMP has one digest.
         values: What it holds, of more than 8 bits; None for 8 bits.
         grey_levels: Different values of 0..255 that a network is shown.
+        sides: Height and width in pixels, before resizing; None where a cache of an older version does not say.
+        defect: Pixels of the mask in each of its tiles; None without tiles, or where no mask is read.
     """
 
     path: Path
@@ -50,6 +52,8 @@ class ImageRecord:
     digest: str
     values: WideValues | None = None
     grey_levels: int = 256
+    sides: tuple[int, int] | None = None
+    defect: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,7 @@ class ImageIndex:
         notes: What the user should know.
         digest: Of content, label, month, group and split of all records; the same wherever the files lie.
         value_range: Values that become black and white in images of more than 8 bits.
+        tiles: Where the rows are tiles of images (`tile_rows`), of which; None where they are images.
     """
 
     records: tuple[ImageRecord, ...]
@@ -70,6 +75,7 @@ class ImageIndex:
     notes: tuple[str, ...] = ()
     digest: str = ""
     value_range: ValueRange = FULL_RANGE
+    tiles: Tiles | None = None
 
     @cached_property
     def labels(self) -> NDArray[np.int64]:
@@ -98,6 +104,25 @@ class ImageIndex:
         """Number of images by class name, in the order of `classes`."""
         counts = np.bincount(self.labels, minlength=len(self.classes))
         return {name: int(count) for name, count in zip(self.classes, counts, strict=True)}
+
+
+@dataclass(frozen=True, eq=False)
+class Tiles:
+    """Which image each row of an index is a tile of; N rows, M images.
+
+    Attributes:
+        images: the index of the images.
+        image: (N,) int64, row of each tile's image there; ascending.
+        boxes: (N, 4) int64, top, left, height, width in pixels of the original image.
+        trainable: (N,) bool; False for tiles that show too little of a defect to be called one, and too much for none.
+        normal: position of the normal class, or None.
+    """
+
+    images: ImageIndex
+    image: NDArray[np.int64]
+    boxes: NDArray[np.int64]
+    trainable: NDArray[np.bool_]
+    normal: int | None
 
 
 def build_index(

@@ -6,23 +6,26 @@ import hashlib
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_modules.errors import NO_ROOM, InputError, Problem, printable
+from lightning_modules.errors import NO_ROOM, BadImages, InputError, Problem, printable
 from lightning_modules.images.decoding import Decoding, content_digest, stream
 from lightning_modules.images.folders import Groups, list_folder
-from lightning_modules.images.index import ImageIndex, OnBad, build_index
+from lightning_modules.images.index import ImageIndex, ImageRecord, OnBad, build_index
 from lightning_modules.images.listing import Listing, Outside, list_manifest
+from lightning_modules.images.mask_file import defect_pixels
 from lightning_modules.images.pixel_store import PixelStore, StoredFile, open_store, remove_leftovers, selected_rows
 from lightning_modules.images.reading import DEFAULT_MAX_PIXELS, Fit, read_bytes
 from lightning_modules.images.split_units import Rows
+from lightning_modules.images.tiling import Tiling, mask_counts
 from lightning_modules.images.value_range import ValueRange, choose_range
 from lightning_modules.whole_file import from_cache, read_checked, whole_file
 
@@ -42,12 +45,26 @@ class ImageSet:
     """A checked set of images.
 
     Attributes:
-        pixels: uint8 (N, H, W, C), memory-mapped, read-only; row i belongs to `index.records[i]`. C is 1 where every
-            image is grey, else 3. Fancy indexing (`pixels[rows]`) gives a writable copy for torch.
+        pixels: uint8 (N, H, W, C), memory-mapped, read-only; row i belongs to `index.records[i]`, or with a `tiling`
+            rows starts[i] to starts[i + 1]. C is 1 where every image is grey, else 3. Fancy indexing (`pixels[rows]`)
+            gives a writable copy for torch.
+        tiling: How each image is cut into tiles; None where it is one row.
     """
 
     index: ImageIndex
     pixels: NDArray[np.uint8]
+    tiling: Tiling | None = None
+
+    @cached_property
+    def starts(self) -> Rows:
+        """(N + 1,) int64: where the rows of each image begin in `pixels`, and where the last ones end."""
+        if self.tiling is None:
+            return np.arange(len(self.index.records) + 1, dtype=np.int64)
+        return _starts(self.tiling, (record.sides for record in self.index.records))
+
+    def pixel_rows(self, rows: Rows) -> tuple[Rows, Rows]:
+        """Rows of `pixels` that show the images at `rows`, one after the other, and the place in `rows` of each."""
+        return _expanded(self.starts, rows)
 
 
 def load_images(
@@ -68,6 +85,7 @@ def load_images(
     on_note: Callable[[str], None] = lambda _: None,
     accept: Callable[[ImageIndex], Rows | None] = lambda _: None,
     value_range: ValueRange | None = None,
+    tiling: Tiling | None = None,
 ) -> ImageSet:
     """Lists, checks, decodes and resizes a set of images, or opens what an earlier call kept.
 
@@ -92,13 +110,19 @@ def load_images(
         accept: Called with the index before anything is kept; raises to refuse it. Returns the rows whose images decide
             which values become black and white (`choose_range`); None for all.
         value_range: Values that become black and white, as a model knows them; None lets the images decide.
+        tiling: Cuts each image into tiles, which are resized to `size` instead of the image; not for "simulated". The
+            index stays one of images; where there is a normal class, the masks of the others are read.
 
     Raises:
         BadImages: What is wrong with the images.
         InputError: An argument, the folder or manifest as a whole, or a cache that cannot be written.
     """
     _check_arguments(source, path, size, fit, on_bad, min_per_class, max_pixels, groups, outside, images)
-    reading = _Reading(size, fit, on_bad, min_per_class, max_pixels, cache, on_progress, on_note, accept, value_range)
+    if tiling is not None and source == "simulated":
+        raise InputError("data.tile cuts images of a folder or manifest; data=simulated draws them at data.size")
+    reading = _Reading(
+        size, fit, on_bad, min_per_class, max_pixels, cache, on_progress, on_note, accept, value_range, tiling
+    )
     if path is not None:
         return reading.images(
             list_folder(path, groups, outside) if source == "folder" else list_manifest(path, outside)
@@ -121,12 +145,13 @@ class _Reading:
     on_note: Callable[[str], None]
     accept: Callable[[ImageIndex], Rows | None]
     value_range: ValueRange | None
+    tiling: Tiling | None = None
 
     def images(self, listing: Listing) -> ImageSet:
         digests = _file_digests(listing, self.max_pixels)
         stores = self.cache / "images"
         remove_leftovers(stores)
-        key = _key(digests, self.size, self.fit, self.max_pixels)
+        key = _key(digests, self.size, self.fit, self.max_pixels, self.tiling)
 
         def folder(found: ValueRange) -> Path:
             return stores / f"{key}-{found.black}-{found.white}"
@@ -142,9 +167,8 @@ class _Reading:
             index, rows, store = self._decoded(listing, digests, folder)
         elif self.on_progress is not None:
             self.on_progress(len(store.files), len(store.files))
-        index = _with_values(index, store.files)
         with _writing(self.cache):
-            return ImageSet(index, selected_rows(store, rows, self.on_note))
+            return ImageSet(index, selected_rows(store, rows, self.on_note), self.tiling)
 
     def _decoded(
         self, listing: Listing, digests: Sequence[str | Problem], folder: Callable[[ValueRange], Path]
@@ -156,7 +180,7 @@ class _Reading:
         ):
             # Pillow warns of odd metadata; what matters is whether the pixels can be read.
             warnings.filterwarnings("ignore", module=r"PIL\.")
-            decoded = Decoding(scratch, self.size, self.fit, self.max_pixels, self.value_range)
+            decoded = Decoding(scratch, self.size, self.fit, self.max_pixels, self.value_range, self.tiling)
             paths = _distinct(listing, digests)
             decoded.run(paths, self.on_progress)
             index, rows = self._index(listing, digests, decoded.files)
@@ -174,7 +198,13 @@ class _Reading:
                 entry = files[digest]
                 contents.append(entry.digest or Problem(printable(image.path), entry.reason or ""))
         index, rows = build_index(listing, contents, on_bad=self.on_bad, min_per_class=self.min_per_class)
-        deciding, records = self.accept(index), _with_values(index, files).records
+        index = _with_values(index, files)
+        if self.tiling is not None:
+            index = _with_masks(index, self.tiling, self.max_pixels)
+            sides = {entry.digest: entry.sides for entry in files.values()}
+            readable = sorted(content for content in contents if isinstance(content, str))
+            rows, _ = _expanded(_starts(self.tiling, (sides[digest] for digest in readable)), rows)
+        deciding, records = self.accept(index), index.records
         if self.value_range is not None:
             return replace(index, value_range=self.value_range), rows
         values = [record.values for record in records]
@@ -186,8 +216,56 @@ class _Reading:
 def _with_values(index: ImageIndex, files: dict[str, StoredFile]) -> ImageIndex:
     found = {file.digest: file for file in files.values()}
     kept = ((record, found[record.digest]) for record in index.records)
-    records = (replace(record, values=file.values, grey_levels=file.grey_levels) for record, file in kept)
+    records = (
+        replace(record, values=file.values, grey_levels=file.grey_levels, sides=file.sides) for record, file in kept
+    )
     return replace(index, records=tuple(records))
+
+
+def _with_masks(index: ImageIndex, tiling: Tiling, max_pixels: int) -> ImageIndex:
+    """The index with the mask pixels of each tile, of images that have a mask and are not of the normal class.
+
+    Raises:
+        BadImages: masks that are unreadable, empty or of another size than their image.
+        InputError: no such normal class.
+    """
+    if tiling.normal_position(index.classes) is None:
+        return index
+
+    def counted(record: ImageRecord) -> ImageRecord | Problem:
+        if record.mask is None or record.label == tiling.normal or record.sides is None:
+            return record
+        try:
+            mask = defect_pixels(record.mask, max_pixels=max_pixels)
+        except InputError as error:
+            return Problem(printable(record.path), str(error))
+        if mask.shape != record.sides:
+            (high, wide), (height, width) = mask.shape, record.sides
+            reason = f"mask {printable(record.mask)} is {wide} x {high} pixels, the image {width} x {height}"
+            return Problem(printable(record.path), reason)
+        if not mask.any():
+            reason = f"mask {printable(record.mask)} marks no pixel, and the image is labelled {record.label!r}"
+            return Problem(printable(record.path), f"{reason}; leave its mask out, or label it {tiling.normal!r}")
+        return replace(record, defect=mask_counts(mask, tiling.boxes(record.sides)))
+
+    found = list(stream(counted, index.records))
+    if problems := [one for one in found if isinstance(one, Problem)]:
+        raise BadImages(problems, "the masks")
+    return replace(index, records=tuple(one for one in found if isinstance(one, ImageRecord)))
+
+
+def _starts(tiling: Tiling, sides: Iterable[tuple[int, int] | None]) -> Rows:
+    """(M + 1,) where the tiles of each of M images begin, and where the last ones end."""
+    counts = [0, *(tiling.count(one) for one in sides if one is not None)]
+    return np.cumsum(counts, dtype=np.int64)
+
+
+def _expanded(starts: Rows, rows: Rows) -> tuple[Rows, Rows]:
+    """The tiles of some images, and the place in `rows` of each one's image."""
+    counts = starts[rows + 1] - starts[rows]
+    place = np.repeat(np.arange(len(rows), dtype=np.int64), counts)
+    within = np.arange(len(place), dtype=np.int64) - np.repeat(np.cumsum(counts) - counts, counts)
+    return starts[rows][place] + within, place
 
 
 @contextmanager
@@ -318,9 +396,10 @@ def _file_digests(listing: Listing, max_pixels: int) -> list[str | Problem]:
     return list(stream(digest, (image.path for image in listing.images)))
 
 
-def _key(digests: Sequence[str | Problem], size: Size, fit: Fit, max_pixels: int) -> str:
+def _key(digests: Sequence[str | Problem], size: Size, fit: Fit, max_pixels: int, tiling: Tiling | None = None) -> str:
+    cut = () if tiling is None else (tiling.side, tiling.overlap)
     parts = [
-        repr((_PROCESSING, size, fit, max_pixels)),
+        repr((_PROCESSING, size, fit, max_pixels, *cut)),
         *sorted(digest for digest in digests if isinstance(digest, str)),
     ]
     return content_digest("\n".join(parts).encode())

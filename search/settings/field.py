@@ -20,6 +20,7 @@ def setting(
     identity: bool = True,
     name: str = "",
     path: bool = False,
+    square: bool = False,
 ) -> Any:
     """A field with its meaning and accepted values.
 
@@ -34,6 +35,7 @@ def setting(
         identity: whether another value makes it another study (and not the same one, continued).
         name: of a command's argument that is typed otherwise than the field is called.
         path: whether a text may be a path, so that ~ at its beginning is the home folder.
+        square: whether one number may stand for a list of two that are the same.
     """
     metadata = {
         "meaning": meaning,
@@ -45,6 +47,7 @@ def setting(
         "identity": identity,
         "name": name,
         "path": path,
+        "square": square,
     }
     return field(default=default, metadata=metadata)
 

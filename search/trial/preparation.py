@@ -17,6 +17,7 @@ from lightning_modules.images.index import ImageIndex, value_notes
 from lightning_modules.images.split_units import Rows
 from lightning_modules.images.splits import Splits, make_splits
 from lightning_modules.images.store import ImageSet, load_images
+from lightning_modules.images.tiling import Tiling
 from lightning_modules.images.value_range import ValueRange
 from lightning_modules.networks import backbones
 from lightning_modules.training.allocator import keep_freed_memory
@@ -25,7 +26,9 @@ from search.trial.keys import digest
 from search.trial.space import Space, build_space, check_fostering
 from search.trial.task import choose_device
 
-__all__ = ["default_name", "describe_data", "load", "prepare_process", "space_of", "split", "training_rows"]
+__all__ = [
+    "default_name", "describe_data", "load", "prepare_process", "space_of", "split", "tiling_of", "training_rows",
+]  # fmt: skip
 
 
 def load(
@@ -65,7 +68,14 @@ def load(
             on_note=partial(console.print, highlight=False, markup=False, soft_wrap=True),
             accept=accept or (lambda index: training_rows(split(settings, index))),
             value_range=value_range,
+            tiling=tiling_of(settings),
         )
+
+
+def tiling_of(settings: Settings) -> Tiling | None:
+    """How the settings cut images into tiles; None where they do not."""
+    data = settings.data
+    return None if data.tile is None else Tiling(data.tile, data.tile_overlap, data.normal)
 
 
 def split(settings: Settings, index: ImageIndex) -> Splits:

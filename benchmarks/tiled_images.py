@@ -1,0 +1,102 @@
+"""Whole images against tiles of them at the same input size: `python -m benchmarks.tiled_images [SEED ...]`.
+
+The pictures of magnetic tiles (longer side up to 256, shorter from 91) are shown to EfficientNet-Lite0 at 64 x 64 pixels,
+once resized whole and once cut into tiles of 88 pixels whose labels come from the masks, with `free` as the normal class.
+Both are searches of one trial, the default configuration, on the same images and splits: pictures of one magnetic tile
+are on one side of every split (`grouped_by_tile`), and both are scored by image. Writes
+benchmarks/results/tiled_images.json, keeping the rows of seeds that were not run; studies continue where they stopped.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.localisation_data import grouped_by_tile
+from benchmarks.real_images import refusal
+from benchmarks.results_file import read_rows, write_rows
+
+SEEDS = (0, 1, 2)
+_SHARED = (
+    "data=manifest",
+    "data.path={made}/tiles.csv",
+    "data.outside=allow",
+    "data.size=[64,64]",
+    "data.max_train_per_class=60",
+    "trainer.epochs=8",
+    "trainer.class_weights=balanced",
+    "search.trials=1",
+    "search.evidence=false",
+    "executor=inline",
+    "executor.threads=1",
+    "tracking.report=false",
+)
+WAYS = {"whole": (), "tiles": ("data.tile=88", "data.normal=free")}
+
+
+def run(way: str, seed: int, root: Path) -> dict[str, Any]:
+    """One search; returns its winner as the study recorded it."""
+    made = root / "benchmarks"
+    grouped_by_tile(made / "tiles.csv")
+    arguments = [*(a.format(made=made) for a in _SHARED), *WAYS[way], f"seed={seed}"]
+    study = f"tiled-images-{way}-{seed}"
+    command = [sys.executable, "-m", "search", *arguments, f"search.study={study}", f"tracking.root={root}"]
+    started = time.perf_counter()
+    subprocess.run(command, check=True)  # noqa: S603 - our own interpreter and arguments
+    from search.study.record import load_study
+
+    winner = load_study(study, root).winner
+    if winner is None:
+        raise RuntimeError(f"{' '.join(command)} left no winner")
+    return {
+        "way": way,
+        "seed": seed,
+        "test": winner.test,
+        "intervals": winner.intervals,
+        "images": winner.images,
+        "validation": winner.value,
+        "seconds": round(time.perf_counter() - started, 1),
+        "command": " ".join([*_SHARED, *WAYS[way], f"seed={seed}"]),
+    }
+
+
+def main(words: list[str]) -> int:
+    """Run the seeds given, or all; prints both ways and the ratio of their seconds."""
+    if why := refusal(words, [str(seed) for seed in SEEDS]):
+        print(f"tiled_images: {why}", file=sys.stderr)
+        return 2
+    rows = read_rows("tiled_images")
+    for seed in map(int, words or SEEDS):
+        for way in WAYS:
+            row = run(way, seed, Path("mlruns"))
+            rows = [r for r in rows if (r["way"], r["seed"]) != (way, seed)] + [row]
+            write_rows("tiled_images", rows)
+    table = Table("seed", "images tested", *(f"{way}: macro F1 (95 %)" for way in WAYS), "seconds, tiles / whole")
+    ratios = []
+    for seed in SEEDS:
+        found = {r["way"]: r for r in rows if r["seed"] == seed}
+        if len(found) < len(WAYS):
+            continue
+        ratios.append(found["tiles"]["seconds"] / found["whole"]["seconds"])
+        scores = [_with_interval(found[way]) for way in WAYS]
+        table.add_row(str(seed), str(found["whole"]["images"][1]), *scores, f"{ratios[-1]:.1f}")
+    Console().print(table)
+    if ratios:
+        print(f"seconds, tiles / whole: {mean(ratios):.1f}")
+    return 0
+
+
+def _with_interval(row: dict[str, Any]) -> str:
+    low, high = row["intervals"]["macro_f1"]
+    return f"{row['test']['macro_f1']:.3f} ({low:.3f} to {high:.3f})"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
