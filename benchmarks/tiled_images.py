@@ -1,7 +1,7 @@
 """Whole images against tiles of them at the same input size: `python -m benchmarks.tiled_images [SEED ...]`.
 
-The pictures of magnetic tiles (longer side up to 256, shorter from 91) are shown to EfficientNet-Lite0 at 64 x 64 pixels,
-once resized whole and once cut into tiles of 88 pixels whose labels come from the masks, with `free` as the normal class.
+The pictures of magnetic tiles (longer side up to 256, shorter from 91) are shown to EfficientNet-Lite0 at 64 x 64
+pixels, once resized whole and once cut into tiles of 88 pixels: labels come from the masks, `free` is the normal class.
 Both are searches of one trial, the default configuration, on the same images and splits: pictures of one magnetic tile
 are on one side of every split (`grouped_by_tile`), and both are scored by image. Writes
 benchmarks/results/tiled_images.json, keeping the rows of seeds that were not run; studies continue where they stopped.

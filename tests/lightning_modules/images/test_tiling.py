@@ -74,5 +74,5 @@ def test_mask_pixels_are_counted_in_each_tile(seed: int, side: tuple[int, int], 
 def test_the_normal_class_must_be_there() -> None:
     assert Tiling((8, 8), 0.0).normal_position(("a", "b")) is None
     assert Tiling((8, 8), 0.0, "b").normal_position(("a", "b")) == 1
-    with pytest.raises(InputError, match="data.normal=c is no class of these images; they are a, b"):
+    with pytest.raises(InputError, match=r"data\.normal=c is no class of these images; they are a, b"):
         Tiling((8, 8), 0.0, "c").normal_position(("a", "b"))
