@@ -122,7 +122,7 @@ class Decoding:
         try:
             pixels = decode_image(data, max_pixels=self._max_pixels)
             sides = (pixels.shape[0], pixels.shape[1])
-            boxes = [(0, 0, *sides)] if self._tiling is None else self._tiling.boxes(sides).tolist()
+            boxes = [(0, 0, *sides)] if self._tiling is None else self._tiling.boxes(sides, self._size).tolist()
         except InputError as error:
             return _Row(file, StoredFile(None, str(error)))
         scaled_by = self._guess

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from lightning_modules.errors import InputError
 
-__all__ = ["LARGEST_OVERLAP", "MOST_TILES", "SMALLEST_TILE", "Tiling", "mask_counts"]
+__all__ = ["LARGEST_OVERLAP", "MOST_PIXELS", "MOST_TILES", "SMALLEST_TILE", "Tiling", "mask_counts"]
 
 SMALLEST_TILE: Final = 8  # pixels of a side, as of the smallest input of a network
 MOST_TILES: Final = 4096  # of an image
+MOST_PIXELS: Final = 2**28  # of its tiles as a network is shown them: 4096 of 256 x 256
 LARGEST_OVERLAP: Final = 0.9  # each pixel is seen a hundred times then
 
 Boxes = NDArray[np.int64]
@@ -44,16 +45,18 @@ class Tiling:
         if isinstance(self.overlap, bool) or not 0 <= self.overlap <= LARGEST_OVERLAP:
             raise InputError(f"data.tile_overlap must be in [0, {LARGEST_OVERLAP}], got {self.overlap}")
 
-    def boxes(self, sides: tuple[int, int]) -> Boxes:
+    def boxes(self, sides: tuple[int, int], size: tuple[int, int] = (1, 1)) -> Boxes:
         """Tiles (T, 4) of an image, row by row: top, left, height, width in pixels.
 
         They cover the image and lie in it: the last row and column are moved inward, so that they overlap more.
 
         Args:
             sides: height and width of the image.
+            size: height and width that each tile is resized to.
 
         Raises:
-            InputError: the reason alone (no path): the image is smaller than a tile, or has more than 4096.
+            InputError: the reason alone (no path): the image is smaller than a tile, or has more than 4096, or so many
+                that they would take more than 2^28 pixels once they are resized.
         """
         if sides[0] < self.side[0] or sides[1] < self.side[1]:
             tile = f"{self.side[1]} x {self.side[0]}"
@@ -63,6 +66,9 @@ class Tiling:
             raise InputError(
                 f"{count} tiles of {sides[1]} x {sides[0]} pixels; data.tile accepts {MOST_TILES} an image"
             )
+        if (taken := count * size[0] * size[1]) > MOST_PIXELS:
+            shown = f"{count} tiles at {size[0]} x {size[1]} are {taken} pixels"
+            raise InputError(f"{shown}; {MOST_PIXELS} an image are accepted (data.tile, data.size)")
         top, left = np.meshgrid(tops, lefts, indexing="ij")
         height, width = (np.full(count, side, np.int64) for side in self.side)
         return np.stack([top.ravel(), left.ravel(), height, width], axis=1)

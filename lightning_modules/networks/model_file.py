@@ -109,7 +109,7 @@ class TrainedModel:
         card = self.card
         pixels = read_image(source, max_pixels=card.max_pixels, known=card.value_range)
         sides = (pixels.shape[0], pixels.shape[1])
-        boxes = np.array([[0, 0, *sides]]) if card.tiling is None else card.tiling.boxes(sides)
+        boxes = np.array([[0, 0, *sides]]) if card.tiling is None else card.tiling.boxes(sides, card.size)
         cut = (pixels[top : top + height, left : left + width] for top, left, height, width in boxes.tolist())
         return Parts(np.stack([fit_image(part, card.size, card.fit) for part in cut]), boxes)  # type: ignore[arg-type]
 
@@ -123,7 +123,8 @@ class TrainedModel:
         """
         if self.card.tiling is None:
             shown = torch.cat([_as_input(parts.pixels) for parts in images])
-            probabilities = torch.cat([self.probabilities(part) for part in shown.split(batch)])
+            parts = (shown[start : start + batch] for start in range(0, len(shown), batch))
+            probabilities = torch.cat([self.probabilities(part) for part in parts])
             return Answers(probabilities, shown, np.concatenate([parts.boxes for parts in images]))
         tiles = [(number, place) for number, parts in enumerate(images) for place in range(len(parts.boxes))]
         logits = []

@@ -83,6 +83,8 @@ def examine(
     pairs, pairs_found = confused_pairs(judged)
     suspects, suspects_found = _suspects(judged)
     notes += judged.notes
+    if task.index.tiles is not None:
+        notes.append("Images are cut into tiles: pictures and maps show the tile of each that decided.")
     if len(task.splits.folds) > 1:
         notes.append(f"Only the validation images of the first of {len(task.splits.folds)} folds are judged.")
     mapped = judged.some(np.arange(len(judged.rows)), _MAPPED if judged.blocks else 0)

@@ -71,6 +71,12 @@ def test_mask_pixels_are_counted_in_each_tile(seed: int, side: tuple[int, int], 
     assert mask_counts(mask, boxes) == tuple(expected)
 
 
+def test_tiles_that_would_not_fit_into_memory_are_refused() -> None:
+    assert len(Tiling((8, 8), 0.0).boxes((8, 512), (2048, 2048))) == 64
+    with pytest.raises(InputError, match="65 tiles at 2048 x 2048 are 272629760 pixels; 268435456 an image are"):
+        Tiling((8, 8), 0.0).boxes((8, 520), (2048, 2048))
+
+
 def test_the_normal_class_must_be_there() -> None:
     assert Tiling((8, 8), 0.0).normal_position(("a", "b")) is None
     assert Tiling((8, 8), 0.0, "b").normal_position(("a", "b")) == 1
