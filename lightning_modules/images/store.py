@@ -167,6 +167,7 @@ class _Reading:
             index, rows, store = self._decoded(listing, digests, folder)
         elif self.on_progress is not None:
             self.on_progress(len(store.files), len(store.files))
+        index = _with_values(index, store.files)  # which are others once the range is known
         with _writing(self.cache):
             return ImageSet(index, selected_rows(store, rows, self.on_note), self.tiling)
 

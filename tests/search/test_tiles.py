@@ -187,7 +187,9 @@ def test_predictions_and_the_server_answer_by_image(
             assert tile[0] - SPOT < int(top) < tile[0] + 50 and tile[1] - SPOT < int(left) < tile[1] + 50
     served = ImageClassifier()
     served.load_context(PythonModelContext({"model": str(searched.model)}, {}))
-    answers = served.predict(None, pd.DataFrame({"path": [row["path"] for row in rows]})).to_dict("records")
+    answers = served.predict(
+        None, pd.DataFrame({"path": [str(manifest.parent / row["path"]) for row in rows]})
+    ).to_dict("records")
     for answer, row in zip(answers, rows, strict=True):
         assert answer["class"] == row["class"]
         assert answer["probability"] == pytest.approx(float(row["probability"]), abs=1e-5)
