@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -131,6 +131,7 @@ def build_index(
     *,
     on_bad: OnBad = "refuse",
     min_per_class: int = 5,
+    unusable: Mapping[Path, Problem] | None = None,
 ) -> tuple[ImageIndex, NDArray[np.int64]]:
     """Checks a listing as a whole, now that every file was opened.
 
@@ -140,6 +141,7 @@ def build_index(
         on_bad: "refuse" raises with everything that is wrong; "set_aside" leaves it out: bad images, both copies of
             the same picture under two labels, then classes left with fewer than `min_per_class` images.
         min_per_class: Fewest images of a class.
+        unusable: By path, what is wrong with images that can be read themselves.
 
     Returns:
         The index, and for each record its position among all readable images in the index's order: int64, ascending,
@@ -153,7 +155,8 @@ def build_index(
         ((image, digest) for image, digest in zip(listing.images, contents, strict=True) if isinstance(digest, str)),
         key=_canonical,
     )
-    conflicts = _conflicts(readable)
+    conflicts, unusable = _conflicts(readable), unusable or {}
+    conflicts |= {row: unusable[image.path] for row, (image, _) in enumerate(readable) if image.path in unusable}
     problems += conflicts.values()
     # While refusing, every image counts: a class is not also too small because of a contradiction to be settled.
     kept = [row for row in range(len(readable)) if on_bad == "refuse" or row not in conflicts]

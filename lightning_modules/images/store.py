@@ -16,11 +16,11 @@ from typing import Any, Final, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_modules.errors import NO_ROOM, BadImages, InputError, Problem, printable
+from lightning_modules.errors import NO_ROOM, InputError, Problem, printable
 from lightning_modules.images.decoding import Decoding, content_digest, stream
 from lightning_modules.images.folders import Groups, list_folder
-from lightning_modules.images.index import ImageIndex, ImageRecord, OnBad, build_index
-from lightning_modules.images.listing import Listing, Outside, list_manifest
+from lightning_modules.images.index import ImageIndex, OnBad, build_index
+from lightning_modules.images.listing import ListedImage, Listing, Outside, list_manifest
 from lightning_modules.images.mask_file import defect_pixels
 from lightning_modules.images.pixel_store import PixelStore, StoredFile, open_store, remove_leftovers, selected_rows
 from lightning_modules.images.reading import DEFAULT_MAX_PIXELS, Fit, read_bytes
@@ -198,17 +198,26 @@ class _Reading:
             else:
                 entry = files[digest]
                 contents.append(entry.digest or Problem(printable(image.path), entry.reason or ""))
-        index, rows = build_index(listing, contents, on_bad=self.on_bad, min_per_class=self.min_per_class)
+        if self.tiling is None:
+            masks: dict[Path, tuple[int, ...] | Problem] = {}
+        else:
+            masks = _mask_counts(listing, digests, files, self.tiling, self.max_pixels)
+        unusable = {path: found for path, found in masks.items() if isinstance(found, Problem)}
+        index, rows = build_index(
+            listing, contents, on_bad=self.on_bad, min_per_class=self.min_per_class, unusable=unusable
+        )
         index = _with_values(index, files)
         if self.tiling is not None:
-            index = _with_masks(index, self.tiling, self.max_pixels)
+            self.tiling.normal_position(index.classes)
+            counts = {path: found for path, found in masks.items() if not isinstance(found, Problem)}
+            records = (replace(record, defect=counts.get(record.path)) for record in index.records)
+            index = replace(index, records=tuple(records))
             sides = {entry.digest: entry.sides for entry in files.values()}
             readable = sorted(content for content in contents if isinstance(content, str))
             rows, _ = _expanded(_starts(self.tiling, (sides[digest] for digest in readable)), rows)
-        deciding, records = self.accept(index), index.records
+        deciding, values = self.accept(index), [record.values for record in index.records]
         if self.value_range is not None:
             return replace(index, value_range=self.value_range), rows
-        values = [record.values for record in records]
         chosen = values if deciding is None else [values[row] for row in deciding.tolist()]
         # An image of more than 8 bits among the others alone is better off with a range of its own than nearly black.
         return replace(index, value_range=choose_range(chosen if any(chosen) else values)), rows
@@ -223,36 +232,39 @@ def _with_values(index: ImageIndex, files: dict[str, StoredFile]) -> ImageIndex:
     return replace(index, records=tuple(records))
 
 
-def _with_masks(index: ImageIndex, tiling: Tiling, max_pixels: int) -> ImageIndex:
-    """The index with the mask pixels of each tile, of images that have a mask and are not of the normal class.
+def _mask_counts(
+    listing: Listing, digests: Sequence[str | Problem], files: dict[str, StoredFile], tiling: Tiling, max_pixels: int
+) -> dict[Path, tuple[int, ...] | Problem]:
+    """By path the mask pixels of each tile, of images that have a mask and are not of the normal class.
 
-    Raises:
-        BadImages: masks that are unreadable, empty or of another size than their image.
-        InputError: no such normal class.
+    A mask that is unreadable, empty or of another size than its image is a problem.
     """
-    if tiling.normal_position(index.classes) is None:
-        return index
+    if tiling.normal is None:
+        return {}
 
-    def counted(record: ImageRecord) -> ImageRecord | Problem:
-        if record.mask is None or record.label == tiling.normal or record.sides is None:
-            return record
+    def counted(item: tuple[ListedImage, tuple[int, int]]) -> tuple[Path, tuple[int, ...] | Problem]:
+        image, sides = item
+        mask_path = image.mask or image.path
         try:
-            mask = defect_pixels(record.mask, max_pixels=max_pixels)
+            mask = defect_pixels(mask_path, max_pixels=max_pixels)
         except InputError as error:
-            return Problem(printable(record.path), str(error))
-        if mask.shape != record.sides:
-            (high, wide), (height, width) = mask.shape, record.sides
-            reason = f"mask {printable(record.mask)} is {wide} x {high} pixels, the image {width} x {height}"
-            return Problem(printable(record.path), reason)
-        if not mask.any():
-            reason = f"mask {printable(record.mask)} marks no pixel, and the image is labelled {record.label!r}"
-            return Problem(printable(record.path), f"{reason}; leave its mask out, or label it {tiling.normal!r}")
-        return replace(record, defect=mask_counts(mask, tiling.boxes(record.sides)))
+            return image.path, Problem(printable(image.path), str(error))
+        name = f"mask {printable(mask_path)}"
+        if mask.shape != sides:
+            (high, wide), (height, width) = mask.shape, sides
+            reason = f"{name} is {wide} x {high} pixels, the image {width} x {height}"
+        elif not mask.any():
+            reason = f"{name} marks no pixel of an image labelled {image.label!r}; leave the mask out of the manifest"
+        else:
+            return image.path, mask_counts(mask, tiling.boxes(sides))
+        return image.path, Problem(printable(image.path), reason)
 
-    found = list(stream(counted, index.records))
-    if problems := [one for one in found if isinstance(one, Problem)]:
-        raise BadImages(problems, "the masks")
-    return replace(index, records=tuple(one for one in found if isinstance(one, ImageRecord)))
+    wanted = []
+    for image, digest in zip(listing.images, digests, strict=True):
+        entry = files[digest] if isinstance(digest, str) else None
+        if image.mask is not None and image.label != tiling.normal and entry is not None and entry.sides is not None:
+            wanted.append((image, entry.sides))
+    return dict(stream(counted, wanted))
 
 
 def _starts(tiling: Tiling, sides: Iterable[tuple[int, int] | None]) -> Rows:

@@ -337,7 +337,7 @@ MASKS: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "without a pixel": (
         lambda path: Image.fromarray(np.zeros(SIDES, np.uint8)).save(path),
-        "marks no pixel, and the image is labelled 'spot'",
+        "marks no pixel of an image labelled 'spot'",
     ),
     "that is no image": (lambda path: path.write_bytes(b"no"), "not an image of an accepted format"),
 }  # fmt: skip
@@ -352,3 +352,9 @@ def test_masks_that_cannot_be_used_are_refused(name: str, tmp_path: Path) -> Non
         load(settings_of(table, tmp_path / "mlruns"), Console(quiet=True))
     assert "spot-2-" in str(error.value) and message in str(error.value)
     assert not (tmp_path / "mlruns").exists()
+    aside = settings_of(table, tmp_path / "mlruns", "data.on_bad=set_aside", "data.min_per_class=4")
+    for _ in range(2):  # decoded, then from what was kept
+        images = load(aside, Console(quiet=True))
+        assert images.index.class_counts() == {"free": 5, "spot": 4} and len(images.pixels) == 9 * 12
+        tops = images.starts[:-1][images.index.labels == 1]
+        assert all(images.pixels[top : top + 12].max() > 200 for top in tops)
