@@ -16,14 +16,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 from rich.console import Console
 
 from lightning_modules.errors import InputError
 from lightning_modules.networks.model_file import load_model
+from lightning_modules.training.scores import scores
+from search.outcome.winner import predict
 from search.settings.compose import compose_settings
 from search.trial.preparation import load, split
+from search.trial.result import TrialParams
 from search.trial.task import build_task
+from search.trial.training import train_in_full
 from tests.search.conftest import RunSearch
 
 SIDES = (100, 150)
@@ -143,6 +148,21 @@ def test_without_masks_tiles_have_the_class_of_their_image(tmp_path: Path) -> No
     tiles = task.index.tiles
     assert tiles is not None and tiles.trainable.all()
     np.testing.assert_array_equal(task.index.labels, images.index.labels[tiles.image])
+
+
+@pytest.mark.parametrize("normal", ["free", "null"])
+def test_the_score_of_an_epoch_is_of_images(normal: str, manifest: Path, tmp_path: Path) -> None:
+    more = ("model=lenet5", "data.views=0", "trainer.epochs=1", f"data.normal={normal}")
+    settings = settings_of(manifest, tmp_path, *more)
+    images = load(settings, Console(quiet=True))
+    task = build_task(settings, images, split(settings, images.index), cache=tmp_path / "cache")
+    curve, _, net = train_in_full(task, TrialParams("sgd", 1.0, 0), 0)
+    val = task.splits.folds[0].val
+    log_p = predict(task, net, val).double().log_softmax(1).reshape(4, 12, 2)  # four images of twelve tiles
+    expected = log_p[range(4), log_p[:, :, 0].argmin(1)] if normal == "free" else log_p.mean(1)
+    labels = torch.from_numpy(images.index.labels[task.image_rows(val)])
+    for name, value in scores(expected, labels).items():
+        assert curve[-1].metrics[f"val_{name}"] == pytest.approx(value, abs=1e-5)
 
 
 @pytest.mark.slow
