@@ -19,7 +19,7 @@ _BOX = ("xmin", "ymin", "xmax", "ymax")
 
 
 def grouped_by_tile(table: Path) -> None:
-    """Write a manifest of the magnetic tiles with the tile as group.
+    """Write a manifest of the magnetic tiles with the tile as group, and their masks.
 
     A tile was photographed under six exposures one after the other, and these exposures are the groups of the
     published set: kept together by exposure, pictures of one crack are in training and test alike. Neighbours in the
@@ -32,8 +32,11 @@ def grouped_by_tile(table: Path) -> None:
         tiles.append(tiles[-1] + (_number(after["path"]) - _number(before["path"]) > _TILE_GAP))
     folder = (DATA / "magnetic_tile").resolve()
     table.parent.mkdir(parents=True, exist_ok=True)
-    lines = [(folder / row["path"], row["label"], f"tile{tile}") for row, tile in zip(rows, tiles, strict=True)]
-    _write(table, ("path", "label", "group"), lines)
+    lines = [
+        (folder / row["path"], row["label"], f"tile{tile}", folder / row["mask"] if row["mask"] else "")
+        for row, tile in zip(rows, tiles, strict=True)
+    ]
+    _write(table, ("path", "label", "group", "mask"), lines)
 
 
 def test_set(folder: Path, arguments: Sequence[str], truth: str, most: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -79,21 +79,8 @@ def run_search(settings: Settings, console: Console) -> SearchOutcome:
         task = build_task(settings, images, splits, cache=root / "cache", on_note=tell)
         space = build_space(settings.space, task.net, beta=settings.trainer.fostering.beta)
     name = settings.search.study or default_name(settings, task.identity)
-    if images.resolution is not None and images.resolution.why and settings.search.study is None:
-        _tell_of_former(settings, task.identity, name, tell)
     with owned(root / "studies", name):
         return run_study(task, space, name, task.identity, console, clock=clock)
-
-
-def _tell_of_former(settings: Settings, identity: dict[str, Any], name: str, tell: Callable[[str], None]) -> None:
-    """Say that a study of the same images lies there which the former default of size and fit made."""
-    former = default_name(settings, identity | {"data.size": [96, 96], "data.fit": "stretch"})
-    journals = [settings.tracking.root / "studies" / f"{one}.journal" for one in (former, name)]
-    if former != name and journals[0].exists() and not journals[1].exists():
-        tell(
-            f"Study {former} of these images at 96 x 96 is left as it is: "
-            "data.size=[96,96] data.fit=stretch continues it."
-        )
 
 
 def run_study(
@@ -275,6 +262,10 @@ def _describe_study(run: StudyRun, finished: int, existed: bool, repaired: int) 
         f"Network: {net.architecture}, {weights} weights, {blocks} on {run.task.device}.",
         highlight=False,
     )
+    if (tiles := run.task.index.tiles) is not None:
+        train, left = run.task.splits.folds[0].train, int((~tiles.trainable).sum())
+        unsure = f", {left} in all show too little of a defect to be trained on" if left else ""
+        run.console.print(f"Tiles: {len(tiles.image)}, {len(train)} to train on{unsure}.", highlight=False)
     if net.num_blocks == 1 and net.pretrained:
         run.console.print("It is one block: nothing lies between freezing all of it and nothing.", highlight=False)
     if beside := NOT_USED.get(run.settings.model.weights):

@@ -22,6 +22,7 @@ from lightning_modules.images.reading import (
     fit_image,
     read_bytes,
 )
+from lightning_modules.images.tiling import Tiling
 from lightning_modules.images.value_range import FULL_RANGE, ValueRange, choose_range, scale_to_uint8, wide_values
 
 __all__ = ["Decoding", "content_digest", "stream"]
@@ -60,7 +61,7 @@ def _workers() -> int:
 class _Row:
     file: str
     stored: StoredFile
-    pixels: NDArray[np.uint8] | None = None
+    pixels: NDArray[np.uint8] | None = None  # (1 or tiles, H, W, C)
     scaled_by: ValueRange = FULL_RANGE
 
 
@@ -68,18 +69,26 @@ class Decoding:
     """Images decoded, checked, hashed and resized in one threaded pass.
 
     Rows wait in an empty scratch file, so that memory does not grow with the set and nothing is kept of a set that is
-    refused. Other arguments are as in `fit_image` and `decode_image`; `known` is the range where it is known before.
+    refused. Other arguments are as in `fit_image` and `decode_image`; `known` is the range where it is known before,
+    and `tiling` cuts each image into tiles, of which each becomes a row.
 
     Attributes:
         files: What each file gave, by the digest of its bytes.
     """
 
     def __init__(
-        self, scratch: BinaryIO, size: Size, fit: Fit, max_pixels: int, known: ValueRange | None = None
+        self,
+        scratch: BinaryIO,
+        size: Size,
+        fit: Fit,
+        max_pixels: int,
+        known: ValueRange | None = None,
+        tiling: Tiling | None = None,
     ) -> None:
         self.files: dict[str, StoredFile] = {}
         self._scratch, self._size, self._fit, self._max_pixels = scratch, size, fit, max_pixels
-        self._places: dict[str, tuple[int, int]] = {}
+        self._places: dict[str, tuple[int, int, int]] = {}  # in the scratch file; rows, channels
+        self._tiling = tiling
         self._known, self._guess = known, known or FULL_RANGE
         self._scaled_by: dict[str, ValueRange] = {}
 
@@ -112,25 +121,29 @@ class Decoding:
             raise InputError(f"{printable(path)} changed while it was being read; run again when it is complete")
         try:
             pixels = decode_image(data, max_pixels=self._max_pixels)
+            sides = (pixels.shape[0], pixels.shape[1])
+            boxes = [(0, 0, *sides)] if self._tiling is None else self._tiling.boxes(sides, self._size).tolist()
         except InputError as error:
             return _Row(file, StoredFile(None, str(error)))
         scaled_by = self._guess
         described = repr((pixels.shape, pixels.dtype.name)).encode()
         digest = hashlib.blake2b(described, digest_size=16)
         digest.update(np.ascontiguousarray(pixels).data)
-        fitted = fit_image(scale_to_uint8(pixels, scaled_by), self._size, self._fit)
+        scaled = scale_to_uint8(pixels, scaled_by)
+        tiles = (scaled[top : top + height, left : left + width] for top, left, height, width in boxes)
+        fitted = np.stack([fit_image(tile, self._size, self._fit) for tile in tiles])
         levels = int(np.count_nonzero(np.bincount(fitted.ravel(), minlength=256)))
-        stored = StoredFile(digest.hexdigest(), None, levels, wide_values(pixels, scaled_by))
+        stored = StoredFile(digest.hexdigest(), None, levels, wide_values(pixels, scaled_by), sides)
         return _Row(file, stored, fitted, scaled_by)
 
     def _add(self, row: _Row) -> None:
         self.files[row.file] = row.stored
         if row.pixels is None:
             return
-        place, _ = self._places.get(row.file, (self._scratch.seek(0, os.SEEK_END), 0))
+        place, *_ = self._places.get(row.file, (self._scratch.seek(0, os.SEEK_END), 0, 0))
         self._scratch.seek(place)
         self._scratch.write(row.pixels.tobytes())
-        self._places[row.file] = place, row.pixels.shape[2]
+        self._places[row.file] = place, len(row.pixels), row.pixels.shape[3]
         if row.stored.values is not None:
             self._scaled_by[row.file] = row.scaled_by
             if self._known is None and len(self._scaled_by).bit_count() == 1:  # or choosing would take n² steps
@@ -139,14 +152,14 @@ class Decoding:
     def keep(self, folder: Path, digests: Sequence[str | Problem], value_range: ValueRange) -> PixelStore:
         """Writes the store: rows sorted by pixel digest, as `build_index` sorts its records."""
         good = [(self.files[d].digest or "", d) for d in digests if isinstance(d, str) and d in self._places]
-        channels = max(self._places[file][1] for _, file in good)
-        shape = (len(good), *self._size, channels)
-        rows = (self._read(file, channels) for _, file in sorted(good))
+        channels = max(self._places[file][2] for _, file in good)
+        shape = (sum(self._places[file][1] for _, file in good), *self._size, channels)
+        rows = (row for _, file in sorted(good) for row in self._read(file, channels))
         return write_store(folder, rows, shape, self.files, value_range)
 
     def _read(self, file: str, channels: int) -> NDArray[np.uint8]:
-        place, own = self._places[file]
+        place, count, own = self._places[file]
         height, width = self._size
         self._scratch.seek(place)
-        row = np.frombuffer(self._scratch.read(height * width * own), np.uint8).reshape(height, width, own)
-        return np.broadcast_to(row, (height, width, channels))
+        rows = np.frombuffer(self._scratch.read(count * height * width * own), np.uint8)
+        return np.broadcast_to(rows.reshape(count, height, width, own), (count, height, width, channels))

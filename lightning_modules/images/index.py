@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,7 @@ from lightning_modules.errors import BadImages, Problem, printable
 from lightning_modules.images.listing import ListedImage, Listing
 from lightning_modules.images.value_range import FULL_RANGE, ValueRange, WideValues, described_values, value_problem
 
-__all__ = ["ImageIndex", "ImageRecord", "OnBad", "build_index", "value_notes"]
+__all__ = ["ImageIndex", "ImageRecord", "OnBad", "Tiles", "build_index", "value_notes"]
 
 OnBad = Literal["refuse", "set_aside"]
 _FEWEST_CLASSES = 2
@@ -39,7 +39,8 @@ class ImageRecord:
         digest: Of the decoded pixels before resizing: the same picture saved as PNG and as BMP has one digest.
         values: What it holds, of more than 8 bits; None for 8 bits.
         grey_levels: Different values of 0..255 that a network is shown.
-        size: Height and width of the picture in its file, in pixels; None where nothing depended on it.
+        size: Height and width of the picture in pixels, before resizing; None where neither file nor cache was asked.
+        defect: Pixels of the mask in each of its tiles; None without tiles, or where no mask is read.
     """
 
     path: Path
@@ -52,6 +53,7 @@ class ImageRecord:
     values: WideValues | None = None
     grey_levels: int = 256
     size: tuple[int, int] | None = None
+    defect: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class ImageIndex:
         notes: What the user should know.
         digest: Of content, label, month, group and split of all records; the same wherever the files lie.
         value_range: Values that become black and white in images of more than 8 bits.
+        tiles: Where the rows are tiles of images (`tile_rows`), of which; None where they are images.
     """
 
     records: tuple[ImageRecord, ...]
@@ -72,6 +75,7 @@ class ImageIndex:
     notes: tuple[str, ...] = ()
     digest: str = ""
     value_range: ValueRange = FULL_RANGE
+    tiles: Tiles | None = None
 
     @cached_property
     def labels(self) -> NDArray[np.int64]:
@@ -102,12 +106,32 @@ class ImageIndex:
         return {name: int(count) for name, count in zip(self.classes, counts, strict=True)}
 
 
+@dataclass(frozen=True, eq=False)
+class Tiles:
+    """Which image each row of an index is a tile of; N rows, M images.
+
+    Attributes:
+        images: the index of the images.
+        image: (N,) int64, row of each tile's image there; ascending.
+        boxes: (N, 4) int64, top, left, height, width in pixels of the original image.
+        trainable: (N,) bool; False for tiles that show too little of a defect to be called one, and too much for none.
+        normal: position of the normal class, or None.
+    """
+
+    images: ImageIndex
+    image: NDArray[np.int64]
+    boxes: NDArray[np.int64]
+    trainable: NDArray[np.bool_]
+    normal: int | None
+
+
 def build_index(
     listing: Listing,
     contents: Sequence[str | Problem],
     *,
     on_bad: OnBad = "refuse",
     min_per_class: int = 5,
+    unusable: Mapping[Path, Problem] | None = None,
 ) -> tuple[ImageIndex, NDArray[np.int64]]:
     """Checks a listing as a whole, now that every file was opened.
 
@@ -117,6 +141,7 @@ def build_index(
         on_bad: "refuse" raises with everything that is wrong; "set_aside" leaves it out: bad images, both copies of
             the same picture under two labels, then classes left with fewer than `min_per_class` images.
         min_per_class: Fewest images of a class.
+        unusable: By path, what is wrong with images that can be read themselves.
 
     Returns:
         The index, and for each record its position among all readable images in the index's order: int64, ascending,
@@ -130,7 +155,8 @@ def build_index(
         ((image, digest) for image, digest in zip(listing.images, contents, strict=True) if isinstance(digest, str)),
         key=_canonical,
     )
-    conflicts = _conflicts(readable)
+    conflicts, unusable = _conflicts(readable), unusable or {}
+    conflicts |= {row: unusable[image.path] for row, (image, _) in enumerate(readable) if image.path in unusable}
     problems += conflicts.values()
     # While refusing, every image counts: a class is not also too small because of a contradiction to be settled.
     kept = [row for row in range(len(readable)) if on_bad == "refuse" or row not in conflicts]

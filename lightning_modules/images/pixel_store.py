@@ -34,13 +34,14 @@ class StoredFile:
     Attributes:
         digest: Of its pixels, or None where it is no usable image.
         reason: Why it is not, or None.
-        grey_levels, values: As of `ImageRecord`.
+        grey_levels, values, sides: As of `ImageRecord`.
     """
 
     digest: str | None
     reason: str | None = None
     grey_levels: int = 256
     values: WideValues | None = None
+    sides: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +49,8 @@ class PixelStore:
     """One store.
 
     Attributes:
-        pixels: uint8 (N, H, W, C), memory-mapped, read-only; sorted by pixel digest, a picture as often as listed.
+        pixels: uint8 (N, H, W, C), memory-mapped, read-only; sorted by pixel digest, a picture, or all its tiles, as
+            often as listed.
         files: By digest of the file's bytes.
         value_range: That images of more than 8 bits were scaled by.
     """
@@ -75,9 +77,16 @@ def open_store(folder: Path, on_note: Callable[[str], None] = lambda _: None) ->
         return None
     if sidecar["version"] != _VERSION:
         return None
-    kept = sidecar["files"].items()
-    files = {file: StoredFile(d, reason, n, values and WideValues(*values)) for file, (d, reason, n, values) in kept}
+    files = {file: _stored(*entry) for file, entry in sidecar["files"].items()}
     return PixelStore(folder, pixels, files, ValueRange(*sidecar["value_range"]))
+
+
+def _stored(
+    digest: str | None, reason: str | None, levels: int, values: list[Any] | None, sides: list[int] | None = None
+) -> StoredFile:
+    """An entry of the sidecar; those of an older version do not say the sides."""
+    found = None if sides is None else (sides[0], sides[1])
+    return StoredFile(digest, reason, levels, values and WideValues(*values), found)  # type: ignore[arg-type]
 
 
 def write_store(

@@ -6,9 +6,10 @@ import hashlib
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
@@ -20,10 +21,12 @@ from lightning_modules.images.decoding import Decoding, content_digest, stream
 from lightning_modules.images.folders import Groups, list_folder
 from lightning_modules.images.index import ImageIndex, OnBad, build_index
 from lightning_modules.images.listing import ListedImage, Listing, Outside, list_manifest
+from lightning_modules.images.mask_file import defect_pixels
 from lightning_modules.images.pixel_store import PixelStore, StoredFile, open_store, remove_leftovers, selected_rows
 from lightning_modules.images.reading import DEFAULT_MAX_PIXELS, Fit, header_size, read_bytes
 from lightning_modules.images.resolution import Resolution
 from lightning_modules.images.split_units import Rows
+from lightning_modules.images.tiling import Tiling, mask_counts
 from lightning_modules.images.value_range import ValueRange, choose_range
 from lightning_modules.whole_file import from_cache, read_checked, whole_file
 
@@ -44,14 +47,28 @@ class ImageSet:
     """A checked set of images.
 
     Attributes:
-        pixels: uint8 (N, H, W, C), memory-mapped, read-only; row i belongs to `index.records[i]`. C is 1 where every
-            image is grey, else 3. Fancy indexing (`pixels[rows]`) gives a writable copy for torch.
+        pixels: uint8 (N, H, W, C), memory-mapped, read-only; row i belongs to `index.records[i]`, or with a `tiling`
+            rows starts[i] to starts[i + 1]. C is 1 where every image is grey, else 3. Fancy indexing (`pixels[rows]`)
+            gives a writable copy for torch.
         resolution: What they were brought to; None of a set that was put together of another one's rows.
+        tiling: How each image is cut into tiles; None where it is one row.
     """
 
     index: ImageIndex
     pixels: NDArray[np.uint8]
     resolution: Resolution | None = None
+    tiling: Tiling | None = None
+
+    @cached_property
+    def starts(self) -> Rows:
+        """(N + 1,) int64: where the rows of each image begin in `pixels`, and where the last ones end."""
+        if self.tiling is None:
+            return np.arange(len(self.index.records) + 1, dtype=np.int64)
+        return _starts(self.tiling, (record.size for record in self.index.records))
+
+    def pixel_rows(self, rows: Rows) -> tuple[Rows, Rows]:
+        """Rows of `pixels` that show the images at `rows`, one after the other, and the place in `rows` of each."""
+        return _expanded(self.starts, rows)
 
 
 def load_images(
@@ -73,6 +90,7 @@ def load_images(
     accept: Callable[[ImageIndex], Rows | None] = lambda _: None,
     value_range: ValueRange | None = None,
     choose: Choose | None = None,
+    tiling: Tiling | None = None,
 ) -> ImageSet:
     """Lists, checks, decodes and resizes a set of images, or opens what an earlier call kept.
 
@@ -100,15 +118,19 @@ def load_images(
         choose: Called with the index, whose records then say how large the images are; gives the size and fit in place
             of `size` and `fit`, or raises to refuse the input. It depends on nothing else. Not for "simulated", whose
             images are drawn at `size`.
+        tiling: Cuts each image into tiles, which are resized to `size` instead of the image; not for "simulated". The
+            index stays one of images; where there is a normal class, the masks of the others are read.
 
     Raises:
         BadImages: What is wrong with the images.
         InputError: An argument, the folder or manifest as a whole, or a cache that cannot be written.
     """
     _check_arguments(source, path, size, fit, on_bad, min_per_class, max_pixels, groups, outside, images)
+    if tiling is not None and source == "simulated":
+        raise InputError("data.tile cuts images of a folder or manifest; data=simulated draws them at data.size")
     given = Resolution(size, fit)
     reading = _Reading(
-        given, on_bad, min_per_class, max_pixels, cache, on_progress, on_note, accept, value_range, choose
+        given, on_bad, min_per_class, max_pixels, cache, on_progress, on_note, accept, value_range, choose, tiling
     )
     if path is not None:
         return reading.images(
@@ -132,6 +154,7 @@ class _Reading:
     accept: Callable[[ImageIndex], Rows | None]
     value_range: ValueRange | None
     choose: Choose | None
+    tiling: Tiling | None
 
     def images(self, listing: Listing) -> ImageSet:
         listing, digests = _with_files(listing, self.max_pixels, sizes=self.choose is not None)
@@ -143,7 +166,7 @@ class _Reading:
             found, store = self._brought_to(found.chosen, listing, digests)
         index = _with_values(found.index, store.files)
         with _writing(self.cache):
-            return ImageSet(index, selected_rows(store, found.rows, self.on_note), found.chosen)
+            return ImageSet(index, selected_rows(store, found.rows, self.on_note), found.chosen, self.tiling)
 
     def _expected(self, listing: Listing, digests: Sequence[str | Problem]) -> Resolution:
         """What will be chosen, as far as files tell that are not decoded yet."""
@@ -159,7 +182,7 @@ class _Reading:
         self, wanted: Resolution, listing: Listing, digests: Sequence[str | Problem]
     ) -> tuple[_Indexed, PixelStore]:
         stores = self.cache / "images"
-        key = _key(digests, wanted.size, wanted.fit, self.max_pixels)
+        key = _key(digests, wanted.size, wanted.fit, self.max_pixels, self.tiling)
 
         def folder(found: ValueRange) -> Path:
             return stores / f"{key}-{found.black}-{found.white}"
@@ -191,7 +214,7 @@ class _Reading:
         ):
             # Pillow warns of odd metadata; what matters is whether the pixels can be read.
             warnings.filterwarnings("ignore", module=r"PIL\.")
-            decoded = Decoding(scratch, wanted.size, wanted.fit, self.max_pixels, self.value_range)
+            decoded = Decoding(scratch, wanted.size, wanted.fit, self.max_pixels, self.value_range, self.tiling)
             paths = _distinct(listing, digests)
             decoded.run(paths, self.on_progress)
             found = self._index(listing, digests, decoded.files)
@@ -207,12 +230,27 @@ class _Reading:
             else:
                 entry = files[digest]
                 contents.append(entry.digest or Problem(printable(image.path), entry.reason or ""))
-        index, rows = build_index(listing, contents, on_bad=self.on_bad, min_per_class=self.min_per_class)
-        deciding, records = self.accept(index), _with_values(index, files).records
+        if self.tiling is None:
+            masks: dict[Path, tuple[int, ...] | Problem] = {}
+        else:
+            masks = _mask_counts(listing, digests, files, self.tiling, self.max_pixels)
+        unusable = {path: found for path, found in masks.items() if isinstance(found, Problem)}
+        index, rows = build_index(
+            listing, contents, on_bad=self.on_bad, min_per_class=self.min_per_class, unusable=unusable
+        )
+        index = _with_values(index, files)
+        if self.tiling is not None:
+            self.tiling.normal_position(index.classes)
+            counts = {path: found for path, found in masks.items() if not isinstance(found, Problem)}
+            records = (replace(record, defect=counts.get(record.path)) for record in index.records)
+            index = replace(index, records=tuple(records))
+            sides = {entry.digest: entry.sides for entry in files.values()}
+            readable = sorted(content for content in contents if isinstance(content, str))
+            rows, _ = _expanded(_starts(self.tiling, (sides[digest] for digest in readable)), rows)
+        deciding, values = self.accept(index), [record.values for record in index.records]
         resolution = self.given if self.choose is None else self.choose(index)
         if self.value_range is not None:
             return _Indexed(replace(index, value_range=self.value_range), rows, resolution)
-        values = [record.values for record in records]
         chosen = values if deciding is None else [values[row] for row in deciding.tolist()]
         # An image of more than 8 bits among the others alone is better off with a range of its own than nearly black.
         found = choose_range(chosen if any(chosen) else values)
@@ -231,8 +269,60 @@ class _Indexed:
 def _with_values(index: ImageIndex, files: dict[str, StoredFile]) -> ImageIndex:
     found = {file.digest: file for file in files.values()}
     kept = ((record, found[record.digest]) for record in index.records)
-    records = (replace(record, values=file.values, grey_levels=file.grey_levels) for record, file in kept)
+    records = (
+        replace(record, values=file.values, grey_levels=file.grey_levels, size=file.sides or record.size)
+        for record, file in kept
+    )
     return replace(index, records=tuple(records))
+
+
+def _mask_counts(
+    listing: Listing, digests: Sequence[str | Problem], files: dict[str, StoredFile], tiling: Tiling, max_pixels: int
+) -> dict[Path, tuple[int, ...] | Problem]:
+    """By path the mask pixels of each tile, of images that have a mask and are not of the normal class.
+
+    A mask that is unreadable, empty or of another size than its image is a problem.
+    """
+    if tiling.normal is None:
+        return {}
+
+    def counted(item: tuple[ListedImage, tuple[int, int]]) -> tuple[Path, tuple[int, ...] | Problem]:
+        image, sides = item
+        mask_path = image.mask or image.path
+        try:
+            mask = defect_pixels(mask_path, max_pixels=max_pixels)
+        except InputError as error:
+            return image.path, Problem(printable(image.path), str(error))
+        name = f"mask {printable(mask_path)}"
+        if mask.shape != sides:
+            (high, wide), (height, width) = mask.shape, sides
+            reason = f"{name} is {wide} x {high} pixels, the image {width} x {height}"
+        elif not mask.any():
+            reason = f"{name} marks no pixel of an image labelled {image.label!r}; leave the mask out of the manifest"
+        else:
+            return image.path, mask_counts(mask, tiling.boxes(sides))
+        return image.path, Problem(printable(image.path), reason)
+
+    wanted = []
+    for image, digest in zip(listing.images, digests, strict=True):
+        entry = files[digest] if isinstance(digest, str) else None
+        if image.mask is not None and image.label != tiling.normal and entry is not None and entry.sides is not None:
+            wanted.append((image, entry.sides))
+    return dict(stream(counted, wanted))
+
+
+def _starts(tiling: Tiling, sides: Iterable[tuple[int, int] | None]) -> Rows:
+    """(M + 1,) where the tiles of each of M images begin, and where the last ones end."""
+    counts = [0, *(tiling.count(one) for one in sides if one is not None)]
+    return np.cumsum(counts, dtype=np.int64)
+
+
+def _expanded(starts: Rows, rows: Rows) -> tuple[Rows, Rows]:
+    """The tiles of some images, and the place in `rows` of each one's image."""
+    counts = starts[rows + 1] - starts[rows]
+    place = np.repeat(np.arange(len(rows), dtype=np.int64), counts)
+    within = np.arange(len(place), dtype=np.int64) - np.repeat(np.cumsum(counts) - counts, counts)
+    return starts[rows][place] + within, place
 
 
 @contextmanager
@@ -369,9 +459,10 @@ def _with_files(listing: Listing, max_pixels: int, *, sizes: bool) -> tuple[List
     return replace(listing, images=[image for image, _ in found]), [digest for _, digest in found]
 
 
-def _key(digests: Sequence[str | Problem], size: Size, fit: Fit, max_pixels: int) -> str:
+def _key(digests: Sequence[str | Problem], size: Size, fit: Fit, max_pixels: int, tiling: Tiling | None = None) -> str:
+    cut = () if tiling is None else (tiling.side, tiling.overlap)
     parts = [
-        repr((_PROCESSING, size, fit, max_pixels)),
+        repr((_PROCESSING, size, fit, max_pixels, *cut)),
         *sorted(digest for digest in digests if isinstance(digest, str)),
     ]
     return content_digest("\n".join(parts).encode())

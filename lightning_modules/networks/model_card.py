@@ -9,12 +9,17 @@ from typing import Any, Final, get_args
 
 from lightning_modules.errors import InputError, printable
 from lightning_modules.images.reading import Fit
+from lightning_modules.images.tiling import LARGEST_OVERLAP, SMALLEST_TILE, Tiling
 from lightning_modules.images.value_range import FULL_WHITE_LEVEL, ValueRange
 
 __all__ = ["ModelCard", "card_json", "read_card"]
 
-_FORMAT: Final = 3  # 1 kept the digest of the tensors in the card and had none of the card itself; 2 had 0 for black
+# 1 kept the digest of the tensors in the card and had none of the card itself; 2 had 0 for black; 3 knew no tiles.
+_FORMAT: Final = 4
+_BLACK_SINCE: Final = 3
 _LARGEST_SIDE: Final = 2048
+_LARGEST_TILE: Final = 100_000
+_RULES: Final = ("smallest probability of normal", "mean of log-probabilities")  # see `by_image`
 _MOST_PIXELS: Final = 1_000_000_000
 _MOST_CLASSES: Final = 100_000
 
@@ -32,6 +37,8 @@ class ModelCard:
         max_pixels: largest image that is decoded.
         freeze_depth: blocks that kept their pre-trained weights.
         versions: package -> version it was trained with.
+        tiling: how an image is cut into the tiles that are resized to `size`, and which of them speaks for it; None
+            where the image is resized itself.
     """
 
     architecture: str
@@ -44,6 +51,7 @@ class ModelCard:
     versions: dict[str, str]
     black_level: int = 0
     dark_level: int = 0
+    tiling: Tiling | None = None
 
     @property
     def value_range(self) -> ValueRange:
@@ -53,7 +61,8 @@ class ModelCard:
 
 def card_json(card: ModelCard) -> str:
     """The card as text, with the number of its format."""
-    return json.dumps({"format": _FORMAT, **asdict(card)}, indent=1, ensure_ascii=False)
+    tiling = None if card.tiling is None else {**asdict(card.tiling), "rule": _RULES[card.tiling.normal is None]}
+    return json.dumps({"format": _FORMAT, **asdict(card), "tiling": tiling}, indent=1, ensure_ascii=False)
 
 
 def read_card(text: str) -> tuple[ModelCard, str | None]:
@@ -69,12 +78,14 @@ def read_card(text: str) -> tuple[ModelCard, str | None]:
     if not isinstance(raw, dict):
         raise InputError("no card of a model")
     number, digest = raw.pop("format", 1), raw.pop("sha256", None)
-    if number not in (1, 2, _FORMAT):
+    if number not in range(1, _FORMAT + 1):
         raise InputError(f"format {printable(str(number))[:40]}, accepted are 1 to {_FORMAT}: made by a later version")
     if (number == 1) != isinstance(digest, str):
         raise InputError("no card of a model")
-    if number != _FORMAT:
+    if number < _BLACK_SINCE:
         raw = {**raw, "black_level": 0, "dark_level": 0}
+    if number < _FORMAT:
+        raw = {**raw, "tiling": None}
     for field, (accepted, accepts) in _ACCEPTED.items():
         if field not in raw or not accepts(raw[field]):
             raise InputError(f"{field} must be {accepted}, got {_shown(raw, field)}")
@@ -83,7 +94,28 @@ def read_card(text: str) -> tuple[ModelCard, str | None]:
         raise InputError(f"unknown field {printable(unknown[0])[:40]}; accepted are {', '.join(_ACCEPTED)}")
     if raw["black_level"] >= raw["white_level"]:
         raise InputError(f"black_level must be below white_level={raw['white_level']}, got {raw['black_level']}")
-    return ModelCard(**{**raw, "classes": tuple(raw["classes"]), "size": tuple(raw["size"])}), digest
+    tiling = _tiling(raw["tiling"], raw["classes"])
+    return ModelCard(**{**raw, "classes": tuple(raw["classes"]), "size": tuple(raw["size"]), "tiling": tiling}), digest
+
+
+def _tiling(raw: Mapping[str, Any] | None, classes: list[str]) -> Tiling | None:
+    if raw is None:
+        return None
+    tiling = Tiling(tuple(raw["side"]), raw["overlap"], raw["normal"])
+    if tiling.normal is not None and tiling.normal not in classes:
+        raise InputError(f"tiling.normal must be one of the classes, got {printable(tiling.normal)[:60]}")
+    return tiling
+
+
+def _is_tiling(value: Any) -> bool:
+    if value is None:
+        return True
+    if not isinstance(value, dict) or set(value) != {"side", "overlap", "normal", "rule"}:
+        return False
+    side, overlap, normal = value["side"], value["overlap"], value["normal"]
+    sides = isinstance(side, list) and len(side) == 2 and all(_whole(s, SMALLEST_TILE, _LARGEST_TILE) for s in side)
+    share = isinstance(overlap, int | float) and not isinstance(overlap, bool) and 0 <= overlap <= LARGEST_OVERLAP
+    return sides and share and (normal is None or isinstance(normal, str)) and value["rule"] == _RULES[normal is None]
 
 
 def _class_names(value: Any) -> bool:
@@ -114,6 +146,7 @@ _ACCEPTED: Final[Mapping[str, tuple[str, Callable[[Any], bool]]]] = {
         "a mapping from packages to versions",
         lambda v: isinstance(v, Mapping) and all(isinstance(version, str) for version in v.values()),
     ),
+    "tiling": ("null, or side, overlap, normal and rule of tiles", _is_tiling),
 }
 
 

@@ -10,15 +10,18 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_modules.errors import InputError, printable
+from lightning_modules.images.by_image import by_image
 from lightning_modules.images.reading import fit_image, read_image
 from lightning_modules.networks import backbones
 from lightning_modules.networks.blocknet import BlockNet
@@ -27,7 +30,9 @@ from lightning_modules.whole_file import whole_file
 
 __all__ = [
     "DIGESTS",
+    "Answers",
     "ModelCard",
+    "Parts",
     "TrainedModel",
     "check_digests",
     "load_model",
@@ -45,6 +50,34 @@ _LINE: Final = re.compile(r"([0-9a-f]{64}) [ *]([^/\\\x00-\x1f]+)")
 
 
 @dataclass(frozen=True, eq=False)
+class Parts:
+    """What a network is shown of one image: all of it, or its T tiles.
+
+    Attributes:
+        pixels: uint8 (T, H, W, C), C = 1 or 3.
+        boxes: int64 (T, 4), top, left, height, width in pixels of the image.
+    """
+
+    pixels: NDArray[np.uint8]
+    boxes: NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What a network answers on M images.
+
+    Attributes:
+        probabilities: (M, classes), on the CPU.
+        shown: (M, 3, H, W) in [0, 1], the image or the tile of it that decided, on the CPU.
+        boxes: int64 (M, 4), where that is in the image: top, left, height, width in pixels.
+    """
+
+    probabilities: Tensor
+    shown: Tensor
+    boxes: NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
 class TrainedModel:
     """A network with what it takes to feed it image files.
 
@@ -58,16 +91,52 @@ class TrainedModel:
     trained_on: frozenset[str] | None = None
 
     def read(self, source: Path | bytes) -> Tensor:
-        """One image file, or its bytes, as (1, 3, H, W) in [0, 1].
+        """One image file, or its bytes, as (1, 3, H, W) in [0, 1]; of an image in tiles, the tile that decides.
 
         Raises:
-            InputError: not a readable image, or one of another bit depth than those of the training, with the reason.
+            InputError: as `read_parts`.
         """
-        pixels = read_image(source, max_pixels=self.card.max_pixels, known=self.card.value_range)
-        fitted = torch.from_numpy(fit_image(pixels, self.card.size, self.card.fit).copy())  # type: ignore[arg-type]
-        # Times 1 / 255, not divided by 255, which differs in the last bit: as `apply_views` showed it in training.
-        image = fitted.permute(2, 0, 1).float().mul(1 / 255).expand(3, -1, -1)
-        return image[None].contiguous(memory_format=torch.channels_last)
+        parts = self.read_parts(source)
+        return _as_input(parts.pixels) if len(parts.boxes) == 1 else self.answers([parts]).shown
+
+    def read_parts(self, source: Path | bytes) -> Parts:
+        """What the network is shown of one image file, or of its bytes.
+
+        Raises:
+            InputError: not a readable image, or one of another bit depth than those of the training, or one smaller
+                than the model's tiles, with the reason.
+        """
+        card = self.card
+        pixels = read_image(source, max_pixels=card.max_pixels, known=card.value_range)
+        sides = (pixels.shape[0], pixels.shape[1])
+        boxes = np.array([[0, 0, *sides]]) if card.tiling is None else card.tiling.boxes(sides, card.size)
+        cut = (pixels[top : top + height, left : left + width] for top, left, height, width in boxes.tolist())
+        return Parts(np.stack([fit_image(part, card.size, card.fit) for part in cut]), boxes)  # type: ignore[arg-type]
+
+    @torch.no_grad()
+    def answers(self, images: Sequence[Parts], batch: int = 32) -> Answers:
+        """The network's answers on M images.
+
+        Args:
+            images: at least one.
+            batch: most images or tiles that go through the network at once.
+        """
+        if self.card.tiling is None:
+            shown = torch.cat([_as_input(parts.pixels) for parts in images])
+            parts = (shown[start : start + batch] for start in range(0, len(shown), batch))
+            probabilities = torch.cat([self.probabilities(part) for part in parts])
+            return Answers(probabilities, shown, np.concatenate([parts.boxes for parts in images]))
+        tiles = [(number, place) for number, parts in enumerate(images) for place in range(len(parts.boxes))]
+        logits = []
+        for start in range(0, len(tiles), batch):
+            part = torch.cat([_as_input(images[n].pixels[k : k + 1]) for n, k in tiles[start : start + batch]])
+            self.net.eval()
+            logits.append(self.net(part.to(self.net.mean.device)).float().cpu())
+        numbers = np.array([number for number, _ in tiles])
+        found = by_image(torch.cat(logits), numbers, self.card.tiling.normal_position(self.card.classes))
+        chosen = [tiles[place] for place in found.deciding.tolist()]
+        shown = torch.cat([_as_input(images[n].pixels[k : k + 1]) for n, k in chosen])
+        return Answers(found.logits.softmax(1), shown, np.stack([images[n].boxes[k] for n, k in chosen]))
 
     @torch.no_grad()
     def probabilities(self, images: Tensor) -> Tensor:
@@ -75,6 +144,13 @@ class TrainedModel:
         self.net.eval()
         logits: Tensor = self.net(images.to(self.net.mean.device))
         return logits.float().softmax(1).cpu()
+
+
+def _as_input(pixels: NDArray[np.uint8]) -> Tensor:
+    """uint8 (N, H, W, C) as (N, 3, H, W) in [0, 1], channels last."""
+    # Times 1 / 255, not divided by 255, which differs in the last bit: as `apply_views` showed it in training.
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float().mul(1 / 255).expand(-1, 3, -1, -1)
+    return images.contiguous(memory_format=torch.channels_last)
 
 
 def save_model(folder: Path, model: TrainedModel) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import pytorch_lightning as pl
@@ -39,6 +39,9 @@ class Classifier(pl.LightningModule):
             have it.
         statistics: gives activations of training images for re-estimating batch-norm.
         fostering: makes the entropy of maps part of the loss; None looks at no map. Made for this `net`.
+        judges: "val" and "watched" -> from the logits (N, classes) on all that is shown of it, in order, the logits
+            (M, classes) and labels (M,) that are scored: those of images, where tiles are shown. Without one what is
+            shown is scored as it is.
     """
 
     class_weights: Tensor | None
@@ -57,6 +60,7 @@ class Classifier(pl.LightningModule):
         label_smoothing: float = 0.0,
         statistics: Callable[[], Iterable[Tensor]] = tuple,
         fostering: Fostering | None = None,
+        judges: Mapping[str, Callable[[Tensor], tuple[Tensor, Tensor]]] | None = None,
     ) -> None:
         super().__init__()
         if schedule not in ("constant", "cosine"):
@@ -70,6 +74,7 @@ class Classifier(pl.LightningModule):
         self._label_smoothing = label_smoothing
         self._statistics = statistics
         self._fostering = fostering
+        self._judges = judges or {}
         self._loss = self._correct = torch.zeros(())
         self._seen = 0
         self._outputs: dict[str, list[tuple[Tensor, Tensor]]] = {}
@@ -144,6 +149,8 @@ class Classifier(pl.LightningModule):
         for scored, outputs in self._outputs.items():
             logits, labels = (torch.cat(part) for part in zip(*outputs, strict=True))
             finite = finite and bool(logits.isfinite().all())
+            if (judge := self._judges.get(scored)) is not None:
+                logits, labels = judge(logits)
             found.update({f"{scored}_{name}": value for name, value in scores(logits, labels).items()})
         self.diverged = not (finite and all(map(math.isfinite, found.values())))
         if not self.diverged:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from lightning_modules.errors import InputError, printable
+from lightning_modules.images.mask_file import defect_pixels
 from lightning_modules.images.reading import DEFAULT_MAX_PIXELS
 from lightning_modules.images.tables import table_path
 from search.command_line.csv_table import iterate_rows
-from search.explain.mask_file import defect_pixels
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -47,6 +47,11 @@ def run(arguments: Arguments) -> int:
             f"the first is {printable(next(iter(annotations)))}"
         )
     model = resolve_model(arguments.model, arguments.root)
+    if annotations and model.card.tiling is not None:
+        raise InputError(
+            "boxes= and masks= measure maps of whole images, and this model cuts images into tiles: leave them out, or "
+            "name a model of whole images"
+        )
     # Not before: what is wrong above is refused without torch.
     import torch
 
@@ -60,6 +65,8 @@ def run(arguments: Arguments) -> int:
     subject, left_out = subject_of(model, arguments.blocks)
     target = _target(arguments.target, subject.classes)
     notes = skipped.notes() + ([f"left out, a single position each: {', '.join(left_out)}"] if left_out else [])
+    if model.card.tiling is not None:
+        notes.append("the model cuts images into tiles; of each image the tile that decides is explained")
     for note in notes:
         print(f"explain: {note}", file=sys.stderr)
     heads, labelled = _heads(subject, arguments)

@@ -70,10 +70,9 @@ def split_counts(task: Task) -> dict[str, dict[str, int]]:
     """Split (train and validation of the first fold, test) -> class -> images."""
     fold = task.splits.folds[0]
     parts = {"train": fold.train, "validation": fold.val, "test": task.splits.test}
-    labels = task.index.labels
+    labels = {split: task.image_index.labels[task.image_rows(rows)] for split, rows in parts.items()}
     return {
-        split: {name: int((labels[rows] == i).sum()) for i, name in enumerate(task.classes)}
-        for split, rows in parts.items()
+        split: {name: int((found == i).sum()) for i, name in enumerate(task.classes)} for split, found in labels.items()
     }
 
 

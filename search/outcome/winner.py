@@ -24,6 +24,7 @@ from search.study.notes import version_note
 from search.study.record import TrialRecord, Winner
 from search.study.run import StudyRun
 from search.study.sampler import slot_seed
+from search.trial.preparation import tiling_of
 from search.trial.result import TrialParams
 from search.trial.task import Task
 from search.trial.training import train_final, trial_network
@@ -54,6 +55,7 @@ def model_card(task: Task, net: BlockNet, freeze_depth: int) -> ModelCard:
         black_level=black,
         white_level=white,
         dark_level=dark,
+        tiling=tiling_of(task.settings),
     )
 
 
@@ -70,7 +72,7 @@ def refit_and_test(run: StudyRun, trial: TrialRecord) -> Winner:
     task, record, settings = run.task, run.record, run.settings
     params, epochs, seed = trial.params, trial.best_epoch + 1, slot_seed(settings.seed, trial.slot)
     if settings.search.refit:
-        rows = _fold_rows(task)
+        rows = task.trainable(_fold_rows(task))
         net = train_final(task, params, seed, rows, epochs, cancelled=run.stopping)
     else:
         rows = task.splits.folds[0].train
@@ -85,11 +87,11 @@ def refit_and_test(run: StudyRun, trial: TrialRecord) -> Winner:
             line = f"The test images are read again; until now they were read {times(record.test_reads)}."
             run.console.print(line, highlight=False)
         record.test_reads += 1
-        labels = torch.from_numpy(task.index.labels[task.splits.test])
         logits = predict(task, net, task.splits.test).cpu()
         if not logits.isfinite().all():
             raise RefitDivergedError
-        scores = scores_with_intervals(logits, labels, task.classes, seed=settings.seed)
+        judged = task.judged(logits, task.splits.test)
+        scores = scores_with_intervals(judged.logits, judged.labels, task.classes, seed=settings.seed)
         _log_test(run, scores)
     known = record.winner
     run.tracker.forget_versions(
@@ -101,10 +103,10 @@ def refit_and_test(run: StudyRun, trial: TrialRecord) -> Winner:
         value=trial.value,
         epochs=epochs,
         refit=settings.search.refit,
-        images=(len(rows), len(task.splits.test)),
+        images=(len(task.image_rows(rows)), len(task.image_rows(task.splits.test))),
         test=scores.values if scores else None,
         intervals=scores.intervals if scores else None,
-        version=_register(run, net, params, scores, len(rows)),
+        version=_register(run, net, params, scores, len(task.image_rows(rows))),
         run_id=run.parent,
         seconds=time.perf_counter() - started,
     )
@@ -158,7 +160,8 @@ def _register(run: StudyRun, net: BlockNet, params: TrialParams, scores: TestSco
 def _trained_on(task: Task) -> frozenset[str]:
     """Digests of the images that trained or chose the version, or the model that it starts from."""
     before = None if task.start is None else load_model(task.start).trained_on
-    return frozenset(task.index.records[row].digest for row in _fold_rows(task).tolist()) | (before or frozenset())
+    rows = task.image_rows(_fold_rows(task))
+    return frozenset(task.image_index.records[row].digest for row in rows.tolist()) | (before or frozenset())
 
 
 def _fold_rows(task: Task) -> NDArray[np.int64]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from lightning_modules.errors import BadImages, InputError, Problem, printable
 from lightning_modules.images.decoding import stream
 from lightning_modules.images.value_range import shows_nothing
-from lightning_modules.networks.model_file import TrainedModel
+from lightning_modules.networks.model_file import Answers, Parts, TrainedModel
 from search.command_line.csv_table import TableWriter
 from search.predict.arguments import Arguments
 from search.predict.image_list import ImageList, ListedFile
@@ -29,9 +29,10 @@ if TYPE_CHECKING:
 __all__ = ["predict_images"]
 
 _MOST_PROBLEMS = 20
+_TILE = ("top", "left", "height", "width")  # in pixels of the image
 _NOT_FINITE = "the network's output is not a finite number"
 
-Read = tuple[ListedFile, Tensor | str]
+Read = tuple[ListedFile, Parts | str]
 
 
 def predict_images(model: TrainedModel, images: ImageList, arguments: Arguments) -> tuple[int, int, int]:
@@ -84,7 +85,7 @@ def _read_all(model: TrainedModel, images: ImageList) -> Generator[Read, None, N
 
 def _read(model: TrainedModel, listed: ListedFile) -> Read:
     try:
-        return listed, model.read(listed.path)
+        return listed, model.read_parts(listed.path)
     except BadImages as error:
         return listed, error.problems[0].reason
     except InputError as error:
@@ -112,7 +113,9 @@ class _Table:
         self._classes = model.card.classes
         self._errors = arguments.on_bad == "set_aside"
         self._writer = TableWriter(file)
-        optional = [*(["map"] if drawer else []), *(["error"] if self._errors else [])]
+        self._tiled = model.card.tiling is not None
+        tile = [f"tile.{name}" for name in _TILE] if self._tiled else []
+        optional = [*tile, *(["map"] if drawer else []), *(["error"] if self._errors else [])]
         self._writer.write_row(
             ["path", "class", "probability", "margin", *optional, *(f"probability.{name}" for name in self._classes)]
         )
@@ -125,18 +128,17 @@ class _Table:
         Raises:
             BadImages: an output that is not finite, with `on_bad=refuse`.
         """
-        images = [found for _, found in batch if isinstance(found, Tensor)]
-        pixels = torch.cat(images) if images else torch.zeros(0)
-        table = self._model.probabilities(pixels) if images else torch.zeros(0, len(self._classes))
-        self.flat += int(shows_nothing(255 * pixels.numpy()).sum()) if images else 0
-        drawn = self._drawer.overlays(pixels) if self._drawer is not None and images else None
+        images = [found for _, found in batch if isinstance(found, Parts)]
+        answers = self._model.answers(images, self._arguments.batch_size) if images else None
+        self.flat += sum(bool(shows_nothing(found.pixels).all()) for found in images)
+        drawn = self._drawer.overlays(answers.shown) if self._drawer is not None and answers is not None else None
         rows = iter(range(len(images)))
         for listed, found in batch:
             if isinstance(found, str):
                 self._write_problem(listed, found)
                 continue
             row = next(rows)
-            if not table[row].isfinite().all():
+            if answers is None or not answers.probabilities[row].isfinite().all():
                 self._write_problem(listed, _NOT_FINITE)
                 continue
             place = ""
@@ -144,12 +146,14 @@ class _Table:
                 name = map_name(self.predicted + self.set_aside + 1, listed.path)
                 drawn[row].save(self._maps / name)
                 place = str(self._arguments.maps_to / name)
-            self._write(listed, table[row], place)
+            self._write(listed, answers, row, place)
 
-    def _write(self, listed: ListedFile, probabilities: Tensor, place: str) -> None:
+    def _write(self, listed: ListedFile, answers: Answers, row: int, place: str) -> None:
+        probabilities = answers.probabilities[row]
         top = probabilities.topk(min(2, len(probabilities)))
         margin = top.values[0] - top.values[-1] if len(top.values) > 1 else top.values[0]
-        optional = [*([place] if self._drawer else []), *([""] if self._errors else [])]
+        tile = [str(number) for number in answers.boxes[row].tolist()] if self._tiled else []
+        optional = [*tile, *([place] if self._drawer else []), *([""] if self._errors else [])]
         numbers = _numbers(torch.stack([top.values[0], margin]))
         answer = (listed.name, self._classes[top.indices[0]], *numbers)
         self._writer.write_row([*answer, *optional, *_numbers(probabilities)])
@@ -160,7 +164,8 @@ class _Table:
             raise BadImages([Problem(printable(listed.name), reason)])
         if not self.set_aside:
             self.first_problem = (listed.name, reason)
-        optional = [*([""] if self._drawer else []), reason]
+        tile = [""] * len(_TILE) if self._tiled else []
+        optional = [*tile, *([""] if self._drawer else []), reason]
         self._writer.write_row([listed.name, "", "", "", *optional, *("" for _ in self._classes)])
         self.set_aside += 1
 

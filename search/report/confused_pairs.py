@@ -29,7 +29,8 @@ def confused_pairs(judged: JudgedImages) -> tuple[tuple[ConfusedPair, ...], int]
 def _pair(judged: JudgedImages, true: int, wrong: int) -> ConfusedPair:
     labels, predicted, p = judged.labels, judged.predicted, judged.probabilities
     task = judged.task
-    training = np.bincount(task.index.labels[task.splits.folds[0].train], minlength=len(task.classes))
+    trained = task.image_rows(task.splits.folds[0].train)
+    training = np.bincount(task.image_index.labels[trained], minlength=len(task.classes))
     mistaken = judged.some(np.flatnonzero((labels == true) & (predicted == wrong)), _COMPARED)
     right = np.flatnonzero((labels == true) & (predicted == true))
     correct = judged.some(right, _COMPARED)

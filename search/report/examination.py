@@ -45,13 +45,15 @@ class Examination:
     """What `examine` found.
 
     Attributes:
-        rows: judged rows of the index.
+        rows: judged rows of the index; of an image in tiles, the tile that decided.
+        labels: classes of the images, (N,).
         probabilities: of them, (N, K).
         slides: maps of an image of each class, one picture a block, as `block_slides` gives them; empty without maps.
     """
 
     findings: Findings
     rows: NDArray[np.int64]
+    labels: NDArray[np.int64]
     probabilities: NDArray[np.float64]
     slides: list[tuple[int, NDArray[np.uint8]]]
 
@@ -74,19 +76,23 @@ def examine(
         task, params, seed, winner.epochs, checkpoint=checkpoint, cancelled=cancelled, on_note=notes.append
     )
     logits = predict(task, net, fold.val).float().cpu()
-    judged = JudgedImages(task, net, fold.val, logits.double().softmax(1).numpy())
-    found = scores(logits, torch.from_numpy(judged.labels.copy()))
+    answers = task.judged(logits, fold.val)
+    labels = answers.labels.numpy()
+    judged = JudgedImages(task, net, answers.rows, answers.logits.double().softmax(1).numpy(), labels)
+    found = scores(answers.logits, answers.labels)
     pairs, pairs_found = confused_pairs(judged)
     suspects, suspects_found = _suspects(judged)
     notes += judged.notes
+    if task.index.tiles is not None:
+        notes.append("Images are cut into tiles: pictures and maps show the tile of each that decided.")
     if len(task.splits.folds) > 1:
         notes.append(f"Only the validation images of the first of {len(task.splits.folds)} folds are judged.")
-    mapped = judged.some(np.arange(len(fold.val)), _MAPPED if judged.blocks else 0)
+    mapped = judged.some(np.arange(len(judged.rows)), _MAPPED if judged.blocks else 0)
     findings = Findings(
         slot=winner.slot,
         epochs=winner.epochs,
-        training_images=len(fold.train),
-        judged=len(fold.val),
+        training_images=len(task.image_rows(fold.train)),
+        judged=len(judged.rows),
         accuracy=found["accuracy"],
         score=found[task.settings.search.metric],
         trial_score=winner.value,
@@ -104,7 +110,7 @@ def examine(
         notes=tuple(notes),
         pictures=judged.store.pictures,
     )
-    return Examination(findings, fold.val, judged.probabilities, _slides(judged))
+    return Examination(findings, judged.rows, judged.labels, judged.probabilities, _slides(judged))
 
 
 def _slides(judged: JudgedImages) -> list[tuple[int, NDArray[np.uint8]]]:

@@ -52,11 +52,12 @@ class JudgedImages:
     """Images in an order of their own: a *place* is a position in `rows`.
 
     Args:
-        rows: of the task's index, (N,).
-        probabilities: of the network, (N, K).
+        rows: of the task's index, (N,); of an image in tiles, the tile that decided, which is shown for it.
+        probabilities: of the images, (N, K).
+        labels: of the images, (N,).
 
     Attributes:
-        labels, predicted: (N,).
+        predicted: (N,).
         confusion: (K, K) counts, row = true class.
         blocks: label -> module of the blocks that have maps.
         block: the last of them whose maps have at least 4 x 4 positions, or the last; empty without any.
@@ -64,10 +65,16 @@ class JudgedImages:
         notes: what the reader should know.
     """
 
-    def __init__(self, task: Task, net: BlockNet, rows: NDArray[np.int64], probabilities: NDArray[np.float64]) -> None:
-        self.task, self.rows, self.probabilities = task, rows, probabilities
+    def __init__(
+        self,
+        task: Task,
+        net: BlockNet,
+        rows: NDArray[np.int64],
+        probabilities: NDArray[np.float64],
+        labels: NDArray[np.int64],
+    ) -> None:
+        self.task, self.rows, self.probabilities, self.labels = task, rows, probabilities, labels
         self._net = net
-        self.labels: NDArray[np.int64] = task.index.labels[rows]
         self.predicted = probabilities.argmax(1)
         count = len(task.classes)
         cells = np.bincount(self.labels * count + self.predicted, minlength=count * count)

@@ -169,8 +169,8 @@ def _examined(
     found = examine(made, study.winner, files.checkpoint(study.winner.slot), cancelled=cancelled)
     findings, classes = found.findings, made.classes
     rows = [
-        [image_name(made, int(row)), classes[made.index.labels[row]], *(round(float(p), 6) for p in probabilities)]
-        for row, probabilities in zip(found.rows, found.probabilities, strict=True)
+        [image_name(made, int(row)), classes[label], *(round(float(p), 6) for p in probabilities)]
+        for row, label, probabilities in zip(found.rows, found.labels, found.probabilities, strict=True)
     ]
     columns = ["path", "label", *(f"p({label})" for label in classes)]
     tracker.log_table(run.run_id, pd.DataFrame(rows, columns=columns), PREDICTIONS)

@@ -20,11 +20,11 @@ from search.retrain.ledger import MonthRow
 from search.retrain.month.baseline import measure_baseline
 from search.retrain.month.context import Session
 from search.retrain.month.image_roles import bootstrap_roles
-from search.retrain.month.images import image_subset, index_subset, plain_images
+from search.retrain.month.images import image_subset, index_subset, shown_images
 from search.retrain.months import month_digest, month_rows
 from search.settings.schema import Settings
 from search.trial.keys import digest, settings_digest
-from search.trial.preparation import describe_data, space_of, split
+from search.trial.preparation import describe_data, space_of, split, tiling_of
 from search.trial.task import build_task
 
 __all__ = ["bootstrap", "first_images", "first_months"]
@@ -50,7 +50,7 @@ def first_images(index: ImageIndex, settings: Settings) -> tuple[Settings, Rows,
     """Images of the first months: settings of their search, rows, an index of them alone and their splits.
 
     Raises:
-        InputError: images that cannot be split.
+        InputError: images that cannot be split, or none of the normal class.
     """
     months = first_months(index.months, settings)
     data = replace(settings.data, test="random", test_months=1, test_fraction=settings.retrain.regression_fraction)
@@ -58,6 +58,8 @@ def first_images(index: ImageIndex, settings: Settings) -> tuple[Settings, Rows,
     inside = np.array([i for i, r in enumerate(index.records) if r.month in months], dtype=np.int64)
     known = tuple(sorted({index.records[row].label for row in inside.tolist()}))
     subset = index_subset(index, inside, known)
+    if (tiling := tiling_of(settings)) is not None:
+        tiling.normal_position(known)
     return settings, inside, subset, split(settings, subset)
 
 
@@ -84,9 +86,10 @@ def bootstrap(session: Session, images: ImageSet) -> MonthRow:
     ledger.begin_step(last, _STEP)
     found = run_study(task, space_of(settings), name, made_of, session.console)
     winner = found.winner
+    net = session.network(winner.version)
     baseline = measure_baseline(
-        session.network(winner.version),
-        plain_images(subset, splits.test, session.device),
+        net,
+        shown_images(net, subset, splits.test),
         subset.index.labels[splits.test],
         subset.index.classes,
         groups=[subset.index.records[row].group or f"row {row}" for row in splits.test.tolist()],

@@ -144,15 +144,20 @@ def load_champion(settings: Settings, ledger: Ledger, tracker: Tracker, version:
     """
     name = settings.tracking.model_name
     model = load_version(settings.tracking.root, ledger, tracker, name, version)
+    data, tiling = settings.data, model.card.tiling
+    side = None if tiling is None else list(tiling.side)
     for key, wanted, found in (
         ("model.name", settings.model.architecture, model.card.architecture),
         ("data.size", list(settings.data.pixels), list(model.card.size)),
         ("data.fit", settings.data.fit, model.card.fit),
+        ("data.tile", data.tile and list(data.tile), side),
+        ("data.tile_overlap", data.tile_overlap, data.tile_overlap if tiling is None else tiling.overlap),
+        ("data.normal", data.normal, None if tiling is None else tiling.normal),
     ):
         if wanted != found:
             raise InputError(
-                f"{key}={wanted} is not that of the champion, version {version} of model {name}: {found}; give that, "
-                "or take another tracking.model_name for a new champion"
+                f"{key}={_typed(wanted)} is not that of the champion, version {version} of model {name}: "
+                f"{_typed(found)}; give that, or take another tracking.model_name for a new champion"
             )
     run_id, tags = tracker.version_tags(name, version)
     made: dict[str, Any] = next(row.numbers for row in ledger.promotions() if row.to_version == version)
@@ -161,6 +166,10 @@ def load_champion(settings: Settings, ledger: Ledger, tracker: Tracker, version:
         params = replace(params, fostering_beta=float(tags["fostering_beta"]))
     seen = ledger.trained_on(version) if model.trained_on is None else model.trained_on
     return Champion(version, run_id, model, params, int(made["cut"]), str(made["month"]), int(made["trained"]), seen)
+
+
+def _typed(value: object) -> object:
+    return "null" if value is None else value
 
 
 def widened(model: TrainedModel, classes: Sequence[str], *, seed: int | None = None) -> TrainedModel:

@@ -18,7 +18,7 @@ from lightning_modules.errors import printable
 from lightning_modules.networks.blocknet import BlockNet
 from search.retrain.champion import BASELINE
 from search.retrain.month.context import MonthContext
-from search.retrain.month.images import plain_images, probabilities
+from search.retrain.month.images import probabilities, shown_images
 from search.retrain.month.record import (
     PLACES,
     Comparison,
@@ -109,7 +109,8 @@ def _pictures(context: MonthContext, challenger: BlockNet | None) -> _Shown:
     positions = np.array(sorted({row for row, _ in (*chosen, *doubted)}), dtype=np.int64)
     if not len(positions):
         return _Shown(pictures, suspects)
-    images = torch.cat(list(plain_images(context.images, rows[positions], context.session.device)))
+    # Of an image in tiles, the champion's: both networks are explained on one picture.
+    images = torch.cat(list(shown_images(context.champion_net, context.images, rows[positions])))
     maps = explained(context.champion_net, challenger, images)
     return _Shown(pictures, suspects, {paths[i]: one for i, one in zip(positions.tolist(), maps, strict=True)})
 

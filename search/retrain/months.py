@@ -33,8 +33,10 @@ class Due:
 
 
 def month_digest(records: Iterable[ImageRecord]) -> str:
-    """Digest of images, labels and groups, whatever their paths and order."""
-    lines = sorted(json.dumps([r.digest, r.label, r.month, r.group]) for r in records)
+    """Digest of images, labels and groups, and of masks where tiles are labelled by them, whatever paths and order."""
+    lines = sorted(
+        json.dumps([r.digest, r.label, r.month, r.group, *([] if r.defect is None else [r.defect])]) for r in records
+    )
     return hashlib.blake2b("\n".join(lines).encode(), digest_size=16).hexdigest()
 
 

@@ -21,6 +21,7 @@ def setting(
     identity: bool = True,
     name: str = "",
     path: bool = False,
+    square: bool = False,
 ) -> Any:
     """A field with its meaning and accepted values.
 
@@ -36,6 +37,7 @@ def setting(
         identity: whether another value makes it another study (and not the same one, continued).
         name: of a command's argument that is typed otherwise than the field is called.
         path: whether a text may be a path, so that ~ at its beginning is the home folder.
+        square: whether one number may stand for a list of two that are the same.
     """
     metadata = {
         "meaning": meaning,
@@ -48,6 +50,7 @@ def setting(
         "identity": identity,
         "name": name,
         "path": path,
+        "square": square,
     }
     return field(default=default, metadata=metadata)
 

@@ -53,6 +53,7 @@ def accepted(item: Field[Any], kind: Any) -> str:
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
     size = "" if Ellipsis in get_args(base) else f" of {len(get_args(base))}"
     words = f"a list{size} of {names[number]}" if pair else names[number]
+    words = f"{names[number]} or {words}" if meta["square"] else words
     bounds = []
     if meta["above"] is not None:
         bounds.append(f"> {meta['above']:g}")
@@ -106,6 +107,8 @@ def checked(item: Field[Any], kind: Any, value: Any, key: str, refusal: InputErr
     if isinstance(value, str) and value in item.metadata["words"]:
         return value
     if get_origin(kind) is tuple:
+        if item.metadata["square"] and not isinstance(value, (list, tuple)):
+            value = [value, value]
         if not isinstance(value, (list, tuple)):
             raise refusal
         members = get_args(kind)

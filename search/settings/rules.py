@@ -33,6 +33,16 @@ def check_rules(settings: Settings) -> None:
         raise InputError("data.outside=allow is for data=folder and data=manifest, got data=simulated")
     if data.groups == "folder" and data.source != "folder":
         raise InputError(f"data.groups=folder is for data=folder only, got data={data.source}")
+    if data.tile is None:
+        tiled = ("data.tile_overlap", "data.tile_defect", "data.normal")
+        refuse_without_effect(settings, tiled, "images that are not cut into tiles (data.tile=null)")
+    elif data.source == "simulated":
+        raise InputError(
+            f"data.tile is for data=folder and data=manifest, got {list(data.tile)} with data=simulated, whose images "
+            "are drawn at data.size"
+        )
+    elif data.normal is None:
+        refuse_without_effect(settings, ("data.tile_defect",), "tiles without data.normal, the class of those without")
     if data.test == "rest" and data.max_train_per_class is None:
         raise InputError("data.test=rest needs data.max_train_per_class=n, got null")
     if data.validation == "newest_month" and (data.folds > 1 or data.test == "rest"):

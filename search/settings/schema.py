@@ -73,6 +73,30 @@ class DataSettings:
         "off, else stretches",
         choices=("auto", "stretch", "pad", "crop"),
     )
+    tile: tuple[int, int] | None = setting(
+        None,
+        "side, or height and width, of the tiles that images are cut into, in pixels of the original image; null "
+        "resizes whole images; see docs/tiles.md",
+        unit="px",
+        low=8,
+        high=100_000,
+        square=True,
+    )
+    tile_overlap: float = setting(
+        0.25, "smallest share of its side that a tile has in common with the next one", low=0, high=0.9
+    )
+    tile_defect: float = setting(
+        0.005,
+        "share of a tile that the mask must cover for the tile to have the image's class in training; one with less, "
+        "but some, is left out (data.normal and masks)",
+        above=0,
+        high=1,
+    )
+    normal: str | None = setting(
+        None,
+        "class of images without a defect: of an image's tiles, the one least like it decides; null takes the mean of "
+        "the tiles' log-probabilities (data.tile)",
+    )
     on_bad: str = setting(
         "refuse", "what happens to unreadable, contradictory or too few images", choices=("refuse", "set_aside")
     )

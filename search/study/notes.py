@@ -142,9 +142,11 @@ def _network(task: Task) -> str:
 
 
 def _images(task: Task) -> str:
-    fold, height, width = task.splits.folds[0], *task.settings.data.pixels
-    counts = f"{len(fold.train)} training, {len(fold.val)} validation and {len(task.splits.test)} test images"
-    return f"{counts} of {len(task.classes)} classes, {height} x {width} pixels"
+    fold, (height, width), tile = task.splits.folds[0], task.settings.data.pixels, task.settings.data.tile
+    train, val, test = (len(task.image_rows(rows)) for rows in (fold.train, fold.val, task.splits.test))
+    counts = f"{train} training, {val} validation and {test} test images of {len(task.classes)} classes"
+    cut = "" if tile is None else f", tiles of {tile[0]} x {tile[1]} pixels at"
+    return f"{counts}{cut or ','} {height} x {width} pixels"
 
 
 def _tested(

@@ -299,8 +299,9 @@ def _train_and_test(
     if not logits.isfinite().all():
         stopped = "diverged"
     if stopped is None:
-        found |= {f"test_{n}": v for n, v in scores(logits, torch.from_numpy(task.index.labels[rows])).items()}
-        found["test_images"] = len(rows)
+        judged = task.judged(logits, rows)
+        found |= {f"test_{n}": v for n, v in scores(judged.logits, judged.labels).items()}
+        found["test_images"] = len(judged.rows)
     found["seconds"] = time.perf_counter() - started
     tracker.log(run, found, step=len(curve), tags={"status": stopped or "complete"})
     before_the_end(net)

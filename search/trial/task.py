@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_modules.errors import InputError
+from lightning_modules.images.by_image import by_image
 from lightning_modules.images.index import ImageIndex
 from lightning_modules.images.splits import Splits
 from lightning_modules.images.store import ImageSet
+from lightning_modules.images.tile_rows import tile_rows
 from lightning_modules.images.views import Views, apply_views
 from lightning_modules.networks import backbones
 from lightning_modules.networks.blocknet import BlockNet
@@ -30,7 +32,7 @@ from search.settings.schema import Settings
 from search.trial.keys import activation_key, head_key, study_identity
 from search.trial.resolution import resolved
 
-__all__ = ["Task", "build_task", "choose_device", "statistics_rows"]
+__all__ = ["Judged", "Task", "build_task", "choose_device", "statistics_rows"]
 
 _WARMUP_BATCH = 128
 _WARMUP_IMAGES = 4096  # the probe holds the features of so many at most, so that memory does not grow with the data
@@ -48,11 +50,30 @@ def choose_device(accelerator: str) -> torch.device:
     return torch.device("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
 
 
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """Answers by image.
+
+    Attributes:
+        logits: (M, classes), whose softmax are the image's probabilities.
+        labels: (M,) int64, the images' classes, on the device of the logits.
+        rows: (M,) int64, of the task's index: the image, or the tile of it that decided.
+    """
+
+    logits: Tensor
+    labels: Tensor
+    rows: NDArray[np.int64]
+
+
 @dataclass(eq=False)
 class Task:
     """One data set, one pre-trained network, one way to split and to train.
 
+    A *row* is what the network is shown at once: an image, or a tile of one (`data.tile`). What is counted or judged by
+    image goes through `judged`, `image_index` and `image_rows`.
+
     Attributes:
+        images: one row each, as are the splits.
         net: the pre-trained network; trials train copies of it.
         cache: activations at every freeze depth.
         flops: forward operations by block, head last.
@@ -85,6 +106,28 @@ class Task:
     def classes(self) -> tuple[str, ...]:
         """Class names, by label."""
         return self.images.index.classes
+
+    @property
+    def image_index(self) -> ImageIndex:
+        """The images themselves, also where the rows are tiles."""
+        return self.index if self.index.tiles is None else self.index.tiles.images
+
+    def image_rows(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Ascending rows of `image_index`: the images that these rows are, or are tiles of."""
+        return np.unique(rows if self.index.tiles is None else self.index.tiles.image[rows])
+
+    def trainable(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Those of the rows whose label is sure enough to train on: tiles that show a bit of a defect are left out."""
+        return rows if self.index.tiles is None else rows[self.index.tiles.trainable[rows]]
+
+    def judged(self, logits: Tensor, rows: NDArray[np.int64]) -> Judged:
+        """The answers by image from those (N, classes) on all rows of some images."""
+        tiles = self.index.tiles
+        if tiles is None:
+            return Judged(logits, torch.from_numpy(self.index.labels[rows]).to(logits.device), rows)
+        found = by_image(logits, tiles.image[rows], tiles.normal)
+        labels = torch.from_numpy(tiles.images.labels[found.images]).to(logits.device)
+        return Judged(found.logits, labels, rows[found.deciding])
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -149,6 +192,7 @@ def build_task(
     """Build the network for the classes found and open the activation cache under `cache`.
 
     Args:
+        images, splits, watched: of images; where these are cut into tiles, the task's are of tiles.
         start: see `Task`; its classes are those of the images.
         on_note: called with a line for each depth whose activations cannot be stored, and for a damaged file that is
             made again.
@@ -157,7 +201,8 @@ def build_task(
         InputError: weights that cannot be had or do not fit, or a model to start from that is damaged.
     """
     settings = resolved(settings, images)
-    watched = np.zeros(0, np.int64) if watched is None else watched
+    watched = np.zeros(0, np.int64) if watched is None else images.pixel_rows(watched)[0]
+    images, splits = tile_rows(images, splits, settings.data.tile_defect)
     device = choose_device(settings.trainer.accelerator)
     net = _first_net(settings, len(images.index.classes), start).to(device)
     data = settings.data

@@ -121,21 +121,6 @@ def test_a_study_of_another_size_is_refused_with_what_continues_it(
 
 
 @pytest.mark.slow
-def test_an_unnamed_study_of_the_former_default_is_named(
-    tmp_path: Path, tracking_root: Path, run_search_warm: RunSearch
-) -> None:
-    images = make_images(tmp_path / "images", (120, 120), {"dark": 7, "light": 7})
-    arguments = (*QUICK, f"data.path={images}", f"tracking.root={tracking_root}")
-    before = run_search_warm(*arguments, "data.size=[96,96]", "data.fit=stretch")
-    assert before.code == 0, before.err
-    (name,) = [line.split()[1].rstrip(",") for line in before.out.splitlines() if line.startswith("Study: ")]
-    now = run_search_warm(*arguments)
-    assert now.code == 0, now.err
-    assert f"Study {name} of these images at 96 x 96 is left as it is" in now.out
-    assert "left as it is" not in run_search_warm(*arguments).out
-
-
-@pytest.mark.slow
 def test_simulated_images_are_drawn_at_the_smallest_size(
     tmp_path: Path, tracking_root: Path, run_search_warm: RunSearch
 ) -> None:

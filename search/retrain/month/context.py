@@ -22,7 +22,7 @@ from search.retrain.champion import BASELINE, Champion, widened
 from search.retrain.ledger import Ledger, MonthRow
 from search.retrain.month.baseline import Baseline, measure_baseline
 from search.retrain.month.image_roles import MonthPlan, plan_month, regression_gap
-from search.retrain.month.images import image_subset, plain_images
+from search.retrain.month.images import image_subset, shown_images
 from search.retrain.month.record import DataCheck
 from search.retrain.months import usable_months
 from search.settings.schema import Settings
@@ -163,7 +163,7 @@ class MonthContext:
         index = self.images.index
         return measure_baseline(
             net,
-            plain_images(self.images, rows, self.session.device),
+            shown_images(net, self.images, rows),
             index.labels[rows],
             index.classes,
             groups=[index.records[r].group or index.records[r].digest for r in rows.tolist()],

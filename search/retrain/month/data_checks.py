@@ -105,11 +105,12 @@ def _counts(index: ImageIndex, rows: Rows) -> dict[str, int]:
 
 def _flat(images: ImageSet, rows: Rows) -> NDArray[np.int64]:
     """Rows of images whose grey values do not vary."""
-    found = []
-    for start in range(0, len(rows), _CHUNK):
-        part = rows[start : start + _CHUNK]
-        found.append(part[shows_nothing(images.pixels[part])])
-    return np.concatenate(found)
+    shown, place = images.pixel_rows(rows)
+    flat = np.ones(len(rows), np.bool_)
+    for start in range(0, len(shown), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        flat[place[part][~shows_nothing(images.pixels[shown[part]])]] = False
+    return rows[flat]
 
 
 def _mix(before: dict[str, int], now: dict[str, int]) -> str:

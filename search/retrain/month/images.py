@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from lightning_modules.array_file import copied_rows
 from lightning_modules.errors import InputError
+from lightning_modules.images.by_image import ImageAnswers, by_image
 from lightning_modules.images.index import ImageIndex
 from lightning_modules.images.split_units import Rows
 from lightning_modules.images.store import ImageSet
@@ -20,7 +22,7 @@ from lightning_modules.images.views import ViewParameters, apply_views
 from lightning_modules.networks.blocknet import BlockNet
 from search.retrain.months import month_digest
 
-__all__ = ["image_subset", "index_subset", "plain_images", "probabilities"]
+__all__ = ["image_subset", "index_subset", "probabilities", "shown_images"]
 
 _BATCH = 64
 
@@ -44,31 +46,55 @@ def image_subset(
     """
     index = index_subset(images.index, rows, classes)
     if len(rows) == len(images.index.records):
-        return ImageSet(index, images.pixels, images.resolution)
+        return ImageSet(index, images.pixels, images.resolution, images.tiling)
     source = images.pixels
     origin = str(source.filename) if isinstance(source, np.memmap) else index.digest
     key = hashlib.blake2b(origin.encode("utf-8", "surrogateescape") + rows.tobytes(), digest_size=12).hexdigest()
-    return ImageSet(index, copied_rows(folder / f"pixels-{key}.npy", source, rows, on_note), images.resolution)
+    shown, _ = images.pixel_rows(rows)
+    pixels = copied_rows(folder / f"pixels-{key}.npy", source, shown, on_note)
+    return ImageSet(index, pixels, images.resolution, images.tiling)
 
 
-def plain_images(images: ImageSet, rows: Rows, device: torch.device) -> Iterator[Tensor]:
-    """Batches (B, 3, H, W) in [0, 1] of the images at `rows`, without augmentation."""
-    for start in range(0, len(rows), _BATCH):
-        part = rows[start : start + _BATCH]
+def shown_images(net: BlockNet, images: ImageSet, rows: Rows) -> Iterator[Tensor]:
+    """Batches (B, 3, H, W) in [0, 1] of the images at `rows`, without augmentation.
+
+    Of an image in tiles it is the tile that decides what the network answers.
+    """
+    shown = rows if images.tiling is None else _answers(net, images, rows).deciding
+    return _plain(images, shown, net.mean.device)
+
+
+def _plain(images: ImageSet, shown: Rows, device: torch.device) -> Iterator[Tensor]:
+    for start in range(0, len(shown), _BATCH):
+        part = shown[start : start + _BATCH]
         pixels = torch.from_numpy(np.ascontiguousarray(images.pixels[part])).to(device)
         none = torch.zeros(len(part), device=device)
         yield apply_views(pixels, ViewParameters(none.bool(), none, none, none + 1, none, none.long()))
 
 
-@torch.no_grad()
 def probabilities(net: BlockNet, images: ImageSet, rows: Rows) -> NDArray[np.float64]:
     """Class probabilities (N, classes) of the images at `rows`; the network is left in eval mode.
+
+    Of images in tiles they are by image (`by_image`).
 
     Raises:
         InputError: some are not finite.
     """
-    net.eval()
-    parts = [net(batch).double().softmax(1).cpu().numpy() for batch in plain_images(images, rows, net.mean.device)]
-    if not all(np.isfinite(part).all() for part in parts):
+    if not len(rows):
+        return np.zeros((0, 0))
+    found = _answers(net, images, rows).logits.double().softmax(1).cpu().numpy()
+    if not np.isfinite(found).all():
         raise InputError("a model's answers are not finite; python -m search.retrain rollback names another champion")
-    return np.concatenate(parts) if parts else np.zeros((0, 0))
+    return found
+
+
+@torch.no_grad()
+def _answers(net: BlockNet, images: ImageSet, rows: Rows) -> ImageAnswers:
+    """Answers on the images at `rows`, in their order; `deciding` are rows of the pixels."""
+    net.eval()
+    shown, place = images.pixel_rows(rows)
+    logits = torch.cat([net(batch) for batch in _plain(images, shown, net.mean.device)])
+    if images.tiling is None:
+        return ImageAnswers(place, logits, shown)
+    found = by_image(logits, place, images.tiling.normal_position(images.index.classes))
+    return replace(found, deciding=shown[found.deciding])

@@ -103,7 +103,7 @@ def _cost(task: Task, trials: list[TrialRecord], winner: Winner) -> tuple[float,
     """Epoch-equivalents and image passes of all trials and of the refit, all folds together."""
     folds = task.splits.folds
     searched = sum(t.epoch_equivalents for t in trials)
-    images = float(np.mean([len(fold.train) for fold in folds]))
+    images = float(np.mean([len(task.image_rows(fold.train)) for fold in folds]))
     refit = epoch_equivalents(task.flops, TrialParams(**winner.params).freeze_depth, winner.epochs)
     passes = searched * images + refit * winner.images[0]
     return passes / winner.images[0], passes

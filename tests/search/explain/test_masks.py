@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lightning_modules.errors import InputError
+from lightning_modules.images.mask_file import defect_pixels
 from search.explain.__main__ import main
-from search.explain.mask_file import defect_pixels
 from tests.search.explain.test_command import rows_of, save_tiny
 from tests.tiff_writer import tiff
 

@@ -22,6 +22,7 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 
 from lightning_modules.images.store import ImageSet
+from lightning_modules.images.tile_rows import tile_rows
 from lightning_modules.images.value_range import ValueRange
 from lightning_modules.networks import backbones
 from search.settings.plain import key_paths
@@ -33,7 +34,7 @@ from search.trial.result import TrialParams
 LEVELS = ("pixels", "activations", "heads", "study", "month")
 """A setting changes its level and all behind it; other keys stay."""
 
-PIXELS = {"data.size": (40, 32), "data.fit": "pad"}
+PIXELS = {"data.size": (40, 32), "data.fit": "pad", "data.tile": (24, 24), "data.tile_overlap": 0.5}
 ACTIVATIONS = {
     "seed": 1,
     "data.test": "random",
@@ -63,6 +64,8 @@ STUDY = {
     "data.on_bad": "set_aside",
     "data.min_per_class": 3,
     "data.groups": "folder",
+    "data.tile_defect": 0.2,  # these images have no masks, which would change what is trained on
+    "data.normal": "a",
     "space.optimizers": ("adam",),
     "space.lr_factor": (0.5, 2.0),
     "space.freeze_depth": (0, 1),
@@ -144,6 +147,9 @@ APART = {"data.max_pixels": (4000, {"pixels", "study", "month"})}
 FIRST = {  # what must hold for a setting to act at all
     "data.test_fraction": {"data.test": "random"},
     "data.repeats": {"data.folds": 2},
+    "data.tile_overlap": {"data.tile": (24, 24)},
+    "data.tile_defect": {"data.tile": (24, 24), "data.normal": "a"},
+    "data.normal": {"data.tile": (24, 24)},
     "model.name": {"model.name": "lenet5", "model.weights": "none"},
     "model.width": {"model.weights": "none"},
 }
@@ -205,7 +211,8 @@ def keys(settings: Settings, read: Settings | None = None, *, watched: int = 0, 
     """Level -> its key; images are read by `read`, everything else goes by `settings`."""
     read, model = read or settings, settings.model
     images = loaded(Settings(seed=read.seed, data=read.data, tracking=read.tracking))
-    splits, index = split(settings, images.index), images.index
+    rows, splits = tile_rows(images, split(settings, images.index), settings.data.tile_defect)
+    index = rows.index
     net = deepcopy(
         network(model.architecture, classes=3, size=settings.data.pixels, weights=model.weights, seed=settings.seed)
     )

@@ -8,7 +8,6 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import ndimage
 
 from lightning_modules.errors import InputError, printable
 from lightning_modules.images.reading import (
@@ -85,6 +84,8 @@ def _defect(values: NDArray[Any], lossy: bool) -> NDArray[np.bool_]:
 def _saved_again(values: NDArray[Any], dark: NDArray[np.bool_], light: NDArray[np.bool_]) -> bool:
     """Whether few values are what is left of JPEG in a file saved again without loss: not white alone, and dark ones
     that are all near white and fill no patch, as a class would."""
+    from scipy import ndimage
+
     low = dark & (values > 0)
     if np.unique(values[light]).size < 2 or not low.any() or (values[~_near(light)] > 0).any():
         return False
@@ -94,6 +95,8 @@ def _saved_again(values: NDArray[Any], dark: NDArray[np.bool_], light: NDArray[n
 
 def _shows_white_alone(values: NDArray[Any], dark: NDArray[np.bool_], light: NDArray[np.bool_]) -> bool:
     """Whether half of white tells every defect: what is not dark is light or at an edge, and nothing else is seen."""
+    from scipy import ndimage
+
     top = np.iinfo(values.dtype).max
     edge = _near(light) & _near(dark)
     if not light.any() or (light | edge)[~dark].mean() < _AT_THE_ENDS:
@@ -108,6 +111,8 @@ def _shows_white_alone(values: NDArray[Any], dark: NDArray[np.bool_], light: NDA
 
 
 def _near(pixels: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    from scipy import ndimage
+
     return np.asarray(ndimage.maximum_filter(pixels, 2 * _REACH + 1), bool)
 
 
