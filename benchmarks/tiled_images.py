@@ -67,7 +67,7 @@ def run(way: str, seed: int, root: Path) -> dict[str, Any]:
         "images": winner.images,
         "validation": winner.value,
         "seconds": round(time.perf_counter() - started, 1),
-        "command": " ".join([*_SHARED, *WAYS[way], f"seed={seed}"]),
+        "command": " ".join(arguments),
     }
 
 
