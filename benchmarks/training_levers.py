@@ -311,8 +311,8 @@ def tables(table: str, task: str) -> dict[str, Recipe]:
     raise SystemExit(f"no table {table}")
 
 
-def main(table: str, name: str, split: int, network: str = "efficientnet_lite0", most: int = 1000) -> None:
-    """Fill a file, up to its first `most` rows."""
+def main(table: str, name: str, split: int, network: str = "efficientnet_lite0", only: str = "") -> None:
+    """Fill a file, or of it the rows named in `only`, with semicolons between them."""
     from lightning_modules.training.allocator import keep_freed_memory
 
     keep_freed_memory()
@@ -321,8 +321,8 @@ def main(table: str, name: str, split: int, network: str = "efficientnet_lite0",
     file = ROWS / f"{table}-{name}-{network.replace(':', '_')}-{split}.jsonl"
     done = {json.loads(line)["name"] for line in file.read_text().splitlines()} if file.exists() else set()
     context: dict[str, Any] = {"task": name, "split": split, "network": network, "tasks": {}}
-    for lever, recipe in list(tables(table, name).items())[:most]:
-        if lever in done:
+    for lever, recipe in tables(table, name).items():
+        if lever in done or (only and lever not in only.split(";")):
             continue
         started = time.perf_counter()
         found = {"name": lever, **row(context, recipe), "recipe": asdict(recipe)}
@@ -336,4 +336,4 @@ def main(table: str, name: str, split: int, network: str = "efficientnet_lite0",
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), *sys.argv[4:5], *map(int, sys.argv[5:6]))
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), *sys.argv[4:])
