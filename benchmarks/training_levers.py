@@ -3,7 +3,7 @@
 Each row trains once on the training images of one random split, all 20 epochs, and tests the last epoch's network on
 test images. A row is the base recipe with one thing changed. What is not a setting of the product is done here, by a
 subclass of its Classifier. Rows are appended to benchmarks/tables/levers/TABLE-TASK-NETWORK-SPLIT.jsonl; what is there
-is not trained again.
+is not trained again. `python -m benchmarks.training_levers summary` prints what each lever gained.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections import defaultdict
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from rich.console import Console
+from rich.table import Table
+from scipy.stats import t as student
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -335,5 +339,32 @@ def main(table: str, name: str, split: int, network: str = "efficientnet_lite0",
         )
 
 
+def summary() -> None:
+    """Print what each lever gained over the base of the same split, in points of macro F1, and its seconds as a ratio.
+
+    The interval is Student's over the splits of a task, where there are two or more.
+    """
+    gains: dict[tuple[str, str, str], list[tuple[float, float, float]]] = defaultdict(list)
+    for file in sorted(ROWS.glob("levers-*.jsonl")):
+        _, task, network, _ = file.stem.split("-")
+        rows = {row["name"]: row for row in map(json.loads, file.read_text().splitlines())}
+        if base := rows.get("base"):
+            for name, row in rows.items():
+                gain, loss = 100 * (row["macro_f1"] - base["macro_f1"]), row["loss"] - base["loss"]
+                gains[network, name, task].append((gain, loss, row["seconds"] / base["seconds"]))
+    table = Table("network", "lever", "task", "splits", "gain, points", "95 % interval", "loss", "seconds")
+    order = list(LEVERS)
+    for (network, name, task), found in sorted(gains.items(), key=lambda one: (one[0][0], order.index(one[0][1]))):
+        gain, loss, seconds = np.array(found).T
+        half = student.ppf(0.975, len(gain) - 1) * gain.std(ddof=1) / len(gain) ** 0.5 if len(gain) > 1 else np.nan
+        interval = f"{gain.mean() - half:+.2f} to {gain.mean() + half:+.2f}" if len(gain) > 1 else ""
+        cells = (f"{len(gain)}", f"{gain.mean():+.2f}", interval, f"{loss.mean():+.3f}", f"{np.median(seconds):.2f}")
+        table.add_row(network, name, task, *cells)
+    Console(width=140).print(table)
+
+
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), *sys.argv[4:])
+    if sys.argv[1:] == ["summary"]:
+        summary()
+    else:
+        main(sys.argv[1], sys.argv[2], int(sys.argv[3]), *sys.argv[4:])
