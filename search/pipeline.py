@@ -163,7 +163,8 @@ def _run_trials(run: StudyRun, space: Space, journal: Path, *, existed: bool) ->
         epochs=steps,
         expected_epochs=expected_epochs(settings.search, steps, trials - finished, batches=batches),
         metric=run.metric,
-        best=(best.value, best.freeze_depth, -best.slot) if best else None,
+        best=(best.params, best.value, best.slot) if best else None,
+        epoch_cost=task.epoch_cost,
     )
     driver = SearchStudy(
         settings, space, record.source, run.tracker, run.parent, progress,
@@ -220,6 +221,8 @@ def _collect_evidence(run: StudyRun) -> None:
         return
     tracker.log_text(parent, json.dumps(found.to_json(), indent=1), "evidence.json")
     tracker.log(parent, {"evidence_seconds": found.cost.seconds}, tags={"prior": found.describe()})
+    if len(run.task.all) > 1:
+        tell(f"Evidence and prior are of {run.task.net.architecture}, the first network.")
     if found.cost.forward_passes:
         tell(f"Evidence: {found.cost.seconds:.1f} s, {len(found.scorers)} scorers.")
     tell(found.describe())
@@ -260,6 +263,10 @@ def _describe_study(run: StudyRun, finished: int, existed: bool, repaired: int) 
         f"Network: {net.architecture}, {weights} weights, {blocks} on {run.task.device}.",
         highlight=False,
     )
+    for other in run.task.all[1:]:
+        cost = f"{other.epochs_worth(0, 1):.2g} times the operations"
+        blocks = f"{other.net.num_blocks} block{'s' * (other.net.num_blocks > 1)}"
+        run.console.print(f"Or: {other.net.architecture}, {blocks}, {cost}.", highlight=False)
     if net.num_blocks == 1 and net.pretrained:
         run.console.print("It is one block: nothing lies between freezing all of it and nothing.", highlight=False)
     if beside := NOT_USED.get(run.settings.model.weights):

@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 
 from lightning_modules.errors import InputError
-from search.settings.parsing import parse
+from search.settings.parsing import one_or_several, parse
 from search.settings.plain import key_paths
 from search.settings.schema import Settings
 from search.trial.keys import INPUTS
@@ -67,6 +67,8 @@ def _value(text: str, kind: Any) -> Any:
     optional = type(None) in get_args(kind)
     if optional and text == "None":
         return None
+    if one_or_several(kind):
+        kind = tuple[str, ...] if text.startswith("[") else str
     base = next((k for k in get_args(kind) if k is not type(None)), kind) if optional else kind
     if get_origin(base) is tuple or base in (int, float, bool):
         try:

@@ -145,7 +145,7 @@ def load_champion(settings: Settings, ledger: Ledger, tracker: Tracker, version:
     name = settings.tracking.model_name
     model = load_version(settings.tracking.root, ledger, tracker, name, version)
     for key, wanted, found in (
-        ("model.name", settings.model.architecture, model.card.architecture),
+        ("model.name", _architectures(settings), model.card.architecture),
         ("data.size", list(settings.data.size), list(model.card.size)),
         ("data.fit", settings.data.fit, model.card.fit),
     ):
@@ -161,6 +161,12 @@ def load_champion(settings: Settings, ledger: Ledger, tracker: Tracker, version:
         params = replace(params, fostering_beta=float(tags["fostering_beta"]))
     seen = ledger.trained_on(version) if model.trained_on is None else model.trained_on
     return Champion(version, run_id, model, params, int(made["cut"]), str(made["month"]), int(made["trained"]), seen)
+
+
+def _architectures(settings: Settings) -> object:
+    """The network that the settings name, or all of them."""
+    names = [settings.model.architecture_of(name) for name in settings.model.names]
+    return names if settings.model.several else names[0]
 
 
 def widened(model: TrainedModel, classes: Sequence[str], *, seed: int | None = None) -> TrainedModel:

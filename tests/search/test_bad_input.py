@@ -82,6 +82,25 @@ SETTINGS = {
     "quote in the model's name": (["tracking.model_name=a'b"], ["tracking.model_name must be", "a'b"]),
     "line break in the experiment": (["tracking.experiment=a\nb"], ["tracking.experiment must be", r"'a\nb'"]),
     "dots as a study's name": (["search.study=.."], ["search.study must be", "'..'"]),
+    "the same network twice": (["model.name=[lenet5,lenet5]"], ["model.name must not name one twice", "lenet5"]),
+    "no network": (["model.name=[]"], ["model.name must be text or a list of text", "[]"]),
+    "null for a network": (["model.name=null"], ["model.name must be text or a list of text", "None"]),
+    "one file of weights for two networks": (
+        ["model.name=[vgg16,resnet50]", "model.weights=w.pt"],
+        ["model.weights must be imagenet or none with several networks", "'w.pt'", "model.name=[vgg16,resnet50]"],
+    ),
+    "a block of two networks": (
+        ["model.name=[vgg16,resnet50]", "trainer.fostering.beta=1", "trainer.fostering.block=layer4"],
+        ["trainer.fostering.block names a block of one network", "'layer4'"],
+    ),
+    "trust in two networks": (
+        ["model.name=[vgg16,resnet50]", "search.trust=evidence"],
+        ["search.trust=evidence needs one network", "model.name=[vgg16,resnet50]"],
+    ),
+    "thesis of two networks": (
+        ["experiment=thesis_random", "model.name=[vgg16,resnet50]"],
+        ["thesis.part needs one network", "model.name=[vgg16,resnet50]"],
+    ),
     "cfg of something else": (["--cfg", "hydra"], ["--cfg", "--cfg job"]),
 }
 
@@ -121,6 +140,14 @@ IMAGES = {
         ["no validation images can be set apart from 12 images"],
     ),
     "unknown model": (["model.name=vgg17"], ["model.name must be one of efficientnet_lite0", "'vgg17'"]),
+    "unknown model of several": (
+        ["model.name=[lenet5,vgg17]", "model.weights=none"],
+        ["model.name must be", "'vgg17'"],
+    ),
+    "depth of a network of several": (
+        ["model.name=[efficientnet_lite0,efficientnet_lite1]", "space.freeze_depth=[0,9]"],
+        ["freeze_depth must be in 0..8 for efficientnet_lite0, got 9"],
+    ),
     "unknown timm model": (["model=timm", "model.name=timm:resnet19"], ["'resnet19'", "nearest: resnet"]),
     "typing error in a name": (["model.name=efficientnet_lite"], ["model.name must be one of efficientnet_lite0"]),
     "network of another size": (
