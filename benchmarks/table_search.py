@@ -169,7 +169,8 @@ def _run(
     with patch("search.study.driver.build_promotion", lambda *_, **__: rule) if rule else nullcontext():
         driver = SearchStudy(
             settings, space, study, SilentTracker(), "study", listener or SilentListener(),
-            batches=strategy.batches or table.batches, epoch_cost=lambda depth: float(table.epoch_cost[depth]),
+            batches=strategy.batches or table.batches,
+            epoch_cost=lambda params: float(table.epoch_cost[params.freeze_depth]),
         )  # fmt: skip
         if strategy.pruner:
             study.pruner = strategy.pruner()

@@ -33,8 +33,8 @@ class Study(study_record.Study):
 
     @cached_property
     def seen(self) -> dict[int, SeenDepth]:
-        """Freeze depth -> what was reached there."""
-        return seen_depths(self.trials)
+        """Freeze depth -> what was reached there, by trials of the network that the evidence is of."""
+        return seen_depths(study_record.of_evidence(self.trials, self.identity))
 
     @cached_property
     def scorecard(self) -> tuple[ScorecardRow, ...]:

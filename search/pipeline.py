@@ -77,7 +77,8 @@ def run_search(settings: Settings, console: Console) -> SearchOutcome:
     with clock("network"):
         tell = partial(console.print, markup=False, soft_wrap=True)
         task = build_task(settings, images, splits, cache=root / "cache", on_note=tell)
-        space = build_space(settings.space, task.net, beta=settings.trainer.fostering.beta)
+        others = {one.network or "": one.net for one in task.all} if settings.model.several else None
+        space = build_space(settings.space, task.net, beta=settings.trainer.fostering.beta, others=others)
     name = settings.search.study or default_name(settings, task.identity)
     with owned(root / "studies", name):
         return run_study(task, space, name, task.identity, console, clock=clock)
@@ -165,7 +166,8 @@ def _run_trials(run: StudyRun, space: Space, journal: Path, *, existed: bool) ->
         epochs=steps,
         expected_epochs=expected_epochs(settings.search, steps, trials - finished, batches=batches),
         metric=run.metric,
-        best=(best.value, best.freeze_depth, -best.slot) if best else None,
+        best=(best.params, best.value, best.slot) if best else None,
+        epoch_cost=task.epoch_cost,
     )
     driver = SearchStudy(
         settings, space, record.source, run.tracker, run.parent, progress,
@@ -222,6 +224,8 @@ def _collect_evidence(run: StudyRun) -> None:
         return
     tracker.log_text(parent, json.dumps(found.to_json(), indent=1), "evidence.json")
     tracker.log(parent, {"evidence_seconds": found.cost.seconds}, tags={"prior": found.describe()})
+    if len(run.task.all) > 1:
+        tell(f"Evidence and prior are of {run.task.net.architecture}, the first network.")
     if found.cost.forward_passes:
         tell(f"Evidence: {found.cost.seconds:.1f} s, {len(found.scorers)} scorers.")
     tell(found.describe())
@@ -266,6 +270,10 @@ def _describe_study(run: StudyRun, finished: int, existed: bool, repaired: int) 
         train, left = run.task.splits.folds[0].train, int((~tiles.trainable).sum())
         unsure = f", {left} in all show too little of a defect to be trained on" if left else ""
         run.console.print(f"Tiles: {len(tiles.image)}, {len(train)} to train on{unsure}.", highlight=False)
+    for other in run.task.all[1:]:
+        cost = f"{other.epochs_worth(0, 1):.2g} times the operations"
+        blocks = f"{other.net.num_blocks} block{'s' * (other.net.num_blocks > 1)}"
+        run.console.print(f"Or: {other.net.architecture}, {blocks}, {cost}.", highlight=False)
     if net.num_blocks == 1 and net.pretrained:
         run.console.print("It is one block: nothing lies between freezing all of it and nothing.", highlight=False)
     if beside := NOT_USED.get(run.settings.model.weights):

@@ -7,7 +7,9 @@ import re
 import subprocess
 import sys
 import tomllib
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,9 +63,14 @@ def _names(lines: list[str]) -> set[str]:
     return {re.split(r"[<>=!~;\[ ]", line)[0].lower() for line in lines}
 
 
+def _declared(project: dict[str, Any]) -> set[str]:
+    """Names of all dependencies, those of the extras too."""
+    return _names([*project["dependencies"], *chain(*project["optional-dependencies"].values())])
+
+
 def test_every_dependency_has_its_line_and_every_line_a_dependency() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    declared = _names(project["dependencies"] + project["optional-dependencies"]["dev"])
+    declared = _declared(project)
     rows = [row for row in (ROOT / "docs" / "dependencies.md").read_text().splitlines() if row.startswith("| `")]
     explained = {name for row in rows for name in re.findall(r"`([a-z0-9-]+)`", row.split("|")[1])}
     assert declared == explained
@@ -73,7 +80,7 @@ def test_the_lock_pins_every_dependency_with_hashes_and_names_no_host() -> None:
     lock = (ROOT / "requirements.lock").read_text()
     pinned = set(re.findall(r"^([a-z0-9._-]+)==", lock, re.M))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert _names(project["dependencies"] + project["optional-dependencies"]["dev"]) <= pinned
+    assert _declared(project) <= pinned
     assert all("--hash=sha256:" in entry for entry in re.split(r"\n(?=[a-z0-9])", lock.strip()) if "==" in entry)
     assert "://" not in lock
 

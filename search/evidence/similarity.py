@@ -53,7 +53,7 @@ def measure_similarity(task: Task, rows: NDArray[np.int64]) -> Similarity:
     images = task.inputs(rows, np.zeros_like(rows))
     labels = np.unique(task.index.labels[rows], return_inverse=True)[1].astype(np.int64)
     random = backbones.build(
-        task.settings.model.architecture, classes=2, size=task.settings.data.pixels, weights="none",
+        task.net.architecture, classes=2, size=task.settings.data.pixels, weights="none",
         seed=task.settings.seed,
     ).to(task.device)  # fmt: skip
     count = max(1, len(images) // 64)

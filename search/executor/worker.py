@@ -157,9 +157,11 @@ def serve_jobs(channel: Channel, build_task: Callable[[Callable[[str], None]], T
             job = message
             try:
                 task = task or build_task(note)
+                network = job.params.network
+                own = task if network is None else task.of(network)
                 channel.send(_Began())
                 result = run_trial(
-                    task, job.params, job.seed, report=report, cancelled=cancelled, checkpoint=job.checkpoint,
+                    own, job.params, job.seed, report=report, cancelled=cancelled, checkpoint=job.checkpoint,
                     reported=job.reported, on_note=note,
                 )  # fmt: skip
             except TrialCancelledError:

@@ -82,6 +82,7 @@ def evidence_figure(
     metric: str,
     image: Tensor | None = None,
     label: str = "",
+    network: str = "",
 ) -> Figure:
     """The blocks in a row with maps, scores and prior, and on top the best score reached at each freeze depth.
 
@@ -91,6 +92,7 @@ def evidence_figure(
         seen: what was reached at each freeze depth.
         chosen: the winner's freeze depth, 0..L.
         image: the image `evidence.maps.row`, (3, H, W), in [0, 1]; maps are drawn over it.
+        network: named in the title where the study has several; then `chosen` is of this one's best trial.
     """
     use_fonts()
     blocks = len(evidence.blocks)
@@ -114,7 +116,7 @@ def evidence_figure(
     notes += [f"{row.name}: of freeze depths; number: the score" for row in rows if row.kind == "depth"]
     words = "; ".join(notes if any(row.kind == "block" for row in rows) else notes[1:])
     figure.text(0.5, 0.04 / total, words, ha="center", va="bottom", fontsize=6.5, color="0.35")
-    _draw_title(figure, evidence, seen, chosen, metric, total)
+    _draw_title(figure, evidence, seen, chosen, metric, total, network)
     return figure
 
 
@@ -128,8 +130,9 @@ def _shown(evidence: Evidence) -> list[ScorerEvidence]:
 
 
 def _draw_title(
-    figure: Figure, evidence: Evidence, seen: Mapping[int, SeenDepth], chosen: int, metric: str, height: float
-) -> None:
+    figure: Figure, evidence: Evidence, seen: Mapping[int, SeenDepth], chosen: int, metric: str, height: float,
+    network: str,
+) -> None:  # fmt: skip
     blocks = len(evidence.blocks)
     if chosen == 0:
         title = f"Nothing stays frozen: all {blocks} blocks are trained"
@@ -138,6 +141,7 @@ def _draw_title(
     else:
         frozen = f"{_named(1, chosen).capitalize()} {'stays' if chosen == 1 else 'stay'} frozen"
         title = f"{frozen}; {_named(chosen + 1, blocks)} and the head are trained"
+    title = f"{network}: {title[0].lower()}{title[1:]}" if network else title
     figure.text(0.02, 1 - 0.13 / height, title, fontsize=12, weight="bold", va="top")
     reached = f"best validation {spoken(metric)} there {seen[chosen].best:.3f}; " if chosen in seen else ""
     words = f"the prior ({evidence.prior.replace('_', ' ')}) preferred freeze depth {evidence.preferred}"

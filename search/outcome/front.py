@@ -99,7 +99,7 @@ def print_front(console: Console, record: StudyRecord, metric: str) -> None:
 
 def _end(run: StudyRun, trial: TrialRecord, images: Tensor, rows: NDArray[np.int64]) -> tuple[str, Tensor]:
     """A trial in words, and its network's maps of the true classes of these images, (N, h, w)."""
-    task, params = run.task, trial.params
+    task, params = run.task.of(trial.params.network), trial.params
     seed = slot_seed(run.settings.seed, trial.slot)
     net = train_final(task, params, seed, task.splits.folds[0].train, trial.best_epoch + 1, cancelled=run.stopping)
     fostering = Fostering(net, target_block(net, run.settings.trainer.fostering.block), 0.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from search.outcome.scorecard import scorecard, scorecard_metrics, scorecard_tab
 from search.outcome.winner import package_versions
 from search.settings.plain import flatten
 from search.study.notes import begun_note, study_note
-from search.study.record import StudyRecord, Winner
+from search.study.record import StudyRecord, Winner, best_seen, first_network, of_evidence
 from search.study.run import StudyRun
 from search.tracking.tracker import NOTE, Tracker
 from search.trial.result import TrialParams, describe_params
@@ -91,16 +92,25 @@ def log_outcome(run: StudyRun, winner: Winner) -> None:
         {"best_value": winner.value, "trials": len(trials), "winner_slot": winner.slot},
         tags={"winner": f"trial {winner.slot}: {describe_params(TrialParams(**winner.params))}", NOTE: note},
     )
-    tracker.log_text(parent, run.task.cache.describe(), "activation_cache.json")
+    caches = {task.network: json.loads(task.cache.describe()) for task in run.task.all}
+    decided = caches.get(None, caches)
+    tracker.log_text(parent, json.dumps(decided, indent=1), "activation_cache.json")
     if evidence is not None:
-        _log_evidence(run, evidence, TrialParams(**winner.params).freeze_depth)
+        network = first_network(run.record.identity or {})
+        # The figure is of the network that the evidence is of, which need not be the winner's.
+        shown = best_seen(t for t in of_evidence(trials, run.record.identity or {}) if t.outcome == "complete")
+        won = TrialParams(**winner.params)
+        depth = evidence.preferred if shown is None else shown.freeze_depth
+        if won.network == network:
+            depth = won.freeze_depth
+        _log_evidence(run, evidence, depth, network)
 
 
-def _log_evidence(run: StudyRun, evidence: Evidence, chosen: int) -> None:
+def _log_evidence(run: StudyRun, evidence: Evidence, chosen: int, network: str | None) -> None:
     """Log the scorecard as a table and as metrics, and the figure."""
     task, record, tracker, parent = run.task, run.record, run.tracker, run.parent
     trials = record.finished()
-    seen = seen_depths(trials)
+    seen = seen_depths(of_evidence(trials, record.identity or {}))
     rows = scorecard(evidence, seen)
     tracker.log(parent, scorecard_metrics(rows))
     if rows and record.scorecard_trials != len(trials):  # MLflow appends to a table that is there
@@ -113,7 +123,9 @@ def _log_evidence(run: StudyRun, evidence: Evidence, chosen: int) -> None:
         if not record.maps_logged:
             tracker.log_images(parent, _slides(evidence, evidence.maps, image, label), MAPS_BEFORE)
             record.maps_logged = True
-    figure = evidence_figure(evidence, seen, chosen, metric=run.metric, image=image, label=label)
+    figure = evidence_figure(
+        evidence, seen, chosen, metric=run.metric, image=image, label=label, network=network or ""
+    )  # fmt: skip
     tracker.log_figure(parent, figure, EVIDENCE_FIGURE)
 
 

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from search.outcome.log import EVIDENCE_FIGURE
 from search.outcome.scorecard import ScorecardRow, SeenDepth, scorecard, seen_depths
-from search.study.record import StudyRecord, Winner, rank
+from search.study.record import StudyRecord, TrialRecord, Winner, best_seen, first_network, of_evidence, rank
 from search.study.run import StudyRun
 from search.trial.result import TrialParams
 from search.words import epoch_count, interval_known, times
@@ -34,30 +34,51 @@ def print_trials(console: Console, record: StudyRecord, metric: str, top: int = 
     trials = record.finished()
     ranked = sorted(trials, key=rank)
     table = titled_table(f"Best {min(top, len(trials))} of {len(trials)} finished trials")
-    wide = console.width >= _WIDE
+    longest = max((len(trial.network or "") for trial in trials), default=0)
+    network = ["network"] if longest else []
+    wide = console.width >= _WIDE + longest
     beta = ["beta"] if any(trial.params.fostering_beta is not None for trial in trials) else []
-    names = ["trial", "optimizer", "rate", "freeze", *beta, metric, *(["epochs", "seconds"] if wide else []), "outcome"]
+    cost = ["epochs", "seconds"] if wide else []
+    names = ["trial", *network, "optimizer", "rate", "freeze", *beta, metric, *cost, "outcome"]
     for name in names:
-        table.add_column(name, justify="left" if name in ("optimizer", "outcome") else "right", no_wrap=True)
+        table.add_column(name, justify="left" if name in ("network", "optimizer", "outcome") else "right", no_wrap=True)
     for trial in ranked[:top]:
         params = trial.params
         cost = [str(trial.epochs), f"{trial.seconds:.0f}"] if wide else []
         table.add_row(
-            str(trial.slot), params.optimizer, f"{params.learning_rate:.2g}", str(params.freeze_depth),
+            str(trial.slot), *(params.network or "" for _ in network), params.optimizer, f"{params.learning_rate:.2g}",
+            str(params.freeze_depth),
             *(f"{params.fostering_beta or 0:g}" for _ in beta), f"{trial.value:.4f}", *cost, trial.outcome,
         )  # fmt: skip
     console.print(table)
+    if network:
+        console.print(_by_network(trials, metric), highlight=False, soft_wrap=True)
+    identity = record.identity or {}
     if (evidence := record.evidence) is not None and evidence.scorers:
-        seen = seen_depths(trials)
+        seen = seen_depths(of_evidence(trials, identity))
+        if (first := first_network(identity)) is not None:
+            console.print(f"The evidence below is of {first}, as are its depths.", highlight=False)
         print_scorecard(console, scorecard(evidence, seen), seen, evidence.depths, metric)
+
+
+def _by_network(trials: Sequence[TrialRecord], metric: str) -> str:
+    """The best score of each network, in the order of their first trials."""
+    parts = []
+    for name in dict.fromkeys(trial.network for trial in trials):
+        here = [trial for trial in trials if trial.network == name]
+        if (best := best_seen(here)) is not None:
+            early = ", stopped early" if best.outcome != "complete" else ""
+            parts.append(f"{name} {best.value:.4f} (of {len(here)} trials, trial {best.slot}{early})")
+    return f"Best {metric} by network: {'; '.join(parts)}."
 
 
 def print_winner(console: Console, winner: Winner, reads: int) -> None:
     """The winner's parameters and test scores with their intervals; `reads`: of the test images, once a winner."""
     params = TrialParams(**winner.params)
     trained = "training and validation images" if winner.refit else "training images"
+    network = "" if params.network is None else f"{params.network}, "
     console.print(
-        f"Winner: trial {winner.slot}, {params.optimizer}, learning rate {params.learning_rate:.3g}, "
+        f"Winner: trial {winner.slot}, {network}{params.optimizer}, learning rate {params.learning_rate:.3g}, "
         f"freeze depth {params.freeze_depth}"
         + ("" if params.fostering_beta is None else f", fostering beta {params.fostering_beta:g}")
         + f"; trained for {epoch_count(winner.epochs)} on {winner.images[0]} {trained}.",

@@ -69,7 +69,7 @@ def refit_and_test(run: StudyRun, trial: TrialRecord) -> Winner:
         RefitDivergedError: an output on the images that it was trained on, or on those of the test, is not finite.
     """
     started = time.perf_counter()
-    task, record, settings = run.task, run.record, run.settings
+    task, record, settings = run.task.of(trial.params.network), run.record, run.settings
     params, epochs, seed = trial.params, trial.best_epoch + 1, slot_seed(settings.seed, trial.slot)
     if settings.search.refit:
         rows = task.trainable(_fold_rows(task))

@@ -22,7 +22,7 @@ from search.words import spoken
 
 __all__ = ["PARAMETERS", "chart_data", "importances"]
 
-PARAMETERS = ("freeze_depth", "optimizer", "lr_factor", "fostering_beta")
+PARAMETERS = ("freeze_depth", "optimizer", "lr_factor", "fostering_beta", "network")
 """What the search chose."""
 
 _FEWEST = 4  # trials that an importance is computed from
@@ -71,7 +71,8 @@ def _curves(study: Study, winner: int | None) -> dict[str, Any]:
     traces = []
     for trial in drawn:
         won, full = trial.slot == winner, trial.outcome == "complete"
-        label = f"{trial.slot}: {trial.optimizer} lr={trial.learning_rate:.2g} freeze={trial.freeze_depth}"
+        network = "" if trial.network is None else f"{trial.network} "
+        label = f"{trial.slot}: {network}{trial.optimizer} lr={trial.learning_rate:.2g} freeze={trial.freeze_depth}"
         traces.append(
             {
                 "type": "scatter",
@@ -139,6 +140,9 @@ def _comparable(study: Study) -> optuna.Study | None:
     betas = {t.fostering_beta for t in scored}
     if None not in betas:
         distributions["fostering_beta"] = CategoricalDistribution(sorted(b for b in betas if b is not None))
+    networks = {t.network for t in scored}
+    if None not in networks:
+        distributions["network"] = CategoricalDistribution(sorted(name for name in networks if name is not None))
     storage = InMemoryStorage()
     number = storage.create_new_study([optuna.study.StudyDirection.MAXIMIZE], study.name)
     for trial in scored:

@@ -16,6 +16,7 @@ __all__ = [
     "Cost",
     "HeatCell",
     "Importance",
+    "NetworkResult",
     "Phase",
     "ReportData",
     "Reproduction",
@@ -52,6 +53,7 @@ class Tested:
         refit: whether on training and validation images together.
         scores: of the test; empty without test images.
         test_reads: how often the study's test images were read, its own time included.
+        network: None where the study has one.
     """
 
     slot: int
@@ -68,11 +70,12 @@ class Tested:
     test_reads: int
     version: str
     model_name: str
+    network: str | None = None
 
 
 @dataclass(frozen=True)
 class Rival:
-    """The best trial at another freeze depth than the winner's.
+    """The best trial at another freeze depth than the winner's, of the same network.
 
     Attributes:
         difference: it minus the winner's score; positive only of a trial that was stopped early.
@@ -133,6 +136,29 @@ class HeatCell:
     slot: int | None
     stopped: bool
     trials: int
+    network: str | None = None
+
+
+@dataclass(frozen=True)
+class NetworkResult:
+    """What the trials of one network reached, where the study chose among several.
+
+    Attributes:
+        best: best validation score of any trial; None where every trial diverged.
+        slot: of that trial.
+        stopped: whether it was stopped early.
+        trials: how many there were, diverged ones included.
+        epoch_equivalents: of them all, in epochs of training everything of the first network.
+        seconds: of them all.
+    """
+
+    name: str
+    best: float | None
+    slot: int | None
+    stopped: bool
+    trials: int
+    epoch_equivalents: float
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -200,13 +226,15 @@ class ReportData:
     Attributes:
         made: when, UTC, ISO 8601.
         state: complete, running, or interrupted.
-        blocks: names of its L blocks, first to last; empty where no evidence says them.
+        network: or all of them, the first that of trial 0.
+        blocks: names of the first network's L blocks, first to last; empty where no evidence says them.
         depths: the range of freeze depths that the trials span or the space allows.
         size: that the images were brought to, and why where it was chosen.
         asked: trials asked for.
         unfinished: trials that run or wait.
         winner: None while there is none.
-        heat_map: every optimizer at every depth of `depths`.
+        heat_map: every optimizer at every depth of `depths`, for each network.
+        networks: what each network reached; empty where there is one.
         importances: largest first; empty with too few trials.
         prior: in one line, or empty.
         findings: of the validation images, without pictures, or None.
@@ -239,11 +267,13 @@ class ReportData:
     findings: Findings | None
     reproduction: Reproduction
     notes: tuple[str, ...]
+    networks: tuple[NetworkResult, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain values and counts of them; NaN becomes None; pictures are left out."""
         plain: dict[str, Any] = _plain(asdict(self))
         plain["finished"] = len(self.trials)
+        plain["networks_count"] = len(self.networks)
         plain["block_count"] = len(self.blocks)
         plain["depth_numbers"] = list(range(self.depths[0], self.depths[1] + 1))
         if self.findings is not None:

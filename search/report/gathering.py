@@ -7,16 +7,18 @@ import math
 import shlex
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import product
 from typing import Any
 
 from lightning_modules.errors import printable
-from search.outcome.scorecard import scorecard, seen_depths
+from search.outcome.scorecard import ScorecardRow, scorecard, seen_depths
 from search.report.data import (
     ClassScores,
     Confusion,
     Cost,
     HeatCell,
     Importance,
+    NetworkResult,
     Phase,
     ReportData,
     Reproduction,
@@ -29,7 +31,7 @@ from search.report.findings import Findings
 from search.settings.compose import compose_settings
 from search.settings.plain import flatten
 from search.settings.schema import Settings
-from search.study.record import Study, Trial, Winner, best_seen
+from search.study.record import Study, Trial, Winner, best_seen, first_network, of_evidence
 from search.tracking.runs import ParentRun
 from search.words import interval_known
 
@@ -56,6 +58,8 @@ def gather(
     """
     tried = [t.freeze_depth for t in study.trials] or [0]
     depths = study.evidence.depths if study.evidence is not None else (min(tried), max(tried))
+    if several := first_network(study.identity) is not None:
+        depths = (min(depths[0], *tried), max(depths[1], *tried))
     confusion = _confusion(run) if study.winner is not None and study.winner.test is not None else None
     winner = study.winner
     path = run.params.get("data.path", "None")
@@ -66,7 +70,9 @@ def gather(
         run_id=run.run_id,
         experiment=run.experiment,
         metric=study.metric,
-        network=str(study.identity.get("model.name", "unknown")),
+        network=" or ".join(study.identity["model.name"])
+        if several
+        else str(study.identity.get("model.name", "unknown")),
         blocks=study.evidence.blocks if study.evidence is not None else (),
         depths=depths,
         images=run.params.get("data.source", "unknown") + ("" if path == "None" else f", {path}"),
@@ -82,19 +88,40 @@ def gather(
         prior=run.tags.get("prior", ""),
         scorecard=tuple(
             ScorerResult(r.scorer, r.used, r.chosen, r.order, _known(r.tau), r.depths, r.regret, r.seconds)
-            for r in (scorecard(study.evidence, seen_depths(study.trials)) if study.evidence is not None else ())
+            for r in (_scorecard(study))
         ),
         confusion=confusion,
         classes=() if confusion is None else _classes(run, len(confusion.classes)),
         findings=findings,
         reproduction=_reproduction(study, run),
         notes=tuple(notes),
+        networks=_networks(study) if several else (),
     )
 
 
 def _size(params: Mapping[str, str]) -> str:
     sides = params.get("data.size", "unknown").strip("[]").replace(", ", " x ")
     return f"{sides}, data.fit={params.get('data.fit', 'unknown')}"
+
+
+def _scorecard(study: Study) -> tuple[ScorecardRow, ...]:
+    if study.evidence is None:
+        return ()
+    return scorecard(study.evidence, seen_depths(of_evidence(study.trials, study.identity)))
+
+
+def _networks(study: Study) -> tuple[NetworkResult, ...]:
+    found = []
+    for name in study.identity["model.name"]:
+        here = [t for t in study.trials if t.network == name]
+        best = best_seen(here)
+        cost, seconds = sum(t.epoch_equivalents for t in here), sum(t.seconds for t in here)
+        if best is None:
+            found.append(NetworkResult(name, None, None, False, len(here), cost, seconds))
+        else:
+            stopped = best.outcome != "complete"
+            found.append(NetworkResult(name, best.value, best.slot, stopped, len(here), cost, seconds))
+    return tuple(found)
 
 
 def command(params: Mapping[str, str]) -> str:
@@ -153,14 +180,15 @@ def _tested(winner: Winner, study: Study, run: ParentRun) -> Tested:
         test_reads=study.test_reads,
         version=winner.version,
         model_name=run.params.get("tracking.model_name", "thawline"),
+        network=trial.network,
     )
 
 
 def _rival(study: Study, winner: Winner | None, findings: Findings | None) -> Rival | None:
     if winner is None:
         return None
-    depth = winner.params["freeze_depth"]
-    best = best_seen(t for t in study.trials if t.freeze_depth != depth)
+    depth, network = winner.params["freeze_depth"], winner.params.get("network")
+    best = best_seen(t for t in study.trials if t.network == network and t.freeze_depth != depth)
     if best is None:
         return None
     noise = None
@@ -186,15 +214,17 @@ def _cost(trials: Sequence[Trial], run: ParentRun) -> Cost:
 def _heat_map(study: Study, depths: tuple[int, int]) -> tuple[HeatCell, ...]:
     asked = study.identity.get("space.optimizers", ())
     names = list(dict.fromkeys([*asked, *(t.optimizer for t in study.trials)]))
+    given = study.identity.get("model.name")
     cells = []
-    for name in names:
+    for network, name in product(given if isinstance(given, list) else [None], names):
         for depth in range(depths[0], depths[1] + 1):
-            here = [t for t in study.trials if (t.optimizer, t.freeze_depth) == (name, depth)]
+            here = [t for t in study.trials if (t.network, t.optimizer, t.freeze_depth) == (network, name, depth)]
             best = best_seen(here)
             if best is None:
-                cells.append(HeatCell(name, depth, None, None, False, len(here)))
+                cells.append(HeatCell(name, depth, None, None, False, len(here), network))
             else:
-                cells.append(HeatCell(name, depth, best.value, best.slot, best.outcome != "complete", len(here)))
+                stopped = best.outcome != "complete"
+                cells.append(HeatCell(name, depth, best.value, best.slot, stopped, len(here), network))
     return tuple(cells)
 
 

@@ -69,7 +69,10 @@ def at(plain: Mapping[str, Any], pointer: str) -> Any:
 
 
 def _heat(data: ReportData, runs: Mapping[int, str]) -> dict[str, list[dict[str, Any]]]:
-    """Optimizer -> cells of its row; the colour is the score between the lowest and the highest cell, in percent."""
+    """Optimizer, with its network where there are several -> cells of its row.
+
+    The colour is the score between the lowest and the highest cell, in percent.
+    """
     known = [cell.best for cell in data.heat_map if cell.best is not None]
     worst, best = min(known, default=0.0), max(known, default=1.0)
     rows: dict[str, list[dict[str, Any]]] = {}
@@ -84,7 +87,8 @@ def _heat(data: ReportData, runs: Mapping[int, str]) -> dict[str, list[dict[str,
                 "stopped": cell.stopped,
                 "heat": f"{100 * share:.0f}",
             }
-        rows.setdefault(cell.optimizer, []).append(shown)
+        name = cell.optimizer if cell.network is None else f"{cell.network}, {cell.optimizer}"
+        rows.setdefault(name, []).append(shown)
     return rows
 
 

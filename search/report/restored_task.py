@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 
 from lightning_modules.errors import InputError
-from search.settings.parsing import parse, strip_optional
+from search.settings.parsing import one_or_several, parse, strip_optional
 from search.settings.plain import key_paths
 from search.settings.schema import Settings
 from search.trial.keys import INPUTS
@@ -68,6 +68,8 @@ def _value(text: str, kind: Any) -> Any:
     base, optional = strip_optional(kind)
     if optional and text == "None":
         return None
+    if one_or_several(kind):
+        base = tuple[str, ...] if text.startswith("[") else str
     if get_origin(base) is tuple or base in (int, float, bool):
         try:
             return ast.literal_eval(text)

@@ -95,7 +95,7 @@ def slices(trials: Sequence[Trial], parameter: str, winner: int | None) -> Chart
         winner: slot of the winning trial, or None.
     """
     given = [getattr(trial, parameter) for trial in trials]
-    if parameter == "optimizer":
+    if parameter in ("optimizer", "network"):
         names = sorted(set(given))
         places = [float(names.index(one)) for one in given]
         ticks = [(float(place), name) for place, name in enumerate(names)]

@@ -165,7 +165,7 @@ def _examined(
     from search.report.examination import examine
     from search.report.judged_images import image_name
 
-    made = task()
+    made = task().of(study.winner.params.get("network"))
     found = examine(made, study.winner, files.checkpoint(study.winner.slot), cancelled=cancelled)
     findings, classes = found.findings, made.classes
     rows = [

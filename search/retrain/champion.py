@@ -147,7 +147,7 @@ def load_champion(settings: Settings, ledger: Ledger, tracker: Tracker, version:
     data, tiling = settings.data, model.card.tiling
     side = None if tiling is None else list(tiling.side)
     for key, wanted, found in (
-        ("model.name", settings.model.architecture, model.card.architecture),
+        ("model.name", _architectures(settings), model.card.architecture),
         ("data.size", list(settings.data.pixels), list(model.card.size)),
         ("data.fit", settings.data.fit, model.card.fit),
         ("data.tile", data.tile and list(data.tile), side),
@@ -170,6 +170,12 @@ def load_champion(settings: Settings, ledger: Ledger, tracker: Tracker, version:
 
 def _typed(value: object) -> object:
     return "null" if value is None else value
+
+
+def _architectures(settings: Settings) -> object:
+    """The network that the settings name, or all of them."""
+    names = [settings.model.architecture_of(name) for name in settings.model.names]
+    return names if settings.model.several else names[0]
 
 
 def widened(model: TrainedModel, classes: Sequence[str], *, seed: int | None = None) -> TrainedModel:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, closing
+from dataclasses import replace
+from functools import partial
 
 from rich.console import Console
 
@@ -57,10 +59,12 @@ def run_months(
     _check(settings, month)
     prepare_process(settings)
     check_unopened(settings.tracking.root)
+    given, settings = settings, _of_the_champion(settings)
     num_blocks = _blocks(settings)
     if settings.retrain.depth.isdigit() and int(settings.retrain.depth) > num_blocks:
+        names = " or ".join(settings.model.names)
         raise InputError(
-            f"retrain.depth must be auto, none, head, search or in 0..{num_blocks} for {settings.model.name}, "
+            f"retrain.depth must be auto, none, head, search or in 0..{num_blocks} for {names}, "
             f"got {settings.retrain.depth}"
         )
 
@@ -85,7 +89,7 @@ def run_months(
     with owned_model(settings), closing(Ledger(settings.tracking.root, settings.tracking.model_name)) as ledger:
         tracker = Tracker.of(settings.tracking)
         device = choose_device(settings.trainer.accelerator)
-        return _run(Session(settings, console, ledger, tracker, device, command), images, month, size=why)
+        return _run(Session(settings, console, ledger, tracker, device, command, given), images, month, size=why)
 
 
 def _as_the_champion(settings: Settings) -> tuple[Settings, ValueRange | None, str]:
@@ -109,6 +113,26 @@ def _as_the_champion(settings: Settings) -> tuple[Settings, ValueRange | None, s
     return as_model(settings, card.size, card.fit), card.value_range, why if settings.data.size == "auto" else ""
 
 
+def _of_the_champion(settings: Settings) -> Settings:
+    """The same with the champion's network alone, where several are named: a month trains the champion on.
+
+    Without a champion they stay as they are, and where its network is none of them, which is said where a month is due.
+    """
+    root, model = settings.tracking.root, settings.tracking.model_name
+    if not settings.model.several:
+        return settings
+    with closing(Ledger(root, model)) as ledger:
+        decided = ledger.promotions()
+    if not decided:
+        return settings
+    try:
+        found = resolve_model(f"models:/{model}/{decided[-1].to_version}", root).card.architecture
+    except InputError:
+        return settings  # it is gone or damaged, which is said where a month is due
+    names = [name for name in settings.model.names if settings.model.architecture_of(name) == found]
+    return replace(settings, model=replace(settings.model, name=names[0])) if names else settings
+
+
 def _run(session: Session, images: ImageSet, asked: str | None, *, size: str) -> list[MonthRow]:
     outcomes: list[MonthRow] = []
     ledger, settings = session.ledger, session.settings
@@ -117,11 +141,15 @@ def _run(session: Session, images: ImageSet, asked: str | None, *, size: str) ->
     last = settle(ledger, session.tracker, session.model_name)
     if last is None:
         outcomes.append(bootstrap(session, images))
+        session = replace(session, settings=_of_the_champion(settings))
+    if session.given.model.several and not session.settings.model.several:
+        names = ", ".join(session.given.model.names)
+        session.say(f"Network: {session.settings.model.names[0]}, the champion's, of {names}.")
     while True:
         last = settle(ledger, session.tracker, session.model_name)
         if last is None:
             raise RuntimeError("the bootstrap left no champion")
-        due, notes = due_months(images.index, ledger.latest(), settings, champion=last.to_version, asked=asked)
+        due, notes = due_months(images.index, ledger.latest(), session.given, champion=last.to_version, asked=asked)
         if not due:
             break
         if size and not outcomes:
@@ -153,7 +181,7 @@ def _month(session: Session, images: ImageSet, due: Due, version: str) -> MonthR
         session.clear(stale)
         ledger.abandon(stale, why)
     if row is None:
-        digest = settings_digest(session.settings)
+        digest = settings_digest(session.given)
         row = ledger.begin(due.month, due.digest, digest, images=due.images, why=why, champion=version)
         session.clear(row)  # a ledger that is gone gave its number before
         session.say(f"{due.month}: {due.images} images, {why}.")
@@ -198,7 +226,8 @@ def _check(settings: Settings, month: str | None) -> None:
 
 
 def _blocks(settings: Settings) -> int:
-    """L of the network that the settings name; refuses what it cannot be or start from."""
+    """L of the network that the settings name, of several the smallest; refuses what it cannot be or start from."""
     space_of(settings)
     model = settings.model
-    return backbones.build(model.architecture, classes=2, size=largest_size(settings), weights="none").num_blocks
+    build = partial(backbones.build, classes=2, size=largest_size(settings), weights="none")
+    return min(build(model.architecture_of(name)).num_blocks for name in model.names)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from lightning_modules.errors import InputError, printable
-from search.settings.parsing import accepted, parse, unknown_key
+from search.settings.parsing import accepted, one_or_several, parse, unknown_key
 from search.settings.plain import key_paths, to_plain
 from search.settings.schema import Settings
 
@@ -115,7 +115,10 @@ def _checked(override: str) -> str:
     if key not in known:
         raise unknown_key(key, [*known, *groups])
     kind = known[key][1]
-    textual = kind in (str, Path) or (type(None) in get_args(kind) and {str, Path} & set(get_args(kind)))
+    if one_or_several(kind) and value.startswith("["):
+        return override
+    texts = {str, Path}
+    textual = one_or_several(kind) or kind in texts or (type(None) in get_args(kind) and texts & set(get_args(kind)))
     if textual and value != "null" and not re.fullmatch(r"'.*'|\".*\"", value, re.DOTALL):
         # OmegaConf would read ${...} as a reference to another setting.
         escaped = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)

@@ -16,7 +16,7 @@ from search.settings.plain import key_paths
 from search.settings.rules import check_rules
 from search.settings.schema import Settings
 
-__all__ = ["accepted", "checked", "parse", "strip_optional", "unknown_key"]
+__all__ = ["accepted", "checked", "one_or_several", "parse", "strip_optional", "unknown_key"]
 
 
 def parse(values: Mapping[str, Any]) -> Settings:
@@ -54,6 +54,8 @@ def accepted(item: Field[Any], kind: Any) -> str:
     size = "" if Ellipsis in get_args(base) else f" of {len(get_args(base))}"
     words = f"a list{size} of {names[number]}" if pair else names[number]
     words = f"{names[number]} or {words}" if meta["square"] else words
+    if one_or_several(kind):
+        words = "text or a list of text"
     bounds = []
     if meta["above"] is not None:
         bounds.append(f"> {meta['above']:g}")
@@ -73,8 +75,13 @@ def strip_optional(kind: Any) -> tuple[Any, bool]:
     """The type without None, and the text of single words, beside it; and whether None was part of it."""
     if get_origin(kind) in (Union, types.UnionType):
         members = [m for m in get_args(kind) if m is not type(None)]
-        return members[0], len(members) < len(get_args(kind))
+        return members[0], type(None) in get_args(kind)
     return kind, False
+
+
+def one_or_several(kind: Any) -> bool:
+    """Whether a setting takes a text or a list of texts; a list of one is that text."""
+    return str in get_args(kind) and any(Ellipsis in get_args(member) for member in get_args(kind))
 
 
 def _parse_class(cls: type, values: Mapping[str, Any], prefix: str) -> Any:
@@ -92,9 +99,14 @@ def _parse_class(cls: type, values: Mapping[str, Any], prefix: str) -> Any:
             arguments[name] = _parse_class(kind, value, f"{prefix}{name}.")  # type: ignore[arg-type]
         else:
             base, optional = strip_optional(kind)
+            if one_or_several(kind) and isinstance(value, (list, tuple)):
+                base = next(member for member in get_args(kind) if get_origin(member) is tuple)
             refusal = InputError(f"{prefix}{name} must be {accepted(known[name], kind)}, got {value!r}")
             empty = value is None and optional
-            arguments[name] = None if empty else checked(known[name], base, value, prefix + name, refusal)
+            found = None if empty else checked(known[name], base, value, prefix + name, refusal)
+            arguments[name] = (
+                found[0] if one_or_several(kind) and isinstance(found, tuple) and len(found) == 1 else found
+            )
     return cls(**arguments)
 
 

@@ -9,7 +9,7 @@ from shlex import quote
 
 from lightning_modules.errors import InputError
 from search.settings.budget import parse_budget
-from search.settings.plain import flatten
+from search.settings.plain import flatten, shown
 from search.settings.schema import RetrainSettings, SearchSettings, Settings, ThesisSettings
 
 __all__ = ["check_rules", "refuse_without_effect"]
@@ -57,6 +57,8 @@ def check_rules(settings: Settings) -> None:
             "search.trust=evidence needs search.pruner=halving and search.evidence=true, "
             f"got search.pruner={search.pruner} and search.evidence={evidence}"
         )
+    if settings.model.several:
+        _check_networks(settings)
     if search.budget is not None:
         parse_budget(search.budget)
     if (settings.executor.workers or 1) > 1 and settings.executor.name == "inline":
@@ -111,6 +113,27 @@ def check_rules(settings: Settings) -> None:
         raise InputError(f"tracking.root must be a folder of this machine, no address, got {str(tracking.root)!r}")
 
 
+def _check_networks(settings: Settings) -> None:
+    """Refuse what means one network where the search chooses among several."""
+    model, block = settings.model, settings.trainer.fostering.block
+    several = f"model.name={shown(list(model.names))}"
+    if model.weights not in ("imagenet", "none"):
+        raise InputError(
+            f"model.weights must be imagenet or none with several networks, got {_shortened(model.weights)!r} with "
+            f"{several}"
+        )
+    if block is not None:
+        raise InputError(
+            f"trainer.fostering.block names a block of one network, got {_shortened(block)!r} with {several}; "
+            "null is the last of each"
+        )
+    if settings.search.trust == "evidence":
+        raise InputError(
+            f"search.trust=evidence needs one network, got {several}: evidence by block is collected for the first "
+            "alone"
+        )
+
+
 def _check_retrain(settings: Settings) -> None:
     retrain = settings.retrain
     if retrain.depth not in ("auto", "none", "head", "search") and not re.fullmatch("[0-9]{1,4}", retrain.depth):
@@ -140,6 +163,8 @@ def _check_thesis(settings: Settings) -> None:
             raise InputError(f"thesis.{name} is for thesis.part={part} alone, got {value} with {thesis.part or 'null'}")
     if thesis.part is None:
         return
+    if settings.model.several:
+        raise InputError(f"thesis.part needs one network, got model.name={shown(list(settings.model.names))}")
     if settings.data.folds > 1:
         raise InputError(f"thesis.part needs data.folds=1, got {settings.data.folds}")
     idle = [f"search.{item.name}" for item in fields(SearchSettings) if item.name != "metric"]

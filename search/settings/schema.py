@@ -166,8 +166,11 @@ class DataSettings:
 class ModelSettings:
     """The network."""
 
-    name: str = setting(
-        "efficientnet_lite0", "efficientnet_lite0, vgg16, resnet50, lenet5, lenet5_relu, or timm:ARCHITECTURE"
+    name: str | tuple[str, ...] = setting(
+        "efficientnet_lite0",
+        "efficientnet_lite0, efficientnet_lite1, efficientnet_lite2, vgg16, resnet50, lenet5, lenet5_relu, or "
+        "timm:ARCHITECTURE; of a list, as in [efficientnet_lite0,efficientnet_lite1], the search chooses one "
+        "(docs/networks.md)",
     )
     weights: str = setting(
         "imagenet", "imagenet, none (random), or the path of a state dict (safetensors or PyTorch)", path=True
@@ -178,9 +181,23 @@ class ModelSettings:
     )  # fmt: skip
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """The networks to choose from; the first is that of trial 0."""
+        return (self.name,) if isinstance(self.name, str) else self.name
+
+    @property
+    def several(self) -> bool:
+        """Whether the search chooses among networks."""
+        return len(self.names) > 1
+
+    @property
     def architecture(self) -> str:
-        """The name by which `backbones.build` knows the network, width included."""
-        return self.name if self.width == 1 else f"{self.name}@{self.width:g}"
+        """The name by which `backbones.build` knows the first network, width included."""
+        return self.architecture_of(self.names[0])
+
+    def architecture_of(self, name: str) -> str:
+        """The same of any of `names`."""
+        return name if self.width == 1 else f"{name}@{self.width:g}"
 
 
 @dataclass(frozen=True)

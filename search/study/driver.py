@@ -7,7 +7,7 @@ interruption is in Optuna's storage: which slots are filled, which attempts were
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 
 import optuna
@@ -22,7 +22,7 @@ from search.study.notes import outcome_tags, start_tags
 from search.study.progress import StudyListener
 from search.study.promotion import ENOUGH_STEPS, Standing, build_promotion, build_pruner
 from search.study.record import StudyRecord
-from search.study.sampler import SamplerView, build_sampler, slot_seed
+from search.study.sampler import SamplerView, build_sampler, network_seed, slot_seed
 from search.study.slots import Slots
 from search.study.spending import Spending
 from search.tracking.tracker import Tracker
@@ -42,7 +42,7 @@ class SearchStudy:
         study: the Optuna study; this object must be its only user.
         batches: training steps in an epoch.
         trial_files: keeps trials that go on later, and the network of the best; None trains them again.
-        epoch_cost: freeze depth -> what an epoch costs, in epochs of training everything; for `search.budget`.
+        epoch_cost: parameters -> what an epoch costs, in epochs of training everything; for `search.budget`.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class SearchStudy:
         *,
         trial_files: TrialFiles | None = None,
         batches: int = ENOUGH_STEPS,
-        epoch_cost: Callable[[int], float] = lambda _: 1.0,
+        epoch_cost: Callable[[TrialParams], float] = lambda _: 1.0,
     ) -> None:
         self.settings = settings
         self.space = space
@@ -180,6 +180,7 @@ class SearchStudy:
         self.space.suggest(trial)  # what was enqueued
         seed = slot_seed(self.settings.seed, slot)
         steered = self._evidence is not None and self._evidence.steering is not None
+        steered = steered and params.network == self.space.default.network
         tags = start_tags(params, self.study.study_name, self.settings.search.prior if steered else "uniform")
         self._active[slot] = RunningTrial.started(trial, params, slot, attempt, seed, self._tracker, self._parent, tags)
         self._listener.trial_started(slot, params, attempt)
@@ -194,9 +195,25 @@ class SearchStudy:
             preferred = replace(self.space.default, freeze_depth=self._evidence.preferred)
             if preferred != self.space.default:
                 return preferred
-        sampler = build_sampler(self.settings.search, self.settings.seed, slot, prior)
         waiting = {active.trial.number for active in self._waiting.values()}
-        return self.space.suggest(self._view.study(waiting, sampler).ask())
+        search, seed = self.settings.search, self.settings.seed
+        if self.space.networks is None:
+            return self.space.suggest(self._view.study(waiting, build_sampler(search, seed, slot, prior)).ask())
+        network = self._draw_network(slot, waiting)
+        # The prior is of the first network's depths.
+        known = prior if network == self.space.default.network else None
+        shared = replace(search, startup_trials=-(-search.startup_trials // len(self.space.networks)))
+        sampler = build_sampler(shared, seed, slot, known)
+        return self.space.suggest_for(self._view.study(waiting, sampler, network=network).ask(), network)
+
+    def _draw_network(self, slot: int, waiting: Collection[int]) -> str:
+        """In turn while the sampler knows little, then as it says of the networks alone."""
+        names = tuple(self.space.networks or ())
+        if slot < self.settings.search.startup_trials:
+            return names[slot % len(names)]
+        sampler = build_sampler(self.settings.search, network_seed(self.settings.seed), slot)
+        chosen = self._view.networks(waiting, sampler).ask().suggest_categorical("network", names)
+        return str(chosen)
 
     def _go_on(self, slot: int) -> Job:
         active = self._active[slot] = self._waiting.pop(slot)

@@ -27,7 +27,8 @@ __all__ = [
 def run_name(slot: int, params: TrialParams) -> str:
     """Name of a trial's run, such as `t07 nag lr=2.1e-3 freeze=3`."""
     beta = "" if params.fostering_beta is None else f" beta={params.fostering_beta:g}"
-    return f"t{slot:02d} {params.optimizer} lr={_rate(params)} freeze={params.freeze_depth}{beta}"
+    network = "" if params.network is None else f"{params.network} "
+    return f"t{slot:02d} {network}{params.optimizer} lr={_rate(params)} freeze={params.freeze_depth}{beta}"
 
 
 def start_tags(params: TrialParams, study: str, prior: str) -> dict[str, Any]:
@@ -40,6 +41,7 @@ def start_tags(params: TrialParams, study: str, prior: str) -> dict[str, Any]:
         "study": study,
         "optimizer": params.optimizer,
         "freeze_depth": params.freeze_depth,
+        **({} if params.network is None else {"network": params.network}),
         "prior": prior,
         "status": "running",
         NOTE: _phrase(params),
@@ -125,8 +127,9 @@ def version_note(params: TrialParams, scores: TestScores | None, *, network: str
 
 def _phrase(params: TrialParams) -> str:
     beta = "" if params.fostering_beta is None else f", fostering beta {params.fostering_beta:g}"
+    network = "" if params.network is None else f"{params.network}, "
     return (
-        f"{params.optimizer}, learning rate {_rate(params)} ({params.lr_factor:.2g} x its reference), "
+        f"{network}{params.optimizer}, learning rate {_rate(params)} ({params.lr_factor:.2g} x its reference), "
         f"freeze depth {params.freeze_depth}{beta}."
     )
 
@@ -138,7 +141,10 @@ def _rate(params: TrialParams) -> str:
 
 def _network(task: Task) -> str:
     weights = "pre-trained" if task.net.pretrained else "random"
-    return f"{task.net.architecture} ({task.net.num_blocks} blocks, {weights} weights)"
+    nets = [one.net for one in task.all]
+    if len(nets) == 1:
+        return f"{task.net.architecture} ({task.net.num_blocks} blocks, {weights} weights)"
+    return f"{' or '.join(f'{net.architecture} ({net.num_blocks} blocks)' for net in nets)}, {weights} weights"
 
 
 def _images(task: Task) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -48,7 +48,8 @@ class StudyProgress:
         finished: how many there are already.
         epochs: of a full trial, over all folds.
         expected_epochs: that the trials to come will take together, about.
-        best: best score so far, if any.
+        best: parameters, score and slot of the best trial so far, if any.
+        epoch_cost: what an epoch of a trial costs, which orders equals of several networks.
     """
 
     def __init__(
@@ -60,11 +61,13 @@ class StudyProgress:
         epochs: int,
         expected_epochs: float,
         metric: str,
-        best: tuple[float, int, int] | None,
+        best: tuple[TrialParams, float, int] | None,
+        epoch_cost: Callable[[TrialParams], float] = lambda _: 0.0,
     ) -> None:
         self._console = console
         self._trials, self._finished = trials, finished
-        self._epochs, self._metric, self._best = epochs, metric, best
+        self._epochs, self._metric, self._epoch_cost = epochs, metric, epoch_cost
+        self._best = self._order(*best) if best is not None else None
         self._started = time.monotonic()
         self._left = expected_epochs
         self._whole = expected_epochs >= (trials - finished) * epochs  # what a pruned trial saves was not foreseen
@@ -119,13 +122,18 @@ class StudyProgress:
         if self._whole and outcome != "failed":
             self._left -= self._epochs - epochs
         if outcome == "complete" and value is not None:
-            ended = (value, params.freeze_depth, -slot)  # ordered as `search.study.record.rank` does
+            ended = self._order(params, value, slot)
             self._best = max(self._best or ended, ended)
         self._line(slot, params, outcome, value, epochs)
 
+    def _order(self, params: TrialParams, value: float, slot: int) -> tuple[float, float, int, int]:
+        """As `search.study.record.rank` orders complete trials, the best last."""
+        cost = 0.0 if params.network is None else self._epoch_cost(params)
+        return (value, -cost, params.freeze_depth, -slot)
+
     def _line(self, slot: int, params: TrialParams, outcome: str, value: float | None, epochs: int) -> None:
         score = "" if value is None else f" {self._metric} {value:.4f}"
-        best = f", best {self._best[0]:.4f} (trial {-self._best[2]})" if self._best else ""
+        best = f", best {self._best[0]:.4f} (trial {-self._best[3]})" if self._best else ""
         after = f" after {epoch_count(epochs)}"
         line = f"trial {slot:>3}  {describe_params(params):<36} {outcome:<9}{score}{after}{best}"
         self._console.print(line + self._remaining(", about {} left"), highlight=False, soft_wrap=True)
@@ -167,5 +175,5 @@ class StudyProgress:
             grid.add_row(Text(""), Text(describe_params(params), style="dim", no_wrap=True, overflow="ellipsis"), "")
         if self._best:
             grid.add_row(Text("best"), Text(f"{self._metric} {self._best[0]:.4f}", style="bold green"),
-                         Text(f"trial {-self._best[2]}"))  # fmt: skip
+                         Text(f"trial {-self._best[3]}"))  # fmt: skip
         return Group(grid)

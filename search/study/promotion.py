@@ -35,6 +35,7 @@ __all__ = [
 ]
 
 _Key = tuple[float, int, int]
+_Kind = tuple[str | None, int]
 FEWEST_STEPS = 4
 """Training steps before any rung: with sixty images, an epoch is two steps, and scores after two are noise."""
 ENOUGH_STEPS = 8
@@ -65,12 +66,14 @@ class Standing:
     Attributes:
         scores: epoch, from 1 -> validation score so far.
         waiting: whether it waits at the last of them; one that is running, complete or lost does not.
+        network: None where the study has one.
     """
 
     slot: int
     freeze_depth: int
     scores: Mapping[int, float]
     waiting: bool
+    network: str | None = None
 
     @property
     def epoch(self) -> int:
@@ -81,7 +84,8 @@ class Standing:
 class PromotionRule:
     """Successive halving of one bracket, with promotion.
 
-    At the first rungs like is compared with like: only with trials whose freeze depth is at most `reach` blocks away.
+    At the first rungs like is compared with like: only with trials of the same network whose freeze depth is at most
+    `reach` blocks away.
     Deep freezes have all they will ever have after an epoch, shallow ones begin lower and climb past them, so
     that a comparison of all with all would decide for freezing before thawing had begun to pay.
 
@@ -204,23 +208,28 @@ class PromotionRule:
 
 
 class _Field:
-    """All trials that reached a rung, by freeze depth, best first."""
+    """All trials that reached a rung, by network and freeze depth, best first."""
 
     def __init__(self, trials: Sequence[Standing], rung: int) -> None:
         self._rung = rung
-        self._keys: dict[int, list[_Key]] = {}
+        self._keys: dict[_Kind, list[_Key]] = {}
         for trial in trials:
             if rung in trial.scores:
-                self._keys.setdefault(trial.freeze_depth, []).append(_order(trial, rung))
+                self._keys.setdefault((trial.network, trial.freeze_depth), []).append(_order(trial, rung))
         for keys in self._keys.values():
             keys.sort()
         self.size = sum(map(len, self._keys.values()))
         self.best = min((keys[0] for keys in self._keys.values()), default=None)
 
     def rank(self, trial: Standing, reach: int | None) -> tuple[int, int]:
-        """How many are ahead of a trial, and how many there are; with `reach`, among those so many depths away."""
+        """How many are ahead of a trial, and how many there are; with `reach`, among those so many depths away
+        of the same network."""
         own = _order(trial, self._rung)
-        alike = [k for d, k in self._keys.items() if reach is None or abs(d - trial.freeze_depth) <= reach]
+        alike = [
+            keys
+            for (network, depth), keys in self._keys.items()
+            if reach is None or (network == trial.network and abs(depth - trial.freeze_depth) <= reach)
+        ]
         return sum(bisect_left(keys, own) for keys in alike), sum(map(len, alike))
 
 

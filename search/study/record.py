@@ -43,8 +43,10 @@ __all__ = [
     "best_seen",
     "best_trial",
     "finished_trials",
+    "first_network",
     "load_or_create",
     "load_study",
+    "of_evidence",
     "open_study",
     "rank",
 ]
@@ -184,6 +186,12 @@ class TrialRecord(_TrialAttributes):
         return int(self.source.params["freeze_depth"])
 
     @property
+    def network(self) -> str | None:
+        """Which network; None where the study has one."""
+        name = self.source.params.get("network")
+        return None if name is None else str(name)
+
+    @property
     def scores(self) -> Mapping[int, float]:
         """Epoch, from 1 -> validation score."""
         return self.source.intermediate_values
@@ -290,8 +298,9 @@ class Trial:
         outcome: complete, pruned or diverged.
         reason: why it was pruned or diverged, or empty.
         seconds: wall time.
-        epoch_equivalents: cost in epochs of training everything.
+        epoch_equivalents: cost in epochs of training everything, of the first network where there are several.
         curve: validation score after each epoch.
+        network: one of the networks that the study chose among; None where there was one.
     """
 
     slot: int
@@ -309,18 +318,33 @@ class Trial:
     epoch_equivalents: float
     curve: tuple[float, ...]
     run_id: str
+    network: str | None = None
 
 
 _Finished = TypeVar("_Finished", bound=Trial | TrialRecord)
 
 
-def rank(trial: Trial | TrialRecord) -> tuple[bool, bool, float, int, int]:
+def rank(trial: Trial | TrialRecord) -> tuple[bool, bool, float, float, int, int]:
     """Sort key that puts the best trial first.
 
-    Complete trials come first and diverged ones last; then the better validation score, the deeper (cheaper) freeze
-    and the earlier trial decide, in this order.
+    Complete trials come first and diverged ones last; then the better validation score, the cheaper epoch where there
+    are several networks, the deeper (cheaper) freeze and the earlier trial decide, in this order.
     """
-    return (trial.outcome != "complete", trial.outcome == "diverged", -trial.value, -trial.freeze_depth, trial.slot)
+    epoch_cost = 0.0 if trial.network is None else trial.epoch_equivalents / max(trial.epochs, 1)
+    order = (-trial.value, epoch_cost, -trial.freeze_depth, trial.slot)
+    return (trial.outcome != "complete", trial.outcome == "diverged", *order)
+
+
+def first_network(identity: Mapping[str, Any]) -> str | None:
+    """The network of the default trial, which evidence is of, where the study chooses among several; else None."""
+    name = identity.get("model.name")
+    return str(name[0]) if isinstance(name, list) else None
+
+
+def of_evidence(trials: Iterable[_Finished], identity: Mapping[str, Any]) -> list[_Finished]:
+    """The trials that evidence by block can be held against: those of the network that it is of."""
+    network = first_network(identity)
+    return [trial for trial in trials if trial.network == network]
 
 
 def best_trial(trials: Iterable[_Finished], without: Sequence[int] = ()) -> _Finished | None:

@@ -7,7 +7,7 @@ interrupted draws the same parameters as one that was not.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,14 +21,19 @@ from explain.evidence.scores import Numbers
 from search.settings.schema import SearchSettings
 from search.study.record import FINISHED, TrialRecord
 
-__all__ = ["PriorSampler", "SamplerView", "build_sampler", "prior_weight", "slot_seed"]
+__all__ = ["PriorSampler", "SamplerView", "build_sampler", "network_seed", "prior_weight", "slot_seed"]
 
-_DEPTH = "freeze_depth"
+_DEPTH, _NETWORK = "freeze_depth", "network"
 
 
 def slot_seed(seed: int, slot: int) -> int:
     """Seed of a slot's parameters and training, in 0..2^31-1."""
     return int(np.random.SeedSequence([seed, slot]).generate_state(1)[0]) >> 1
+
+
+def network_seed(seed: int) -> int:
+    """Seed of a study's draws of networks, other than that of what is drawn for a network."""
+    return int(np.random.SeedSequence([seed, 1, 1]).generate_state(1)[0]) >> 1
 
 
 def build_sampler(settings: SearchSettings, seed: int, slot: int, prior: Numbers | None = None) -> BaseSampler:
@@ -173,26 +178,45 @@ class SamplerView:
 
     def __init__(self, study: optuna.Study, *, both: bool = False) -> None:
         self._study, self._both = study, both
-        self._shown: dict[int, _Shown] = {}
+        self._shown: dict[tuple[str | None, int], _Shown] = {}
 
-    def study(self, waiting: Collection[int], sampler: BaseSampler) -> optuna.Study:
+    def study(self, waiting: Collection[int], sampler: BaseSampler, *, network: str | None = None) -> optuna.Study:
         """The study as `sampler` may see it now; what it asks there stays there.
 
         Args:
             waiting: numbers of the trials that wait.
             sampler: of the copy.
+            network: shows the trials of this network alone, as those of a study that has no other.
         """
+        shown = [t for t in self._study.get_trials(deepcopy=False) if network in (None, t.params.get(_NETWORK))]
+        return self._copy(shown, waiting, sampler, network or "", lambda name: name != _NETWORK)
+
+    def networks(self, waiting: Collection[int], sampler: BaseSampler) -> optuna.Study:
+        """The same of all trials, with their network as the only parameter."""
+        shown = self._study.get_trials(deepcopy=False)
+        return self._copy(shown, waiting, sampler, None, lambda name: name == _NETWORK)
+
+    def _copy(
+        self,
+        trials: Sequence[FrozenTrial],
+        waiting: Collection[int],
+        sampler: BaseSampler,
+        kind: str | None,
+        has: Callable[[str], bool],
+    ) -> optuna.Study:
+        """A study of these trials with the parameters that `has` is true of, which `kind` stands for."""
         storage = InMemoryStorage()
         up, down = optuna.study.StudyDirection.MAXIMIZE, optuna.study.StudyDirection.MINIMIZE
         number = storage.create_new_study([up, down] if self._both else [up], self._study.study_name)
-        for trial in self._study.get_trials(deepcopy=False):
-            storage.create_new_trial(number, template_trial=self._what_counts(trial, trial.number in waiting))
+        for trial in trials:
+            shown = self._what_counts(trial, trial.number in waiting, kind, has)
+            storage.create_new_trial(number, template_trial=shown)
         return optuna.load_study(study_name=self._study.study_name, storage=storage, sampler=sampler)
 
-    def _what_counts(self, trial: FrozenTrial, waits: bool) -> _Shown:
+    def _what_counts(self, trial: FrozenTrial, waits: bool, kind: str | None, has: Callable[[str], bool]) -> _Shown:
         """What a sampler reads of a trial, made once for those that cannot change any more."""
-        if trial.number in self._shown:
-            return self._shown[trial.number]
+        if (kind, trial.number) in self._shown:
+            return self._shown[kind, trial.number]
         state, values = TrialState.PRUNED if waits else trial.state, trial.values
         if self._both and state is TrialState.COMPLETE and values:
             spread = TrialRecord(trial).map_spread
@@ -206,15 +230,15 @@ class SamplerView:
             values=values,
             datetime_start=trial.datetime_start,
             datetime_complete=trial.datetime_start if waits else trial.datetime_complete,
-            params=trial.params,
-            distributions=trial.distributions,
+            params={name: value for name, value in trial.params.items() if has(name)},
+            distributions={name: value for name, value in trial.distributions.items() if has(name)},
             user_attrs={},
             system_attrs={},
             intermediate_values=trial.intermediate_values,
             trial_id=trial.number,
         )
         if trial.state.is_finished():
-            self._shown[trial.number] = shown
+            self._shown[kind, trial.number] = shown
         return shown
 
 

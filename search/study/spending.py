@@ -9,6 +9,7 @@ import optuna
 
 from search.settings.budget import Budget
 from search.study.record import StudyRecord, TrialFeed, TrialRecord
+from search.trial.result import TrialParams
 
 __all__ = ["Spending"]
 
@@ -20,7 +21,7 @@ class Spending:
 
     Args:
         budget: what it may cost; None is never exhausted, and seconds are noted all the same, for a later call.
-        epoch_cost: freeze depth -> what an epoch of a trial costs, in epochs of training everything.
+        epoch_cost: parameters -> what an epoch of a trial costs, in epochs of training everything.
         clock: seconds that only go up.
     """
 
@@ -28,7 +29,7 @@ class Spending:
         self,
         study: optuna.Study,
         budget: Budget | None,
-        epoch_cost: Callable[[int], float],
+        epoch_cost: Callable[[TrialParams], float],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.budget = budget
@@ -73,4 +74,4 @@ class Spending:
             return 0.0
         if self.budget is None or self.budget.unit == "trials":
             return 1.0
-        return len(trial.scores) * self._cost(trial.freeze_depth)
+        return len(trial.scores) * self._cost(trial.params)

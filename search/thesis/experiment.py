@@ -183,7 +183,7 @@ def run_thesis(settings: Settings, console: Console) -> PartRun:
         _best_transfer(with_model, digest(base, 8), first.net.num_blocks)  # refuses before anything is written
     with owned(settings.tracking.root / "studies", name):
         tracker = Tracker.of(settings.tracking)
-        parent = _parent(first, tracker, name, key, digest(base, 8), asked=settings.model.name)
+        parent = _parent(first, tracker, name, key, digest(base, 8), asked=settings.model.names[0])
         session = _Session(first, tracker, parent, key)
         status = "KILLED"
         try:

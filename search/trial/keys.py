@@ -58,20 +58,28 @@ def _tensors_digest(name: str, module: nn.Module) -> str:
     return found.hexdigest()
 
 
-def study_identity(settings: Settings, index: ImageIndex, splits: Splits, net: BlockNet) -> dict[str, Any]:
+def study_identity(
+    settings: Settings, index: ImageIndex, splits: Splits, net: BlockNet, *others: BlockNet
+) -> dict[str, Any]:
     """Setting, or one of `INPUTS` -> value of everything that would make it another study.
 
     Inputs that decide nothing are left out: a white level of 65535, as without images of more than 8 bits, a black
     level of 0, and the pre-trained network's head where each trial's is fitted anew.
+
+    Args:
+        net: the network, or the first of those that the search chooses among.
+        others: the rest of these, in their order.
     """
     fields, _ = key_paths(), settings.data.resolution  # never a study of what is not chosen yet
     identity = {k: v for k, v in flatten(settings).items() if fields[k][0].metadata["identity"]}
-    identity |= {"data_digest": index.digest, "splits_digest": splits.digest, "weights_digest": state_digest(net)}
+    identity |= {"data_digest": index.digest, "splits_digest": splits.digest}
+    identity["weights_digest"] = " ".join(map(state_digest, (net, *others)))
     black, white, _ = index.value_range
     identity |= {"white_level": white} if white != FULL_WHITE_LEVEL else {}
     identity |= {"black_level": black} if black else {}
-    if net.pretrained and not (settings.trainer.warmup and final_linear(net.head)):
-        identity["head_digest"] = _tensors_digest("head", net.head)
+    warm = settings.trainer.warmup
+    if heads := [n.head for n in (net, *others) if n.pretrained and not (warm and final_linear(n.head))]:
+        identity["head_digest"] = " ".join(_tensors_digest("head", head) for head in heads)
     return identity
 
 

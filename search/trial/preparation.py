@@ -146,7 +146,7 @@ def default_name(settings: Settings, identity: dict[str, Any]) -> str:
     data = settings.data.source
     if path is not None:
         data = path.resolve().parent.name if path.is_file() else path.resolve().name
-    words = "".join(c if c.isalnum() and c.isascii() else "-" for c in f"{data}-{settings.model.name}")
+    words = "".join(c if c.isalnum() and c.isascii() else "-" for c in f"{data}-{'-'.join(settings.model.names)}")
     return f"{words.strip('-')}-{digest(identity, 4)}"
 
 
@@ -178,7 +178,11 @@ def space_of(settings: Settings) -> Space:
         InputError: one of these.
     """
     model, size = settings.model, largest_size(settings)
-    first = backbones.build(model.architecture, classes=2, size=size, weights=model.weights, seed=settings.seed)
-    space = build_space(settings.space, first, beta=settings.trainer.fostering.beta)
-    check_fostering(settings, space, first)
+    build = partial(backbones.build, classes=2, size=size, weights=model.weights, seed=settings.seed)
+    nets = {name: build(model.architecture_of(name)) for name in model.names}
+    first = nets[model.names[0]]
+    others = nets if model.several else None
+    space = build_space(settings.space, first, beta=settings.trainer.fostering.beta, others=others)
+    for net in nets.values():
+        check_fostering(settings, space, net)
     return space

@@ -42,7 +42,12 @@ def is_open(settings: Settings) -> bool:
 
 def native_size(settings: Settings) -> int:
     """Side in pixels of the images that the network was made for; the smallest of several networks'."""
-    return backbones.registered(settings.model.architecture).native_size
+    return min(entry.native_size for entry in _registered(settings))
+
+
+def _registered(settings: Settings) -> list[backbones.Backbone]:
+    model = settings.model
+    return [backbones.registered(model.architecture_of(name)) for name in model.names]
 
 
 def largest_size(settings: Settings) -> tuple[int, int]:
@@ -116,9 +121,9 @@ def _choose(
 ) -> tuple[tuple[int, int], str]:
     model, limit = settings.model, settings.data.epoch_megapixels
     on_cpu = Bounds(
-        network=model.name,
+        network=min(model.names, key=lambda name: backbones.registered(model.architecture_of(name)).native_size),
         native=native_size(settings),
-        smallest=backbones.registered(model.architecture).minimum_size,
+        smallest=max(entry.minimum_size for entry in _registered(settings)),
         trained=model.weights != "none",
         epoch_images=images,
         megapixels=limit,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from lightning_modules.training.optimizers import OPTIMIZERS
@@ -22,12 +22,15 @@ class TrialParams:
         lr_factor: times that optimizer's reference learning rate.
         freeze_depth: leading blocks that stay frozen, 0..L.
         fostering_beta: weight of the CAM entropy in the loss; None where it is not searched but trainer.fostering.beta.
+        network: one of `model.name`; None where that names one alone. No part of the words that checkpoints are known
+            by: the task's own digest tells networks apart there.
     """
 
     optimizer: str
     lr_factor: float
     freeze_depth: int
     fostering_beta: float | None = None
+    network: str | None = field(default=None, repr=False)
 
     def searched(self) -> dict[str, Any]:
         """What the study holds of it: the parameters by name, but for those that it does not search."""
@@ -68,7 +71,8 @@ class TrialResult:
         value: best epoch's validation score, mean over folds; 0, the worst value, if training diverged.
         best_epoch: from 0; epochs to refit are one more.
         curve: every epoch of every fold.
-        epoch_equivalents: cost in epochs of training everything (see `cost.epoch_equivalents`).
+        epoch_equivalents: cost in epochs of training everything, of the first network where there are several (see
+            `Task.epochs_worth`).
         stopped: `pruned`, `diverged`, `overtime`, `waiting` for one that may go on later, or None for one that ran its
             full length.
         micro_batch: images that went through the network at once; less than the batch size where memory ran out.
@@ -116,4 +120,5 @@ class TrialResult:
 def describe_params(params: TrialParams) -> str:
     """Parameters as one short phrase."""
     beta = "" if params.fostering_beta is None else f" beta={params.fostering_beta:g}"
-    return f"{params.optimizer} lr={params.learning_rate:.2g} freeze={params.freeze_depth}{beta}"
+    network = "" if params.network is None else f"{params.network} "
+    return f"{network}{params.optimizer} lr={params.learning_rate:.2g} freeze={params.freeze_depth}{beta}"

@@ -1,7 +1,8 @@
-"""The search space of a network: optimizer, learning-rate factor and freeze depth."""
+"""The search space: optimizer, learning-rate factor and freeze depth, and the network where there are several."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from search.trial.result import TrialParams
 if TYPE_CHECKING:
     import optuna
 
-__all__ = ["Space", "build_space", "check_fostering", "fosters"]
+__all__ = ["Space", "build_space", "check_fostering", "depths_of", "fosters"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Space:
         freeze_depth: (low, high), both included; an int, so that its bounds may change within a study.
         default: the parameters of trial 0.
         fostering: weights of the CAM entropy in the loss to choose from; None where that is not searched.
+        networks: network -> its range of freeze depths, the default's network first; None where there is one. Then
+            `freeze_depth` is that of the first.
     """
 
     optimizers: tuple[str, ...]
@@ -35,36 +38,71 @@ class Space:
     freeze_depth: tuple[int, int]
     default: TrialParams
     fostering: tuple[float, ...] | None = None
+    networks: Mapping[str, tuple[int, int]] | None = None
 
     @property
     def first(self) -> tuple[TrialParams, ...]:
-        """The first trials: the default, and where beta is searched the same with each other beta, so that trials
-        that differ in nothing else can be compared."""
-        others = (replace(self.default, fostering_beta=b) for b in self.fostering or ())
-        return (self.default, *(params for params in others if params != self.default))
+        """The first trials: the default, and where networks or beta are searched the same with each other network and
+        each other beta, so that trials that differ in nothing else can be compared. A network of other depths has half
+        of them frozen."""
+        others = [
+            replace(
+                self.default,
+                network=name,
+                freeze_depth=self.default.freeze_depth if depths == self.freeze_depth else sum(depths) // 2,
+            )
+            for name, depths in (self.networks or {}).items()
+            if name != self.default.network
+        ]
+        betas = [replace(self.default, fostering_beta=b) for b in self.fostering or ()]
+        return (self.default, *others, *(params for params in betas if params != self.default))
 
     def suggest(self, trial: optuna.Trial) -> TrialParams:
-        """Draw parameters from an Optuna trial."""
+        """Draw parameters from an Optuna trial; the freeze depth from the range of the network drawn."""
+        network = trial.suggest_categorical("network", tuple(self.networks)) if self.networks else None
+        return self._suggest(trial, network)
+
+    def suggest_for(self, trial: optuna.Trial, network: str) -> TrialParams:
+        """Draw the parameters beside this network from a trial of a study that knows of no other."""
+        return self._suggest(trial, network)
+
+    def _suggest(self, trial: optuna.Trial, network: str | None) -> TrialParams:
+        depths = self.freeze_depth if network is None or self.networks is None else self.networks[network]
         return TrialParams(
             optimizer=trial.suggest_categorical("optimizer", self.optimizers),
             lr_factor=trial.suggest_float("lr_factor", *self.lr_factor, log=True),
-            freeze_depth=trial.suggest_int("freeze_depth", *self.freeze_depth),
+            freeze_depth=trial.suggest_int("freeze_depth", *depths),
             fostering_beta=trial.suggest_categorical("fostering_beta", self.fostering) if self.fostering else None,
+            network=network,
         )
 
 
-def build_space(settings: SpaceSettings, net: BlockNet, *, beta: float = 0.0) -> Space:
-    """The space of these settings for this network.
-
-    Args:
-        beta: of trial 0 where it is searched (`trainer.fostering.beta`).
+def depths_of(settings: SpaceSettings, net: BlockNet) -> tuple[int, int]:
+    """The range of freeze depths of these settings for a network.
 
     Raises:
-        InputError: a freeze depth the network cannot have, or a default outside the range.
+        InputError: a depth the network cannot have.
     """
     low, high = settings.freeze_depth or (0, net.num_blocks if net.pretrained else 0)
     for depth in (low, high):
         check_freeze_depth(net, depth)
+    return low, high
+
+
+def build_space(
+    settings: SpaceSettings, net: BlockNet, *, beta: float = 0.0, others: Mapping[str, BlockNet] | None = None
+) -> Space:
+    """The space of these settings for this network.
+
+    Args:
+        net: the network, or the first of several.
+        beta: of trial 0 where it is searched (`trainer.fostering.beta`).
+        others: every network by its name, the first among them, where the search chooses among several.
+
+    Raises:
+        InputError: a freeze depth the network cannot have, or a default outside the range.
+    """
+    low, high = depths_of(settings, net)
     default_depth = settings.default_freeze_depth
     if default_depth is None:
         default_depth = min(max(net.num_blocks // 2, low), high)
@@ -75,8 +113,10 @@ def build_space(settings: SpaceSettings, net: BlockNet, *, beta: float = 0.0) ->
         settings.default_lr_factor,
         default_depth,
         beta if settings.fostering is not None else None,
+        next(iter(others)) if others else None,
     )
-    return Space(settings.optimizers, settings.lr_factor, (low, high), default, settings.fostering)
+    networks = {name: depths_of(settings, other) for name, other in others.items()} if others else None
+    return Space(settings.optimizers, settings.lr_factor, (low, high), default, settings.fostering, networks)
 
 
 def fosters(settings: Settings) -> bool:
@@ -95,4 +135,5 @@ def check_fostering(settings: Settings, space: Space, net: BlockNet) -> None:
         InputError: see there.
     """
     if fosters(settings):
-        check_target(net, settings.trainer.fostering.block, largest_size(settings), space.freeze_depth[1])
+        deepest = depths_of(settings.space, net)[1] if space.networks else space.freeze_depth[1]
+        check_target(net, settings.trainer.fostering.block, largest_size(settings), deepest)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from lightning_modules.training.warm_start import HeadStore, fit_head, warm_dept
 from search.settings.schema import Settings
 from search.trial.keys import activation_key, head_key, study_identity
 from search.trial.resolution import resolved
+from search.trial.result import TrialParams
 
 __all__ = ["Judged", "Task", "build_task", "choose_device", "statistics_rows"]
 
@@ -82,6 +83,9 @@ class Task:
         watched: rows that every epoch of a trial is scored on beside its validation rows. Empty in a search, which
             reads test images once; benchmarks that tabulate whole curves name their test images here.
         start: folder of the trained model that trials start from, head included; None is `model.weights`.
+        network: its name where the study chooses among several networks, each of which has a task; else None.
+        unit: operations by block of the first network, whose epochs costs are counted in; None where it is this one.
+        others: the task of the first network only: makes those of the others, by name.
     """
 
     settings: Settings
@@ -96,6 +100,32 @@ class Task:
     heads: HeadStore
     watched: NDArray[np.int64]
     start: Path | None = None
+    network: str | None = None
+    unit: tuple[int, ...] | None = None
+    others: Callable[[str], Task] | None = None
+    _made: dict[str, Task] = field(default_factory=dict)
+
+    def of(self, network: str | None) -> Task:
+        """The task of this network of the study, made when it is first asked for; asked of the first network's task.
+
+        Args:
+            network: of a trial's parameters; None is the only one.
+
+        Raises:
+            InputError: weights that cannot be had or do not fit.
+        """
+        if network in (None, self.network):
+            return self
+        if network not in self._made:
+            if self.others is None:
+                raise ValueError(f"{network} is none of the study's networks")
+            self._made[network] = self.others(network)
+        return self._made[network]
+
+    @property
+    def all(self) -> tuple[Task, ...]:
+        """The task of each network of the study, asked of the first one's."""
+        return (self, *(self.of(name) for name in self.settings.model.names[1:]))
 
     @property
     def index(self) -> ImageIndex:
@@ -131,12 +161,23 @@ class Task:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """See `study_identity`."""
+        """See `study_identity`; of a study of several networks it is asked of the first one's task."""
+        return study_identity(self.settings, self.index, self.splits, *(task.net for task in self.all))
+
+    @cached_property
+    def own_identity(self) -> dict[str, Any]:
+        """What a trial's files are known by: as `identity`, of this network alone, so that no other need be built."""
+        if self.network is None:
+            return self.identity
         return study_identity(self.settings, self.index, self.splits, self.net)
 
-    def epoch_cost(self, freeze_depth: int) -> float:
-        """What an epoch at this freeze depth costs, in epochs of training everything."""
-        return epoch_equivalents(self.flops, freeze_depth, 1)
+    def epochs_worth(self, freeze_depth: int, epochs: float) -> float:
+        """What so many epochs at this freeze depth cost, in epochs of training everything of the first network."""
+        return epoch_equivalents(self.flops, freeze_depth, epochs, unit=self.unit)
+
+    def epoch_cost(self, params: TrialParams) -> float:
+        """What an epoch of a trial costs, in epochs of training everything of the first network; asked of its task."""
+        return self.of(params.network).epochs_worth(params.freeze_depth, 1)
 
     def class_weights(self, rows: NDArray[np.int64]) -> Tensor | None:
         """(classes,) weights N / (classes * N_c) of the loss if they are asked for, else None."""
@@ -188,14 +229,19 @@ def build_task(
     watched: NDArray[np.int64] | None = None,
     start: Path | None = None,
     on_note: Callable[[str], None] = lambda _: None,
+    first: Task | None = None,
+    network: str | None = None,
 ) -> Task:
     """Build the network for the classes found and open the activation cache under `cache`.
+
+    Where `model.name` names several, that of the first; `Task.of` gives the others.
 
     Args:
         images, splits, watched: of images; where these are cut into tiles, the task's are of tiles.
         start: see `Task`; its classes are those of the images.
         on_note: called with a line for each depth whose activations cannot be stored, and for a damaged file that is
             made again.
+        first, network: of another network of the study: the task of the first one, and which it is.
 
     Raises:
         InputError: weights that cannot be had or do not fit, or a model to start from that is damaged.
@@ -204,7 +250,9 @@ def build_task(
     watched = np.zeros(0, np.int64) if watched is None else images.pixel_rows(watched)[0]
     images, splits = tile_rows(images, splits, settings.data.tile_defect)
     device = choose_device(settings.trainer.accelerator)
-    net = _first_net(settings, len(images.index.classes), start).to(device)
+    if settings.model.several and first is None:
+        network = settings.model.names[0]
+    net = _start_net(settings, len(images.index.classes), start, network).to(device)
     data = settings.data
     views = Views(data.views, data.flip, data.shift, data.gain, data.offset, settings.seed, data.orientation)
     parameters = views.parameters([record.digest for record in images.index.records])
@@ -229,14 +277,23 @@ def build_task(
     )
     flops = block_flops(net, data.pixels)
     heads = HeadStore(cache / "activations" / key, device, on_note)
-    return Task(settings, images, splits, net, activations, flops, device, inputs, order, heads, watched, start)
+    task = Task(
+        settings, images, splits, net, activations, flops, device, inputs, order, heads, watched, start, network
+    )
+    if first is not None:
+        task.unit = first.flops
+    elif settings.model.several:
+        task.others = lambda name: build_task(
+            settings, images, splits, cache=cache, watched=watched, on_note=on_note, first=task, network=name
+        )
+    return task
 
 
-def _first_net(settings: Settings, classes: int, start: Path | None) -> BlockNet:
+def _start_net(settings: Settings, classes: int, start: Path | None, network: str | None) -> BlockNet:
     if start is not None:
         return load_model(start).net
     return backbones.build(
-        settings.model.architecture,
+        settings.model.architecture if network is None else settings.model.architecture_of(network),
         classes=classes,
         size=settings.data.pixels,
         weights=settings.model.weights,

@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 
 from lightning_modules.networks.blocknet import BlockNet
-from lightning_modules.networks.freezing import epoch_equivalents
 from lightning_modules.training.classifier import Classifier
 from search.errors import TrialOvertimeError
 from search.trial.checkpoint import (
@@ -68,7 +67,7 @@ def run_trial(
     """
     started = time.perf_counter()
     limit = task.settings.search.trial_seconds
-    of, metric = trial_key(task.identity, params, seed), task.settings.search.metric
+    of, metric = trial_key(task.own_identity, params, seed), task.settings.search.metric
     saved = load_checkpoint(checkpoint, of=of, on_note=on_note) if checkpoint is not None else None
     before = saved.seconds if saved else 0.0
     curve, stopped = _reported(saved, reported, report)
@@ -120,7 +119,7 @@ def run_trial(
         metrics=metrics,
         curve=tuple(curve),
         seconds=before + time.perf_counter() - started,
-        epoch_equivalents=epoch_equivalents(task.flops, params.freeze_depth, len(curve)),
+        epoch_equivalents=task.epochs_worth(params.freeze_depth, len(curve)),
         stopped=stopped,
         micro_batch=micro_batch,
         threads=torch.get_num_threads(),
@@ -147,7 +146,7 @@ def trial_network(
     """
     rows = task.splits.folds[0].train
     if checkpoint is not None and (file := network_file(checkpoint)).is_file():
-        net, of = task.start_net(rows, params.freeze_depth), trial_key(task.identity, params, seed)
+        net, of = task.start_net(rows, params.freeze_depth), trial_key(task.own_identity, params, seed)
         if load_network(file, net, params.freeze_depth, of=of, epoch=epochs - 1, on_note=on_note):
             return net
     return train_final(task, params, seed, rows, epochs, cancelled=cancelled)

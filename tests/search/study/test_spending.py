@@ -115,8 +115,18 @@ def test_an_epoch_costs_what_its_depth_costs() -> None:
     bench = Bench(pruner="none")
     bench.run()
     expected = sum(EPOCHS / (1 + t.params["freeze_depth"]) for t in finished_trials(bench.study))
-    assert Spending(bench.study, parse_budget(f"{expected + 0.01:.6f}epochs"), lambda k: 1 / (1 + k)).exhausted is False
-    assert Spending(bench.study, parse_budget(f"{expected - 0.01:.6f}epochs"), lambda k: 1 / (1 + k)).exhausted is True
+    assert (
+        Spending(
+            bench.study, parse_budget(f"{expected + 0.01:.6f}epochs"), lambda p: 1 / (1 + p.freeze_depth)
+        ).exhausted
+        is False
+    )
+    assert (
+        Spending(
+            bench.study, parse_budget(f"{expected - 0.01:.6f}epochs"), lambda p: 1 / (1 + p.freeze_depth)
+        ).exhausted
+        is True
+    )
 
 
 @pytest.fixture

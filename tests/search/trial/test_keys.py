@@ -312,6 +312,18 @@ def test_weights_change_the_keys_of_what_they_change(
         network.cache_clear()
 
 
+def test_all_networks_of_a_list_are_in_the_identity(base: Settings) -> None:
+    names = ("lenet5", "lenet5_relu")
+    settings = changed(changed(changed(base, "model.name", names), "model.weights", "none"), "model.width", 1.0)
+    index = loaded(base).index
+    nets = [network(name, classes=3, size=(32, 32), weights="none") for name in names]
+    both = study_identity(settings, index, split(settings, index), *nets)
+    alone = [study_identity(settings, index, split(settings, index), net) for net in nets]
+    assert both["model.name"] == list(names)
+    assert both["weights_digest"] == " ".join(one["weights_digest"] for one in alone)
+    assert len({trial_key(one, TrialParams("sgd", 1.0, 0), 0) for one in (both, *alone)}) == 3
+
+
 def test_watched_images_and_the_device_are_in_the_key_of_activations(base: Settings) -> None:
     for other in (keys(base, watched=2), keys(base, device="meta")):
         assert different(keys(base), other) == {"activations", "heads"}
