@@ -46,7 +46,8 @@ def accepted(item: Field[Any], kind: Any) -> str:
     meta = item.metadata
     if meta["choices"]:
         words = ", ".join(meta["choices"])
-        return f"a list of {words}" if get_origin(kind) is tuple else f"one of {words}"
+        or_null = " or null" if strip_optional(kind)[1] else ""
+        return f"a list of {words}" if get_origin(kind) is tuple else f"one of {words}{or_null}"
     base, optional = strip_optional(kind)
     pair = get_origin(base) is tuple
     number = get_args(base)[0] if pair else base

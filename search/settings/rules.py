@@ -67,7 +67,7 @@ def check_rules(settings: Settings) -> None:
         refuse_without_effect(settings, ("executor.silence_seconds",), "executor=inline, which has no worker processes")
     _check_retrain(settings)
     _check_thesis(settings)
-    if space.default_optimizer not in space.optimizers:
+    if space.first_optimizer not in space.optimizers:
         raise InputError(
             f"space.default_optimizer must be one of space.optimizers ({', '.join(space.optimizers)}), "
             f"got {space.default_optimizer!r}"

@@ -40,6 +40,8 @@ EXECUTORS = {
 }
 """Name of a file of `search/executor/` -> what it does. Named here because settings import nothing that runs trials."""
 
+_BEST_OPTIMIZER = "adam"  # by the tables in docs/results.md, Levers of training
+
 PARTS = ("lenet", "random", "transfer", "finetune", "rates")
 
 
@@ -213,7 +215,11 @@ class SpaceSettings:
     freeze_depth: tuple[int, int] | None = setting(
         None, "range of the freeze depth; null is 0..L, and 0 alone for random weights", unit="blocks", low=0
     )
-    default_optimizer: str = setting("adam", "optimizer of trial 0", choices=OPTIMIZER_NAMES)
+    default_optimizer: str | None = setting(
+        None,
+        "optimizer of trial 0; null is adam, or the first of space.optimizers where that is not among them",
+        choices=OPTIMIZER_NAMES,
+    )
     default_lr_factor: float = setting(1.0, "learning-rate factor of trial 0", above=0, high=1000)
     default_freeze_depth: int | None = setting(None, "freeze depth of trial 0; null is half of L", unit="blocks", low=0)
     fostering: tuple[float, ...] | None = setting(
@@ -223,6 +229,13 @@ class SpaceSettings:
         low=0,
         high=1e6,
     )
+
+    @property
+    def first_optimizer(self) -> str:
+        """Optimizer of trial 0."""
+        if self.default_optimizer is not None:
+            return self.default_optimizer
+        return _BEST_OPTIMIZER if _BEST_OPTIMIZER in self.optimizers else self.optimizers[0]
 
 
 @dataclass(frozen=True)

@@ -109,7 +109,7 @@ def build_space(
     if not low <= default_depth <= high:
         raise InputError(f"space.default_freeze_depth must be in {low}..{high}, got {default_depth}")
     default = TrialParams(
-        settings.default_optimizer,
+        settings.first_optimizer,
         settings.default_lr_factor,
         default_depth,
         beta if settings.fostering is not None else None,

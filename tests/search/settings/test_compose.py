@@ -62,7 +62,7 @@ def test_every_experiment_takes_images_of_ones_own(experiment: str) -> None:
         ("data.size={a:1}", "data.size must be a list of 2 of a whole number >= 8 and <= 2048 or auto, got '{a:1}'"),
         ("data.size=[1,", "data.size must be a list of 2 of a whole number >= 8 and <= 2048 or auto, got '[1,'"),
         ("data.size=", "data.size must be a list of 2 of a whole number >= 8 and <= 2048 or auto, got ''"),
-        ("model.name=", "model.name must be text, got ''"),
+        ("model.name=", "model.name must be text or a list of text, got ''"),
         ("+search.trials=2", "unknown setting '+search.trials'; did you mean search.trials?"),
         ("~data", "arguments must be key=value, got '~data'"),
         ("hydra.verbose=true", "unknown setting 'hydra.verbose'"),

@@ -110,7 +110,7 @@ def test_every_choice_is_accepted_and_nothing_else(key: str) -> None:
     for choice in item.metadata["choices"]:
         if key in BOUND_TO_OTHERS:
             continue
-        given = [choice, "momentum"] if "tuple" in str(kind) and choice != "momentum" else choice
+        given = [choice, "adam"] if "tuple" in str(kind) and choice != "adam" else choice
         given = [given] if "tuple" in str(kind) and isinstance(given, str) else given
         assert _value(parse(_nested(key, given)), key) in (choice, tuple(given))
     with pytest.raises(InputError, match=f"^{key} must be"):
@@ -160,7 +160,10 @@ def test_unknown_key_inside_a_group() -> None:
         ({"data": {"repeats": 2}}, "data.repeats needs data.folds of 2 or more"),
         ({"executor": {"name": "inline", "workers": 3}}, "executor.workers=3 needs executor=local"),
         ({"data": {"folds": 2}, "search": {"refit": False}}, "search.refit=false needs data.folds=1"),
-        ({"space": {"optimizers": ["sgd"]}}, "space.default_optimizer must be one of space.optimizers (sgd)"),
+        (
+            {"space": {"optimizers": ["sgd"], "default_optimizer": "adam"}},
+            "space.default_optimizer must be one of space.optimizers (sgd)",
+        ),
         ({"space": {"lr_factor": [3.0, 2.0]}}, "space.lr_factor must be [low, high] with low <= high"),
         ({"space": {"freeze_depth": [3, 2]}}, "space.freeze_depth must be [low, high] with low <= high"),
         ({"space": {"default_lr_factor": 11.0}}, "space.default_lr_factor must be within space.lr_factor"),

@@ -238,7 +238,7 @@ def test_the_preset_is_schottls_experiment() -> None:
     settings = compose_settings(["experiment=fostering_resnet50"])
     assert settings.model.name == "resnet50" and settings.data.size == (192, 192)
     assert settings.trainer.epochs == 30 and settings.space.fostering == (0.0, 1.0, 10.0, 100.0)
-    assert settings.space.optimizers == ("adam",) and settings.space.default_optimizer == "adam"
+    assert settings.space.optimizers == ("adam",) and settings.space.first_optimizer == "adam"
     assert settings.space.lr_factor == (1.0, 1.0) and settings.space.freeze_depth == (0, 0)
     net = build("resnet50", classes=2, size=(192, 192), weights="none")
     net.pretrained = True
