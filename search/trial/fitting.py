@@ -16,7 +16,6 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from lightning_modules.networks.blocknet import BlockNet
-from lightning_modules.networks.freezing import stored_bytes
 from lightning_modules.training.classifier import Classifier
 from lightning_modules.training.datamodule import ActivationData
 from lightning_modules.training.fostering import Fostering, target_block
@@ -85,7 +84,7 @@ def first_parts(task: Task, freeze_depth: int) -> int:
     batch_size, parts = task.settings.trainer.batch_size, 1
     if task.device.type == "cuda":
         return parts
-    each = stored_bytes(task.net, task.settings.data.pixels, freeze_depth)
+    each = task.stored_bytes(freeze_depth)
     while each * batch_size / parts > _MOST_BYTES and batch_size // (2 * parts) >= _SMALLEST_MICRO_BATCH:
         parts *= 2
     return parts

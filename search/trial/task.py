@@ -23,7 +23,7 @@ from lightning_modules.images.tile_rows import tile_rows
 from lightning_modules.images.views import Views, apply_views
 from lightning_modules.networks import backbones
 from lightning_modules.networks.blocknet import BlockNet
-from lightning_modules.networks.freezing import block_flops, epoch_equivalents
+from lightning_modules.networks.freezing import block_flops, epoch_equivalents, stored_bytes
 from lightning_modules.networks.model_file import load_model
 from lightning_modules.training.activation_cache import ActivationCache
 from lightning_modules.training.datamodule import ActivationBatches, view_order
@@ -178,6 +178,16 @@ class Task:
     def epoch_cost(self, params: TrialParams) -> float:
         """What an epoch of a trial costs, in epochs of training everything of the first network; asked of its task."""
         return self.of(params.network).epochs_worth(params.freeze_depth, 1)
+
+    @cached_property
+    def _stored_bytes(self) -> dict[int, int]:
+        return {}
+
+    def stored_bytes(self, freeze_depth: int) -> int:
+        """Bytes that one image's forward pass behind this freeze depth keeps for the backward pass, measured once."""
+        if freeze_depth not in self._stored_bytes:
+            self._stored_bytes[freeze_depth] = stored_bytes(self.net, self.settings.data.pixels, freeze_depth)
+        return self._stored_bytes[freeze_depth]
 
     def class_weights(self, rows: NDArray[np.int64]) -> Tensor | None:
         """(classes,) weights N / (classes * N_c) of the loss if they are asked for, else None."""
