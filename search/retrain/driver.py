@@ -59,7 +59,7 @@ def run_months(
     _check(settings, month)
     prepare_process(settings)
     check_unopened(settings.tracking.root)
-    given, settings = settings, _of_the_champion(settings)
+    model, settings = settings.model, _of_the_champion(settings)
     num_blocks = _blocks(settings)
     if settings.retrain.depth.isdigit() and int(settings.retrain.depth) > num_blocks:
         names = " or ".join(settings.model.names)
@@ -89,6 +89,7 @@ def run_months(
     with owned_model(settings), closing(Ledger(settings.tracking.root, settings.tracking.model_name)) as ledger:
         tracker = Tracker.of(settings.tracking)
         device = choose_device(settings.trainer.accelerator)
+        given = replace(settings, model=model)
         return _run(Session(settings, console, ledger, tracker, device, command, given), images, month, size=why)
 
 
