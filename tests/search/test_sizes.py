@@ -184,6 +184,24 @@ def test_only_training_images_decide(tmp_path: Path) -> None:
     assert sorted((root / "cache" / "images").iterdir()) == kept
 
 
+@pytest.mark.parametrize(("limit", "size"), [(16, 128), (0.6, 96)])
+def test_of_images_in_tiles_the_tiles_count(tmp_path: Path, limit: float, size: int) -> None:
+    """Nine or so training images would fit at 128; their nine tiles each do not."""
+    from rich.console import Console
+
+    from search.settings.compose import compose_settings
+    from search.trial.preparation import load, resolved
+
+    images = make_images(tmp_path / "images", (300, 300), {"dark": 7, "light": 7})
+    settings = compose_settings(
+        ["data=folder", f"data.path={images}", f"tracking.root={tmp_path / 'mlruns'}", "data.tile=100",
+         "data.tile_overlap=0", f"data.epoch_megapixels={limit}", "trainer.accelerator=cpu"]
+    )  # fmt: skip
+    found = load(settings, Console(quiet=True))
+    assert found.pixels.shape[:3] == (14 * 9, size, size)
+    assert resolved(settings, found).data.size == (size, size)
+
+
 def test_what_only_decoding_shows_counts(tmp_path: Path) -> None:
     """Two thirds of the training images are damaged behind their headers: the others are what is trained on."""
     from rich.console import Console
