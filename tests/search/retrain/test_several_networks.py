@@ -8,7 +8,7 @@ from tests.search.retrain.conftest import LEARNS, Months
 
 def test_a_month_takes_the_champions_network_of_a_list(months: Months) -> None:
     months.arrives("2020-02", drift=True)
-    said = months.retrain("model.name=[lenet5_relu,lenet5]", "month=2020-02", *LEARNS)
+    said = months.retrain("model.name=[lenet5_relu,lenet5]", "data.size=auto", "month=2020-02", *LEARNS)
     assert said.code == 0, said.err
     assert "Network: lenet5, the champion's, of lenet5_relu, lenet5." in said.out
     row = months.ledger.months()[-1]
