@@ -49,7 +49,7 @@ def evidence_task(name: str, split: int, null: str) -> Task:
     task = build_task(settings, images, splits, cache=CACHE / f"evidence-{null}")
     if null == "weights":
         random = backbones.build(
-            settings.model.name, classes=len(task.classes), size=settings.data.pixels, weights="none", seed=split
+            task.net.architecture, classes=len(task.classes), size=settings.data.pixels, weights="none", seed=split
         )
         task.net.blocks.load_state_dict(random.blocks.state_dict())
         chosen = statistics_rows(settings, rows)

@@ -281,7 +281,7 @@ def row(context: dict[str, Any], recipe: Recipe, *, trained: str = "train") -> d
     found, _ = evaluate(task, net, test, recipe.test_views)
     return {
         "images": len(rows), "test_images": len(test), "depth": depth, "seconds": round(seconds, 2),
-        "cost": round(task.epoch_cost(depth) * recipe.epochs, 3),
+        "cost": round(task.epochs_worth(depth, recipe.epochs), 3),
         **{k: round(v, 5) for k, v in found.items()},
     }  # fmt: skip
 
