@@ -86,6 +86,8 @@ def run_months(
     settings, known, why = _as_the_champion(settings)
     images = load(settings, console, accept=accept, value_range=known)
     settings = resolved(settings, images)
+    # A month is done again where its size or fit is another, not where these were left open.
+    given = replace(given, data=settings.data)
     with owned_model(settings), closing(Ledger(settings.tracking.root, settings.tracking.model_name)) as ledger:
         tracker = Tracker.of(settings.tracking)
         device = choose_device(settings.trainer.accelerator)
