@@ -59,7 +59,7 @@ def run_months(
     _check(settings, month)
     prepare_process(settings)
     check_unopened(settings.tracking.root)
-    given, settings = settings, _of_the_champion(settings)
+    model, settings = settings.model, _of_the_champion(settings)
     num_blocks = _blocks(settings)
     if settings.retrain.depth.isdigit() and int(settings.retrain.depth) > num_blocks:
         names = " or ".join(settings.model.names)
@@ -86,11 +86,10 @@ def run_months(
     settings, known, why = _as_the_champion(settings)
     images = load(settings, console, accept=accept, value_range=known)
     settings = resolved(settings, images)
-    # A month is done again where its size or fit is another, not where these were left open.
-    given = replace(given, data=settings.data)
     with owned_model(settings), closing(Ledger(settings.tracking.root, settings.tracking.model_name)) as ledger:
         tracker = Tracker.of(settings.tracking)
         device = choose_device(settings.trainer.accelerator)
+        given = replace(settings, model=model)
         return _run(Session(settings, console, ledger, tracker, device, command, given), images, month, size=why)
 
 

@@ -142,26 +142,16 @@ def test_simulated_images_are_drawn_at_the_smallest_size(
         (["data.epoch_megapixels=-1"], "data.epoch_megapixels must be a number > 0 and <= 1000000000, got -1"),
         (["data.epoch_megapixels=nan"], "data.epoch_megapixels must be a number > 0 and <= 1000000000, got nan"),
         (["data.fit=atuo"], "data.fit must be one of auto, stretch, pad, crop, got 'atuo'"),
-        (["data.path={images}", "data.min_per_class=8"], "has 7 usable images, fewer than data.min_per_class=8"),
-        (
-            ["data.path={images}", "trainer.fostering.beta=1", "space.freeze_depth=[0,8]"],
-            "trainer.fostering needs a map of more than one position",
-        ),
     ],
     ids=lambda one: "" if isinstance(one, str) else one[-1],
 )
 def test_bad_input_is_one_line_and_nothing_is_written(
     arguments: list[str], words: str, tmp_path: Path, run_search_warm: RunSearch
 ) -> None:
-    folder = tmp_path / "work"
-    folder.mkdir()
-    images = make_images(tmp_path / "images", (40, 40), {"dark": 7, "light": 7})
-    source = ["data=folder"] if any("{images}" in one for one in arguments) else []
-    given = [one.replace("{images}", str(images)) for one in arguments]
-    outcome = run_search_warm(*source, *given, "model.weights=none" if source else "seed=0", cwd=folder)
+    outcome = run_search_warm(*arguments, cwd=tmp_path)
     assert outcome.code == 2, outcome
     assert words in outcome.err and outcome.err.count("\n") == 1
-    assert list(folder.iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_faulty_images_are_listed_at_whatever_size(tmp_path: Path, run_search_warm: RunSearch) -> None:
@@ -189,9 +179,27 @@ def test_only_training_images_decide(tmp_path: Path) -> None:
     settings = compose_settings(["data=folder", f"data.path={made}", f"tracking.root={root}"])
     images = load(settings, Console(quiet=True))
     assert images.pixels.shape[1:3] == resolved(settings, images).data.size == (128, 128)
-    (first,) = (root / "cache" / "images").iterdir()
+    kept = sorted((root / "cache" / "images").iterdir())
     assert load(settings, Console(quiet=True)).pixels.filename == images.pixels.filename  # type: ignore[attr-defined]
-    assert [*(root / "cache" / "images").iterdir()] == [first]
+    assert sorted((root / "cache" / "images").iterdir()) == kept
+
+
+@pytest.mark.parametrize(("limit", "size"), [(16, 128), (0.6, 96)])
+def test_of_images_in_tiles_the_tiles_count(tmp_path: Path, limit: float, size: int) -> None:
+    """Nine or so training images would fit at 128; their nine tiles each do not."""
+    from rich.console import Console
+
+    from search.settings.compose import compose_settings
+    from search.trial.preparation import load, resolved
+
+    images = make_images(tmp_path / "images", (300, 300), {"dark": 7, "light": 7})
+    settings = compose_settings(
+        ["data=folder", f"data.path={images}", f"tracking.root={tmp_path / 'mlruns'}", "data.tile=100",
+         "data.tile_overlap=0", f"data.epoch_megapixels={limit}", "trainer.accelerator=cpu"]
+    )  # fmt: skip
+    found = load(settings, Console(quiet=True))
+    assert found.pixels.shape[:3] == (14 * 9, size, size)
+    assert resolved(settings, found).data.size == (size, size)
 
 
 def test_what_only_decoding_shows_counts(tmp_path: Path) -> None:

@@ -39,8 +39,7 @@ class Session:
     Attributes:
         settings: those of the months; of several networks they name the champion's once there is one.
         command: what was given, for the record.
-        given: the settings as they were given, but for size and fit, which are those of `settings`; they decide
-            whether a month must be done again.
+        given: the settings with all the networks that were given, which decide whether a month must be done again.
     """
 
     settings: Settings

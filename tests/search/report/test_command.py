@@ -207,7 +207,7 @@ def test_the_command_asks_for_the_same_study(reported: SimpleNamespace, finished
 
     words = shlex.split(reported.data["reproduction"]["command"])
     assert words[:3] == ["python", "-m", "search"]
-    assert compose_settings(words[3:]) == compose_settings(finished.arguments)
+    assert compose_settings(words[3:]) == compose_settings([*finished.arguments, "data.fit=stretch"])  # as was chosen
 
 
 def test_a_study_is_plain_values(reported: SimpleNamespace) -> None:
@@ -217,7 +217,7 @@ def test_a_study_is_plain_values(reported: SimpleNamespace) -> None:
 
     study = search.load_study(reported.study.name, reported.root)
     frame = study.frame()
-    assert list(frame.index) == [0, 1, 2, 3] and frame.loc[0, "optimizer"] == "momentum"
+    assert list(frame.index) == [0, 1, 2, 3] and frame.loc[0, "optimizer"] == "adam"
     assert study.best is not None and study.winner is not None
     assert study.best.slot == study.winner.slot and study.best.value == frame["value"][study.winner.slot]
     with pytest.raises(FrozenInstanceError):

@@ -21,7 +21,7 @@ from search.trial.space import build_space
 from tests.search.study.scripted_study import DEFAULT, SPACE, Bench, ScriptedExecutor, curve
 
 NETWORKS = {"small": (0, 3), "large": (0, 8)}
-SEVERAL = replace(SPACE, freeze_depth=(0, 3), default=TrialParams("momentum", 1.0, 1, None, "small"), networks=NETWORKS)
+SEVERAL = replace(SPACE, freeze_depth=(0, 3), default=TrialParams("adam", 1.0, 1, None, "small"), networks=NETWORKS)
 
 
 def net(name: str, blocks: int, *, pretrained: bool = True) -> BlockNet:
@@ -33,8 +33,8 @@ def test_each_network_has_its_own_depths_and_the_default_of_each_comes_first() -
     space = build_space(SpaceSettings(), nets["small"], others=nets)
     assert space.networks == NETWORKS and space.freeze_depth == (0, 3)
     assert space.first == (
-        TrialParams("momentum", 1.0, 1, None, "small"),
-        TrialParams("momentum", 1.0, 4, None, "large"),
+        TrialParams("adam", 1.0, 1, None, "small"),
+        TrialParams("adam", 1.0, 4, None, "large"),
     )
     with pytest.raises(InputError, match=r"freeze_depth must be in 0\.\.3 for small, got 5"):
         build_space(SpaceSettings(freeze_depth=(0, 5)), nets["large"], others=dict(reversed(nets.items())))

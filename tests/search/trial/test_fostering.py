@@ -158,7 +158,7 @@ def test_beta_is_a_dimension_where_it_is_asked_for() -> None:
     net = build("lenet5", classes=2, size=(32, 32), weights="none")
     settings = SpaceSettings(fostering=(0.0, 1.0, 10.0))
     space = build_space(settings, net, beta=1.0)
-    assert space.default == TrialParams("momentum", 1.0, 0, 1.0)
+    assert space.default == TrialParams("adam", 1.0, 0, 1.0)
     bench = Bench()
     bench.study.sampler = RandomSampler(seed=0)
     trials = [bench.study.ask() for _ in range(12)]
@@ -173,10 +173,9 @@ def test_beta_is_a_dimension_where_it_is_asked_for() -> None:
     assert plain.suggest(trial).fostering_beta is None and "fostering_beta" not in trial.params
 
 
-def test_a_study_over_beta_asks_lost_trials_again_with_the_same_beta(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_study_over_beta_asks_lost_trials_again_with_the_same_beta() -> None:
     space = replace(SPACE, default=replace(SPACE.default, fostering_beta=0.0), fostering=(0.0, 1.0, 10.0))
-    monkeypatch.setattr("tests.search.study.scripted_study.SPACE", space)
-    bench = Bench()
+    bench = Bench(space=space)
     executor = bench.run(ScriptedExecutor(lambda n, job: "crash" if n == 3 else curve(job.params)))
     attempts = [job for job in executor.jobs if job.slot == 3]
     assert len(attempts) == 2 and len({job.params for job in attempts}) == 1
