@@ -237,7 +237,7 @@ def test_a_network_of_one_size_is_refused_before_anything_is_written(tmp_path: P
         ["data=folder", f"data.path={images}", f"tracking.root={root}", "model.name=timm:coatnet_pico_rw_224",
          "model.weights=none"]
     )  # fmt: skip
-    with pytest.raises(InputError, match="it was made for 224 x 224; data.size=auto chose 128 x 128$"):
+    with pytest.raises(InputError, match=r"it was made for 224 x 224; data\.size=auto chose 128 x 128$"):
         load(settings, Console(quiet=True))
     assert not root.exists()
 
