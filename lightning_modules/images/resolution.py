@@ -56,6 +56,7 @@ class Bounds:
         epoch_images: images that an epoch trains.
         megapixels: most that an epoch may train, in 10^6 pixels.
         limit: that number in words.
+        shown: what the network is shown, for the reason.
     """
 
     network: str
@@ -65,6 +66,7 @@ class Bounds:
     epoch_images: int
     megapixels: float
     limit: str
+    shown: str = "images"
 
 
 def choose_side(own: int, bounds: Bounds) -> tuple[int, int | None]:
@@ -113,7 +115,7 @@ def choose_size(sizes: Sequence[Size], bounds: Bounds) -> tuple[Size, str]:
         return (side, side), f"{dearer} would train {cost:.1f} megapixels an epoch, more than {bounds.limit}"
     least = f"; {side} is the least" if side > min(max(height, width), bounds.native) and side <= SMALLEST else ""
     made = f"{bounds.network} {'was trained at' if bounds.trained else 'is made for'} {bounds.native}"
-    return (side, side), f"the images are {height} x {width} (median), {made}{least}"
+    return (side, side), f"the {bounds.shown} are {height} x {width} (median), {made}{least}"
 
 
 def megapixels(images: int, size: Size) -> float:

@@ -59,7 +59,8 @@ def tile_rows(images: ImageSet, splits: Splits, defect: float) -> tuple[ImageSet
 
     folds = tuple(Fold(_trainable(tiles, of(fold.train)), of(fold.val)) for fold in splits.folds)
     parted = hashlib.blake2b(f"{splits.digest} {index.digest}".encode(), digest_size=16).hexdigest()
-    return ImageSet(index, images.pixels), replace(splits, folds=folds, test=of(splits.test), digest=parted)
+    splits = replace(splits, folds=folds, test=of(splits.test), digest=parted)
+    return ImageSet(index, images.pixels, images.resolution), splits
 
 
 def _trainable(tiles: Tiles, rows: Rows) -> Rows:

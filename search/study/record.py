@@ -53,6 +53,7 @@ __all__ = [
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 _SHOWN = 5  # names in the line on a study that does not exist
+_CHOSEN = ("data.size", "data.fit")  # of the images, where they are left open
 _REQUIRED = object()
 _T = TypeVar("_T")
 
@@ -480,11 +481,13 @@ def load_or_create(path: Path, name: str, identity: Mapping[str, Any], *, fresh:
         return study, existed
     # A setting that is younger than the study had its default then.
     before = {k: v for k, v in flatten(Settings()).items() if k in now} | before
-    if key := next((k for k in [*now, *before] if before.get(k) != now.get(k)), None):
+    if other := [k for k in dict.fromkeys([*now, *before]) if before.get(k) != now.get(k)]:
+        # Other images are the cause where their size was chosen and is another too.
+        key = next((k for k in other if k not in _CHOSEN), other[0])
         what = INPUTS.get(key)
         difference = f"{what}: {key}={before.get(key)!r}" if what else f"{key}={before.get(key)!r}"
         # These may be chosen, so that nobody has typed another one.
-        same = f"{key}={shown(before.get(key))} continues it; " if key in ("data.size", "data.fit") else ""
+        same = " ".join(f"{k}={shown(before.get(k))}" for k in other) + " continues it; " if key in _CHOSEN else ""
         raise InputError(
             f"study {name!r} was made with {difference}, now {now.get(key)!r}; "
             f"{same}take another search.study, or search.fresh=true to start anew"

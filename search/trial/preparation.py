@@ -62,8 +62,13 @@ def load(
 
     def choose(index: ImageIndex) -> Resolution:
         found = choose_resolution(settings, index, folds(index), gpu=gpu)
-        if fosters(settings):  # a map must not be too small
-            space_of(replace(settings, data=replace(data, size=found.size, fit=found.fit)))
+        # A map must not be too small, and some of timm's networks take images of their own size alone.
+        if fosters(settings) or any(name.startswith("timm:") for name in settings.model.names):
+            try:
+                space_of(replace(settings, data=replace(data, size=found.size, fit=found.fit)))
+            except InputError as error:
+                asked = f"; data.size=auto chose {found.size[0]} x {found.size[1]}" if data.size == "auto" else ""
+                raise InputError(f"{error}{asked}") from None
         return found
 
     def show(done: int, total: int) -> None:

@@ -128,6 +128,7 @@ def _choose(
         epoch_images=images,
         megapixels=limit,
         limit=f"data.epoch_megapixels={limit:g}",
+        shown="images" if settings.data.tile is None else "tiles",
     )
     size, why = choose_size(sizes, on_cpu)
     if not gpu:

@@ -223,6 +223,25 @@ def test_what_only_decoding_shows_counts(tmp_path: Path) -> None:
     assert json.dumps(found.resolution.size if found.resolution else None) == "[128, 128]"
 
 
+@pytest.mark.slow
+def test_a_network_of_one_size_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    from rich.console import Console
+
+    from lightning_modules.errors import InputError
+    from search.settings.compose import compose_settings
+    from search.trial.preparation import load
+
+    images = make_images(tmp_path / "images", (100, 100), {"dark": 7, "light": 7})
+    root = tmp_path / "mlruns"
+    settings = compose_settings(
+        ["data=folder", f"data.path={images}", f"tracking.root={root}", "model.name=timm:coatnet_pico_rw_224",
+         "model.weights=none"]
+    )  # fmt: skip
+    with pytest.raises(InputError, match=r"it was made for 224 x 224; data\.size=auto chose 128 x 128$"):
+        load(settings, Console(quiet=True))
+    assert not root.exists()
+
+
 def test_a_gpu_trains_more_and_says_so(tmp_path: Path) -> None:
     from lightning_modules.images.index import ImageIndex, ImageRecord
     from search.settings.schema import Settings

@@ -121,6 +121,16 @@ def test_splits_counts_and_labels_are_of_images_and_rows_of_tiles(manifest: Path
     assert len({record.digest for record in task.index.records}) == len(task.index.records)
 
 
+def test_the_size_of_tiles_is_chosen_and_the_reason_kept(manifest: Path, tmp_path: Path) -> None:
+    settings = settings_of(manifest, tmp_path, "data.size=auto", "model=lenet5")
+    images = load(settings, Console(quiet=True))
+    task = build_task(settings, images, split(settings, images.index), cache=tmp_path / "cache")
+    assert task.settings.data.pixels == images.pixels.shape[1:3] == (96, 96)
+    assert task.images.resolution == images.resolution
+    why = images.resolution.why if images.resolution else ""
+    assert why.startswith("Size: 96 x 96; the tiles are 50 x 50 (median), lenet5 is made for ")
+
+
 def test_masks_are_in_the_keys_of_what_is_trained(manifest: Path, tmp_path: Path) -> None:
     """The same images with other masks, another share or no normal class are another study with other activations."""
     other = write_images(tmp_path / "images", 12)

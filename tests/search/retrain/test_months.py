@@ -112,6 +112,18 @@ def test_a_month_is_seen_at_the_champions_size(months: Months) -> None:
     assert again.out.startswith("Nothing to do: 2020-02 was done on"), again.out  # the same settings
 
 
+@pytest.mark.slow
+def test_a_first_champion_whose_size_is_open_is_followed_by_months(months: Months) -> None:
+    other = Months(months.images, f"{months.model}-open", months.root)
+    first = other.retrain("data.size=auto", "retrain.depth=none")
+    assert first.code == 0, first.err
+    other.arrives("2020-02")
+    second = other.retrain("data.size=auto", "retrain.depth=none")
+    assert second.out.startswith("Size: 96 x 96, data.fit=stretch; those of the champion"), second.err
+    again = other.retrain("data.size=auto", "retrain.depth=none")
+    assert again.out.splitlines()[-1].startswith("Nothing to do: all 2 months are in the ledger"), again.err
+
+
 def test_a_month_whose_data_or_settings_changed_is_done_again_and_says_why(months: Months) -> None:
     look = ("retrain.depth=none",)
     months.arrives("2020-02")

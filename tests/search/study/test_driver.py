@@ -262,7 +262,7 @@ def test_folds_are_pruned_by_step_not_by_epoch() -> None:
 
 def test_a_study_in_a_journal_is_continued_by_the_same_identity_only(tmp_path: Path) -> None:
     path = tmp_path / "studies" / "s.journal"
-    identity = {"seed": 0, "data.size": (32, 32), "data.path": "강판"}
+    identity = {"seed": 0, "data.size": (32, 32), "data.fit": "stretch", "data.path": "강판", "data_digest": "a"}
     study, existed = load_or_create(path, "s", identity, fresh=False)
     assert not existed
     Bench(study).run(trials=2)
@@ -271,6 +271,11 @@ def test_a_study_in_a_journal_is_continued_by_the_same_identity_only(tmp_path: P
     before = path.read_bytes()
     with pytest.raises(InputError, match=r"study 's' was made with seed=0, now 1; take another search\.study"):
         load_or_create(path, "s", {**identity, "seed": 1}, fresh=False)
+    other = {**identity, "data.size": (64, 64), "data.fit": "pad"}
+    with pytest.raises(InputError, match=r"data\.size=\[32,32\] data\.fit=stretch continues it; take"):
+        load_or_create(path, "s", other, fresh=False)
+    with pytest.raises(InputError, match=r"was made with other images .*: data_digest='a', now 'b'; take another"):
+        load_or_create(path, "s", {**other, "data_digest": "b"}, fresh=False)
     assert path.read_bytes() == before
     waiting = path.with_name("s.waiting")
     waiting.mkdir()
