@@ -40,7 +40,7 @@ EXECUTORS = {
 }
 """Name of a file of `search/executor/` -> what it does. Named here because settings import nothing that runs trials."""
 
-_BEST_OPTIMIZER = "adam"  # by the tables in docs/results.md, Levers of training
+_FIRST_OPTIMIZER = "adam"  # best where images are few: docs/results.md, Levers of training
 
 PARTS = ("lenet", "random", "transfer", "finetune", "rates")
 
@@ -235,7 +235,7 @@ class SpaceSettings:
         """Optimizer of trial 0."""
         if self.default_optimizer is not None:
             return self.default_optimizer
-        return _BEST_OPTIMIZER if _BEST_OPTIMIZER in self.optimizers else self.optimizers[0]
+        return _FIRST_OPTIMIZER if _FIRST_OPTIMIZER in self.optimizers else self.optimizers[0]
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ def load(
         status.update(f"Reading images: {done} of {total}")
 
     with console.status("Reading images") as status:
-        return load_images(
+        images = load_images(
             data.source,  # type: ignore[arg-type]
             data.path,
             size=given.size,
@@ -95,6 +95,7 @@ def load(
             choose=choose if is_open(settings) and data.source != "simulated" else None,
             tiling=tiling_of(settings),
         )
+    return replace(images, resolution=given) if given.why else images
 
 
 def tiling_of(settings: Settings) -> Tiling | None:

@@ -187,7 +187,7 @@ def test_a_search_tests_and_reports_images(searched: SimpleNamespace, manifest: 
     }  # fmt: skip
     trained_on = load_model(searched.model).trained_on
     assert trained_on is not None and len(trained_on) == 20
-    report = next(searched.root.glob("artifacts/**/report/report.json"))
+    report = next(searched.root.glob(f"artifacts/**/{searched.winner.run_id}/**/report/report.json"))
     found = json.loads(report.read_text(encoding="utf-8"))["findings"]
     assert found["judged"] == 4 and found["training_images"] == 16
 
