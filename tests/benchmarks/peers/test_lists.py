@@ -16,13 +16,13 @@ from lightning_modules.images.splits import Splits
 from lightning_modules.images.store import ImageSet
 from search.settings.compose import compose_settings
 from search.settings.schema import Settings
-from search.trial.preparation import load, split
+from search.trial.preparation import load, resolved, split
 
 
 def read(*overrides: str) -> tuple[Settings, ImageSet, Splits]:
     settings = compose_settings(list(overrides))
     images = load(settings, Console(quiet=True))
-    return settings, images, split(settings, images.index)
+    return resolved(settings, images), images, split(settings, images.index)
 
 
 @pytest.fixture

@@ -55,7 +55,7 @@ def test_a_trial_is_drawn_from_the_depths_of_its_network() -> None:
     assert max(p.freeze_depth for p in drawn) > 3
     runs = list(bench.tracker.runs.values())
     assert [run.params["network"] for run in runs] == [p.network for p in drawn]
-    assert runs[1].tags["network"] == "large" and runs[1].name.startswith("t01 large momentum")
+    assert runs[1].tags["network"] == "large" and runs[1].name.startswith("t01 large adam")
 
 
 def test_an_interrupted_study_draws_the_same() -> None:
