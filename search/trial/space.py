@@ -60,13 +60,10 @@ class Space:
     def suggest(self, trial: optuna.Trial) -> TrialParams:
         """Draw parameters from an Optuna trial; the freeze depth from the range of the network drawn."""
         network = trial.suggest_categorical("network", tuple(self.networks)) if self.networks else None
-        return self._suggest(trial, network)
+        return self.suggest_for(trial, network)
 
-    def suggest_for(self, trial: optuna.Trial, network: str) -> TrialParams:
+    def suggest_for(self, trial: optuna.Trial, network: str | None) -> TrialParams:
         """Draw the parameters beside this network from a trial of a study that knows of no other."""
-        return self._suggest(trial, network)
-
-    def _suggest(self, trial: optuna.Trial, network: str | None) -> TrialParams:
         depths = self.freeze_depth if network is None or self.networks is None else self.networks[network]
         return TrialParams(
             optimizer=trial.suggest_categorical("optimizer", self.optimizers),

@@ -104,6 +104,7 @@ class Task:
     unit: tuple[int, ...] | None = None
     others: Callable[[str], Task] | None = None
     _made: dict[str, Task] = field(default_factory=dict)
+    _stored_bytes: dict[int, int] = field(default_factory=dict)
 
     def of(self, network: str | None) -> Task:
         """The task of this network of the study, made when it is first asked for; asked of the first network's task.
@@ -178,10 +179,6 @@ class Task:
     def epoch_cost(self, params: TrialParams) -> float:
         """What an epoch of a trial costs, in epochs of training everything of the first network; asked of its task."""
         return self.of(params.network).epochs_worth(params.freeze_depth, 1)
-
-    @cached_property
-    def _stored_bytes(self) -> dict[int, int]:
-        return {}
 
     def stored_bytes(self, freeze_depth: int) -> int:
         """Bytes that one image's forward pass behind this freeze depth keeps for the backward pass, measured once."""
