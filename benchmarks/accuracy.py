@@ -10,9 +10,7 @@ published groups, which are exposures and share tiles.
 from __future__ import annotations
 
 import csv
-import subprocess
 import sys
-import time
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +25,7 @@ from scipy.stats import t as student
 from benchmarks.localisation_data import grouped_by_tile
 from benchmarks.real_images import DATA, refusal
 from benchmarks.results_file import read_rows, write_rows
+from benchmarks.whole_search import whole_search
 
 SEEDS = (0, 1, 2)
 
@@ -113,23 +112,7 @@ def run(name: str, seed: int, root: Path) -> dict[str, object]:
         made = made / f"{name}-{seed}.csv"
         neu_split(made, *task.given, seed)
     arguments = [a.format(data=DATA, made=made) for a in (*task.settings, "executor.threads=1")]
-    study = f"accuracy-{name}-{seed}"
-    command = [
-        sys.executable,
-        "-m",
-        "search",
-        *arguments,
-        f"seed={seed}",
-        f"search.study={study}",
-        f"tracking.root={root}",
-    ]
-    started = time.perf_counter()
-    subprocess.run(command, check=True)  # noqa: S603 - our own interpreter and arguments
-    from search.study.record import load_study
-
-    winner = load_study(study, root).winner
-    if winner is None:
-        raise RuntimeError(f"{' '.join(command)} left no winner")
+    winner, seconds = whole_search(f"accuracy-{name}-{seed}", [*arguments, f"seed={seed}"], root)
     return {
         "task": name,
         "seed": seed,
@@ -138,7 +121,7 @@ def run(name: str, seed: int, root: Path) -> dict[str, object]:
         "intervals": winner.intervals,
         "images": winner.images,
         "validation": winner.value,
-        "seconds": round(time.perf_counter() - started, 1),
+        "seconds": seconds,
         "command": " ".join(task.settings).format(data="../shared/data", made=made) + f" seed={seed}",
     }
 

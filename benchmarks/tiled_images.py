@@ -11,9 +11,7 @@ where they stopped.
 from __future__ import annotations
 
 import csv
-import subprocess
 import sys
-import time
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -24,6 +22,7 @@ from rich.table import Table
 from benchmarks.localisation_data import grouped_by_tile
 from benchmarks.real_images import refusal
 from benchmarks.results_file import read_rows, write_rows
+from benchmarks.whole_search import whole_search
 from lightning_modules.images.mask_file import defect_pixels
 
 SEEDS = (0, 1)
@@ -50,15 +49,7 @@ def run(way: str, seed: int, root: Path) -> dict[str, Any]:
     if not (made / "marked.csv").exists():
         _marked_images(made)
     arguments = [*(a.format(made=made) for a in _SHARED), *WAYS[way], f"seed={seed}"]
-    study = f"tiled-images-{way}-{seed}"
-    command = [sys.executable, "-m", "search", *arguments, f"search.study={study}", f"tracking.root={root}"]
-    started = time.perf_counter()
-    subprocess.run(command, check=True)  # noqa: S603 - our own interpreter and arguments
-    from search.study.record import load_study
-
-    winner = load_study(study, root).winner
-    if winner is None:
-        raise RuntimeError(f"{' '.join(command)} left no winner")
+    winner, seconds = whole_search(f"tiled-images-{way}-{seed}", arguments, root)
     return {
         "way": way,
         "seed": seed,
@@ -66,7 +57,7 @@ def run(way: str, seed: int, root: Path) -> dict[str, Any]:
         "intervals": winner.intervals,
         "images": winner.images,
         "validation": winner.value,
-        "seconds": round(time.perf_counter() - started, 1),
+        "seconds": seconds,
         "command": " ".join(arguments),
     }
 
