@@ -30,7 +30,7 @@ setup:
     trap 'rm -f "$uv_lock"' EXIT
     awk '/^[a-z]/ { on = /^uv==/ } on' requirements.lock > "$uv_lock"
     {{ bin }}/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps "${offline[@]}" -r "$uv_lock"
-    {{ bin }}/uv pip sync --quiet --python {{ bin }}/python --require-hashes "${offline[@]}" requirements.lock
+    {{ bin }}/uv pip sync --quiet --compile-bytecode --python {{ bin }}/python --require-hashes "${offline[@]}" requirements.lock
     {{ bin }}/uv pip install --quiet --python {{ bin }}/python --no-deps --no-build-isolation "${offline[@]}" --editable .
     echo "$key" > .venv/installed
 

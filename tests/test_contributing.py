@@ -96,6 +96,7 @@ def all_applied(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, set[str
     return folder, set().union(*(_apply(folder, recipe) for recipe in RECIPES))
 
 
+@pytest.mark.slow
 def test_what_the_recipes_add_is_there(all_applied: tuple[Path, set[str]]) -> None:
     folder, _ = all_applied
     *settings, line = _python(folder, "-c", _USES).splitlines()

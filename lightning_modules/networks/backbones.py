@@ -273,7 +273,9 @@ def generic_timm(architecture: str) -> Backbone:
         )
 
     config = timm.get_pretrained_cfg(architecture)
-    return Backbone(builder, (), 32, min(config.input_size[1:]) if config is not None else 224)
+    native = min(config.input_size[1:]) if config is not None else 224
+    fixed = config is not None and config.fixed_input_size
+    return Backbone(builder, (), native if fixed else 32, native)
 
 
 BACKBONES: dict[str, Backbone] = {

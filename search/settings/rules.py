@@ -33,6 +33,9 @@ def check_rules(settings: Settings) -> None:
         raise InputError("data.outside=allow is for data=folder and data=manifest, got data=simulated")
     if data.groups == "folder" and data.source != "folder":
         raise InputError(f"data.groups=folder is for data=folder only, got data={data.source}")
+    if data.size != "auto" or data.source == "simulated":
+        given = f"data.size={list(data.size)}" if data.size != "auto" else "data=simulated, which is drawn at 96 x 96"
+        refuse_without_effect(settings, ("data.epoch_megapixels",), given)
     if data.tile is None:
         tiled = ("data.tile_overlap", "data.tile_defect", "data.normal")
         refuse_without_effect(settings, tiled, "images that are not cut into tiles (data.tile=null)")
@@ -126,6 +129,11 @@ def _check_networks(settings: Settings) -> None:
         raise InputError(
             f"trainer.fostering.block names a block of one network, got {_shortened(block)!r} with {several}; "
             "null is the last of each"
+        )
+    if settings.search.trials < len(model.names):
+        raise InputError(
+            f"search.trials must be at least the number of networks ({len(model.names)}), which are each tried, got "
+            f"{settings.search.trials} with {several}"
         )
     if settings.search.trust == "evidence":
         raise InputError(

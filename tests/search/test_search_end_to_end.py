@@ -144,6 +144,7 @@ def test_the_same_command_again_trains_nothing_and_reads_no_test_image(
     assert client.get_run(after.user_attrs["parent"]).info.status == "FINISHED"
 
 
+@pytest.mark.slow
 def test_more_trials_continue_and_fresh_starts_anew(
     tiny: tuple[str, ...], tracking_root: Path, run_search_warm: Run
 ) -> None:
@@ -168,6 +169,7 @@ def _kept(study: optuna.Study) -> SimpleNamespace:
     return SimpleNamespace(params=[t.params for t in study.trials], attrs=study.user_attrs)
 
 
+@pytest.mark.slow
 def test_folds(tiny: tuple[str, ...], tracking_root: Path, client: MlflowClient, run_search_warm: Run) -> None:
     outcome = run_search_warm(
         *tiny, "search.study=folds", "data.folds=2", "search.trials=1", "trainer.epochs=1", "search.pruner=none"
@@ -183,6 +185,7 @@ def test_folds(tiny: tuple[str, ...], tracking_root: Path, client: MlflowClient,
     assert trained + tested == 36
 
 
+@pytest.mark.slow
 def test_without_a_refit_the_winner_is_the_best_trials_network(
     tiny: tuple[str, ...], tracking_root: Path, client: MlflowClient, run_search_warm: Run
 ) -> None:
@@ -200,6 +203,7 @@ def test_without_a_refit_the_winner_is_the_best_trials_network(
     assert not (tracking_root / "studies" / "as it is.waiting").exists()
 
 
+@pytest.mark.slow
 def test_lenet5(tiny: tuple[str, ...], tracking_root: Path, run_search_warm: Run) -> None:
     outcome = run_search_warm(*tiny, "search.study=lenet", "model=lenet5", "search.trials=2", "trainer.epochs=1")
     assert outcome.code == 0, outcome.err

@@ -58,6 +58,7 @@ def test_runs_say_the_network(searched: SimpleNamespace) -> None:
     assert client.get_run(str(study.run_id)).data.params["model.name"] == str(list(NAMES))
 
 
+@pytest.mark.slow
 def test_it_goes_on_with_the_same_list_alone(searched: SimpleNamespace, run_search_warm: Run) -> None:
     for other in ("lenet5", "[lenet5_relu,lenet5]"):
         refused = run_search_warm(*searched.arguments, f"model.name={other}")

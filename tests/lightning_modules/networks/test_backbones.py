@@ -112,6 +112,11 @@ def test_blocks_end_at_pooling_where_no_child_has_two_convolutions() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(("name", "smallest"), [("timm:gcvit_xxtiny", 224), ("timm:resnet18", 32)])
+def test_a_network_of_one_size_needs_that_size(name: str, smallest: int) -> None:
+    assert registered(name).minimum_size == smallest and registered(name).native_size == 224
+
+
 def test_a_network_that_is_no_sequence_is_refused() -> None:
     class Skipping(nn.Module):
         def __init__(self) -> None:

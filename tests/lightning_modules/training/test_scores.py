@@ -44,6 +44,7 @@ def test_intervals_are_those_of_whole_tables(classes: int, images: int, seed: in
     assert [found.intervals[kind] for kind in kinds] == [pytest.approx(ends) for ends in zip(low, high, strict=True)]
 
 
+@pytest.mark.slow
 def test_memory_is_bounded_with_a_thousand_classes() -> None:
     truth, first, second = answered(1000, 4000, 0)
     logits = torch.from_numpy(np.eye(1000, dtype=np.float32)[first])

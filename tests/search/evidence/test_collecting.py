@@ -40,6 +40,7 @@ def make_task(tmp_path_factory: pytest.TempPathFactory, make_stripes: Callable[.
     return build
 
 
+@pytest.mark.slow
 def test_the_seed_decides_and_the_network_is_left_alone(make_task: Callable[..., Task]) -> None:
     task = make_task(prior="cam_stability", prior_floor=0.3)
     before = state_digest(task.net)

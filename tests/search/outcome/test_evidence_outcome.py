@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from mlflow import MlflowClient
 
 from search.tracking.tracker import tracking_uri
@@ -48,6 +49,7 @@ def test_the_picture_lies_where_the_last_lines_say(finished: SimpleNamespace) ->
     assert Path(place).read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_without_evidence_there_is_neither(tiny: tuple[str, ...], tracking_root: Path, run_search_warm: Any) -> None:
     outcome = run_search_warm(
         *tiny, "search.study=no evidence", "search.trials=1", "search.prior=uniform", "search.evidence=false"

@@ -30,6 +30,7 @@ def test_the_first_champion_names_its_images(months: Months) -> None:
     assert trained_on(months, "1") == digests(months, "training", "2020-01")
 
 
+@pytest.mark.slow
 def test_a_month_that_was_resumed_after_a_later_one_is_trained_on_both(
     months: Months, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -60,6 +61,7 @@ def test_a_month_that_was_resumed_after_a_later_one_is_trained_on_both(
     assert f"images of the month that it was not trained on ({len(march)} others it was)." in again.out
 
 
+@pytest.mark.slow
 def test_a_month_that_was_left_out_and_labelled_anew_was_not_trained_on(
     months: Months, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -134,6 +134,7 @@ def small(tiny: tuple[str, ...]) -> tuple[str, ...]:
     return (*tiny, "model=lenet5", "search.pruner=none", "search.trials=6")
 
 
+@pytest.mark.slow
 def test_on_the_command_line_and_on_a_restart(
     small: tuple[str, ...], run_search_warm: Callable[..., Any], tracking_root: Path
 ) -> None:
@@ -154,6 +155,7 @@ def test_on_the_command_line_and_on_a_restart(
     assert not re.search("^trial +[0-9]", out, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_a_trial_over_its_time_is_stopped_with_what_it_has(
     small: tuple[str, ...], run_search_warm: Callable[..., Any], tracking_root: Path
 ) -> None:
@@ -172,6 +174,7 @@ def test_a_trial_over_its_time_is_stopped_with_what_it_has(
     assert all(t.user_attrs["seconds"] < 10 for t in trials)
 
 
+@pytest.mark.slow
 def test_a_trial_without_an_epoch_in_its_time_fails_with_the_reason(
     small: tuple[str, ...], run_search_warm: Callable[..., Any]
 ) -> None:

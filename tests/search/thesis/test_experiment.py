@@ -167,6 +167,7 @@ def test_the_same_command_trains_nothing_twice(lenet: SimpleNamespace, run_searc
     assert again is not None and [r.run_id for r in again.arms] == [r.run_id for r in lenet.part.arms]
 
 
+@pytest.mark.slow
 def test_rates_at_two_depths_are_two_experiments(
     stripes: Path, tracking_root: Path, run_search_warm: Callable[..., Any]
 ) -> None:

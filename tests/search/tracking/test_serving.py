@@ -120,6 +120,7 @@ class TestModel:
     def test_no_rows(self, served: Any) -> None:
         assert len(served.predict(None, pd.DataFrame({"image": []}))) == 0
 
+    @pytest.mark.slow
     def test_it_needs_nothing_but_the_code_it_carries(self, model: Path, images: list[Path]) -> None:
         script = _CARRIED.format(
             carried=CODE_FOLDERS, served=served_model.__file__, model=str(model), image=str(images[0])

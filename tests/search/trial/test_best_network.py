@@ -53,7 +53,7 @@ def _kept(task: Task, params: TrialParams, file: Path, result: TrialResult) -> B
     return trial_network(task, params, 3, result.best_epoch + 1, checkpoint=file, cancelled=lambda: True)
 
 
-@pytest.mark.parametrize("run", [_in_one_go, _with_waits])
+@pytest.mark.parametrize("run", [pytest.param(_in_one_go, marks=pytest.mark.slow), _with_waits])
 @pytest.mark.parametrize(
     ("params", "best_epoch"),
     [

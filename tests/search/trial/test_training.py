@@ -39,7 +39,7 @@ def undisturbed(make_task: Callable[..., Task]) -> Callable[..., TrialResult]:
     return run
 
 
-@pytest.mark.parametrize("depth", [0, 5, 8])
+@pytest.mark.parametrize("depth", [0, 5, pytest.param(8, marks=pytest.mark.slow)])
 def test_the_same_trial_gives_the_same_curve_with_and_without_cache(
     make_task: Callable[..., Task], undisturbed: Callable[..., TrialResult], depth: int
 ) -> None:
@@ -100,7 +100,7 @@ def _with_waits(
         pytest.param(2, 1, {"model": "lenet5", "warmup": False}, id="another network"),
     ],
 )
-@pytest.mark.parametrize("optimizer", ["momentum", "adam"])
+@pytest.mark.parametrize("optimizer", [pytest.param("momentum", marks=pytest.mark.slow), "adam"])
 def test_a_trial_that_waits_is_the_same_trial(
     make_task: Callable[..., Task],
     undisturbed: Callable[..., TrialResult],
@@ -130,7 +130,13 @@ class KilledError(Exception):
     """What a kill does to a trial, as far as a test in one process can tell."""
 
 
-@pytest.mark.parametrize(("depth", "folds", "after"), [(0, 1, 1), (5, 2, 2), (5, 2, 3), (5, 2, 4), (8, 1, 2)])
+@pytest.mark.parametrize(
+    ("depth", "folds", "after"),
+    [
+        (5, 2, 3),
+        *(pytest.param(*one, marks=pytest.mark.slow) for one in ((0, 1, 1), (5, 2, 2), (5, 2, 4), (8, 1, 2))),
+    ],
+)
 def test_a_killed_trial_goes_on_from_its_last_epoch_and_tells_a_new_driver_of_all(
     make_task: Callable[..., Task], tmp_path: Path, depth: int, folds: int, after: int
 ) -> None:
