@@ -104,7 +104,7 @@ class PlainRuleBeside(SilentListener):
             self._owing[slot, epochs] = _below_median(self._trials[slot], self._all)
         self._trials[slot] = replace(self._trials[slot], waiting=False)
 
-    def trial_ended(self, slot: int, outcome: str, value: float | None) -> None:  # noqa: ARG002
+    def trial_ended(self, slot: int, outcome: str, value: float | None, best: tuple[float, int] | None) -> None:  # noqa: ARG002
         """See `StudyListener`."""
         self._stays(slot)
         self._trials[slot] = replace(self._trials[slot], waiting=False)

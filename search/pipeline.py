@@ -166,8 +166,7 @@ def _run_trials(run: StudyRun, space: Space, journal: Path, *, existed: bool) ->
         epochs=steps,
         expected_epochs=expected_epochs(settings.search, steps, trials - finished, batches=batches),
         metric=run.metric,
-        best=(best.params, best.value, best.slot) if best else None,
-        epoch_cost=task.epoch_cost,
+        best=(best.value, best.slot) if best else None,
     )
     driver = SearchStudy(
         settings, space, record.source, run.tracker, run.parent, progress,

@@ -70,7 +70,7 @@ def refit_and_test(run: StudyRun, trial: TrialRecord) -> Winner:
     """
     started = time.perf_counter()
     task, record, settings = run.task.of(trial.params.network), run.record, run.settings
-    params, epochs, seed = trial.params, trial.best_epoch + 1, slot_seed(settings.seed, trial.slot)
+    params, epochs, seed = trial.params, settings.trainer.epochs, slot_seed(settings.seed, trial.slot)
     if settings.search.refit:
         rows = task.trainable(_fold_rows(task))
         net = train_final(task, params, seed, rows, epochs, cancelled=run.stopping)

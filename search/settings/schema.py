@@ -246,7 +246,13 @@ class SearchSettings:
         None, "name of the study; null derives one from data, model and settings", identity=False
     )
     trials: int = setting(30, "finished trials to reach", low=1, high=100_000, identity=False)
-    metric: str = setting("macro_f1", "validation score to maximise", choices=("macro_f1", "weighted_f1", "accuracy"))
+    metric: str = setting("macro_f1", "validation score that is shown", choices=("macro_f1", "weighted_f1", "accuracy"))
+    judge: str = setting(
+        "score",
+        "what compares trials, at the rungs and at the end, always after the last epoch that they have: score is "
+        "search.metric, and of equals the lower validation log loss is better; loss is that log loss",
+        choices=("score", "loss"),
+    )
     objective: str = setting(
         "accuracy",
         "what trials are compared by: that score alone, or the score and the spread of the maps at "

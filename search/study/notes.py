@@ -61,7 +61,7 @@ def outcome_tags(
     rows = [("outcome", f"**{outcome}**" + (f": {_line(reason)}" if reason else ""))]
     if numbers:
         rows += [
-            (f"best validation {metric}", f"{numbers['value']:.4f} (epoch {int(numbers['best_epoch']) + 1})"),
+            (f"validation {metric}", f"{numbers['value']:.4f}, after the last epoch"),
             ("trained", f"{epoch_count(int(numbers['epochs']))} in {duration(float(numbers['seconds']))}"),
             ("cost", f"{numbers['epoch_equivalents']:.2f} epochs of training everything"),
         ]

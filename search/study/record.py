@@ -25,6 +25,7 @@ from search.errors import StoreError
 from search.evidence.record import Evidence
 from search.settings.plain import flatten, shown
 from search.settings.schema import Settings
+from search.study.promotion import judged
 from search.study.storage import open_storage, repair_journal
 from search.tracking.store import check_root
 from search.trial.files import TrialFiles
@@ -136,7 +137,9 @@ class _TrialAttributes:
     run_id = _Kept(str, "")  # of its MLflow run; empty before it has one
     map_spread = _Kept[float | None](float, None)
     value = _Kept(float)
-    best_epoch = _Kept(int)
+    loss = _Kept(float, math.inf)
+    losses = _Kept[Mapping[int, float]](lambda raw: {int(step): float(v) for step, v in raw.items()}, {})  # at rungs
+    judge = _Kept(str, "score")
     epochs = _Kept(int)
     seconds = _Kept(float)
     epoch_equivalents = _Kept(float)
@@ -223,7 +226,7 @@ class OpenTrial(_TrialAttributes):
 
     def numbers(self) -> dict[str, float]:
         """The key figures of a trial that has reported, by name."""
-        return {n: getattr(self, n) for n in ("value", "best_epoch", "epochs", "seconds", "epoch_equivalents")}
+        return {n: getattr(self, n) for n in ("value", "epochs", "seconds", "epoch_equivalents")}
 
 
 @dataclass(slots=True, eq=False)
@@ -293,8 +296,10 @@ class Trial:
         lr_factor: times the reference learning rate.
         freeze_depth: leading blocks that stayed frozen, 0..L.
         fostering_beta: weight of the CAM entropy in the loss; None where it was not searched.
-        value: best validation score of any epoch, in [0, 1]; 0 where training diverged.
-        best_epoch: epoch of `value`, from 0.
+        value: validation score after its last epoch, in [0, 1]; 0 where training diverged.
+        loss: validation log loss after its last epoch; infinite where training diverged or an older version did not
+            keep it.
+        judge: which of the two compares it: `score` or `loss`.
         epochs: epochs trained, of all folds.
         outcome: complete, pruned or diverged.
         reason: why it was pruned or diverged, or empty.
@@ -311,7 +316,8 @@ class Trial:
     freeze_depth: int
     fostering_beta: float | None
     value: float
-    best_epoch: int
+    loss: float
+    judge: str
     epochs: int
     outcome: str
     reason: str
@@ -325,14 +331,14 @@ class Trial:
 _Finished = TypeVar("_Finished", bound=Trial | TrialRecord)
 
 
-def rank(trial: Trial | TrialRecord) -> tuple[bool, bool, float, float, int, int]:
+def rank(trial: Trial | TrialRecord) -> tuple[bool, bool, float, float, float, int, int]:
     """Sort key that puts the best trial first.
 
-    Complete trials come first and diverged ones last; then the better validation score, the cheaper epoch where there
-    are several networks, the deeper (cheaper) freeze and the earlier trial decide, in this order.
+    Complete trials come first and diverged ones last; then `judged` decides, the cheaper epoch where there are several
+    networks, the deeper (cheaper) freeze and the earlier trial, in this order.
     """
     epoch_cost = 0.0 if trial.network is None else trial.epoch_equivalents / max(trial.epochs, 1)
-    order = (-trial.value, epoch_cost, -trial.freeze_depth, trial.slot)
+    order = (*judged(trial.judge, trial.value, trial.loss), epoch_cost, -trial.freeze_depth, trial.slot)
     return (trial.outcome != "complete", trial.outcome == "diverged", *order)
 
 

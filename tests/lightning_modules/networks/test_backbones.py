@@ -11,7 +11,7 @@ from torch import nn
 
 from lightning_modules.errors import InputError
 from lightning_modules.networks import backbones
-from lightning_modules.networks.backbones import BACKBONES, build
+from lightning_modules.networks.backbones import BACKBONES, build, registered
 from lightning_modules.networks.block_split import split_sequence
 from lightning_modules.networks.freezing import freeze
 from lightning_modules.networks.pretrained import read_state_dict

@@ -74,6 +74,7 @@ STUDY = {
     "space.default_freeze_depth": 1,
     "space.fostering": (0.0, 1.0),
     "search.metric": "accuracy",
+    "search.judge": "loss",
     "search.objective": "accuracy+interpretability",
     "search.sampler": "random",
     "search.startup_trials": 3,
