@@ -235,14 +235,16 @@ def _test_winner(run: StudyRun) -> Winner:
     settings, record = run.settings, run.record
     with run.phase("winner", "Refitting and testing the winner"):
         winner = record.winner
-        while (best := record.best()) is not None and (winner is None or winner.slot != best.slot):
+        while members := record.members(settings.search.members):
+            if winner is not None and (winner.members or (winner.slot,)) == tuple(trial.slot for trial in members):
+                break
             try:
-                winner = refit_and_test(run, best)
-            except RefitDivergedError:
-                record.refits_diverged = (*record.refits_diverged, best.slot)
-                line = f"Trial {best.slot} cannot win: refitted, it answers with numbers that are not finite."
+                winner = refit_and_test(run, members)
+            except RefitDivergedError as error:
+                record.refits_diverged = (*record.refits_diverged, error.slot)
+                line = f"Trial {error.slot} cannot win: refitted, it answers with numbers that are not finite."
                 run.console.print(line, highlight=False)
-        if winner is None or best is None:
+        if winner is None or not members:
             if any(t.outcome == "diverged" for t in record.finished()) or record.refits_diverged:
                 what = "every trial that ran its full length diverged (a loss or an output was not finite)"
                 raise InputError(f"{what}, so there is no winner; lower space.lr_factor and space.default_lr_factor")

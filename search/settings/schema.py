@@ -42,6 +42,8 @@ EXECUTORS = {
 
 _FIRST_OPTIMIZER = "adam"  # best where images are few: docs/results.md, Levers of training
 
+MEMBERS = 5  # by benchmarks.judges: docs/results.md, Judges and committees
+
 PARTS = ("lenet", "random", "transfer", "finetune", "rates")
 
 
@@ -253,6 +255,12 @@ class SearchSettings:
         "search.metric, and of equals the lower validation log loss is better; loss is that log loss",
         choices=("score", "loss"),
     )
+    members: int = setting(
+        MEMBERS,
+        "how many networks answer together: the best complete trials of the winner's network, each refitted, their "
+        "logits averaged; 1 delivers the best alone",
+        low=1, high=20, identity=False,
+    )  # fmt: skip
     objective: str = setting(
         "accuracy",
         "what trials are compared by: that score alone, or the score and the spread of the maps at "

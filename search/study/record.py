@@ -23,6 +23,7 @@ from lightning_modules.errors import InputError, printable
 from lightning_modules.home_folder import home_path
 from search.errors import StoreError
 from search.evidence.record import Evidence
+from search.outcome.bought import Bought
 from search.settings.plain import flatten, shown
 from search.settings.schema import Settings
 from search.study.promotion import judged
@@ -47,6 +48,7 @@ __all__ = [
     "first_network",
     "load_or_create",
     "load_study",
+    "members",
     "of_evidence",
     "open_study",
     "rank",
@@ -66,6 +68,9 @@ class Winner:
     Attributes:
         epochs: it was refitted for.
         refit: whether on training and validation images together.
+        members: slots of the trials whose networks answer together, the winner first.
+        bought: how it tests beside the default trial; None where there are no test images or that trial is not
+            complete.
         images: it was trained on, and tested on.
         test: test scores, None where there are no test images.
         intervals: their 95 % intervals.
@@ -82,6 +87,8 @@ class Winner:
     version: str
     run_id: str
     seconds: float
+    members: tuple[int, ...] = ()
+    bought: Bought | None = None
 
 
 class _Kept(Generic[_T]):
@@ -263,6 +270,10 @@ class StudyRecord:
         """See `best_trial`."""
         return best_trial(self.finished(), self.refits_diverged)
 
+    def members(self, most: int) -> list[TrialRecord]:
+        """See `members`."""
+        return members(self.finished(), most, self.refits_diverged)
+
 
 class TrialFeed:
     """The attempts of a study that goes on: those that have ended are handed out once, so a long study stays quick."""
@@ -361,6 +372,17 @@ def best_trial(trials: Iterable[_Finished], without: Sequence[int] = ()) -> _Fin
         without: slots of trials that cannot win.
     """
     return min((t for t in trials if t.outcome == "complete" and t.slot not in without), key=rank, default=None)
+
+
+def members(trials: Iterable[_Finished], most: int, without: Sequence[int] = ()) -> list[_Finished]:
+    """The trials whose networks answer together, the best first: complete ones of the best one's network.
+
+    Args:
+        most: how many at most.
+        without: slots of trials that cannot win.
+    """
+    ranked = sorted((t for t in trials if t.outcome == "complete" and t.slot not in without), key=rank)
+    return [t for t in ranked if t.network == ranked[0].network][:most]
 
 
 def best_seen(trials: Iterable[_Finished]) -> _Finished | None:
