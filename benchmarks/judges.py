@@ -2,8 +2,9 @@
 
 Of each table `DRAWS` times `TRIALS` configurations are drawn at random, as if each had been trained in full. What a
 judge takes of them by the validation images is scored on the test images, which the judge does not see. All judges see
-the same draws; the first is the one that the others are compared with. Also: how many of the best are better together
-(mean of their probabilities), and how much better the best of all would have been (regret).
+the same draws; the first is the one that the others are compared with. Then the same of committees, which answer with
+the mean of their logits, and of what needs no search: trial 0, and trial 0 at the freeze depths that a search tries
+first, the best of these and all of them together.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from scipy.stats import t as student
 from sklearn.metrics import f1_score
 
 from benchmarks.output_tables import OUTPUTS
+from search.trial.space import spread_depths
 
 Floats = NDArray[np.float64]
 TRIALS, DRAWS = 12, 200
@@ -66,9 +68,20 @@ class OutputTable:
         """Test macro F1 of each."""
         return np.array([self.tested(p) for p in self.test])
 
-    def tested(self, probabilities: Floats) -> float:
-        """Test macro F1 of probabilities (N, C)."""
-        return float(f1_score(self.test_labels, probabilities.argmax(1), average="macro"))
+    @cached_property
+    def logits(self) -> Floats:
+        """Test logits of each, less a number an image."""
+        return np.log(self.test.clip(_LEAST))
+
+    def tested(self, outputs: Floats) -> float:
+        """Test macro F1 of outputs (N, C)."""
+        return float(f1_score(self.test_labels, outputs.argmax(1), average="macro"))
+
+    def defaults(self) -> list[int]:
+        """Where trial 0 is, then what follows it at other freeze depths; none where they are not all there."""
+        deepest = max(int(key.split("/")[0]) for key in self.keys)
+        keys = [f"{depth}/adam/1.0" for depth in spread_depths(deepest // 2, (0, deepest), 5)]
+        return [self.keys.index(key) for key in keys] if set(keys) <= set(self.keys) else []
 
 
 def log_loss(probabilities: Floats, labels: NDArray[np.int64]) -> Floats:
@@ -119,19 +132,22 @@ def compare(table: OutputTable) -> dict[str, Floats]:
     """Row -> test F1 in each draw, in points."""
     rng, found = np.random.default_rng(0), {name: [] for name in JUDGES}
     given = {name: judge(table) for name, judge in JUDGES.items()}
-    more = {
-        f"mean of the {n} best by {judge}": (n, judge) for judge in ("log loss", "log loss, tempered") for n in (3, 5)
-    }
+    judge = "F1, of equals the loss"
+    more = {f"the {n} best together": n for n in (2, 3, 5, 8)}
     found |= {name: [] for name in more} | {"the best by the test images": [], "any": []}
     for _ in range(DRAWS):
         drawn = rng.choice(len(table.keys), min(TRIALS, len(table.keys)), replace=False)
         for name, values in given.items():
             found[name].append(table.truth[drawn[values[drawn].argmin()]])
-        for name, (count, judge) in more.items():
-            best = drawn[np.argsort(given[judge][drawn])[:count]]
-            found[name].append(table.tested(table.test[best].mean(0)))
+        best = drawn[np.argsort(given[judge][drawn])]
+        for name, count in more.items():
+            found[name].append(table.tested(table.logits[best[:count]].mean(0)))
         found["the best by the test images"].append(table.truth[drawn].max())
         found["any"].append(table.truth[drawn].mean())
+    if five := table.defaults():
+        found["trial 0"] = [table.truth[five[0]]]
+        found["trial 0 at five depths, the best"] = [table.truth[min(five, key=lambda i: given[judge][i])]]
+        found["trial 0 at five depths, together"] = [table.tested(table.logits[five].mean(0))]
     return {name: 100 * np.array(values) for name, values in found.items()}
 
 
@@ -139,7 +155,8 @@ def main() -> None:
     """Print each table's means, and the mean difference from the first judge over tables with its interval."""
     names = sorted(file.stem for file in OUTPUTS.glob("*.npz") if not file.stem.endswith(".new"))
     found = {name: compare(read(name)) for name in names}
-    rows = list(next(iter(found.values())))
+    found = {name: rows for name, rows in found.items() if "trial 0" in rows}  # those that are whole
+    names, rows = list(found), list(next(iter(found.values())))
     table = Table("", *(n.replace("-efficientnet_lite0", "") for n in names), "mean difference", "95 % interval")
     for row in rows:
         means = [values[row].mean() for values in found.values()]

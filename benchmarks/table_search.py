@@ -189,6 +189,7 @@ def _settings(table: DepthTable, strategy: Strategy, seed: int, trials: int) -> 
             settings.space,
             optimizers=table.optimizers,
             freeze_depth=strategy.freeze_depth,
+            default_depths=1,
             default_optimizer="momentum",  # trial 0 when the committed results were made, at a constant rate
         ),
         trainer=replace(settings.trainer, epochs=table.val.shape[-1]),

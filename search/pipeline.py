@@ -164,7 +164,9 @@ def _run_trials(run: StudyRun, space: Space, journal: Path, *, existed: bool) ->
         trials=trials,
         finished=finished,
         epochs=steps,
-        expected_epochs=expected_epochs(settings.search, steps, trials - finished, batches=batches),
+        expected_epochs=expected_epochs(
+            settings.search, steps, trials - finished, batches=batches, in_full=space.in_full
+        ),
         metric=run.metric,
         best=(best.value, best.slot) if best else None,
     )

@@ -78,7 +78,7 @@ class SearchStudy:
         self._best = self._record.best()
         self._view = SamplerView(study, both=settings.search.objective != "accuracy")
         self._batches = batches
-        self._promotion = build_promotion(settings.search, self._steps, batches=batches)
+        self._promotion = build_promotion(settings.search, self._steps, batches=batches, in_full=space.in_full)
 
     def repair(self) -> int:
         """Resume the trials that wait at a rung, and tell others that an interrupted driver left open FAIL.
@@ -110,7 +110,9 @@ class SearchStudy:
             StudyStalledError: three slots in a row failed in every attempt.
         """
         self._evidence = self._record.evidence
-        self._promotion = build_promotion(self.settings.search, self._steps, self._evidence, batches=self._batches)
+        self._promotion = build_promotion(
+            self.settings.search, self._steps, self._evidence, batches=self._batches, in_full=self.space.in_full
+        )
         self._spending.begin()
         try:
             for active in self._waiting.values():

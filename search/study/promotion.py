@@ -4,7 +4,8 @@ A trial that reaches a rung waits there, and its worker takes another job. It go
 1/factor of all that have reached the rung (asynchronous successive halving: Li et al. 2020, arXiv 1810.05934,
 algorithm 2). A trial is not promoted just because it arrived first.
 
-The default trial alone does not wait: it is what one would have trained without a search.
+The default trial does not wait: it is what one would have trained without a search. Nor do those that differ from it
+in their freeze depth alone, of which a committee is made (`search.members`).
 
 Evidence may trust a freeze depth more or less (`search.trust`): a trial at depth k goes on when it is among the best
 trust(k)/factor. Patience: from the first rung, a trial that is trusted more than others goes on with the better half.
@@ -24,7 +25,6 @@ from search.evidence.trust import Trust, trust_from_evidence
 from search.settings.schema import SearchSettings
 
 __all__ = [
-    "DEFAULT_SLOTS",
     "ENOUGH_STEPS",
     "FEWEST_STEPS",
     "PromotionRule",
@@ -42,8 +42,6 @@ FEWEST_STEPS = 4
 """Training steps before any rung: with sixty images, an epoch is two steps, and scores after two are noise."""
 ENOUGH_STEPS = 8
 """After as many steps trials may be compared however long they are going to be."""
-DEFAULT_SLOTS = (0,)
-"""Where the default trial is."""
 
 
 def rungs(epochs: int, batches: int = ENOUGH_STEPS) -> tuple[int, ...]:
@@ -265,7 +263,12 @@ def build_pruner(settings: SearchSettings) -> BasePruner:
 
 
 def build_promotion(
-    settings: SearchSettings, steps: int, evidence: Evidence | None = None, *, batches: int = ENOUGH_STEPS
+    settings: SearchSettings,
+    steps: int,
+    evidence: Evidence | None = None,
+    *,
+    batches: int = ENOUGH_STEPS,
+    in_full: int = 1,
 ) -> PromotionRule | None:
     """The rule by which trials of so many steps wait for each other; None where they do not.
 
@@ -274,15 +277,18 @@ def build_promotion(
         steps: of a trial that runs its full length.
         evidence: of the study; None trusts all freeze depths alike.
         batches: training steps in an epoch (see `rungs`).
+        in_full: how many of the first trials never wait.
     """
     if settings.pruner != "halving":
         return None
     trust = trust_from_evidence(evidence) if evidence is not None and settings.trust == "evidence" else None
     at = rungs(steps, batches)
-    return PromotionRule(at, settings.halving_factor, judge=settings.judge, trust=trust, in_full=DEFAULT_SLOTS)
+    return PromotionRule(at, settings.halving_factor, judge=settings.judge, trust=trust, in_full=range(in_full))
 
 
-def expected_epochs(settings: SearchSettings, steps: int, trials: int, *, batches: int = ENOUGH_STEPS) -> float:
+def expected_epochs(
+    settings: SearchSettings, steps: int, trials: int, *, batches: int = ENOUGH_STEPS, in_full: int = 1
+) -> float:
     """About how many epochs so many trials of so many steps will take, for telling the user when they end."""
-    rule = build_promotion(settings, steps, batches=batches)
+    rule = build_promotion(settings, steps, batches=batches, in_full=in_full)
     return rule.expected_epochs(trials, steps) if rule and trials else float(trials * steps)

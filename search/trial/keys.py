@@ -34,7 +34,7 @@ INPUTS = {
     "splits_digest": "other splits",
     "weights_digest": "other pre-trained weights",
     "head_digest": "other pre-trained weights of the head",
-    "judged": "trials judged otherwise (by the best epoch, until version 0.9)",
+    "judged": "trials judged otherwise (by their best epoch, as earlier code did)",
 }
 """What a study's identity has beside settings -> the words for another one."""
 
