@@ -28,6 +28,7 @@ class Bought:
         gained: images that the winner alone has right.
         lost: images that the default trial alone has right.
         accuracy: of the default trial; `accuracy_interval` is that of the difference (95 %, Tango's for paired shares).
+        accuracy_gain: difference in accuracy, (gained - lost) / N.
         macro_f1: of the default trial; `macro_f1_interval` is that of the difference (95 %, paired bootstrap).
         macro_f1_gain: difference in macro F1.
     """
@@ -36,15 +37,11 @@ class Bought:
     gained: int
     lost: int
     accuracy: float
+    accuracy_gain: float
     accuracy_interval: tuple[float, float]
     macro_f1: float
     macro_f1_gain: float
     macro_f1_interval: tuple[float, float]
-
-    @property
-    def accuracy_gain(self) -> float:
-        """Difference in accuracy, (gained - lost) / N."""
-        return (self.gained - self.lost) / self.images
 
     def metrics(self) -> dict[str, float]:
         """Its numbers as MLflow keeps them."""
@@ -54,7 +51,7 @@ class Bought:
             ("macro_f1", self.macro_f1_gain, self.macro_f1_interval),
         ):
             found |= {f"bought_{name}": gain, f"bought_{name}_low": low, f"bought_{name}_high": high}
-        return found
+        return found | {"bought_gained": float(self.gained), "bought_lost": float(self.lost)}
 
     def describe(self) -> str:
         """One line for people."""
@@ -85,6 +82,7 @@ def bought(labels: Tensor, default: Tensor, winner: Tensor, classes: int, seed: 
         gained=gained,
         lost=lost,
         accuracy=float((one == truth).mean()),
+        accuracy_gain=(gained - lost) / len(truth),
         accuracy_interval=paired_interval(gained, lost, len(truth)),
         macro_f1=before,
         macro_f1_gain=after - before,

@@ -59,7 +59,7 @@ DERIVED = {
     "/findings/judged", "/findings/mapped", "/findings/measures/*/height", "/findings/measures/*/width",
     "/findings/score", "/findings/training_images", "/finished", "/heat_map/*/trials", "/rival/difference",
     "/rival/freeze_depth", "/rival/noise", "/rival/slot", "/scorecard/*/depths", "/scorecard/*/order/*",
-    "/trials/*/slot", "/winner/epochs", "/winner/tested", "/winner/trained",
+    "/trials/*/slot", "/winner/epochs", "/winner/tested", "/winner/together", "/winner/trained",
 }  # fmt: skip
 """Numbers of the page that are no metric or parameter; the second test derives each from what MLflow holds."""
 
