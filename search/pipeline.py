@@ -173,6 +173,7 @@ def _run_trials(run: StudyRun, space: Space, journal: Path, *, existed: bool) ->
     driver = SearchStudy(
         settings, space, record.source, run.tracker, run.parent, progress,
         trial_files=run.files, batches=batches, epoch_cost=task.epoch_cost,
+        validated=sum(len(task.image_rows(fold.val)) for fold in task.splits.folds),
     )  # fmt: skip
     with run.stopping.held():
         repaired = driver.repair()
@@ -185,9 +186,10 @@ def _run_trials(run: StudyRun, space: Space, journal: Path, *, existed: bool) ->
     if run.stopping.requested:
         raise InterruptedSearchError(_continue_line(record, settings))
     finished = len(record.finished())
-    if finished < trials and (why := driver.exhausted()):
-        line = f"{why}: {finished} of {trials} trials finished; a larger one continues the study."
-        console.print(line, highlight=False)
+    why, way_on = driver.exhausted()
+    if finished < trials and why:
+        line = f"{why}: {finished} of {trials} trials finished; {way_on}."
+        console.print(line, highlight=False, soft_wrap=True)
         run.tracker.log(run.parent, {}, tags={"budget": line})
 
 

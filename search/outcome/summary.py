@@ -11,9 +11,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from search.outcome.bought import DEFAULT_SLOT
 from search.outcome.log import EVIDENCE_FIGURE
 from search.outcome.scorecard import ScorecardRow, SeenDepth, scorecard, seen_depths
+from search.study.bought import DEFAULT_SLOT
 from search.study.record import StudyRecord, TrialRecord, Winner, best_seen, first_network, of_evidence, rank
 from search.study.run import StudyRun
 from search.trial.result import TrialParams

@@ -22,8 +22,8 @@ from lightning_modules.networks.model_file import ModelCard, TrainedModel, load_
 from lightning_modules.training.datamodule import ActivationBatches
 from lightning_modules.training.scores import TestScores, scores_with_intervals
 from search.errors import RefitDivergedError
-from search.outcome.bought import DEFAULT_SLOT, Bought, bought
 from search.outcome.figures import confusion_figure
+from search.study.bought import DEFAULT_SLOT, Bought, bought
 from search.study.notes import version_note
 from search.study.record import TrialRecord, Winner
 from search.study.run import StudyRun

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from search.outcome.bought import Bought
 from search.report.findings import Findings
+from search.study.bought import Bought
 from search.study.record import Trial
 
 __all__ = [

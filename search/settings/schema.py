@@ -253,7 +253,7 @@ class SearchSettings:
     study: str | None = setting(
         None, "name of the study; null derives one from data, model and settings", identity=False
     )
-    trials: int = setting(12, "finished trials to reach", low=1, high=100_000, identity=False)
+    trials: int = setting(12, "finished trials to reach at most", low=1, high=100_000, identity=False)
     metric: str = setting("macro_f1", "validation score that is shown", choices=("macro_f1", "weighted_f1", "accuracy"))
     judge: str = setting(
         "score",
@@ -261,6 +261,13 @@ class SearchSettings:
         "search.metric, and of equals the lower validation log loss is better; loss is that log loss",
         choices=("score", "loss"),
     )
+    stop: str = setting(
+        "auto",
+        "when no more trials are asked for: auto as soon as there are as many complete ones as search.members and the "
+        "best leaves so few validation images wrong that none could be shown to be better (4, by a sign test at 5 %); "
+        "never before search.trials",
+        choices=("auto", "never"), identity=False,
+    )  # fmt: skip
     members: int = setting(
         MEMBERS,
         "how many networks answer together: the best complete trials of the winner's network, each refitted, their "

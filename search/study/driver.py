@@ -30,8 +30,10 @@ from search.trial.files import TrialFiles
 from search.trial.result import EpochReport, TrialParams, TrialResult, Verdict
 from search.trial.space import Space
 
-__all__ = ["SearchStudy"]
+__all__ = ["FEW_WRONG", "SearchStudy"]
 
+FEW_WRONG = 4
+"""Validation images; 1 / 2^5 is the first power of a half below 5 %."""
 _POLL_SECONDS = 0.2
 
 
@@ -42,6 +44,7 @@ class SearchStudy:
         study: the Optuna study; this object must be its only user.
         batches: training steps in an epoch.
         trial_files: keeps trials that go on later, and the network of the best; None trains them again.
+        validated: validation images, of all folds together; 0 where that is not known.
         epoch_cost: parameters -> what an epoch costs, in epochs of training everything; for `search.budget`.
     """
 
@@ -56,6 +59,7 @@ class SearchStudy:
         *,
         trial_files: TrialFiles | None = None,
         batches: int = ENOUGH_STEPS,
+        validated: int = 0,
         epoch_cost: Callable[[TrialParams], float] = lambda _: 1.0,
     ) -> None:
         self.settings = settings
@@ -77,7 +81,7 @@ class SearchStudy:
         self._spending = Spending(study, parse_budget(budget) if budget is not None else None, epoch_cost)
         self._best = self._record.best()
         self._view = SamplerView(study, both=settings.search.objective != "accuracy")
-        self._batches = batches
+        self._batches, self._validated = batches, validated
         self._promotion = build_promotion(settings.search, self._steps, batches=batches, in_full=space.in_full)
 
     def repair(self) -> int:
@@ -92,9 +96,14 @@ class SearchStudy:
         self._waiting |= waiting
         return lost
 
-    def exhausted(self) -> str:
-        """Why no more trials are asked for though there are fewer than asked for; empty where that is not so."""
-        return f"search.budget={self.settings.search.budget} is spent" if self._spending.exhausted else ""
+    def exhausted(self) -> tuple[str, str]:
+        """Why no more trials are asked for though there are fewer than asked for, and what goes on; else empty."""
+        if self._spending.exhausted:
+            return f"search.budget={self.settings.search.budget} is spent", "a larger one continues the study"
+        if self._best is None or (wrong := self._too_good()) is None:
+            return "", ""
+        which = f"No trial could be shown to be better than trial {self._best.slot}"
+        return f"{which}, which has {wrong} of {self._validated} validation images wrong", "search.stop=never goes on"
 
     def unfinished(self) -> bool:
         """Whether there is anything to run: trials to ask for, or some that wait."""
@@ -148,16 +157,30 @@ class SearchStudy:
 
     def _next_slot(self) -> int | None:
         """The slot to ask for next; a slot whose trial failed is not asked again once the budget is spent."""
-        if self._spending.exhausted:
+        if self._spending.exhausted or self._too_good() is not None:
             return None
         return self._slots.next(self.settings.search, {*self._active, *self._waiting})
 
     @property
     def _most(self) -> int:
         """How many trials the study will have."""
-        if self._spending.exhausted:
+        if self._spending.exhausted or self._too_good() is not None:
             return len(self._slots.filled.union(self._active, self._waiting))
         return self.settings.search.trials
+
+    def _too_good(self) -> int | None:
+        """How many validation images the best trial has wrong where so few are left that the search ends; else None.
+
+        A trial that has all of them right, where the best has m wrong, would be right m times where that is wrong and
+        never the other way round: by a sign test no better than chance at 5 % for m up to `FEW_WRONG`.
+        """
+        search, best = self.settings.search, self._best
+        if search.stop == "never" or best is None or best.accuracy is None or not self._validated:
+            return None
+        complete = sum(trial.outcome == "complete" for trial in self._record.finished())
+        wrong = round((1 - best.accuracy) * self._validated)
+        enough = complete >= max(search.members, self.space.in_full)
+        return wrong if enough and wrong <= FEW_WRONG else None
 
     def _promoted(self, *, closing: bool) -> int | None:
         if self._promotion is None or not self._waiting:
@@ -273,6 +296,8 @@ class SearchStudy:
             reason = f"over search.trial_seconds={limit:g} in epoch {len(result.curve) + 1}"
         outcome = result.stopped or "complete"
         active.record.end(summary, outcome, reason)
+        if (accuracy := result.metrics.get("val_accuracy")) is not None:
+            active.record.accuracy = accuracy
         self._tracker.log(
             active.run_id,
             {**summary, **{f"final_{n}": v for n, v in result.metrics.items()}},

@@ -23,9 +23,9 @@ from lightning_modules.errors import InputError, printable
 from lightning_modules.home_folder import home_path
 from search.errors import StoreError
 from search.evidence.record import Evidence
-from search.outcome.bought import Bought
 from search.settings.plain import flatten, shown
 from search.settings.schema import Settings
+from search.study.bought import Bought
 from search.study.promotion import judged
 from search.study.storage import open_storage, repair_journal
 from search.tracking.store import check_root
@@ -147,6 +147,7 @@ class _TrialAttributes:
     loss = _Kept(float, math.inf)
     losses = _Kept[Mapping[int, float]](lambda raw: {int(step): float(v) for step, v in raw.items()}, {})  # at rungs
     judge = _Kept(str, "score")
+    accuracy = _Kept[float | None](float, None)  # on the validation images after the last epoch
     epochs = _Kept(int)
     seconds = _Kept(float)
     epoch_equivalents = _Kept(float)

@@ -146,6 +146,7 @@ def tiny(stripes: Path, tracking_root: Path) -> tuple[str, ...]:
         "search.trials=4",
         "search.startup_trials=2",
         "search.members=1",
+        "search.stop=never",
         "space.default_depths=1",
         "executor=inline",
         "executor.threads=1",

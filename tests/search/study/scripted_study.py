@@ -85,7 +85,7 @@ class ScriptedExecutor:
             if self.interrupt_in == (number, epoch):
                 raise KeyboardInterrupt
             assert isinstance(value, float)
-            metrics = {"val_macro_f1": value}
+            metrics = {"val_macro_f1": value, "val_accuracy": value}
             reports.append(EpochReport(epoch, 0, epoch, value, self.loss(number, epoch), metrics, 0.1))
             verdict = "train" if epoch < job.reported else (yield Reported(job.slot, reports[-1]))
             if diverge or verdict != "train":
@@ -196,6 +196,7 @@ class Bench:
         self.tracker = MemoryTracker()
         self.listener = Listener()
         self.search, self.space = search, space
+        self.validated = 0
 
     def driver(self, trial_files: Path | None = None, **search: Any) -> SearchStudy:
         return self.driver_of(settings_of(**{**self.search, **search}), trial_files)
@@ -210,6 +211,7 @@ class Bench:
             "parent",
             self.listener,
             trial_files=TrialFiles(trial_files),  # type: ignore[arg-type]
+            validated=self.validated,
         )
 
     def run(self, executor: ScriptedExecutor | None = None, **search: Any) -> ScriptedExecutor:

@@ -124,6 +124,7 @@ NOTHING = {
     "search.study": "another",
     "search.trials": 3,
     "search.members": 2,
+    "search.stop": "never",
     "search.budget": "8h",
     "search.trial_seconds": 60.0,
     "search.max_attempts": 2,
