@@ -14,14 +14,17 @@ from lightning_modules.images.value_range import FULL_WHITE_LEVEL, ValueRange
 
 __all__ = ["ModelCard", "card_json", "read_card"]
 
-# 1 kept the digest of the tensors in the card and had none of the card itself; 2 had 0 for black; 3 knew no tiles.
-_FORMAT: Final = 4
+# 1 kept the digest of the tensors in the card and had none of the card itself; 2 had 0 for black; 3 knew no tiles;
+# 4 knew no temperature: its probabilities are the network's own.
+_FORMAT: Final = 5
 _BLACK_SINCE: Final = 3
+_TILING_SINCE: Final = 4
 _LARGEST_SIDE: Final = 2048
 _LARGEST_TILE: Final = 100_000
 _RULES: Final = ("smallest probability of normal", "mean of log-probabilities")  # see `by_image`
 _MOST_PIXELS: Final = 1_000_000_000
 _MOST_CLASSES: Final = 100_000
+_TEMPERATURES: Final = (0.01, 100.0)
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,8 @@ class ModelCard:
         versions: package -> version it was trained with.
         tiling: how an image is cut into the tiles that are resized to `size`, and which of them speaks for it; None
             where the image is resized itself.
+        temperature: what an image's logits are divided by before the softmax, so that its probabilities are calibrated;
+            None where it could not be fitted, and nothing is promised of them.
     """
 
     architecture: str
@@ -52,6 +57,7 @@ class ModelCard:
     black_level: int = 0
     dark_level: int = 0
     tiling: Tiling | None = None
+    temperature: float | None = None
 
     @property
     def value_range(self) -> ValueRange:
@@ -84,8 +90,10 @@ def read_card(text: str) -> tuple[ModelCard, str | None]:
         raise InputError("no card of a model")
     if number < _BLACK_SINCE:
         raw = {**raw, "black_level": 0, "dark_level": 0}
-    if number < _FORMAT:
+    if number < _TILING_SINCE:
         raw = {**raw, "tiling": None}
+    if number < _FORMAT:
+        raw = {**raw, "temperature": None}
     for field, (accepted, accepts) in _ACCEPTED.items():
         if field not in raw or not accepts(raw[field]):
             raise InputError(f"{field} must be {accepted}, got {_shown(raw, field)}")
@@ -147,6 +155,10 @@ _ACCEPTED: Final[Mapping[str, tuple[str, Callable[[Any], bool]]]] = {
         lambda v: isinstance(v, Mapping) and all(isinstance(version, str) for version in v.values()),
     ),
     "tiling": ("null, or side, overlap, normal and rule of tiles", _is_tiling),
+    "temperature": (
+        f"null, or a number in {_TEMPERATURES[0]:g}..{_TEMPERATURES[1]:g}",
+        lambda v: v is None or (type(v) in (int, float) and _TEMPERATURES[0] <= v <= _TEMPERATURES[1]),
+    ),
 }
 
 

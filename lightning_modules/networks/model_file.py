@@ -1,8 +1,8 @@
 """A trained model as a folder: tensors as safetensors, everything else one needs to use it as JSON.
 
-A third file may name the images that it was trained on. The last one holds the SHA-256 of all, as `sha256sum --check
-SHA256SUMS` reads it too; it is checked on loading. Models of format 1 have the digest of the tensors alone, in the
-card, and still load.
+A third file may name the images that it was trained on, a fourth hold what its prediction sets are made of. The last
+one holds the SHA-256 of all, as `sha256sum --check SHA256SUMS` reads it too; it is checked on loading. Models of format
+1 have the digest of the tensors alone, in the card, and still load.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +21,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lightning_modules.decisions.conformal import (
+    BY_HAND,
+    CalibrationScores,
+    categories,
+    decided,
+    prediction_sets,
+    read_scores,
+    score_limits,
+    scores_json,
+)
 from lightning_modules.errors import InputError, printable
 from lightning_modules.images.by_image import by_image
 from lightning_modules.images.reading import fit_image, read_image
@@ -31,6 +42,7 @@ from lightning_modules.whole_file import whole_file
 __all__ = [
     "DIGESTS",
     "Answers",
+    "DecisionRule",
     "ModelCard",
     "Parts",
     "TrainedModel",
@@ -41,7 +53,7 @@ __all__ = [
     "write_digests",
 ]
 
-_TENSORS, _CARD, _TRAINED_ON = "model.safetensors", "model.json", "trained_on.txt"
+_TENSORS, _CARD, _TRAINED_ON, _CALIBRATION = "model.safetensors", "model.json", "trained_on.txt", "calibration.json"
 
 DIGESTS: Final = "SHA256SUMS"
 """Name of the file."""
@@ -64,17 +76,42 @@ class Parts:
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """What a network answers on M images.
+    """What a model answers on M images.
 
     Attributes:
-        probabilities: (M, classes), on the CPU.
+        logits: (M, classes), divided by the temperature, on the CPU.
         shown: (M, 3, H, W) in [0, 1], the image or the tile of it that decided, on the CPU.
         boxes: int64 (M, 4), where that is in the image: top, left, height, width in pixels.
     """
 
-    probabilities: Tensor
+    logits: Tensor
     shown: Tensor
     boxes: NDArray[np.int64]
+
+    @cached_property
+    def probabilities(self) -> Tensor:
+        """(M, classes), calibrated where the model is."""
+        return self.logits.softmax(1)
+
+
+@dataclass(frozen=True, eq=False)
+class DecisionRule:
+    """How a model decides at one coverage.
+
+    Attributes:
+        classes: names, by output.
+        limits: (classes,), see `score_limits`.
+    """
+
+    classes: tuple[str, ...]
+    limits: NDArray[np.float64]
+
+    def decide(self, answers: Answers) -> list[tuple[list[str], str]]:
+        """Of each image the classes of its prediction set, by output, and the only one of them or `BY_HAND`."""
+        sets = prediction_sets(answers.logits.double().log_softmax(1).numpy(), self.limits)
+        names = [[self.classes[label] for label in np.flatnonzero(row)] for row in sets]
+        found = decided(sets).tolist()
+        return [(inside, BY_HAND if one < 0 else self.classes[one]) for inside, one in zip(names, found, strict=True)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,11 +121,31 @@ class TrainedModel:
     Attributes:
         trained_on: digests of the images that it, or a model that it was trained from, was trained on or chosen with;
             None where nobody wrote that down.
+        calibration: what its prediction sets are made of; None where there was too little to calibrate it with, and of
+            models that are older.
     """
 
     net: BlockNet
     card: ModelCard
     trained_on: frozenset[str] | None = None
+    calibration: CalibrationScores | None = None
+
+    def rule(self, coverage: float) -> DecisionRule:
+        """How it decides where the true class shall be in the set with this probability, in (0, 1).
+
+        Raises:
+            InputError: it was not calibrated, or with too few images for so much.
+        """
+        if self.calibration is None:
+            raise InputError(
+                f"coverage={coverage:g} needs a calibrated model, and this one is not: it was made by an earlier "
+                "version, or with too few validation images; search again (docs/decisions.md)"
+            )
+        if BY_HAND in self.card.classes:
+            raise InputError(f"coverage={coverage:g}: a class of the model is called {BY_HAND!r}, which is a decision")
+        return DecisionRule(
+            self.card.classes, score_limits(categories(self.calibration, len(self.card.classes), coverage))
+        )
 
     def read(self, source: Path | bytes) -> Tensor:
         """One image file, or its bytes, as (1, 3, H, W) in [0, 1]; of an image in tiles, the tile that decides.
@@ -124,26 +181,31 @@ class TrainedModel:
         if self.card.tiling is None:
             shown = torch.cat([_as_input(parts.pixels) for parts in images])
             parts = (shown[start : start + batch] for start in range(0, len(shown), batch))
-            probabilities = torch.cat([self.probabilities(part) for part in parts])
-            return Answers(probabilities, shown, np.concatenate([parts.boxes for parts in images]))
+            logits = torch.cat([self._logits(part) for part in parts])
+            return Answers(self._calibrated(logits), shown, np.concatenate([parts.boxes for parts in images]))
         tiles = [(number, place) for number, parts in enumerate(images) for place in range(len(parts.boxes))]
-        logits = []
+        found_logits = []
         for start in range(0, len(tiles), batch):
             part = torch.cat([_as_input(images[n].pixels[k : k + 1]) for n, k in tiles[start : start + batch]])
-            self.net.eval()
-            logits.append(self.net(part.to(self.net.mean.device)).float().cpu())
+            found_logits.append(self._logits(part))
         numbers = np.array([number for number, _ in tiles])
-        found = by_image(torch.cat(logits), numbers, self.card.tiling.normal_position(self.card.classes))
+        found = by_image(torch.cat(found_logits), numbers, self.card.tiling.normal_position(self.card.classes))
         chosen = [tiles[place] for place in found.deciding.tolist()]
         shown = torch.cat([_as_input(images[n].pixels[k : k + 1]) for n, k in chosen])
-        return Answers(found.logits.softmax(1), shown, np.stack([images[n].boxes[k] for n, k in chosen]))
+        return Answers(self._calibrated(found.logits), shown, np.stack([images[n].boxes[k] for n, k in chosen]))
 
     @torch.no_grad()
     def probabilities(self, images: Tensor) -> Tensor:
-        """Class probabilities (N, classes) of images (N, 3, H, W) in [0, 1]."""
+        """Class probabilities (N, classes) of images (N, 3, H, W) in [0, 1], calibrated where the model is."""
+        return self._calibrated(self._logits(images)).softmax(1)
+
+    def _logits(self, images: Tensor) -> Tensor:
         self.net.eval()
         logits: Tensor = self.net(images.to(self.net.mean.device))
-        return logits.float().softmax(1).cpu()
+        return logits.float().cpu()
+
+    def _calibrated(self, logits: Tensor) -> Tensor:
+        return logits if self.card.temperature is None else logits / self.card.temperature
 
 
 def _as_input(pixels: NDArray[np.uint8]) -> Tensor:
@@ -178,6 +240,9 @@ def save_model(folder: Path, model: TrainedModel) -> None:
         if model.trained_on is not None:
             with whole_file(temporary / _TRAINED_ON) as file:
                 file.write_text("\n".join(sorted(model.trained_on)), encoding="ascii")
+        if model.calibration is not None:
+            with whole_file(temporary / _CALIBRATION) as file:
+                file.write_text(scores_json(model.calibration), encoding="ascii")
         write_digests(temporary)
         temporary.replace(folder)
     except SafetensorError as error:  # what it makes of a full disk
@@ -204,9 +269,10 @@ def load_model(folder: Path) -> TrainedModel:
     except InputError as error:
         raise InputError(f"{printable(folder)} is not a model folder: {_CARD}: {error}") from None
     tensors = folder / _TENSORS
-    listed = digest is None and (folder / _TRAINED_ON).exists()
+    listed, calibrated = (digest is None and (folder / name).exists() for name in (_TRAINED_ON, _CALIBRATION))
     if digest is None:
-        check_digests(folder, (_CARD, _TENSORS, *((_TRAINED_ON,) if listed else ())))
+        optional = [name for name, there in ((_TRAINED_ON, listed), (_CALIBRATION, calibrated)) if there]
+        check_digests(folder, (_CARD, _TENSORS, *optional))
     elif not tensors.is_file() or sha256(tensors) != digest:
         raise InputError(f"{printable(tensors)} is missing or changed since it was written (SHA-256)")
     try:
@@ -218,7 +284,17 @@ def load_model(folder: Path) -> TrainedModel:
     net.load_state_dict(found)
     net.pretrained = True
     seen = frozenset((folder / _TRAINED_ON).read_text(encoding="ascii").split()) if listed else None
-    return TrainedModel(net.eval(), card, seen)
+    scores = _read_calibration(folder / _CALIBRATION, len(card.classes)) if calibrated else None
+    return TrainedModel(net.eval(), card, seen, scores)
+
+
+def _read_calibration(path: Path, classes: int) -> CalibrationScores:
+    try:
+        return read_scores(path.read_text(encoding="ascii"), classes)
+    except InputError as error:
+        raise InputError(f"{printable(path)}: {error}") from None
+    except ValueError:
+        raise InputError(f"{printable(path)}: no JSON") from None
 
 
 def _refuse_others(path: Path, own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:

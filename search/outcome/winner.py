@@ -19,7 +19,9 @@ from lightning_modules.networks.model_file import ModelCard, TrainedModel, load_
 from lightning_modules.training.datamodule import ActivationBatches
 from lightning_modules.training.scores import TestScores, scores_with_intervals
 from search.errors import RefitDivergedError
+from search.outcome.decisions import decision_facts, log_decisions
 from search.outcome.figures import confusion_figure
+from search.outcome.out_of_sample import OutOfSample, image_groups, out_of_sample, predict
 from search.study.notes import version_note
 from search.study.record import TrialRecord, Winner
 from search.study.run import StudyRun
@@ -30,7 +32,7 @@ from search.trial.task import Task
 from search.trial.training import train_final, trial_network
 from search.words import times
 
-__all__ = ["model_card", "package_versions", "predict", "refit_and_test"]
+__all__ = ["model_card", "package_versions", "refit_and_test"]
 
 _BATCH = 128
 _PACKAGES = ("thawline", "torch", "torchvision", "pytorch-lightning", "timm", "optuna", "mlflow", "numpy")
@@ -41,8 +43,12 @@ def package_versions() -> dict[str, str]:
     return {name: version(name) for name in _PACKAGES}
 
 
-def model_card(task: Task, net: BlockNet, freeze_depth: int) -> ModelCard:
-    """What a network that was trained on the task's images must know to be used."""
+def model_card(task: Task, net: BlockNet, freeze_depth: int, temperature: float | None = None) -> ModelCard:
+    """What a network that was trained on the task's images must know to be used.
+
+    Args:
+        temperature: see `ModelCard`.
+    """
     data, (black, white, dark) = task.settings.data, task.index.value_range
     return ModelCard(
         architecture=net.architecture,
@@ -56,11 +62,12 @@ def model_card(task: Task, net: BlockNet, freeze_depth: int) -> ModelCard:
         white_level=white,
         dark_level=dark,
         tiling=tiling_of(task.settings),
+        temperature=temperature,
     )
 
 
 def refit_and_test(run: StudyRun, trial: TrialRecord) -> Winner:
-    """Refit, test once, log and register the best trial; the result is written to the study last.
+    """Refit, calibrate, test once, log and register the best trial; the result is written to the study last.
 
     The count of test readings is raised *before* the test images are read, so that it is right even if this process
     is killed in between. Where the trial's network was kept, and is wanted as it is, it is not trained again.
@@ -71,17 +78,24 @@ def refit_and_test(run: StudyRun, trial: TrialRecord) -> Winner:
     started = time.perf_counter()
     task, record, settings = run.task.of(trial.params.network), run.record, run.settings
     params, epochs, seed = trial.params, trial.best_epoch + 1, slot_seed(settings.seed, trial.slot)
+    checkpoint = run.files.checkpoint(trial.slot)
+    note = partial(run.console.print, highlight=False, markup=False, soft_wrap=True)
     if settings.search.refit:
         rows = task.trainable(_fold_rows(task))
         net = train_final(task, params, seed, rows, epochs, cancelled=run.stopping)
     else:
         rows = task.splits.folds[0].train
-        checkpoint = run.files.checkpoint(trial.slot)
-        note = partial(run.console.print, highlight=False, markup=False, soft_wrap=True)
         net = trial_network(task, params, seed, epochs, checkpoint=checkpoint, cancelled=run.stopping, on_note=note)
     if not _finite_outputs(task, net, params.freeze_depth, rows):
         raise RefitDivergedError
+    unseen = out_of_sample(
+        task, params, seed, epochs, checkpoint=checkpoint, first=None if settings.search.refit else net,
+        cancelled=run.stopping, on_note=note,
+    )  # fmt: skip
+    if unseen.problem:
+        note(f"The winner's probabilities are not calibrated: {unseen.problem}.")
     scores: TestScores | None = None
+    tested: OutOfSample | None = None
     if len(task.splits.test):
         if record.test_reads:
             line = f"The test images are read again; until now they were read {times(record.test_reads)}."
@@ -91,8 +105,12 @@ def refit_and_test(run: StudyRun, trial: TrialRecord) -> Winner:
         if not logits.isfinite().all():
             raise RefitDivergedError
         judged = task.judged(logits, task.splits.test)
-        scores = scores_with_intervals(judged.logits, judged.labels, task.classes, seed=settings.seed)
+        calibrated = judged.logits / (unseen.temperature or 1.0)
+        scores = scores_with_intervals(calibrated, judged.labels, task.classes, seed=settings.seed)
         _log_test(run, scores)
+        groups = image_groups(task)[task.images_of(judged.rows)]
+        tested = OutOfSample(judged.logits.double().numpy(), judged.labels.numpy(), groups)
+    log_decisions(run, decision_facts(unseen, tested, task.classes, seed=settings.seed))
     known = record.winner
     run.tracker.forget_versions(
         run.parent, settings.tracking.model_name, "challenger", after=int(known.version) if known is not None else 0
@@ -106,7 +124,7 @@ def refit_and_test(run: StudyRun, trial: TrialRecord) -> Winner:
         images=(len(task.image_rows(rows)), len(task.image_rows(task.splits.test))),
         test=scores.values if scores else None,
         intervals=scores.intervals if scores else None,
-        version=_register(run, net, params, scores, len(task.image_rows(rows))),
+        version=_register(run, net, params, scores, len(task.image_rows(rows)), unseen),
         run_id=run.parent,
         seconds=time.perf_counter() - started,
     )
@@ -118,14 +136,6 @@ def _finite_outputs(task: Task, net: BlockNet, depth: int, rows: NDArray[np.int6
     net.eval()
     plain = ActivationBatches(task.cache, depth, rows, task.index.labels[rows], batch_size=_BATCH)
     return all(bool(net.suffix(activations, depth).isfinite().all()) for activations, *_ in plain)
-
-
-@torch.no_grad()
-def predict(task: Task, net: BlockNet, rows: NDArray[np.int64]) -> torch.Tensor:
-    """Logits (N, classes) of the plain images at `rows`."""
-    net.eval()
-    parts = [net(task.inputs(r, np.zeros_like(r))) for r in np.array_split(rows, -(-len(rows) // _BATCH))]
-    return torch.cat(parts)
 
 
 def _log_test(run: StudyRun, scores: TestScores) -> None:
@@ -140,13 +150,15 @@ def _log_test(run: StudyRun, scores: TestScores) -> None:
     tracker.log_figure(parent, confusion_figure(scores.confusion, classes), "figures/confusion.png")
 
 
-def _register(run: StudyRun, net: BlockNet, params: TrialParams, scores: TestScores | None, trained: int) -> str:
+def _register(
+    run: StudyRun, net: BlockNet, params: TrialParams, scores: TestScores | None, trained: int, unseen: OutOfSample
+) -> str:
     task, study = run.task, run.record.name
     tags = {"study": study, **params.searched(), "data_digest": task.index.digest}
-    card = model_card(task, net, params.freeze_depth)
+    card = model_card(task, net, params.freeze_depth, unseen.temperature)
     note = version_note(params, scores, network=net.architecture, trained=trained, study=study)
     with TemporaryDirectory(prefix="thawline-", ignore_cleanup_errors=True) as folder:
-        save_model(Path(folder) / "model", TrainedModel(net, card, _trained_on(task)))
+        save_model(Path(folder) / "model", TrainedModel(net, card, _trained_on(task), unseen.scores))
         return run.tracker.register(
             run.parent,
             Path(folder) / "model",

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from lightning_modules.decisions.conformal import LARGEST_COVERAGE
 from lightning_modules.errors import InputError
 from search.command_line.arguments import argument_table, read_arguments
 from search.settings.field import required, setting
@@ -38,6 +39,13 @@ class Arguments:
         "error",
         choices=("refuse", "set_aside"),
     )
+    coverage: float | None = setting(
+        None,
+        "promised share of images whose true class is in the column set, such as 0.95; adds the columns set and "
+        "decision (the class, or by hand where the set does not hold exactly one); see docs/decisions.md",
+        above=0,
+        high=LARGEST_COVERAGE,
+    )
     maps: bool = setting(
         False, "true draws for each image what the last block looked at, Grad-CAM of the predicted class"
     )
@@ -54,7 +62,8 @@ def help_text() -> str:
     return (
         "usage: python -m search.predict images=PATH_OR_GLOB_OR_TABLE [name=value ...]\n\n"
         "Writes one row an image: path, class, probability, margin (first minus second probability) and the\n"
-        "probability of every class; with maps=true also pictures of where the model looked. See docs/predict.md.\n\n"
+        "probability of every class; with coverage=0.95 a set of classes and a decision, with maps=true also pictures\n"
+        "of where the model looked. See docs/predict.md.\n\n"
         f"{argument_table(Arguments)}\n\n"
         "exit codes: 0 done; 2 bad input, nothing written; 130 stopped by Ctrl-C, 143 by SIGTERM, nothing written"
     )

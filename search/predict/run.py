@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -14,10 +16,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from lightning_modules.decisions.conformal import BY_HAND
 from lightning_modules.errors import BadImages, InputError, Problem, printable
 from lightning_modules.images.decoding import stream
 from lightning_modules.images.value_range import shows_nothing
-from lightning_modules.networks.model_file import Answers, Parts, TrainedModel
+from lightning_modules.networks.model_file import Answers, DecisionRule, Parts, TrainedModel
 from search.command_line.csv_table import TableWriter
 from search.predict.arguments import Arguments
 from search.predict.image_list import ImageList, ListedFile
@@ -26,7 +29,7 @@ from search.predict.new_files import map_name, new_maps, new_table
 if TYPE_CHECKING:
     from search.predict.maps import MapDrawer
 
-__all__ = ["predict_images"]
+__all__ = ["Predicted", "predict_images"]
 
 _MOST_PROBLEMS = 20
 _TILE = ("top", "left", "height", "width")  # in pixels of the image
@@ -35,13 +38,25 @@ _NOT_FINITE = "the network's output is not a finite number"
 Read = tuple[ListedFile, Parts | str]
 
 
-def predict_images(model: TrainedModel, images: ImageList, arguments: Arguments) -> tuple[int, int, int]:
-    """Predict the images and write the table and the maps; returns how many were predicted, show nothing, set aside.
+@dataclass(frozen=True)
+class Predicted:
+    """How many images were predicted; of them show nothing, and are to be looked at by hand (None without coverage=);
+    and how many were set aside."""
+
+    images: int
+    flat: int
+    by_hand: int | None
+    set_aside: int
+
+
+def predict_images(model: TrainedModel, images: ImageList, arguments: Arguments) -> Predicted:
+    """Predict the images and write the table and the maps.
 
     Memory depends on the size of a batch, not on the number of images.
 
     Raises:
-        InputError: no such device, a place that cannot be written, or not one image that can be read.
+        InputError: no such device, a coverage that the model cannot promise, a place that cannot be written, or not one
+            image that can be read.
         BadImages: images that cannot be read, with `on_bad=refuse`; nothing has been written.
     """
     if arguments.device == "cuda" and not torch.cuda.is_available():
@@ -53,6 +68,7 @@ def predict_images(model: TrainedModel, images: ImageList, arguments: Arguments)
         from search.predict.maps import MapDrawer  # brings matplotlib
 
         drawer = MapDrawer(model)
+    rule = None if arguments.coverage is None else model.rule(arguments.coverage)
     refuse = arguments.on_bad == "refuse"
     with (
         new_table(arguments.to, whole=refuse) as file,
@@ -60,7 +76,7 @@ def predict_images(model: TrainedModel, images: ImageList, arguments: Arguments)
         _progress(len(images)) as advance,
         closing(_read_all(model, images)) as read,
     ):
-        table = _Table(file, model, drawer, maps, arguments)
+        table = _Table(file, model, rule, drawer, maps, arguments)
         batch: list[Read] = []
         for one in read:
             if refuse and isinstance(one[1], str):
@@ -76,7 +92,8 @@ def predict_images(model: TrainedModel, images: ImageList, arguments: Arguments)
             name, reason = table.first_problem
             first = f"{printable(name)}: {reason}"
             raise InputError(f"none of the {len(images)} images can be predicted; first: {first}")
-    return table.predicted, table.flat, table.set_aside
+    by_hand = None if rule is None else table.by_hand
+    return Predicted(table.predicted, table.flat, by_hand, table.set_aside)
 
 
 def _read_all(model: TrainedModel, images: ImageList) -> Generator[Read, None, None]:
@@ -107,19 +124,26 @@ class _Table:
     """Predicts batches and writes their rows and maps."""
 
     def __init__(
-        self, file: IO[str], model: TrainedModel, drawer: MapDrawer | None, maps: Path | None, arguments: Arguments
+        self,
+        file: IO[str],
+        model: TrainedModel,
+        rule: DecisionRule | None,
+        drawer: MapDrawer | None,
+        maps: Path | None,
+        arguments: Arguments,
     ) -> None:
-        self._model, self._drawer, self._maps, self._arguments = model, drawer, maps, arguments
+        self._model, self._rule, self._drawer, self._maps, self._arguments = model, rule, drawer, maps, arguments
         self._classes = model.card.classes
         self._errors = arguments.on_bad == "set_aside"
         self._writer = TableWriter(file)
         self._tiled = model.card.tiling is not None
         tile = [f"tile.{name}" for name in _TILE] if self._tiled else []
-        optional = [*tile, *(["map"] if drawer else []), *(["error"] if self._errors else [])]
+        decision = ["set", "decision"] if rule else []
+        optional = [*decision, *tile, *(["map"] if drawer else []), *(["error"] if self._errors else [])]
         self._writer.write_row(
             ["path", "class", "probability", "margin", *optional, *(f"probability.{name}" for name in self._classes)]
         )
-        self.predicted = self.flat = self.set_aside = 0
+        self.predicted = self.flat = self.set_aside = self.by_hand = 0
         self.first_problem = ("", "")
 
     def add(self, batch: list[Read]) -> None:
@@ -132,6 +156,7 @@ class _Table:
         answers = self._model.answers(images, self._arguments.batch_size) if images else None
         self.flat += sum(bool(shows_nothing(found.pixels).all()) for found in images)
         drawn = self._drawer.overlays(answers.shown) if self._drawer is not None and answers is not None else None
+        decided = self._rule.decide(answers) if self._rule is not None and answers is not None else None
         rows = iter(range(len(images)))
         for listed, found in batch:
             if isinstance(found, str):
@@ -146,14 +171,18 @@ class _Table:
                 name = map_name(self.predicted + self.set_aside + 1, listed.path)
                 drawn[row].save(self._maps / name)
                 place = str(self._arguments.maps_to / name)
-            self._write(listed, answers, row, place)
+            self._write(listed, answers, row, place, None if decided is None else decided[row])
 
-    def _write(self, listed: ListedFile, answers: Answers, row: int, place: str) -> None:
+    def _write(
+        self, listed: ListedFile, answers: Answers, row: int, place: str, decided: tuple[list[str], str] | None
+    ) -> None:
         probabilities = answers.probabilities[row]
         top = probabilities.topk(min(2, len(probabilities)))
         margin = top.values[0] - top.values[-1] if len(top.values) > 1 else top.values[0]
         tile = [str(number) for number in answers.boxes[row].tolist()] if self._tiled else []
-        optional = [*tile, *([place] if self._drawer else []), *([""] if self._errors else [])]
+        decision = [] if decided is None else [json.dumps(decided[0], ensure_ascii=False), decided[1]]
+        self.by_hand += decided is not None and decided[1] == BY_HAND
+        optional = [*decision, *tile, *([place] if self._drawer else []), *([""] if self._errors else [])]
         numbers = _numbers(torch.stack([top.values[0], margin]))
         answer = (listed.name, self._classes[top.indices[0]], *numbers)
         self._writer.write_row([*answer, *optional, *_numbers(probabilities)])
@@ -165,7 +194,7 @@ class _Table:
         if not self.set_aside:
             self.first_problem = (listed.name, reason)
         tile = [""] * len(_TILE) if self._tiled else []
-        optional = [*tile, *([""] if self._drawer else []), reason]
+        optional = [*([""] * 2 if self._rule else []), *tile, *([""] if self._drawer else []), reason]
         self._writer.write_row([listed.name, "", "", "", *optional, *("" for _ in self._classes)])
         self.set_aside += 1
 

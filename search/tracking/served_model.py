@@ -16,10 +16,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature, set_model
 from mlflow.protos.databricks_pb2 import BAD_REQUEST
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
-from mlflow.types import ColSpec, Schema, TensorSpec
+from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
 
 if TYPE_CHECKING:
-    from lightning_modules.networks.model_file import Parts
+    from lightning_modules.networks.model_file import DecisionRule, Parts
 
 __all__ = ["CODE_FOLDERS", "ImageClassifier", "RefusedRequest", "example_input", "requirements", "signature"]
 
@@ -49,23 +49,30 @@ class ImageClassifier(PythonModel):
     ) -> pd.DataFrame:
         """Class, its probability, the margin over the second class, and every class's probability.
 
-        Of a model of tiles these are the image's, and `tile` says which of its tiles decided, in pixels of the image.
+        With `params={"coverage": 0.95}` also `set`, the classes of the prediction set, and `decision`: its only class,
+        or "by hand". Of a model of tiles these are the image's, and `tile` says which of its tiles decided, in pixels
+        of the image.
 
         Raises:
             RefusedRequest: neither column, a row with neither a path nor bytes, or whose image cannot be read (says
-                which and why). MLflow's server answers it with status 400 and the message.
+                which and why), or a coverage that is no number in (0, 0.999] or that the model cannot promise. MLflow's
+                server answers it with status 400 and the message.
         """
         import torch
 
+        rule = self._rule((params or {}).get("coverage"))
         rows = _rows(model_input)
         classes = self._model.card.classes
-        found, boxes = [], []
+        found, boxes, decided = [], [], []
         for start in range(0, len(rows), _BATCH):
             batch = [self._read(start + k, row) for k, row in enumerate(rows[start : start + _BATCH])]
             answers = self._model.answers(batch, _BATCH)
             found.append(answers.probabilities)
+            decided += [] if rule is None else rule.decide(answers)
             boxes += [dict(zip(_TILE, box, strict=True)) for box in answers.boxes.tolist()]
         table = torch.cat(found) if found else torch.zeros(0, len(classes))
+        sets, chosen = [inside for inside, _ in decided], [one for _, one in decided]
+        decisions = {} if rule is None else {"set": sets, "decision": chosen}
         top = table.topk(2, dim=1)
         tiles = {} if self._model.card.tiling is None else {"tile": boxes}
         return pd.DataFrame(
@@ -74,9 +81,23 @@ class ImageClassifier(PythonModel):
                 "probability": top.values[:, 0].numpy(),
                 "margin": (top.values[:, 0] - top.values[:, 1]).numpy(),
                 "probabilities": [dict(zip(classes, row.tolist(), strict=True)) for row in table],
+                **decisions,
                 **tiles,
             }
         )
+
+    def _rule(self, coverage: Any) -> DecisionRule | None:
+        from lightning_modules.decisions.conformal import LARGEST_COVERAGE
+
+        if coverage is None:
+            return None
+        if not 0 < coverage <= LARGEST_COVERAGE:
+            message = f"coverage must be a number > 0 and <= {LARGEST_COVERAGE:g}, got {coverage}"
+            raise RefusedRequest(message, error_code=BAD_REQUEST)
+        try:
+            return self._model.rule(coverage)
+        except ValueError as error:
+            raise RefusedRequest(str(error), error_code=BAD_REQUEST) from error
 
     def _read(self, position: int, row: Mapping[str, Any]) -> Parts:
         try:
@@ -109,12 +130,12 @@ def _source(row: Mapping[str, Any]) -> Path | bytes:
 
 
 def signature() -> ModelSignature:
-    """One of the columns `path` (string) or `image` (bytes, base64 in JSON) is needed."""
+    """One of the columns `path` (string) or `image` (bytes, base64 in JSON) is needed; `coverage` adds decisions."""
     columns: list[ColSpec | TensorSpec] = [
         ColSpec("string", "path", required=False),
         ColSpec("binary", "image", required=False),
     ]
-    return ModelSignature(inputs=Schema(columns))
+    return ModelSignature(inputs=Schema(columns), params=ParamSchema([ParamSpec("coverage", "double", None)]))
 
 
 def example_input() -> pd.DataFrame:

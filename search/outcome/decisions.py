@@ -1,0 +1,225 @@
+"""What the winner's probabilities and decisions can be trusted with, measured and logged: `decisions.json`.
+
+Plain values, which the report reads back. Whoever only reads them loads no torch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import TypeAdapter
+
+from lightning_modules.decisions.conformal import (
+    CalibrationScores,
+    categories,
+    decided,
+    fewest_groups,
+    prediction_sets,
+    score_limits,
+)
+from lightning_modules.decisions.reliability import Reliability, reliability
+from lightning_modules.decisions.temperature import log_probabilities, temperature_interval
+from lightning_modules.errors import InputError
+
+if TYPE_CHECKING:
+    from search.outcome.out_of_sample import OutOfSample
+    from search.study.run import StudyRun
+
+__all__ = [
+    "ARTIFACT", "COVERAGES", "Counted", "CoveragePoint", "DecisionFacts", "coverage_point", "decision_facts",
+    "log_decisions", "read_decisions",
+]  # fmt: skip
+
+ARTIFACT = "decisions.json"
+"""Artifact of the parent run."""
+
+COVERAGES = (0.8, 0.9, 0.95, 0.98, 0.99)
+"""Promises that the report measures; a model can be asked for any other."""
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A share of images with its exact 95 % interval, as if they were independent; None where there is none.
+
+    Attributes:
+        of: images that it is a share of.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    of: int
+
+    @staticmethod
+    def share(hits: NDArray[np.bool_]) -> Counted:
+        """Of so many images those that are true, (N,)."""
+        from lightning_modules.training.scores import exact_interval  # brings torch
+
+        if not len(hits):
+            return Counted(None, None, None, 0)
+        return Counted(float(hits.mean()), *exact_interval(int(hits.sum()), len(hits)), len(hits))
+
+
+@dataclass(frozen=True)
+class CoveragePoint:
+    """What one promise costs and keeps.
+
+    Attributes:
+        coverage: promised, in (0, 1).
+        together: classes, for which it holds together, not for each, because each has too few calibration images.
+        covered: images whose prediction set holds their class.
+        by_hand: images that are not decided, since their set does not hold exactly one class.
+        wrong: of those decided, the ones decided wrongly.
+    """
+
+    coverage: float
+    together: tuple[str, ...]
+    covered: Counted
+    by_hand: Counted
+    wrong: Counted
+
+
+@dataclass(frozen=True)
+class DecisionFacts:
+    """All of it.
+
+    Attributes:
+        images, groups: that the model was calibrated with: validation images, predicted by networks that had not seen
+            them.
+        problem: why it could not be, or empty; then the temperature is None and there are no points.
+        temperature: with its 95 % interval.
+        before: reliability of the calibration images at temperature 1; None with a problem.
+        after: the same at the temperature, which was fitted to these very images.
+        test: of the test images, at the temperature; None without test images.
+        test_before: the same at temperature 1.
+        measured_on: "test images", or "calibration images" where there are none (then the promise is kept by
+            construction, and the share by hand is a little too low).
+        points: by coverage, those that can be promised.
+        impossible: coverages that cannot be, with so few groups.
+        needed: groups that a class needs for a promise of its own, for each of `COVERAGES`.
+    """
+
+    images: int
+    groups: int
+    problem: str
+    temperature: tuple[float, float, float] | None
+    before: Reliability | None
+    after: Reliability | None
+    test: Reliability | None
+    test_before: Reliability | None
+    measured_on: str
+    points: tuple[CoveragePoint, ...]
+    impossible: tuple[float, ...]
+    needed: tuple[int, ...]
+
+    def to_json(self) -> str:
+        """As it is kept in MLflow."""
+        return json.dumps(asdict(self), ensure_ascii=False, allow_nan=False)
+
+    def metrics(self) -> dict[str, float]:
+        """Flat numbers for MLflow; what is not known is left out."""
+        found: dict[str, float] = {"calibration_images": self.images, "calibration_groups": self.groups}
+        if self.temperature is not None:
+            names = ("temperature", "temperature_low", "temperature_high")
+            found |= dict(zip(names, self.temperature, strict=True))
+        for name in ("before", "after", "test", "test_before"):
+            one: Reliability | None = getattr(self, name)
+            if one is not None:
+                called = name if name.startswith("test") else f"calibration_{name}"
+                found |= {f"{called}_ece": one.ece, f"{called}_ece_low": one.low, f"{called}_ece_high": one.high}
+                found[f"{called}_ece_chance"] = one.chance
+        for point in self.points:
+            found |= dict(_point_metrics(point))
+        return {name: float(value) for name, value in found.items()}
+
+
+def _point_metrics(point: CoveragePoint) -> Iterator[tuple[str, float]]:
+    for name in ("covered", "by_hand", "wrong"):
+        one: Counted = getattr(point, name)
+        for end, value in (("", one.value), ("_low", one.low), ("_high", one.high)):
+            if value is not None:
+                yield f"decision_{name}{end}/{point.coverage:g}", value
+
+
+def decision_facts(
+    unseen: OutOfSample, tested: OutOfSample | None, classes: tuple[str, ...], *, seed: int = 0
+) -> DecisionFacts:
+    """Measure calibration and decisions.
+
+    Args:
+        unseen: the winning configuration's answers on validation images.
+        tested: the winner's on the test images, None without any.
+    """
+    groups, needed = len(np.unique(unseen.groups)), tuple(map(fewest_groups, COVERAGES))
+    scores, temperature = unseen.scores, unseen.temperature
+    nothing = DecisionFacts(
+        len(unseen.labels), groups, unseen.problem, None, None, None, None, None, "", (), (), needed
+    )  # fmt: skip
+    if scores is None or temperature is None:
+        return nothing
+    measured = unseen if tested is None else tested
+    interval = temperature_interval(unseen.logits, unseen.labels, unseen.groups, seed=seed)
+    points, impossible = [], []
+    for coverage in COVERAGES:
+        try:
+            points.append(coverage_point(scores, measured, temperature, classes, coverage))
+        except InputError:
+            impossible.append(coverage)
+    return replace(
+        nothing,
+        temperature=(temperature, *interval),
+        before=_reliability(unseen, 1.0, seed),
+        after=_reliability(unseen, temperature, seed),
+        test=None if tested is None else _reliability(tested, temperature, seed),
+        test_before=None if tested is None else _reliability(tested, 1.0, seed),
+        measured_on="calibration images" if tested is None else "test images",
+        points=tuple(points),
+        impossible=tuple(impossible),
+    )
+
+
+def _reliability(answers: OutOfSample, temperature: float, seed: int) -> Reliability:
+    probabilities = np.exp(log_probabilities(answers.logits, temperature))
+    return reliability(probabilities, answers.labels, answers.groups, seed=seed)
+
+
+def coverage_point(
+    scores: CalibrationScores, answers: OutOfSample, temperature: float, classes: tuple[str, ...], coverage: float
+) -> CoveragePoint:
+    """What a promise costs and keeps on these images.
+
+    Raises:
+        InputError: the calibration has too few groups for it.
+    """
+    found = categories(scores, len(classes), coverage)
+    sets = prediction_sets(log_probabilities(answers.logits, temperature), score_limits(found))
+    chosen = decided(sets)
+    made = chosen >= 0
+    return CoveragePoint(
+        coverage=coverage,
+        together=tuple(classes[label] for one in found if len(one.classes) > 1 for label in one.classes),
+        covered=Counted.share(sets[np.arange(len(sets)), answers.labels]),
+        by_hand=Counted.share(~made),
+        wrong=Counted.share(chosen[made] != answers.labels[made]),
+    )
+
+
+def log_decisions(run: StudyRun, facts: DecisionFacts) -> None:
+    """Log them to the study's run."""
+    run.tracker.log(run.parent, facts.metrics())
+    run.tracker.log_text(run.parent, facts.to_json(), ARTIFACT)
+
+
+def read_decisions(raw: bytes | None) -> DecisionFacts | None:
+    """What `log_decisions` wrote; None of a study that is older, or where it was written by another version."""
+    if raw is None:
+        return None
+    try:
+        return TypeAdapter(DecisionFacts).validate_json(raw)
+    except ValueError:
+        return None
