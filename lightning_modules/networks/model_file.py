@@ -1,8 +1,9 @@
 """A trained model as a folder: tensors as safetensors, everything else one needs to use it as JSON.
 
-A third file may name the images that it was trained on, a fourth hold what its prediction sets are made of. The last
-one holds the SHA-256 of all, as `sha256sum --check SHA256SUMS` reads it too; it is checked on loading. Models of format
-1 have the digest of the tensors alone, in the card, and still load.
+A third file may name the images that it was trained on, a fourth hold what its prediction sets are made of, a
+fifth what it computes of training images. The last one holds the SHA-256 of all, as `sha256sum --check SHA256SUMS`
+reads it too; it is checked on loading. Models of format 1 have the digest of the tensors alone, in the card, and still
+load.
 """
 
 from __future__ import annotations
@@ -31,12 +32,14 @@ from lightning_modules.decisions.conformal import (
     score_limits,
     scores_json,
 )
+from lightning_modules.decisions.reference_images import ReferenceImages, load_reference, save_reference
 from lightning_modules.errors import InputError, printable
 from lightning_modules.images.by_image import by_image
 from lightning_modules.images.reading import fit_image, read_image
 from lightning_modules.networks import backbones
 from lightning_modules.networks.blocknet import BlockNet
 from lightning_modules.networks.model_card import ModelCard, card_json, read_card
+from lightning_modules.networks.penultimate import answer
 from lightning_modules.whole_file import whole_file
 
 __all__ = [
@@ -44,6 +47,8 @@ __all__ = [
     "Answers",
     "DecisionRule",
     "ModelCard",
+    "Outlier",
+    "OutlierRule",
     "Parts",
     "TrainedModel",
     "check_digests",
@@ -54,6 +59,7 @@ __all__ = [
 ]
 
 _TENSORS, _CARD, _TRAINED_ON, _CALIBRATION = "model.safetensors", "model.json", "trained_on.txt", "calibration.json"
+_REFERENCE = "reference.safetensors"
 
 DIGESTS: Final = "SHA256SUMS"
 """Name of the file."""
@@ -114,6 +120,44 @@ class DecisionRule:
         return [(inside, BY_HAND if one < 0 else self.classes[one]) for inside, one in zip(names, found, strict=True)]
 
 
+@dataclass(frozen=True)
+class Outlier:
+    """One image against the training images.
+
+    Attributes:
+        unknown: whether it is unlike anything in training.
+        distance: see `reference_images.distances`, in [0, 2].
+        nearest: files of the nearest training images, nearest first.
+    """
+
+    unknown: bool
+    distance: float
+    nearest: list[str]
+
+
+@dataclass(frozen=True, eq=False)
+class OutlierRule:
+    """How a model tells images that are unlike anything in training: their distance is beyond the limit."""
+
+    model: TrainedModel
+    reference: ReferenceImages
+    limit: float
+
+    @torch.no_grad()
+    def judge(self, answers: Answers, batch: int = 32) -> list[Outlier]:
+        """Each of the M images of some answers; of an image in tiles, the tile that decided. A forward pass of its own.
+
+        Args:
+            batch: most images that go through the network at once.
+        """
+        net = self.model.net.eval()
+        shown = (answers.shown[start : start + batch] for start in range(0, len(answers.shown), batch))
+        parts = [answer(net, part.to(net.mean.device)).features for part in shown]
+        found, nearest = self.reference.judged(torch.cat(parts).float().cpu().numpy())
+        pairs = zip(found.tolist(), nearest, strict=True)
+        return [Outlier(distance > self.limit, distance, names) for distance, names in pairs]
+
+
 @dataclass(frozen=True, eq=False)
 class TrainedModel:
     """A network with what it takes to feed it image files.
@@ -123,12 +167,14 @@ class TrainedModel:
             None where nobody wrote that down.
         calibration: what its prediction sets are made of; None where there was too little to calibrate it with, and of
             models that are older.
+        reference: training images that an unknown one is told by; None where nobody kept them.
     """
 
     net: BlockNet
     card: ModelCard
     trained_on: frozenset[str] | None = None
     calibration: CalibrationScores | None = None
+    reference: ReferenceImages | None = None
 
     def rule(self, coverage: float) -> DecisionRule:
         """How it decides where the true class shall be in the set with this probability, in (0, 1).
@@ -146,6 +192,19 @@ class TrainedModel:
         return DecisionRule(
             self.card.classes, score_limits(categories(self.calibration, len(self.card.classes), coverage))
         )
+
+    def outlier_rule(self, false_alarms: float) -> OutlierRule:
+        """What it calls unlike anything in training where this share of known kinds of images may be, in (0, 0.5].
+
+        Raises:
+            InputError: it does not know its training images, or too few held-out ones for so small a share.
+        """
+        if self.reference is None:
+            raise InputError(
+                f"unknown={false_alarms:g} needs a model that knows its training images, and this one was made by an "
+                "earlier version, or with too few validation images; search again (docs/unknown_defects.md)"
+            )
+        return OutlierRule(self, self.reference, self.reference.limit(false_alarms))
 
     def read(self, source: Path | bytes) -> Tensor:
         """One image file, or its bytes, as (1, 3, H, W) in [0, 1]; of an image in tiles, the tile that decides.
@@ -243,6 +302,9 @@ def save_model(folder: Path, model: TrainedModel) -> None:
         if model.calibration is not None:
             with whole_file(temporary / _CALIBRATION) as file:
                 file.write_text(scores_json(model.calibration), encoding="ascii")
+        if model.reference is not None:
+            with whole_file(temporary / _REFERENCE) as file:
+                save_reference(file, model.reference)
         write_digests(temporary)
         temporary.replace(folder)
     except SafetensorError as error:  # what it makes of a full disk
@@ -269,9 +331,8 @@ def load_model(folder: Path) -> TrainedModel:
     except InputError as error:
         raise InputError(f"{printable(folder)} is not a model folder: {_CARD}: {error}") from None
     tensors = folder / _TENSORS
-    listed, calibrated = (digest is None and (folder / name).exists() for name in (_TRAINED_ON, _CALIBRATION))
+    optional = [name for name in (_TRAINED_ON, _CALIBRATION, _REFERENCE) if digest is None and (folder / name).exists()]
     if digest is None:
-        optional = [name for name, there in ((_TRAINED_ON, listed), (_CALIBRATION, calibrated)) if there]
         check_digests(folder, (_CARD, _TENSORS, *optional))
     elif not tensors.is_file() or sha256(tensors) != digest:
         raise InputError(f"{printable(tensors)} is missing or changed since it was written (SHA-256)")
@@ -283,9 +344,10 @@ def load_model(folder: Path) -> TrainedModel:
     _refuse_others(tensors, net.state_dict(), found)
     net.load_state_dict(found)
     net.pretrained = True
-    seen = frozenset((folder / _TRAINED_ON).read_text(encoding="ascii").split()) if listed else None
-    scores = _read_calibration(folder / _CALIBRATION, len(card.classes)) if calibrated else None
-    return TrainedModel(net.eval(), card, seen, scores)
+    seen = frozenset((folder / _TRAINED_ON).read_text(encoding="ascii").split()) if _TRAINED_ON in optional else None
+    scores = _read_calibration(folder / _CALIBRATION, len(card.classes)) if _CALIBRATION in optional else None
+    reference = load_reference(folder / _REFERENCE) if _REFERENCE in optional else None
+    return TrainedModel(net.eval(), card, seen, scores, reference)
 
 
 def _read_calibration(path: Path, classes: int) -> CalibrationScores:

@@ -20,6 +20,7 @@ from lightning_modules.decisions.conformal import CalibrationScores
 from lightning_modules.decisions.temperature import FEWEST_IMAGES, fit_temperature, log_probabilities
 from lightning_modules.images.split_units import Units
 from lightning_modules.networks.blocknet import BlockNet
+from search.outcome.reference import task_features, training_distances
 from search.trial.result import TrialParams
 from search.trial.task import Task
 from search.trial.training import train_final, trial_network
@@ -37,11 +38,14 @@ class OutOfSample:
         logits: (N, classes), uncalibrated; an image's, also where it is cut into tiles.
         labels: (N,) int64.
         groups: (N,) int64: images of one number are not independent.
+        distances: (N,) float32, to training images of the network that answered (`reference_images.distances`); None
+            where nobody asked.
     """
 
     logits: NDArray[np.float64]
     labels: NDArray[np.int64]
     groups: NDArray[np.int64]
+    distances: NDArray[np.float32] | None = None
 
     @property
     def problem(self) -> str:
@@ -88,7 +92,7 @@ def out_of_sample(
         cancelled, on_note: see `trial_network`.
     """
     folds = task.splits.folds[: task.settings.data.folds]
-    parts, labels, images = [], [], []
+    parts, labels, images, distances = [], [], [], []
     for number, fold in enumerate(folds):
         if number == 0:
             net = first or trial_network(
@@ -96,12 +100,13 @@ def out_of_sample(
             )
         else:
             net = train_final(task, params, seed, fold.train, epochs, cancelled=cancelled)
-        answers = task.judged(predict(task, net, fold.val).float().cpu(), fold.val)
+        answers, features = task_features(task, net, fold.val)
+        distances.append(training_distances(task, net, fold.train, features))
         parts.append(answers.logits.double().numpy())
         labels.append(answers.labels.numpy())
         images.append(task.images_of(answers.rows))
     groups = image_groups(task)[np.concatenate(images)]
-    return OutOfSample(np.concatenate(parts), np.concatenate(labels), groups)
+    return OutOfSample(np.concatenate(parts), np.concatenate(labels), groups, np.concatenate(distances))
 
 
 def image_groups(task: Task) -> NDArray[np.int64]:

@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from lightning_modules.decisions.reference_images import ReferenceImages
 from lightning_modules.networks.blocknet import BlockNet
 from lightning_modules.networks.model_file import ModelCard, TrainedModel, load_model, save_model
 from lightning_modules.training.datamodule import ActivationBatches
@@ -21,7 +22,8 @@ from lightning_modules.training.scores import TestScores, scores_with_intervals
 from search.errors import RefitDivergedError
 from search.outcome.decisions import decision_facts, log_decisions
 from search.outcome.figures import confusion_figure
-from search.outcome.out_of_sample import OutOfSample, image_groups, out_of_sample, predict
+from search.outcome.out_of_sample import OutOfSample, image_groups, out_of_sample
+from search.outcome.reference import false_alarm_metrics, reference_images, task_features
 from search.study.notes import version_note
 from search.study.record import TrialRecord, Winner
 from search.study.run import StudyRun
@@ -94,6 +96,10 @@ def refit_and_test(run: StudyRun, trial: TrialRecord) -> Winner:
     )  # fmt: skip
     if unseen.problem:
         note(f"The winner's probabilities are not calibrated: {unseen.problem}.")
+    reference = None
+    if unseen.distances is not None and np.isfinite(unseen.distances).all():
+        most = min(len(task.image_rows(fold.train)) for fold in task.splits.folds)
+        reference = reference_images(task, net, rows, unseen.distances, unseen.groups, most=most)
     scores: TestScores | None = None
     tested: OutOfSample | None = None
     if len(task.splits.test):
@@ -101,13 +107,14 @@ def refit_and_test(run: StudyRun, trial: TrialRecord) -> Winner:
             line = f"The test images are read again; until now they were read {times(record.test_reads)}."
             run.console.print(line, highlight=False)
         record.test_reads += 1
-        logits = predict(task, net, task.splits.test).cpu()
-        if not logits.isfinite().all():
+        judged, features = task_features(task, net, task.splits.test)
+        if not judged.logits.isfinite().all():
             raise RefitDivergedError
-        judged = task.judged(logits, task.splits.test)
         calibrated = judged.logits / (unseen.temperature or 1.0)
         scores = scores_with_intervals(calibrated, judged.labels, task.classes, seed=settings.seed)
         _log_test(run, scores)
+        if reference is not None:
+            run.tracker.log(run.parent, false_alarm_metrics(reference, features))
         groups = image_groups(task)[task.images_of(judged.rows)]
         tested = OutOfSample(judged.logits.double().numpy(), judged.labels.numpy(), groups)
     log_decisions(run, decision_facts(unseen, tested, task.classes, seed=settings.seed))
@@ -124,7 +131,7 @@ def refit_and_test(run: StudyRun, trial: TrialRecord) -> Winner:
         images=(len(task.image_rows(rows)), len(task.image_rows(task.splits.test))),
         test=scores.values if scores else None,
         intervals=scores.intervals if scores else None,
-        version=_register(run, net, params, scores, len(task.image_rows(rows)), unseen),
+        version=_register(run, net, params, scores, len(task.image_rows(rows)), unseen, reference),
         run_id=run.parent,
         seconds=time.perf_counter() - started,
     )
@@ -151,14 +158,20 @@ def _log_test(run: StudyRun, scores: TestScores) -> None:
 
 
 def _register(
-    run: StudyRun, net: BlockNet, params: TrialParams, scores: TestScores | None, trained: int, unseen: OutOfSample
+    run: StudyRun,
+    net: BlockNet,
+    params: TrialParams,
+    scores: TestScores | None,
+    trained: int,
+    unseen: OutOfSample,
+    reference: ReferenceImages | None,
 ) -> str:
     task, study = run.task, run.record.name
     tags = {"study": study, **params.searched(), "data_digest": task.index.digest}
     card = model_card(task, net, params.freeze_depth, unseen.temperature)
     note = version_note(params, scores, network=net.architecture, trained=trained, study=study)
     with TemporaryDirectory(prefix="thawline-", ignore_cleanup_errors=True) as folder:
-        save_model(Path(folder) / "model", TrainedModel(net, card, _trained_on(task), unseen.scores))
+        save_model(Path(folder) / "model", TrainedModel(net, card, _trained_on(task), unseen.scores, reference))
         return run.tracker.register(
             run.parent,
             Path(folder) / "model",

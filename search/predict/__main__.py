@@ -55,10 +55,11 @@ def _predict_and_say(arguments: Arguments) -> int:
     aside = f", {predicted.set_aside} set aside (column error)" if predicted.set_aside else ""
     nothing = f" ({predicted.flat} show nothing: one grey value)" if predicted.flat else ""
     by_hand = "" if predicted.by_hand is None else f", {predicted.by_hand} by hand"
+    unknown = "" if predicted.unknown is None else f", {predicted.unknown} unlike anything in training"
     with_maps = f", maps in {arguments.maps_to}" if arguments.maps else ""
     card = model.card
     print(
-        f"Predicted {predicted.images} images{nothing}{by_hand}{aside} with {arguments.model} "
+        f"Predicted {predicted.images} images{nothing}{by_hand}{unknown}{aside} with {arguments.model} "
         f"({card.architecture}, {len(card.classes)} classes): {arguments.to or 'standard output'}{with_maps}",
         file=sys.stdout if arguments.to else sys.stderr,
     )

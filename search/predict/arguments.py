@@ -46,6 +46,13 @@ class Arguments:
         above=0,
         high=LARGEST_COVERAGE,
     )
+    unknown: float | None = setting(
+        None,
+        "share of images of known kinds that may be called unlike anything in training, such as 0.05; adds the columns "
+        "unknown, distance and nearest (training images); see docs/unknown_defects.md",
+        above=0,
+        high=0.5,
+    )
     maps: bool = setting(
         False, "true draws for each image what the last block looked at, Grad-CAM of the predicted class"
     )
@@ -63,7 +70,8 @@ def help_text() -> str:
         "usage: python -m search.predict images=PATH_OR_GLOB_OR_TABLE [name=value ...]\n\n"
         "Writes one row an image: path, class, probability, margin (first minus second probability) and the\n"
         "probability of every class; with coverage=0.95 a set of classes and a decision, with maps=true also pictures\n"
-        "of where the model looked. See docs/predict.md.\n\n"
+        "of where the model looked; with unknown=0.05 whether an image is unlike anything in training. See\n"
+        "docs/predict.md.\n\n"
         f"{argument_table(Arguments)}\n\n"
         "exit codes: 0 done; 2 bad input, nothing written; 130 stopped by Ctrl-C, 143 by SIGTERM, nothing written"
     )

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -20,7 +21,7 @@ from lightning_modules.decisions.conformal import BY_HAND
 from lightning_modules.errors import BadImages, InputError, Problem, printable
 from lightning_modules.images.decoding import stream
 from lightning_modules.images.value_range import shows_nothing
-from lightning_modules.networks.model_file import Answers, DecisionRule, Parts, TrainedModel
+from lightning_modules.networks.model_file import Answers, DecisionRule, Outlier, OutlierRule, Parts, TrainedModel
 from search.command_line.csv_table import TableWriter
 from search.predict.arguments import Arguments
 from search.predict.image_list import ImageList, ListedFile
@@ -33,6 +34,7 @@ __all__ = ["Predicted", "predict_images"]
 
 _MOST_PROBLEMS = 20
 _TILE = ("top", "left", "height", "width")  # in pixels of the image
+_UNKNOWN = ("unknown", "distance", "nearest")
 _NOT_FINITE = "the network's output is not a finite number"
 
 Read = tuple[ListedFile, Parts | str]
@@ -40,12 +42,13 @@ Read = tuple[ListedFile, Parts | str]
 
 @dataclass(frozen=True)
 class Predicted:
-    """How many images were predicted; of them show nothing, and are to be looked at by hand (None without coverage=);
-    and how many were set aside."""
+    """How many images were predicted; of them show nothing, are to be looked at by hand (None without coverage=), and
+    are unlike anything in training (None without unknown=); and how many were set aside."""
 
     images: int
     flat: int
     by_hand: int | None
+    unknown: int | None
     set_aside: int
 
 
@@ -55,8 +58,8 @@ def predict_images(model: TrainedModel, images: ImageList, arguments: Arguments)
     Memory depends on the size of a batch, not on the number of images.
 
     Raises:
-        InputError: no such device, a coverage that the model cannot promise, a place that cannot be written, or not one
-            image that can be read.
+        InputError: no such device, a coverage or a share of false alarms that the model cannot promise, a place that
+            cannot be written, or not one image that can be read.
         BadImages: images that cannot be read, with `on_bad=refuse`; nothing has been written.
     """
     if arguments.device == "cuda" and not torch.cuda.is_available():
@@ -69,6 +72,7 @@ def predict_images(model: TrainedModel, images: ImageList, arguments: Arguments)
 
         drawer = MapDrawer(model)
     rule = None if arguments.coverage is None else model.rule(arguments.coverage)
+    outliers = None if arguments.unknown is None else model.outlier_rule(arguments.unknown)
     refuse = arguments.on_bad == "refuse"
     with (
         new_table(arguments.to, whole=refuse) as file,
@@ -76,7 +80,7 @@ def predict_images(model: TrainedModel, images: ImageList, arguments: Arguments)
         _progress(len(images)) as advance,
         closing(_read_all(model, images)) as read,
     ):
-        table = _Table(file, model, rule, drawer, maps, arguments)
+        table = _Table(file, model, rule, outliers, drawer, maps, arguments)
         batch: list[Read] = []
         for one in read:
             if refuse and isinstance(one[1], str):
@@ -93,7 +97,8 @@ def predict_images(model: TrainedModel, images: ImageList, arguments: Arguments)
             first = f"{printable(name)}: {reason}"
             raise InputError(f"none of the {len(images)} images can be predicted; first: {first}")
     by_hand = None if rule is None else table.by_hand
-    return Predicted(table.predicted, table.flat, by_hand, table.set_aside)
+    unknown = None if outliers is None else table.unknown
+    return Predicted(table.predicted, table.flat, by_hand, unknown, table.set_aside)
 
 
 def _read_all(model: TrainedModel, images: ImageList) -> Generator[Read, None, None]:
@@ -128,22 +133,24 @@ class _Table:
         file: IO[str],
         model: TrainedModel,
         rule: DecisionRule | None,
+        outliers: OutlierRule | None,
         drawer: MapDrawer | None,
         maps: Path | None,
         arguments: Arguments,
     ) -> None:
         self._model, self._rule, self._drawer, self._maps, self._arguments = model, rule, drawer, maps, arguments
+        self._outliers = outliers
         self._classes = model.card.classes
         self._errors = arguments.on_bad == "set_aside"
         self._writer = TableWriter(file)
         self._tiled = model.card.tiling is not None
         tile = [f"tile.{name}" for name in _TILE] if self._tiled else []
-        decision = ["set", "decision"] if rule else []
+        decision = [*(["set", "decision"] if rule else []), *(_UNKNOWN if outliers else ())]
         optional = [*decision, *tile, *(["map"] if drawer else []), *(["error"] if self._errors else [])]
         self._writer.write_row(
             ["path", "class", "probability", "margin", *optional, *(f"probability.{name}" for name in self._classes)]
         )
-        self.predicted = self.flat = self.set_aside = self.by_hand = 0
+        self.predicted = self.flat = self.set_aside = self.by_hand = self.unknown = 0
         self.first_problem = ("", "")
 
     def add(self, batch: list[Read]) -> None:
@@ -157,6 +164,9 @@ class _Table:
         self.flat += sum(bool(shows_nothing(found.pixels).all()) for found in images)
         drawn = self._drawer.overlays(answers.shown) if self._drawer is not None and answers is not None else None
         decided = self._rule.decide(answers) if self._rule is not None and answers is not None else None
+        outliers = None
+        if self._outliers is not None and answers is not None:
+            outliers = self._outliers.judge(answers, self._arguments.batch_size)
         rows = iter(range(len(images)))
         for listed, found in batch:
             if isinstance(found, str):
@@ -171,17 +181,31 @@ class _Table:
                 name = map_name(self.predicted + self.set_aside + 1, listed.path)
                 drawn[row].save(self._maps / name)
                 place = str(self._arguments.maps_to / name)
-            self._write(listed, answers, row, place, None if decided is None else decided[row])
+            outlier = None if outliers is None else outliers[row]
+            self._write(listed, answers, row, place, None if decided is None else decided[row], outlier)
 
     def _write(
-        self, listed: ListedFile, answers: Answers, row: int, place: str, decided: tuple[list[str], str] | None
+        self,
+        listed: ListedFile,
+        answers: Answers,
+        row: int,
+        place: str,
+        decided: tuple[list[str], str] | None,
+        outlier: Outlier | None,
     ) -> None:
         probabilities = answers.probabilities[row]
         top = probabilities.topk(min(2, len(probabilities)))
         margin = top.values[0] - top.values[-1] if len(top.values) > 1 else top.values[0]
         tile = [str(number) for number in answers.boxes[row].tolist()] if self._tiled else []
-        decision = [] if decided is None else [json.dumps(decided[0], ensure_ascii=False), decided[1]]
-        self.by_hand += decided is not None and decided[1] == BY_HAND
+        decision = []
+        if decided is not None:
+            chosen = BY_HAND if outlier is not None and outlier.unknown else decided[1]
+            decision = [json.dumps(decided[0], ensure_ascii=False), chosen]
+            self.by_hand += chosen == BY_HAND
+        if outlier is not None:
+            distance, nearest = str(np.float32(outlier.distance)), json.dumps(outlier.nearest, ensure_ascii=False)
+            decision += ["yes" if outlier.unknown else "no", distance, nearest]
+            self.unknown += outlier.unknown
         optional = [*decision, *tile, *([place] if self._drawer else []), *([""] if self._errors else [])]
         numbers = _numbers(torch.stack([top.values[0], margin]))
         answer = (listed.name, self._classes[top.indices[0]], *numbers)
@@ -194,7 +218,8 @@ class _Table:
         if not self.set_aside:
             self.first_problem = (listed.name, reason)
         tile = [""] * len(_TILE) if self._tiled else []
-        optional = [*([""] * 2 if self._rule else []), *tile, *([""] if self._drawer else []), reason]
+        decision = [""] * (2 * bool(self._rule) + len(_UNKNOWN) * bool(self._outliers))
+        optional = [*decision, *tile, *([""] if self._drawer else []), reason]
         self._writer.write_row([listed.name, "", "", "", *optional, *("" for _ in self._classes)])
         self.set_aside += 1
 

