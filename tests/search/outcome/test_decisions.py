@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
+from search import load_study as shown_study
 from search.outcome.decisions import COVERAGES, decision_facts, read_decisions
 from search.study.record import load_study
 from search.tracking.models import resolve_model
@@ -89,6 +90,7 @@ def test_a_search_in_folds_is_calibrated_with_every_image_that_is_not_tested(
     facts = read_decisions((artifacts / "decisions.json").read_bytes())
     assert facts is not None and facts.temperature is not None
     assert facts.images == 60 - study.winner.images[1] == study.winner.images[0]
+    assert shown_study("calibrated", tracking_root).decisions == facts
     metrics = MlflowClient(tracking_uri(tracking_root)).get_run(study.run_id).data.metrics
     assert {name: metrics[name] for name in facts.metrics()} == pytest.approx(facts.metrics())
     report = json.loads((artifacts / "report" / "report.json").read_text(encoding="utf-8"))
