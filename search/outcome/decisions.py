@@ -6,7 +6,6 @@ Plain values, which the report reads back. Whoever only reads them loads no torc
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ARTIFACT", "COVERAGES", "Counted", "CoveragePoint", "DecisionFacts", "coverage_point", "decision_facts",
-    "log_decisions", "read_decisions",
+    "log_decisions", "point_metrics", "read_decisions",
 ]  # fmt: skip
 
 ARTIFACT = "decisions.json"
@@ -134,16 +133,19 @@ class DecisionFacts:
                 found |= {f"{called}_ece": one.ece, f"{called}_ece_low": one.low, f"{called}_ece_high": one.high}
                 found[f"{called}_ece_chance"] = one.chance
         for point in self.points:
-            found |= dict(_point_metrics(point))
+            found |= point_metrics(point)
         return {name: float(value) for name, value in found.items()}
 
 
-def _point_metrics(point: CoveragePoint) -> Iterator[tuple[str, float]]:
+def point_metrics(point: CoveragePoint, prefix: str = "decision") -> dict[str, float]:
+    """Flat numbers of one promise for MLflow; what is not known is left out."""
+    found = {}
     for name in ("covered", "by_hand", "wrong"):
         one: Counted = getattr(point, name)
         for end, value in (("", one.value), ("_low", one.low), ("_high", one.high)):
             if value is not None:
-                yield f"decision_{name}{end}/{point.coverage:g}", value
+                found[f"{prefix}_{name}{end}/{point.coverage:g}"] = value
+    return found
 
 
 def decision_facts(

@@ -79,7 +79,8 @@ def subject_of(model: TrainedModel, wanted: Sequence[str] | None = None) -> tupl
         raise InputError(str(error)) from error
     name = f"{card.architecture}, freeze depth {card.freeze_depth} of {net.num_blocks}"
     device = net.mean.device
-    return Subject(net, card.classes, blocks, model.read, card.size, card.fit, net.minimum_size, device, name), left_out
+    made = (net, card.classes, blocks, model.read, card.size, card.fit, net.minimum_size, device, name)
+    return Subject(*made, temperature=1.0 if card.temperature is None else card.temperature), left_out
 
 
 def _folder(reference: str) -> Path | None:
