@@ -21,6 +21,7 @@ from lightning_modules.decisions.conformal import (
     prediction_sets,
     score_limits,
 )
+from lightning_modules.decisions.reference_images import ReferenceImages
 from lightning_modules.decisions.reliability import Reliability, reliability
 from lightning_modules.decisions.temperature import log_probabilities, temperature_interval
 from lightning_modules.errors import InputError
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
     from search.study.run import StudyRun
 
 __all__ = [
-    "ARTIFACT", "COVERAGES", "Counted", "CoveragePoint", "DecisionFacts", "coverage_point", "decision_facts",
-    "log_decisions", "point_metrics", "read_decisions",
+    "ARTIFACT", "COVERAGES", "RATES", "Counted", "CoveragePoint", "DecisionFacts", "Strangers", "coverage_point",
+    "decision_facts", "log_decisions", "point_metrics", "read_decisions", "strangers",
 ]  # fmt: skip
 
 ARTIFACT = "decisions.json"
@@ -39,6 +40,10 @@ ARTIFACT = "decisions.json"
 
 COVERAGES = (0.8, 0.9, 0.95, 0.98, 0.99)
 """Promises that the report measures; a model can be asked for any other."""
+
+
+RATES = (0.01, 0.05, 0.1)
+"""False-alarm rates that the report measures; a model can be asked for any other."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,23 @@ class CoveragePoint:
 
 
 @dataclass(frozen=True)
+class Strangers:
+    """Images that are called unlike anything in training.
+
+    Attributes:
+        rate: share of known kinds of images that may be, in (0, 1).
+    """
+
+    rate: float
+    called: Counted
+
+    def metrics(self, name: str) -> dict[str, float]:
+        """Flat numbers for MLflow."""
+        ends = (("", self.called.value), ("_low", self.called.low), ("_high", self.called.high))
+        return {f"{name}{end}/{self.rate:g}": value for end, value in ends if value is not None}
+
+
+@dataclass(frozen=True)
 class DecisionFacts:
     """All of it.
 
@@ -101,6 +123,7 @@ class DecisionFacts:
         points: by coverage, those that can be promised.
         impossible: coverages that cannot be, with so few groups.
         needed: groups that a class needs for a promise of its own, for each of `COVERAGES`.
+        strangers: of the test images, all of known kinds, by rate, those that can be promised.
     """
 
     images: int
@@ -115,6 +138,7 @@ class DecisionFacts:
     points: tuple[CoveragePoint, ...]
     impossible: tuple[float, ...]
     needed: tuple[int, ...]
+    strangers: tuple[Strangers, ...] = ()
 
     def to_json(self) -> str:
         """As it is kept in MLflow."""
@@ -134,6 +158,8 @@ class DecisionFacts:
                 found[f"{called}_ece_chance"] = one.chance
         for point in self.points:
             found |= point_metrics(point)
+        for strange in self.strangers:
+            found |= strange.metrics("unknown_false_alarms")
         return {name: float(value) for name, value in found.items()}
 
 
@@ -149,18 +175,25 @@ def point_metrics(point: CoveragePoint, prefix: str = "decision") -> dict[str, f
 
 
 def decision_facts(
-    unseen: OutOfSample, tested: OutOfSample | None, classes: tuple[str, ...], *, seed: int = 0
+    unseen: OutOfSample,
+    tested: OutOfSample | None,
+    classes: tuple[str, ...],
+    *,
+    found_strange: tuple[Strangers, ...] = (),
+    seed: int = 0,
 ) -> DecisionFacts:
     """Measure calibration and decisions.
 
     Args:
         unseen: the winning configuration's answers on validation images.
         tested: the winner's on the test images, None without any.
+        found_strange: of these (`strangers`).
     """
     groups, needed = len(np.unique(unseen.groups)), tuple(map(fewest_groups, COVERAGES))
     scores, temperature = unseen.scores, unseen.temperature
     nothing = DecisionFacts(
-        len(unseen.labels), groups, unseen.problem, None, None, None, None, None, "", (), (), needed
+        len(unseen.labels), groups, unseen.problem, None, None, None, None, None, "", (), (), needed,
+        found_strange,
     )  # fmt: skip
     if scores is None or temperature is None:
         return nothing
@@ -209,6 +242,21 @@ def coverage_point(
         by_hand=Counted.share(~made),
         wrong=Counted.share(chosen[made] != answers.labels[made]),
     )
+
+
+def strangers(reference: ReferenceImages, features: NDArray[np.float32]) -> tuple[Strangers, ...]:
+    """How many images with these features (M, D) are called unlike anything in training, by rate.
+
+    Rates for which there are too few held-out images are left out.
+    """
+    far, _ = reference.judged(features)
+    found = []
+    for rate in RATES:
+        try:
+            found.append(Strangers(rate, Counted.share(far > reference.limit(rate))))
+        except InputError:
+            continue
+    return tuple(found)
 
 
 def log_decisions(run: StudyRun, facts: DecisionFacts) -> None:

@@ -9,16 +9,12 @@ import torch
 from numpy.typing import NDArray
 
 from lightning_modules.decisions.reference_images import ReferenceImages, distances, unit_length
-from lightning_modules.errors import InputError, printable
+from lightning_modules.errors import printable
 from lightning_modules.networks.blocknet import BlockNet
 from lightning_modules.networks.penultimate import answer
-from lightning_modules.training.scores import exact_interval
 from search.trial.task import Judged, Task
 
-__all__ = ["RATES", "false_alarm_metrics", "reference_images", "task_features", "training_distances"]
-
-RATES = (0.01, 0.05, 0.1)
-"""False-alarm rates that are checked on the test images; a model can be asked for any other."""
+__all__ = ["reference_images", "task_features", "training_distances"]
 
 _MOST = 2048  # training images that travel with a model: 5 MB of 1,280 features
 _BATCH = 128
@@ -65,28 +61,6 @@ def reference_images(
     root = task.settings.data.path
     names = tuple(_name(task.image_index.records[row].path, root) for row in images.tolist())
     return ReferenceImages(features.astype(np.float16), names, held_out, groups)
-
-
-def false_alarm_metrics(reference: ReferenceImages, features: Floats) -> dict[str, float]:
-    """How many test images, of known kinds all, are called unlike anything in training, for MLflow.
-
-    Args:
-        features: (M, D) of the test images.
-
-    Returns:
-        For each rate that can be promised the share and its exact 95 % interval, as `unknown_false_alarms/0.05`.
-    """
-    far, _ = reference.judged(features)
-    found: dict[str, float] = {}
-    for rate in RATES:
-        try:
-            alarms = int((far > reference.limit(rate)).sum())
-        except InputError:  # too few held-out images for so small a share
-            continue
-        ends = exact_interval(alarms, len(far))
-        for name, value in zip(("", "_low", "_high"), (alarms / len(far), *ends), strict=True):
-            found[f"unknown_false_alarms{name}/{rate:g}"] = value
-    return found
 
 
 def _sample(task: Task, rows: NDArray[np.int64], most: int = _MOST) -> NDArray[np.int64]:

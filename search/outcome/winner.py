@@ -20,10 +20,10 @@ from lightning_modules.networks.model_file import ModelCard, TrainedModel, load_
 from lightning_modules.training.datamodule import ActivationBatches
 from lightning_modules.training.scores import TestScores, scores_with_intervals
 from search.errors import RefitDivergedError
-from search.outcome.decisions import decision_facts, log_decisions
+from search.outcome.decisions import Strangers, decision_facts, log_decisions, strangers
 from search.outcome.figures import confusion_figure
 from search.outcome.out_of_sample import OutOfSample, image_groups, out_of_sample
-from search.outcome.reference import false_alarm_metrics, reference_images, task_features
+from search.outcome.reference import reference_images, task_features
 from search.study.notes import version_note
 from search.study.record import TrialRecord, Winner
 from search.study.run import StudyRun
@@ -102,6 +102,7 @@ def refit_and_test(run: StudyRun, trial: TrialRecord) -> Winner:
         reference = reference_images(task, net, rows, unseen.distances, unseen.groups, most=most)
     scores: TestScores | None = None
     tested: OutOfSample | None = None
+    strange: tuple[Strangers, ...] = ()
     if len(task.splits.test):
         if record.test_reads:
             line = f"The test images are read again; until now they were read {times(record.test_reads)}."
@@ -113,11 +114,10 @@ def refit_and_test(run: StudyRun, trial: TrialRecord) -> Winner:
         calibrated = judged.logits / (unseen.temperature or 1.0)
         scores = scores_with_intervals(calibrated, judged.labels, task.classes, seed=settings.seed)
         _log_test(run, scores)
-        if reference is not None:
-            run.tracker.log(run.parent, false_alarm_metrics(reference, features))
+        strange = () if reference is None else strangers(reference, features)
         groups = image_groups(task)[task.images_of(judged.rows)]
         tested = OutOfSample(judged.logits.double().numpy(), judged.labels.numpy(), groups)
-    log_decisions(run, decision_facts(unseen, tested, task.classes, seed=settings.seed))
+    log_decisions(run, decision_facts(unseen, tested, task.classes, found_strange=strange, seed=settings.seed))
     known = record.winner
     run.tracker.forget_versions(
         run.parent, settings.tracking.model_name, "challenger", after=int(known.version) if known is not None else 0

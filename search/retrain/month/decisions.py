@@ -17,13 +17,15 @@ from lightning_modules.decisions.temperature import (
     temperature_interval,
 )
 from lightning_modules.errors import InputError
-from search.outcome.decisions import COVERAGES, CoveragePoint, coverage_point, point_metrics
+from search.outcome.decisions import COVERAGES, CoveragePoint, Strangers, coverage_point, point_metrics, strangers
 from search.retrain.month.stored import Stored
 
 if TYPE_CHECKING:
     from lightning_modules.networks.model_file import TrainedModel
 
 __all__ = ["MonthDecisions", "measure_decisions"]
+
+_RATE = 0.05  # of false alarms
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class MonthDecisions(Stored):
         refitted: what these images would be given instead, with its 95 % interval; None of too few of them.
         reliability: of its calibrated probabilities.
         points: by coverage, those that it can promise.
+        strange: images that are called unlike anything in training, new classes included, where one in twenty of
+            known kinds may be; None where it does not know its training images, or too few held-out ones.
     """
 
     unknown: int
@@ -43,6 +47,7 @@ class MonthDecisions(Stored):
     refitted: tuple[float, float, float] | None
     reliability: Reliability
     points: tuple[CoveragePoint, ...]
+    strange: Strangers | None = None
 
     @property
     def broken(self) -> tuple[CoveragePoint, ...]:
@@ -69,6 +74,12 @@ class MonthDecisions(Stored):
             )
         if self.unknown:
             said.append(f"Images of classes that it does not know, which no set can hold: {self.unknown}.")
+        if self.strange is not None and (self.strange.called.low or 0.0) > self.strange.rate:
+            called = self.strange.called
+            said.append(
+                f"Unlike anything in training: {called.value:.1%} (interval {called.low:.1%} to {called.high:.1%}); "
+                f"of known kinds of images at most {self.strange.rate:.0%} would be."
+            )
         return said or [f"Probabilities and prediction sets hold, as far as {self.reliability.images} images show."]
 
     def metrics(self) -> dict[str, float]:
@@ -85,6 +96,8 @@ class MonthDecisions(Stored):
         for point in self.points:
             found[f"month_coverage/{point.coverage:g}"] = point.coverage
             found |= point_metrics(point, "month_decision")
+        if self.strange is not None:
+            found |= self.strange.metrics("month_unknown")
         return {name: float(value) for name, value in found.items()}
 
 
@@ -95,6 +108,7 @@ def measure_decisions(
     labels: NDArray[np.int64],
     groups: NDArray[np.int64],
     *,
+    features: NDArray[np.float32] | None = None,
     seed: int = 0,
 ) -> MonthDecisions | None:
     """Measure them; None where the champion is not calibrated, or there is no image of its classes.
@@ -104,6 +118,7 @@ def measure_decisions(
         classes: names of the columns: its own and what is new.
         labels: (N,), positions among `classes`.
         groups: (N,), see `CalibrationScores`.
+        features: penultimate ones, (N, D); None looks for no strange images.
     """
     from search.outcome.out_of_sample import OutOfSample  # brings torch
 
@@ -126,10 +141,14 @@ def measure_decisions(
     refitted = None
     if len(true) >= FEWEST_IMAGES:
         refitted = (fit_temperature(logits, true), *temperature_interval(logits, true, numbers, seed=seed))
+    strange = None
+    if features is not None and model.reference is not None:
+        strange = next((one for one in strangers(model.reference, features) if one.rate == _RATE), None)
     return MonthDecisions(
         unknown=int((~inside).sum()),
         temperature=temperature,
         refitted=refitted,
         reliability=reliability(np.exp(log_probabilities(logits, temperature)), true, numbers, seed=seed),
         points=tuple(points),
+        strange=strange,
     )

@@ -20,7 +20,7 @@ from lightning_modules.training.scores import scores_with_intervals
 from search.retrain.month.baseline import MEASURES, Baseline
 from search.retrain.month.context import MonthContext
 from search.retrain.month.decisions import MonthDecisions, measure_decisions
-from search.retrain.month.images import probabilities
+from search.retrain.month.images import features, probabilities
 from search.retrain.month.record import SCALARS, BlockShift, Drift, Shift
 from search.significance import chi_square, holm, memberships, permutation_p_value, squared_mmd
 
@@ -54,7 +54,9 @@ def _decisions(context: MonthContext, rows: Rows) -> MonthDecisions | None:
         return None
     answers = probabilities(context.champion_net, context.images, rows)
     groups = Units(index, seed).of[rows]
-    return measure_decisions(context.champion.model, answers, index.classes, index.labels[rows], groups, seed=seed)
+    model = context.champion.model
+    computed = None if model.reference is None else features(context.champion_net, context.images, rows)
+    return measure_decisions(model, answers, index.classes, index.labels[rows], groups, features=computed, seed=seed)
 
 
 def _champion_scores(context: MonthContext, rows: Rows) -> tuple[dict[str, tuple[float, ...]], list[str]]:

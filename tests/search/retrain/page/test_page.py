@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from lightning_modules.decisions.conformal import CalibrationScores
+from lightning_modules.decisions.reference_images import ReferenceImages
 from lightning_modules.decisions.temperature import log_probabilities
 from lightning_modules.networks import backbones
 from lightning_modules.networks.model_file import ModelCard, TrainedModel
@@ -43,14 +44,18 @@ def month_decisions(sharper: float) -> MonthDecisions:
     net = backbones.build("lenet5", classes=2, size=(32, 32), weights="none")
     card = ModelCard("lenet5", ("b", "d"), (32, 32), "pad", 255, 100, 0, {}, temperature=1.0)
     scores = CalibrationScores.of(log_probabilities(logits[:100]), labels[:100], np.arange(100))
+    corners = np.repeat(np.eye(8, dtype=np.float16), 3, axis=0)
+    known = ReferenceImages(corners, ("x.png",) * 24, np.full(40, 1.4, np.float32), np.arange(40))
+    features = np.eye(8, dtype=np.float32)[np.arange(101) % 8]
     shown = np.insert(np.exp(log_probabilities(logits[100:] / sharper)), 1, 0.0, axis=1)  # b, c, d: c is new
     true = np.append(labels[100:] * 2, 1)
     found = measure_decisions(
-        TrainedModel(net, card, calibration=scores),
+        TrainedModel(net, card, calibration=scores, reference=known),
         np.vstack([shown, shown[:1]]),
         ("b", "c", "d"),
         true,
         np.arange(101),
+        features=features if sharper == 1 else -features,
     )
     assert found is not None
     return found
@@ -61,7 +66,9 @@ def test_promises_that_broke_are_said() -> None:
     assert [point.coverage for point in held.points] == [0.8, 0.9, 0.95, 0.98, 0.99]  # of 100 images
     assert held.unknown == 1 and held.reliability.images == 100 and not held.broken and not held.moved
     assert held.lines() == ["Images of classes that it does not know, which no set can hold: 1."]
-    assert broken.broken and broken.moved
+    assert broken.broken and broken.moved and broken.strange is not None and broken.strange.called.value == 1
+    assert broken.lines()[-1].startswith("Unlike anything in training: 100.0%")
+    assert broken.metrics()["month_unknown/0.05"] == 1
     assert all(line.startswith("Of the month's images ") for line in broken.lines()[: len(broken.broken)])
     assert "not calibrated any more: temperature 1.00, on this month " in broken.lines()[len(broken.broken)]
     assert MonthDecisions.from_json(json.loads(json.dumps(broken.to_json()))) == broken
