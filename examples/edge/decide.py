@@ -18,8 +18,8 @@ if card["fit"] != "stretch":
 def pixels(path):
     """uint8 (1, H, W, 3) of an image of 8 bits, resized as in training."""
     image = ImageOps.exif_transpose(Image.open(path))
-    if image.mode not in ("L", "RGB") or card["levels"] != [0, 65535, 0]:
-        sys.exit(f"{path}: mode {image.mode}; this program reads grey and RGB images of 8 bits")
+    if image.mode not in ("L", "RGB") or not card["eight_bits"]:
+        sys.exit(f"{path}: mode {image.mode}; this program reads grey and RGB images of 8 bits, for models of them")
     resized = image.resize(card["size"][::-1], Image.Resampling.BILINEAR, reducing_gap=3.0)
     return np.asarray(resized.convert("RGB"))[None]
 

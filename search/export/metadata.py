@@ -28,10 +28,10 @@ def metadata(
 
     Returns:
         `format`; `classes`, by output; `size` [H, W]; `fit`; `levels` (black, white and dark of images of more than 8
-        bits); `temperature` or null; `digest` (SHA-256 of model.safetensors); `outputs`; `precision`; `coverage` with
-        `limits`, by class: a class is in the set where -ln(probability) <= limit; `by_hand`: the decision where the set
-        is not one class; `false_alarms` with `distance_limit`: beyond it an image is unlike anything in training;
-        `reference`: files of the reference images.
+        bits), and `eight_bits`, whether images of 8 bits are accepted as they are; `temperature` or null; `digest`
+        (SHA-256 of model.safetensors); `outputs`; `precision`; `coverage` with `limits`, by class: a class is in the
+        set where -ln(probability) <= limit; `by_hand`: the decision where the set is not one class; `false_alarms` with
+        `distance_limit`: beyond it an image is unlike anything in training; `reference`: files of the reference images.
 
     Raises:
         InputError: a model of tiles, whose images are cut and put together outside; or one that cannot promise what is
@@ -51,6 +51,7 @@ def metadata(
         "size": list(card.size),
         "fit": card.fit,
         "levels": [card.black_level, card.white_level, card.dark_level],
+        "eight_bits": not card.value_range.narrow,
         "temperature": card.temperature,
         "digest": _digest(model),
         "outputs": list(outputs),

@@ -53,7 +53,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make(images: Path, architecture: str = "lenet5") -> TrainedModel:
     """A calibrated model whose reference images are the first five."""
     net = backbones.build(architecture, classes=3, size=SIZE, weights="none", seed=3).eval()
-    card = ModelCard(architecture, CLASSES, SIZE, "stretch", 65_535, 10_000, 0, {}, temperature=0.2)
+    card = ModelCard(architecture, CLASSES, SIZE, "stretch", 65_535, 10_000, 0, {}, 0, 16_384, temperature=0.2)
     made = TrainedModel(net, card)
     names = tuple(f"{number:02d}.png" for number in range(5))
     with torch.no_grad():
