@@ -21,6 +21,7 @@ from lightning_modules.decisions.conformal import (
     prediction_sets,
     score_limits,
 )
+from lightning_modules.decisions.costs import Costs
 from lightning_modules.decisions.reliability import Reliability, reliability
 from lightning_modules.decisions.temperature import log_probabilities, temperature_interval
 from lightning_modules.errors import InputError
@@ -30,12 +31,14 @@ if TYPE_CHECKING:
     from search.study.run import StudyRun
 
 __all__ = [
-    "ARTIFACT", "COVERAGES", "Counted", "CoveragePoint", "DecisionFacts", "coverage_point", "decision_facts",
-    "log_decisions", "point_metrics", "read_decisions",
+    "ARTIFACT", "COVERAGES", "Counted", "CoveragePoint", "DecisionFacts", "PolicyCost", "coverage_point",
+    "decision_facts", "log_decisions", "point_metrics", "read_decisions",
 ]  # fmt: skip
 
 ARTIFACT = "decisions.json"
 """Artifact of the parent run."""
+
+_RESAMPLES = 1000
 
 COVERAGES = (0.8, 0.9, 0.95, 0.98, 0.99)
 """Promises that the report measures; a model can be asked for any other."""
@@ -84,6 +87,23 @@ class CoveragePoint:
 
 
 @dataclass(frozen=True)
+class PolicyCost:
+    """What one way to decide costs on the measured images.
+
+    Attributes:
+        policy: cheapest (the lowest expected cost), likeliest (the most probable class) or by hand (every image).
+        cost: per hundred images, with its 95 % percentile bootstrap interval over groups of images.
+        by_hand: share of images that are looked at by hand.
+    """
+
+    policy: str
+    cost: float
+    low: float
+    high: float
+    by_hand: float
+
+
+@dataclass(frozen=True)
 class DecisionFacts:
     """All of it.
 
@@ -101,6 +121,7 @@ class DecisionFacts:
         points: by coverage, those that can be promised.
         impossible: coverages that cannot be, with so few groups.
         needed: groups that a class needs for a promise of its own, for each of `COVERAGES`.
+        costs: of each way to decide, where the search was told what decisions cost; empty otherwise.
     """
 
     images: int
@@ -115,6 +136,7 @@ class DecisionFacts:
     points: tuple[CoveragePoint, ...]
     impossible: tuple[float, ...]
     needed: tuple[int, ...]
+    costs: tuple[PolicyCost, ...] = ()
 
     def to_json(self) -> str:
         """As it is kept in MLflow."""
@@ -127,13 +149,17 @@ class DecisionFacts:
             names = ("temperature", "temperature_low", "temperature_high")
             found |= dict(zip(names, self.temperature, strict=True))
         for name in ("before", "after", "test", "test_before"):
-            one: Reliability | None = getattr(self, name)
-            if one is not None:
-                called = name if name.startswith("test") else f"calibration_{name}"
-                found |= {f"{called}_ece": one.ece, f"{called}_ece_low": one.low, f"{called}_ece_high": one.high}
-                found[f"{called}_ece_chance"] = one.chance
+            measured: Reliability | None = getattr(self, name)
+            if measured is not None:
+                called = f"{name if name.startswith('test') else f'calibration_{name}'}_ece"
+                found |= {called: measured.ece, f"{called}_chance": measured.chance}
+                found |= {f"{called}_low": measured.low, f"{called}_high": measured.high}
         for point in self.points:
             found |= point_metrics(point)
+        for one in self.costs:
+            name = one.policy.replace(" ", "_")
+            found |= {f"decision_cost_{name}": one.cost, f"decision_cost_{name}_low": one.low}
+            found |= {f"decision_cost_{name}_high": one.high, f"decision_cost_{name}_by_hand": one.by_hand}
         return {name: float(value) for name, value in found.items()}
 
 
@@ -149,13 +175,19 @@ def point_metrics(point: CoveragePoint, prefix: str = "decision") -> dict[str, f
 
 
 def decision_facts(
-    unseen: OutOfSample, tested: OutOfSample | None, classes: tuple[str, ...], *, seed: int = 0
+    unseen: OutOfSample,
+    tested: OutOfSample | None,
+    classes: tuple[str, ...],
+    *,
+    costs: Costs | None = None,
+    seed: int = 0,
 ) -> DecisionFacts:
     """Measure calibration and decisions.
 
     Args:
         unseen: the winning configuration's answers on validation images.
         tested: the winner's on the test images, None without any.
+        costs: of decisions, None where nobody has said.
     """
     groups, needed = len(np.unique(unseen.groups)), tuple(map(fewest_groups, COVERAGES))
     scores, temperature = unseen.scores, unseen.temperature
@@ -182,7 +214,27 @@ def decision_facts(
         measured_on="calibration images" if tested is None else "test images",
         points=tuple(points),
         impossible=tuple(impossible),
+        costs=() if costs is None else _policies(costs, measured, temperature, seed),
     )
+
+
+def _policies(costs: Costs, answers: OutOfSample, temperature: float, seed: int) -> tuple[PolicyCost, ...]:
+    probabilities, labels = np.exp(log_probabilities(answers.logits, temperature)), answers.labels
+    ways = {
+        "cheapest": costs.cheapest(probabilities),
+        "likeliest": probabilities.argmax(1),
+        "by hand": np.full(len(labels), -1),
+    }
+    _, group = np.unique(answers.groups, return_inverse=True)
+    sizes, rng = np.bincount(group), np.random.default_rng(seed)
+    drawn = rng.multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), size=_RESAMPLES)
+    found = []
+    for policy, chosen in ways.items():
+        cost = costs.of(chosen, labels)
+        means = (drawn @ np.bincount(group, weights=cost)) / (drawn @ sizes)
+        low, high = 100 * np.quantile(means, (0.025, 0.975))
+        found.append(PolicyCost(policy, 100 * float(cost.mean()), float(low), float(high), float((chosen < 0).mean())))
+    return tuple(found)
 
 
 def _reliability(answers: OutOfSample, temperature: float, seed: int) -> Reliability:

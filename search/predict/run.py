@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import torch
 from rich.console import Console
@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from lightning_modules.decisions.conformal import BY_HAND
+from lightning_modules.decisions.costs import read_costs
 from lightning_modules.errors import BadImages, InputError, Problem, printable
 from lightning_modules.images.decoding import stream
 from lightning_modules.images.value_range import shows_nothing
@@ -40,7 +41,8 @@ Read = tuple[ListedFile, Parts | str]
 
 @dataclass(frozen=True)
 class Predicted:
-    """How many images were predicted; of them show nothing, and are to be looked at by hand (None without coverage=);
+    """How many images were predicted; of them show nothing, and are to be looked at by hand (None without coverage= or
+    costs=);
     and how many were set aside."""
 
     images: int
@@ -55,8 +57,8 @@ def predict_images(model: TrainedModel, images: ImageList, arguments: Arguments)
     Memory depends on the size of a batch, not on the number of images.
 
     Raises:
-        InputError: no such device, a coverage that the model cannot promise, a place that cannot be written, or not one
-            image that can be read.
+        InputError: no such device, a coverage that the model cannot promise, costs that do not fit it, a place that
+            cannot be written, or not one image that can be read.
         BadImages: images that cannot be read, with `on_bad=refuse`; nothing has been written.
     """
     if arguments.device == "cuda" and not torch.cuda.is_available():
@@ -68,7 +70,7 @@ def predict_images(model: TrainedModel, images: ImageList, arguments: Arguments)
         from search.predict.maps import MapDrawer  # brings matplotlib
 
         drawer = MapDrawer(model)
-    rule = None if arguments.coverage is None else model.rule(arguments.coverage)
+    rule = _rule(model, arguments)
     refuse = arguments.on_bad == "refuse"
     with (
         new_table(arguments.to, whole=refuse) as file,
@@ -94,6 +96,16 @@ def predict_images(model: TrainedModel, images: ImageList, arguments: Arguments)
             raise InputError(f"none of the {len(images)} images can be predicted; first: {first}")
     by_hand = None if rule is None else table.by_hand
     return Predicted(table.predicted, table.flat, by_hand, table.set_aside)
+
+
+def _rule(model: TrainedModel, arguments: Arguments) -> DecisionRule | None:
+    if arguments.coverage is not None:
+        return model.rule(arguments.coverage)
+    if arguments.costs is None:
+        return None
+    if arguments.costs == Path("model"):
+        return model.cost_rule()
+    return model.cost_rule(read_costs(arguments.costs, model.card.classes, on_note=partial(print, file=sys.stderr)))
 
 
 def _read_all(model: TrainedModel, images: ImageList) -> Generator[Read, None, None]:
@@ -138,7 +150,7 @@ class _Table:
         self._writer = TableWriter(file)
         self._tiled = model.card.tiling is not None
         tile = [f"tile.{name}" for name in _TILE] if self._tiled else []
-        decision = ["set", "decision"] if rule else []
+        decision = rule.columns if rule else ()
         optional = [*decision, *tile, *(["map"] if drawer else []), *(["error"] if self._errors else [])]
         self._writer.write_row(
             ["path", "class", "probability", "margin", *optional, *(f"probability.{name}" for name in self._classes)]
@@ -171,17 +183,15 @@ class _Table:
                 name = map_name(self.predicted + self.set_aside + 1, listed.path)
                 drawn[row].save(self._maps / name)
                 place = str(self._arguments.maps_to / name)
-            self._write(listed, answers, row, place, None if decided is None else decided[row])
+            self._write(listed, answers, row, place, () if decided is None else decided[row])
 
-    def _write(
-        self, listed: ListedFile, answers: Answers, row: int, place: str, decided: tuple[list[str], str] | None
-    ) -> None:
+    def _write(self, listed: ListedFile, answers: Answers, row: int, place: str, decided: tuple[Any, ...]) -> None:
         probabilities = answers.probabilities[row]
         top = probabilities.topk(min(2, len(probabilities)))
         margin = top.values[0] - top.values[-1] if len(top.values) > 1 else top.values[0]
         tile = [str(number) for number in answers.boxes[row].tolist()] if self._tiled else []
-        decision = [] if decided is None else [json.dumps(decided[0], ensure_ascii=False), decided[1]]
-        self.by_hand += decided is not None and decided[1] == BY_HAND
+        decision = [json.dumps(one, ensure_ascii=False) if isinstance(one, list) else str(one) for one in decided]
+        self.by_hand += BY_HAND in decided
         optional = [*decision, *tile, *([place] if self._drawer else []), *([""] if self._errors else [])]
         numbers = _numbers(torch.stack([top.values[0], margin]))
         answer = (listed.name, self._classes[top.indices[0]], *numbers)
@@ -194,7 +204,12 @@ class _Table:
         if not self.set_aside:
             self.first_problem = (listed.name, reason)
         tile = [""] * len(_TILE) if self._tiled else []
-        optional = [*([""] * 2 if self._rule else []), *tile, *([""] if self._drawer else []), reason]
+        optional = [
+            *("" for _ in (self._rule.columns if self._rule else ())),
+            *tile,
+            *([""] if self._drawer else []),
+            reason,
+        ]
         self._writer.write_row([listed.name, "", "", "", *optional, *("" for _ in self._classes)])
         self.set_aside += 1
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lightning_modules.decisions.reliability import Reliability, ReliabilityBin
-from search.outcome.decisions import Counted, CoveragePoint, DecisionFacts
+from search.outcome.decisions import Counted, CoveragePoint, DecisionFacts, PolicyCost
 from search.report.data import (
     ClassScores,
     Confusion,
@@ -74,7 +74,8 @@ def decisions(problem: str = "") -> DecisionFacts:
         CoveragePoint(0.9, EVIL[:2], share, Counted(1.0, 0.8, 1.0, 20), Counted(None, None, None, 0)),
     )
     return DecisionFacts(
-        40, 12, "", (1.7, 1.2, 2.4), one, one, one, one, "test images", points, (0.95, 0.98, 0.99), (4, 9, 19, 49, 99)
+        40, 12, "", (1.7, 1.2, 2.4), one, one, one, one, "test images", points, (0.95, 0.98, 0.99), (4, 9, 19, 49, 99),
+        tuple(PolicyCost(name, 120.0, 80.5, 150.0, 0.2) for name in ("cheapest", "likeliest", "by hand")),
     )  # fmt: skip
 
 
