@@ -31,6 +31,10 @@ for path in sys.argv[2:]:
     inside = [best]
     if card["limits"] is not None:
         inside = np.flatnonzero(-np.log(np.maximum(p, 1e-300)) <= np.array(card["limits"]) + 1e-9)
+    if card["costs"] is not None:
+        expected = p @ np.array(card["costs"])  # of each class, then of looking by hand
+        cheapest = expected[:-1] <= expected.min() + 1e-12
+        inside = [int(np.where(cheapest, p, -1).argmax())] if cheapest.any() else []
     unknown = card["distance_limit"] is not None and float(answers["distance"][0]) > card["distance_limit"]
     decision = card["by_hand"] if unknown or len(inside) != 1 else card["classes"][inside[0]]
     nearest = card["reference"][answers["nearest"][0, 0]] if unknown else ""

@@ -1,9 +1,9 @@
 """A trained model as a folder: tensors as safetensors, everything else one needs to use it as JSON.
 
-A third file may name the images that it was trained on, a fourth hold what its prediction sets are made of, a
-fifth what it computes of training images. The last one holds the SHA-256 of all, as `sha256sum --check SHA256SUMS`
-reads it too; it is checked on loading. Models of format 1 have the digest of the tensors alone, in the card, and still
-load.
+Further files may name the images that it was trained on, and hold what its prediction sets are made of, what its
+decisions cost and what it computes of training images. The last one holds the SHA-256 of all, as `sha256sum --check
+SHA256SUMS` reads it too; it is checked on loading. Models of format 1 have the digest of the tensors alone, in the
+card, and still load.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import Any, ClassVar, Final, TypeVar
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from lightning_modules.decisions.conformal import (
     score_limits,
     scores_json,
 )
+from lightning_modules.decisions.costs import Costs, costs_json, parse_costs
 from lightning_modules.decisions.reference_images import ReferenceImages, load_reference, save_reference
 from lightning_modules.errors import InputError, printable
 from lightning_modules.images.by_image import by_image
@@ -45,12 +46,15 @@ from lightning_modules.whole_file import whole_file
 __all__ = [
     "DIGESTS",
     "Answers",
+    "CostRule",
+    "CoverageRule",
     "DecisionRule",
     "ModelCard",
     "Outlier",
     "OutlierRule",
     "Parts",
     "TrainedModel",
+    "by_hand_instead",
     "check_digests",
     "load_model",
     "save_model",
@@ -58,12 +62,14 @@ __all__ = [
     "write_digests",
 ]
 
-_TENSORS, _CARD, _TRAINED_ON, _CALIBRATION = "model.safetensors", "model.json", "trained_on.txt", "calibration.json"
-_REFERENCE = "reference.safetensors"
+_TENSORS, _CARD, _TRAINED_ON = "model.safetensors", "model.json", "trained_on.txt"
+_CALIBRATION, _COSTS, _REFERENCE = "calibration.json", "costs.json", "reference.safetensors"
+_OPTIONAL = (_TRAINED_ON, _CALIBRATION, _COSTS, _REFERENCE)
 
 DIGESTS: Final = "SHA256SUMS"
 """Name of the file."""
 
+_Parsed = TypeVar("_Parsed")
 _LINE: Final = re.compile(r"([0-9a-f]{64}) [ *]([^/\\\x00-\x1f]+)")
 
 
@@ -101,7 +107,7 @@ class Answers:
 
 
 @dataclass(frozen=True, eq=False)
-class DecisionRule:
+class CoverageRule:
     """How a model decides at one coverage.
 
     Attributes:
@@ -112,7 +118,9 @@ class DecisionRule:
     classes: tuple[str, ...]
     limits: NDArray[np.float64]
 
-    def decide(self, answers: Answers) -> list[tuple[list[str], str]]:
+    columns: ClassVar = ("set", "decision")
+
+    def decide(self, answers: Answers) -> list[tuple[Any, ...]]:
         """Of each image the classes of its prediction set, by output, and the only one of them or `BY_HAND`."""
         sets = prediction_sets(answers.logits.double().log_softmax(1).numpy(), self.limits)
         names = [[self.classes[label] for label in np.flatnonzero(row)] for row in sets]
@@ -159,6 +167,34 @@ class OutlierRule:
 
 
 @dataclass(frozen=True, eq=False)
+class CostRule:
+    """How a model decides where every decision has its cost."""
+
+    classes: tuple[str, ...]
+    costs: Costs
+
+    columns: ClassVar = ("decision", "cost")
+
+    def decide(self, answers: Answers) -> list[tuple[Any, ...]]:
+        """Of each image the decision of the lowest expected cost, a class or `BY_HAND`, and that cost."""
+        probabilities = answers.logits.double().softmax(1).numpy()
+        names = (*self.classes, BY_HAND)  # the last one is at -1
+        least = self.costs.expected(probabilities).min(1).tolist()
+        found = self.costs.cheapest(probabilities).tolist()
+        return [(names[one], cost) for one, cost in zip(found, least, strict=True)]
+
+
+DecisionRule = CoverageRule | CostRule
+"""What decides on `Answers`: `columns` names the values that `decide` gives of each image."""
+
+
+def by_hand_instead(rule: DecisionRule, values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The values of an image that is unlike anything in training: by hand, and what it costs is not known."""
+    other = {"decision": BY_HAND, "cost": None}
+    return tuple(other.get(name, value) for name, value in zip(rule.columns, values, strict=True))
+
+
+@dataclass(frozen=True, eq=False)
 class TrainedModel:
     """A network with what it takes to feed it image files.
 
@@ -167,6 +203,7 @@ class TrainedModel:
             None where nobody wrote that down.
         calibration: what its prediction sets are made of; None where there was too little to calibrate it with, and of
             models that are older.
+        costs: what its decisions cost, where the search was told.
         reference: training images that an unknown one is told by; None where nobody kept them.
     """
 
@@ -174,9 +211,28 @@ class TrainedModel:
     card: ModelCard
     trained_on: frozenset[str] | None = None
     calibration: CalibrationScores | None = None
+    costs: Costs | None = None
     reference: ReferenceImages | None = None
 
-    def rule(self, coverage: float) -> DecisionRule:
+    def cost_rule(self, costs: Costs | None = None) -> CostRule:
+        """How it decides by these costs, or by its own.
+
+        Raises:
+            InputError: it has none of its own, or its probabilities are not calibrated.
+        """
+        costs = costs or self.costs
+        if costs is None:
+            raise InputError(
+                "the model keeps no costs: it was searched without decision.costs; costs=FILE.csv names some"
+            )
+        if self.card.temperature is None:
+            raise InputError(
+                "costs= needs a calibrated model, and this one is not: it was made by an earlier version, or with too "
+                "few validation images; search again (docs/decisions.md)"
+            )
+        return CostRule(self.card.classes, costs)
+
+    def rule(self, coverage: float) -> CoverageRule:
         """How it decides where the true class shall be in the set with this probability, in (0, 1).
 
         Raises:
@@ -189,7 +245,7 @@ class TrainedModel:
             )
         if BY_HAND in self.card.classes:
             raise InputError(f"coverage={coverage:g}: a class of the model is called {BY_HAND!r}, which is a decision")
-        return DecisionRule(
+        return CoverageRule(
             self.card.classes, score_limits(categories(self.calibration, len(self.card.classes), coverage))
         )
 
@@ -302,6 +358,9 @@ def save_model(folder: Path, model: TrainedModel) -> None:
         if model.calibration is not None:
             with whole_file(temporary / _CALIBRATION) as file:
                 file.write_text(scores_json(model.calibration), encoding="ascii")
+        if model.costs is not None:
+            with whole_file(temporary / _COSTS) as file:
+                file.write_text(costs_json(model.costs), encoding="ascii")
         if model.reference is not None:
             with whole_file(temporary / _REFERENCE) as file:
                 save_reference(file, model.reference)
@@ -331,9 +390,9 @@ def load_model(folder: Path) -> TrainedModel:
     except InputError as error:
         raise InputError(f"{printable(folder)} is not a model folder: {_CARD}: {error}") from None
     tensors = folder / _TENSORS
-    optional = [name for name in (_TRAINED_ON, _CALIBRATION, _REFERENCE) if digest is None and (folder / name).exists()]
+    there = [name for name in _OPTIONAL if digest is None and (folder / name).exists()]
     if digest is None:
-        check_digests(folder, (_CARD, _TENSORS, *optional))
+        check_digests(folder, (_CARD, _TENSORS, *there))
     elif not tensors.is_file() or sha256(tensors) != digest:
         raise InputError(f"{printable(tensors)} is missing or changed since it was written (SHA-256)")
     try:
@@ -344,18 +403,19 @@ def load_model(folder: Path) -> TrainedModel:
     _refuse_others(tensors, net.state_dict(), found)
     net.load_state_dict(found)
     net.pretrained = True
-    seen = frozenset((folder / _TRAINED_ON).read_text(encoding="ascii").split()) if _TRAINED_ON in optional else None
-    scores = _read_calibration(folder / _CALIBRATION, len(card.classes)) if _CALIBRATION in optional else None
-    reference = load_reference(folder / _REFERENCE) if _REFERENCE in optional else None
-    return TrainedModel(net.eval(), card, seen, scores, reference)
+    seen = frozenset((folder / _TRAINED_ON).read_text(encoding="ascii").split()) if _TRAINED_ON in there else None
+    calibration = _parsed(folder / _CALIBRATION, read_scores, card) if _CALIBRATION in there else None
+    costs = _parsed(folder / _COSTS, parse_costs, card) if _COSTS in there else None
+    reference = load_reference(folder / _REFERENCE) if _REFERENCE in there else None
+    return TrainedModel(net.eval(), card, seen, calibration, costs, reference)
 
 
-def _read_calibration(path: Path, classes: int) -> CalibrationScores:
+def _parsed(path: Path, parse: Callable[[str, int], _Parsed], card: ModelCard) -> _Parsed:
     try:
-        return read_scores(path.read_text(encoding="ascii"), classes)
+        return parse(path.read_text(encoding="ascii"), len(card.classes))
     except InputError as error:
         raise InputError(f"{printable(path)}: {error}") from None
-    except ValueError:
+    except UnicodeDecodeError:
         raise InputError(f"{printable(path)}: no JSON") from None
 
 

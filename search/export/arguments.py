@@ -44,6 +44,9 @@ class Arguments:
         None, "share of images whose prediction set shall hold the true class; its limits go with the file",
         above=0, high=0.999,
     )  # fmt: skip
+    costs: bool = setting(
+        False, "true lets the costs that the model keeps decide (decision.costs of its search), in place of coverage="
+    )
     unknown: float | None = setting(
         None,
         "share of images of known kinds that may be called unlike anything in training; its limit goes with the file",
@@ -85,6 +88,8 @@ def parse(words: Sequence[str]) -> Arguments:
         raise InputError("precision=int8 needs ranges=IMAGES: some training images that say which values it must hold")
     if given.ranges is not None and not int8:
         raise InputError("ranges= is for precision=int8 alone: add it, or leave ranges= out")
+    if given.costs and given.coverage is not None:
+        raise InputError("coverage= and costs=true decide in different ways: give one of them")
     difference, changed = (0.2, 0.02) if int8 else (0.001, 0.0)
     return replace(
         given,

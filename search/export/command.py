@@ -55,7 +55,12 @@ def export(arguments: Arguments, console: Console) -> Exported:
     model = resolve_model(arguments.model, arguments.root)
     graph = ModelGraph(model).eval()
     plain = metadata(
-        model, graph.outputs, precision=arguments.precision, coverage=arguments.coverage, unknown=arguments.unknown
+        model,
+        graph.outputs,
+        precision=arguments.precision,
+        coverage=arguments.coverage,
+        unknown=arguments.unknown,
+        costs=arguments.costs,
     )
     text = as_text(plain)
     with new_folder(arguments.to) as folder:

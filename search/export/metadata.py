@@ -17,7 +17,13 @@ FORMAT = 1
 
 
 def metadata(
-    model: TrainedModel, outputs: tuple[str, ...], *, precision: str, coverage: float | None, unknown: float | None
+    model: TrainedModel,
+    outputs: tuple[str, ...],
+    *,
+    precision: str,
+    coverage: float | None,
+    unknown: float | None,
+    costs: bool = False,
 ) -> dict[str, Any]:
     """The metadata of a model.
 
@@ -25,13 +31,15 @@ def metadata(
         outputs: of the file.
         coverage: see `TrainedModel.rule`; None leaves prediction sets out.
         unknown: see `ReferenceImages.limit`; None leaves the limit out.
+        costs: whether those that the model keeps decide.
 
     Returns:
         `format`; `classes`, by output; `size` [H, W]; `fit`; `levels` (black, white and dark of images of more than 8
         bits), and `eight_bits`, whether images of 8 bits are accepted as they are; `temperature` or null; `digest`
         (SHA-256 of model.safetensors); `outputs`; `precision`; `coverage` with `limits`, by class: a class is in the
-        set where -ln(probability) <= limit; `by_hand`: the decision where the set is not one class; `false_alarms` with
-        `distance_limit`: beyond it an image is unlike anything in training; `reference`: files of the reference images.
+        set where -ln(probability) <= limit; `by_hand`: the decision where the set is not one class; `costs`: by true
+        class, of each decided class and of looking by hand, or null; `false_alarms` with `distance_limit`: beyond it
+        an image is unlike anything in training; `reference`: files of the reference images.
 
     Raises:
         InputError: a model of tiles, whose images are cut and put together outside; or one that cannot promise what is
@@ -59,6 +67,7 @@ def metadata(
         "coverage": coverage,
         "limits": None if coverage is None else model.rule(coverage).limits.tolist(),
         "by_hand": BY_HAND,
+        "costs": model.cost_rule().costs.table.tolist() if costs else None,
         "false_alarms": unknown,
         "distance_limit": None if unknown is None or reference is None else reference.limit(unknown),
         "reference": [] if reference is None else list(reference.names),

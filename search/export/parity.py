@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_modules.decisions.conformal import decided, prediction_sets
+from lightning_modules.decisions.costs import Costs
 from lightning_modules.errors import InputError, printable
 
 __all__ = ["Parity", "decisions"]
@@ -22,12 +23,15 @@ Outputs = Mapping[str, NDArray[np.generic]]
 def decisions(outputs: Outputs, metadata: Mapping[str, Any]) -> list[str]:
     """What follows from the outputs of N images: by the metadata, as `docs/export.md` says.
 
-    The most probable class; with `limits` the only class of the set, or by hand; with a distance limit by hand beyond
-    it.
+    The most probable class; with `costs` the decision of the lowest expected cost; with `limits` the only class of the
+    set, or by hand; with a distance limit by hand beyond it.
     """
     p = np.asarray(outputs["probabilities"], np.float64)
     classes, by_hand = metadata["classes"], metadata["by_hand"]
     found = [classes[place] for place in p.argmax(1)]
+    if metadata["costs"] is not None:
+        cheapest = Costs(np.array(metadata["costs"])).cheapest(p)
+        found = [by_hand if place < 0 else classes[place] for place in cheapest.tolist()]
     if metadata["limits"] is not None:
         sets = prediction_sets(np.log(np.maximum(p, np.finfo(np.float64).tiny)), np.array(metadata["limits"]))
         found = [by_hand if place < 0 else classes[place] for place in decided(sets).tolist()]
@@ -68,7 +72,7 @@ class Parity:
         if "map" in model:
             peak = np.maximum(np.asarray(model["map"]).max((1, 2)), 1e-6)[:, None, None]
             self.map_difference = max(self.map_difference, _largest(model["map"] / peak, file["map"] / peak))
-        rule = {**self.metadata, "limits": None, "distance_limit": None}
+        rule = {**self.metadata, "limits": None, "costs": None, "distance_limit": None}
         for kind in (rule, self.metadata):
             self.changed += [
                 (name, one, other)

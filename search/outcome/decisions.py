@@ -21,6 +21,7 @@ from lightning_modules.decisions.conformal import (
     prediction_sets,
     score_limits,
 )
+from lightning_modules.decisions.costs import Costs
 from lightning_modules.decisions.reference_images import ReferenceImages
 from lightning_modules.decisions.reliability import Reliability, reliability
 from lightning_modules.decisions.temperature import log_probabilities, temperature_interval
@@ -31,12 +32,14 @@ if TYPE_CHECKING:
     from search.study.run import StudyRun
 
 __all__ = [
-    "ARTIFACT", "COVERAGES", "RATES", "Counted", "CoveragePoint", "DecisionFacts", "Strangers", "coverage_point",
-    "decision_facts", "log_decisions", "point_metrics", "read_decisions", "strangers",
+    "ARTIFACT", "COVERAGES", "RATES", "Counted", "CoveragePoint", "DecisionFacts", "PolicyCost", "Strangers",
+    "coverage_point", "decision_facts", "log_decisions", "point_metrics", "read_decisions", "strangers",
 ]  # fmt: skip
 
 ARTIFACT = "decisions.json"
 """Artifact of the parent run."""
+
+_RESAMPLES = 1000
 
 COVERAGES = (0.8, 0.9, 0.95, 0.98, 0.99)
 """Promises that the report measures; a model can be asked for any other."""
@@ -89,6 +92,23 @@ class CoveragePoint:
 
 
 @dataclass(frozen=True)
+class PolicyCost:
+    """What one way to decide costs on the measured images.
+
+    Attributes:
+        policy: cheapest (the lowest expected cost), likeliest (the most probable class) or by hand (every image).
+        cost: per hundred images, with its 95 % percentile bootstrap interval over groups of images.
+        by_hand: share of images that are looked at by hand.
+    """
+
+    policy: str
+    cost: float
+    low: float
+    high: float
+    by_hand: float
+
+
+@dataclass(frozen=True)
 class Strangers:
     """Images that are called unlike anything in training.
 
@@ -123,6 +143,7 @@ class DecisionFacts:
         points: by coverage, those that can be promised.
         impossible: coverages that cannot be, with so few groups.
         needed: groups that a class needs for a promise of its own, for each of `COVERAGES`.
+        costs: of each way to decide, where the search was told what decisions cost; empty otherwise.
         strangers: of the test images, all of known kinds, by rate, those that can be promised.
     """
 
@@ -138,6 +159,7 @@ class DecisionFacts:
     points: tuple[CoveragePoint, ...]
     impossible: tuple[float, ...]
     needed: tuple[int, ...]
+    costs: tuple[PolicyCost, ...] = ()
     strangers: tuple[Strangers, ...] = ()
 
     def to_json(self) -> str:
@@ -151,13 +173,17 @@ class DecisionFacts:
             names = ("temperature", "temperature_low", "temperature_high")
             found |= dict(zip(names, self.temperature, strict=True))
         for name in ("before", "after", "test", "test_before"):
-            one: Reliability | None = getattr(self, name)
-            if one is not None:
-                called = name if name.startswith("test") else f"calibration_{name}"
-                found |= {f"{called}_ece": one.ece, f"{called}_ece_low": one.low, f"{called}_ece_high": one.high}
-                found[f"{called}_ece_chance"] = one.chance
+            measured: Reliability | None = getattr(self, name)
+            if measured is not None:
+                called = f"{name if name.startswith('test') else f'calibration_{name}'}_ece"
+                found |= {called: measured.ece, f"{called}_chance": measured.chance}
+                found |= {f"{called}_low": measured.low, f"{called}_high": measured.high}
         for point in self.points:
             found |= point_metrics(point)
+        for one in self.costs:
+            name = one.policy.replace(" ", "_")
+            found |= {f"decision_cost_{name}": one.cost, f"decision_cost_{name}_low": one.low}
+            found |= {f"decision_cost_{name}_high": one.high, f"decision_cost_{name}_by_hand": one.by_hand}
         for strange in self.strangers:
             found |= strange.metrics("unknown_false_alarms")
         return {name: float(value) for name, value in found.items()}
@@ -179,6 +205,7 @@ def decision_facts(
     tested: OutOfSample | None,
     classes: tuple[str, ...],
     *,
+    costs: Costs | None = None,
     found_strange: tuple[Strangers, ...] = (),
     seed: int = 0,
 ) -> DecisionFacts:
@@ -187,13 +214,14 @@ def decision_facts(
     Args:
         unseen: the winning configuration's answers on validation images.
         tested: the winner's on the test images, None without any.
+        costs: of decisions, None where nobody has said.
         found_strange: of these (`strangers`).
     """
     groups, needed = len(np.unique(unseen.groups)), tuple(map(fewest_groups, COVERAGES))
     scores, temperature = unseen.scores, unseen.temperature
     nothing = DecisionFacts(
         len(unseen.labels), groups, unseen.problem, None, None, None, None, None, "", (), (), needed,
-        found_strange,
+        strangers=found_strange,
     )  # fmt: skip
     if scores is None or temperature is None:
         return nothing
@@ -215,7 +243,27 @@ def decision_facts(
         measured_on="calibration images" if tested is None else "test images",
         points=tuple(points),
         impossible=tuple(impossible),
+        costs=() if costs is None else _policies(costs, measured, temperature, seed),
     )
+
+
+def _policies(costs: Costs, answers: OutOfSample, temperature: float, seed: int) -> tuple[PolicyCost, ...]:
+    probabilities, labels = np.exp(log_probabilities(answers.logits, temperature)), answers.labels
+    ways = {
+        "cheapest": costs.cheapest(probabilities),
+        "likeliest": probabilities.argmax(1),
+        "by hand": np.full(len(labels), -1),
+    }
+    _, group = np.unique(answers.groups, return_inverse=True)
+    sizes, rng = np.bincount(group), np.random.default_rng(seed)
+    drawn = rng.multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), size=_RESAMPLES)
+    found = []
+    for policy, chosen in ways.items():
+        cost = costs.of(chosen, labels)
+        means = (drawn @ np.bincount(group, weights=cost)) / (drawn @ sizes)
+        low, high = 100 * np.quantile(means, (0.025, 0.975))
+        found.append(PolicyCost(policy, 100 * float(cost.mean()), float(low), float(high), float((chosen < 0).mean())))
+    return tuple(found)
 
 
 def _reliability(answers: OutOfSample, temperature: float, seed: int) -> Reliability:

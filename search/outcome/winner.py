@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from lightning_modules.decisions.costs import Costs
 from lightning_modules.decisions.reference_images import ReferenceImages
 from lightning_modules.networks.blocknet import BlockNet
 from lightning_modules.networks.model_file import ModelCard, TrainedModel, load_model, save_model
@@ -28,7 +29,7 @@ from search.study.notes import version_note
 from search.study.record import TrialRecord, Winner
 from search.study.run import StudyRun
 from search.study.sampler import slot_seed
-from search.trial.preparation import tiling_of
+from search.trial.preparation import costs_of, tiling_of
 from search.trial.result import TrialParams
 from search.trial.task import Task
 from search.trial.training import train_final, trial_network
@@ -117,7 +118,9 @@ def refit_and_test(run: StudyRun, trial: TrialRecord) -> Winner:
         strange = () if reference is None else strangers(reference, features)
         groups = image_groups(task)[task.images_of(judged.rows)]
         tested = OutOfSample(judged.logits.double().numpy(), judged.labels.numpy(), groups)
-    log_decisions(run, decision_facts(unseen, tested, task.classes, found_strange=strange, seed=settings.seed))
+    costs = costs_of(settings, task.classes, note)
+    facts = decision_facts(unseen, tested, task.classes, costs=costs, found_strange=strange, seed=settings.seed)
+    log_decisions(run, facts)
     known = record.winner
     run.tracker.forget_versions(
         run.parent, settings.tracking.model_name, "challenger", after=int(known.version) if known is not None else 0
@@ -131,7 +134,7 @@ def refit_and_test(run: StudyRun, trial: TrialRecord) -> Winner:
         images=(len(task.image_rows(rows)), len(task.image_rows(task.splits.test))),
         test=scores.values if scores else None,
         intervals=scores.intervals if scores else None,
-        version=_register(run, net, params, scores, len(task.image_rows(rows)), unseen, reference),
+        version=_register(run, net, params, scores, len(task.image_rows(rows)), unseen, costs, reference),
         run_id=run.parent,
         seconds=time.perf_counter() - started,
     )
@@ -164,6 +167,7 @@ def _register(
     scores: TestScores | None,
     trained: int,
     unseen: OutOfSample,
+    costs: Costs | None,
     reference: ReferenceImages | None,
 ) -> str:
     task, study = run.task, run.record.name
@@ -171,7 +175,8 @@ def _register(
     card = model_card(task, net, params.freeze_depth, unseen.temperature)
     note = version_note(params, scores, network=net.architecture, trained=trained, study=study)
     with TemporaryDirectory(prefix="thawline-", ignore_cleanup_errors=True) as folder:
-        save_model(Path(folder) / "model", TrainedModel(net, card, _trained_on(task), unseen.scores, reference))
+        model = TrainedModel(net, card, _trained_on(task), unseen.scores, costs, reference)
+        save_model(Path(folder) / "model", model)
         return run.tracker.register(
             run.parent,
             Path(folder) / "model",

@@ -46,6 +46,11 @@ class Arguments:
         above=0,
         high=LARGEST_COVERAGE,
     )
+    costs: Path | None = setting(
+        None,
+        "table of what decisions cost (columns true, decided, cost), or model for the one that the model keeps; adds "
+        "the columns decision, the cheapest (a class, or by hand), and cost, what is to be expected of it",
+    )
     unknown: float | None = setting(
         None,
         "share of images of known kinds that may be called unlike anything in training, such as 0.05; adds the columns "
@@ -69,8 +74,8 @@ def help_text() -> str:
     return (
         "usage: python -m search.predict images=PATH_OR_GLOB_OR_TABLE [name=value ...]\n\n"
         "Writes one row an image: path, class, probability, margin (first minus second probability) and the\n"
-        "probability of every class; with coverage=0.95 a set of classes and a decision, with maps=true also pictures\n"
-        "of where the model looked; with unknown=0.05 whether an image is unlike anything in training. See\n"
+        "probability of every class; with coverage=0.95 or costs=FILE.csv also a decision, with unknown=0.05 whether\n"
+        "an image is unlike anything in training, with maps=true pictures of where the model looked. See\n"
         "docs/predict.md.\n\n"
         f"{argument_table(Arguments)}\n\n"
         "exit codes: 0 done; 2 bad input, nothing written; 130 stopped by Ctrl-C, 143 by SIGTERM, nothing written"
@@ -88,6 +93,8 @@ def parse(words: Sequence[str]) -> Arguments:
     given = read_arguments(Arguments, [f"tracking.{w}" if w.startswith("root=") else w for w in words])
     if given.maps_to is not None and not given.maps:
         raise InputError("maps_to= is for maps=true alone: add it, or leave maps_to= out")
+    if given.costs is not None and given.coverage is not None:
+        raise InputError("coverage= and costs= decide in different ways: give one of them")
     to = None if given.to == Path("-") else given.to
     maps_to = given.maps_to
     if given.maps and maps_to is None:

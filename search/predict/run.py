@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,10 +18,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from lightning_modules.decisions.conformal import BY_HAND
+from lightning_modules.decisions.costs import read_costs
 from lightning_modules.errors import BadImages, InputError, Problem, printable
 from lightning_modules.images.decoding import stream
 from lightning_modules.images.value_range import shows_nothing
-from lightning_modules.networks.model_file import Answers, DecisionRule, Outlier, OutlierRule, Parts, TrainedModel
+from lightning_modules.networks.model_file import (
+    Answers,
+    DecisionRule,
+    Outlier,
+    OutlierRule,
+    Parts,
+    TrainedModel,
+    by_hand_instead,
+)
 from search.command_line.csv_table import TableWriter
 from search.predict.arguments import Arguments
 from search.predict.image_list import ImageList, ListedFile
@@ -42,8 +51,8 @@ Read = tuple[ListedFile, Parts | str]
 
 @dataclass(frozen=True)
 class Predicted:
-    """How many images were predicted; of them show nothing, are to be looked at by hand (None without coverage=), and
-    are unlike anything in training (None without unknown=); and how many were set aside."""
+    """How many images were predicted; of them show nothing, are to be looked at by hand (None without coverage= or
+    costs=), and are unlike anything in training (None without unknown=); and how many were set aside."""
 
     images: int
     flat: int
@@ -58,7 +67,7 @@ def predict_images(model: TrainedModel, images: ImageList, arguments: Arguments)
     Memory depends on the size of a batch, not on the number of images.
 
     Raises:
-        InputError: no such device, a coverage or a share of false alarms that the model cannot promise, a place that
+        InputError: no such device, a promise that the model cannot give, costs that do not fit it, a place that
             cannot be written, or not one image that can be read.
         BadImages: images that cannot be read, with `on_bad=refuse`; nothing has been written.
     """
@@ -71,7 +80,7 @@ def predict_images(model: TrainedModel, images: ImageList, arguments: Arguments)
         from search.predict.maps import MapDrawer  # brings matplotlib
 
         drawer = MapDrawer(model)
-    rule = None if arguments.coverage is None else model.rule(arguments.coverage)
+    rule = _rule(model, arguments)
     outliers = None if arguments.unknown is None else model.outlier_rule(arguments.unknown)
     refuse = arguments.on_bad == "refuse"
     with (
@@ -99,6 +108,16 @@ def predict_images(model: TrainedModel, images: ImageList, arguments: Arguments)
     by_hand = None if rule is None else table.by_hand
     unknown = None if outliers is None else table.unknown
     return Predicted(table.predicted, table.flat, by_hand, unknown, table.set_aside)
+
+
+def _rule(model: TrainedModel, arguments: Arguments) -> DecisionRule | None:
+    if arguments.coverage is not None:
+        return model.rule(arguments.coverage)
+    if arguments.costs is None:
+        return None
+    if arguments.costs == Path("model"):
+        return model.cost_rule()
+    return model.cost_rule(read_costs(arguments.costs, model.card.classes, on_note=partial(print, file=sys.stderr)))
 
 
 def _read_all(model: TrainedModel, images: ImageList) -> Generator[Read, None, None]:
@@ -145,7 +164,8 @@ class _Table:
         self._writer = TableWriter(file)
         self._tiled = model.card.tiling is not None
         tile = [f"tile.{name}" for name in _TILE] if self._tiled else []
-        decision = [*(["set", "decision"] if rule else []), *(_UNKNOWN if outliers else ())]
+        self._decision = (*(rule.columns if rule else ()), *(_UNKNOWN if outliers else ()))
+        decision = self._decision
         optional = [*decision, *tile, *(["map"] if drawer else []), *(["error"] if self._errors else [])]
         self._writer.write_row(
             ["path", "class", "probability", "margin", *optional, *(f"probability.{name}" for name in self._classes)]
@@ -182,7 +202,7 @@ class _Table:
                 drawn[row].save(self._maps / name)
                 place = str(self._arguments.maps_to / name)
             outlier = None if outliers is None else outliers[row]
-            self._write(listed, answers, row, place, None if decided is None else decided[row], outlier)
+            self._write(listed, answers, row, place, () if decided is None else decided[row], outlier)
 
     def _write(
         self,
@@ -190,22 +210,23 @@ class _Table:
         answers: Answers,
         row: int,
         place: str,
-        decided: tuple[list[str], str] | None,
+        decided: tuple[Any, ...],
         outlier: Outlier | None,
     ) -> None:
         probabilities = answers.probabilities[row]
         top = probabilities.topk(min(2, len(probabilities)))
         margin = top.values[0] - top.values[-1] if len(top.values) > 1 else top.values[0]
         tile = [str(number) for number in answers.boxes[row].tolist()] if self._tiled else []
-        decision = []
-        if decided is not None:
-            chosen = BY_HAND if outlier is not None and outlier.unknown else decided[1]
-            decision = [json.dumps(decided[0], ensure_ascii=False), chosen]
-            self.by_hand += chosen == BY_HAND
+        if self._rule is not None and outlier is not None and outlier.unknown:
+            decided = by_hand_instead(self._rule, decided)
+        self.by_hand += BY_HAND in decided
         if outlier is not None:
-            distance, nearest = str(np.float32(outlier.distance)), json.dumps(outlier.nearest, ensure_ascii=False)
-            decision += ["yes" if outlier.unknown else "no", distance, nearest]
             self.unknown += outlier.unknown
+            decided = (*decided, "yes" if outlier.unknown else "no", np.float32(outlier.distance), outlier.nearest)
+        decision = [
+            json.dumps(one, ensure_ascii=False) if isinstance(one, list) else "" if one is None else str(one)
+            for one in decided
+        ]
         optional = [*decision, *tile, *([place] if self._drawer else []), *([""] if self._errors else [])]
         numbers = _numbers(torch.stack([top.values[0], margin]))
         answer = (listed.name, self._classes[top.indices[0]], *numbers)
@@ -218,8 +239,7 @@ class _Table:
         if not self.set_aside:
             self.first_problem = (listed.name, reason)
         tile = [""] * len(_TILE) if self._tiled else []
-        decision = [""] * (2 * bool(self._rule) + len(_UNKNOWN) * bool(self._outliers))
-        optional = [*decision, *tile, *([""] if self._drawer else []), reason]
+        optional = [*("" for _ in self._decision), *tile, *([""] if self._drawer else []), reason]
         self._writer.write_row([listed.name, "", "", "", *optional, *("" for _ in self._classes)])
         self.set_aside += 1
 

@@ -208,8 +208,10 @@ def widened(model: TrainedModel, classes: Sequence[str], *, seed: int | None = N
             wide.bias[new] = last.bias.mean()
     parent, _, attribute = name.rpartition(".")
     setattr(net.get_submodule(parent), attribute, wide)
-    # Prediction sets of the old classes promise nothing where there is another one.
-    return replace(model, net=net.eval(), card=replace(model.card, classes=tuple(classes)), calibration=None)
+    # Prediction sets and costs of the old classes say nothing where there is another one.
+    return replace(
+        model, net=net.eval(), card=replace(model.card, classes=tuple(classes)), calibration=None, costs=None
+    )
 
 
 def _last_linear(net: BlockNet, outputs: int) -> tuple[str, nn.Linear]:

@@ -51,21 +51,23 @@ class ImageClassifier(PythonModel):
         """Class, its probability, the margin over the second class, and every class's probability.
 
         With `params={"coverage": 0.95}` also `set`, the classes of the prediction set, and `decision`: its only class,
-        or "by hand". With `params={"unknown": 0.05}` also `unknown`, whether the image is unlike anything in training
-        (its decision is "by hand" then), `distance` and `nearest` (training images). Of a model of tiles these are the
-        image's, and `tile` says which of its tiles decided, in pixels of the image.
+        or "by hand"; with `{"costs": true}` `decision`, the cheapest by the model's own costs, and `cost`, what is to
+        be expected of it. With `{"unknown": 0.05}` also `unknown`, whether the image is unlike anything in training
+        (its decision is "by hand" then, of no known cost), `distance` and `nearest` (training images). Of a model of
+        tiles these are the image's, and `tile` says which of its tiles decided, in pixels of the image.
 
         Raises:
             RefusedRequest: neither column, a row with neither a path nor bytes, or whose image cannot be read (says
-                which and why), or a coverage that is no number in (0, 0.999], a share of false alarms that is none in
-                (0, 0.5], or either that the model cannot promise. MLflow's
-                server answers it with status 400 and the message.
+                which and why), a coverage that is no number in (0, 0.999], a share of false alarms that is none in
+                (0, 0.5], either that the model cannot promise, or costs where it keeps none. MLflow's server answers
+                it with status 400 and the message.
         """
         import torch
 
-        from lightning_modules.decisions.conformal import BY_HAND
+        from lightning_modules.networks.model_file import by_hand_instead
 
-        rule, outliers = self._rule((params or {}).get("coverage")), self._outliers((params or {}).get("unknown"))
+        rule = self._rule(**{name: (params or {}).get(name) for name in ("coverage", "costs")})
+        outliers = self._outliers((params or {}).get("unknown"))
         rows = _rows(model_input)
         classes = self._model.card.classes
         found, boxes, decided, strange = [], [], [], []
@@ -77,9 +79,11 @@ class ImageClassifier(PythonModel):
             strange += [] if outliers is None else outliers.judge(answers, _BATCH)
             boxes += [dict(zip(_TILE, box, strict=True)) for box in answers.boxes.tolist()]
         table = torch.cat(found) if found else torch.zeros(0, len(classes))
-        sets, chosen = [inside for inside, _ in decided], [one for _, one in decided]
-        chosen = [BY_HAND if k < len(strange) and strange[k].unknown else one for k, one in enumerate(chosen)]
-        decisions: dict[str, list[Any]] = {} if rule is None else {"set": sets, "decision": chosen}
+        if rule is not None:
+            pairs = zip(decided, strange, strict=True) if strange else ()
+            decided = [by_hand_instead(rule, one) if far.unknown else one for one, far in pairs] or decided
+        columns = () if rule is None else rule.columns
+        decisions = {name: [one[place] for one in decided] for place, name in enumerate(columns)}
         if outliers is not None:
             decisions |= {name: [getattr(one, name) for one in strange] for name in ("unknown", "distance", "nearest")}
         top = table.topk(2, dim=1)
@@ -95,16 +99,19 @@ class ImageClassifier(PythonModel):
             }
         )
 
-    def _rule(self, coverage: Any) -> DecisionRule | None:
+    def _rule(self, coverage: Any, costs: Any) -> DecisionRule | None:
         from lightning_modules.decisions.conformal import LARGEST_COVERAGE
 
-        if coverage is None:
+        if coverage is not None and costs:
+            message = "params coverage and costs decide in different ways: give one of them"
+            raise RefusedRequest(message, error_code=BAD_REQUEST)
+        if coverage is None and not costs:
             return None
-        if not 0 < coverage <= LARGEST_COVERAGE:
+        if coverage is not None and not 0 < coverage <= LARGEST_COVERAGE:
             message = f"coverage must be a number > 0 and <= {LARGEST_COVERAGE:g}, got {coverage}"
             raise RefusedRequest(message, error_code=BAD_REQUEST)
         try:
-            return self._model.rule(coverage)
+            return self._model.cost_rule() if coverage is None else self._model.rule(coverage)
         except ValueError as error:
             raise RefusedRequest(str(error), error_code=BAD_REQUEST) from error
 
@@ -150,14 +157,20 @@ def _source(row: Mapping[str, Any]) -> Path | bytes:
 
 
 def signature() -> ModelSignature:
-    """One of the columns `path` (string) or `image` (bytes, base64 in JSON) is needed; `coverage` adds decisions."""
+    """One of the columns `path` (string) or `image` (bytes, base64 in JSON) is needed; the parameters decide."""
     columns: list[ColSpec | TensorSpec] = [
         ColSpec("string", "path", required=False),
         ColSpec("binary", "image", required=False),
     ]
     return ModelSignature(
         inputs=Schema(columns),
-        params=ParamSchema([ParamSpec(name, "double", None) for name in ("coverage", "unknown")]),
+        params=ParamSchema(
+            [
+                ParamSpec("coverage", "double", None),
+                ParamSpec("costs", "boolean", None),
+                ParamSpec("unknown", "double", None),
+            ]
+        ),
     )
 
 

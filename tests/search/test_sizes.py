@@ -141,7 +141,10 @@ def test_simulated_images_are_drawn_at_the_smallest_size(
         (["data.epoch_megapixels=0"], "data.epoch_megapixels must be a number > 0 and <= 1000000000, got 0"),
         (["data.epoch_megapixels=-1"], "data.epoch_megapixels must be a number > 0 and <= 1000000000, got -1"),
         (["data.epoch_megapixels=nan"], "data.epoch_megapixels must be a number > 0 and <= 1000000000, got nan"),
-        (["data.size=[96,96]", "data.epoch_megapixels=20"], "data.epoch_megapixels=20.0 has no effect on data.size=[96, 96]"),
+        (
+            ["data.size=[96,96]", "data.epoch_megapixels=20"],
+            "data.epoch_megapixels=20.0 has no effect on data.size=[96, 96]",
+        ),
         (["data.epoch_megapixels=20"], "no effect on data=simulated, which is drawn at 96 x 96"),
         (["data.fit=atuo"], "data.fit must be one of auto, stretch, pad, crop, got 'atuo'"),
     ],

@@ -20,6 +20,7 @@ from PIL import Image
 from explain.attribution import METHODS
 from explain.signals import capture
 from lightning_modules.decisions.conformal import BY_HAND, CalibrationScores
+from lightning_modules.decisions.costs import Costs
 from lightning_modules.decisions.reference_images import ReferenceImages, unit_length
 from lightning_modules.images.tiling import Tiling
 from lightning_modules.networks import backbones
@@ -151,6 +152,23 @@ def test_the_map_is_grad_cam(images: Path) -> None:
     assert torch.allclose(found["map"], expected * positions, rtol=1e-3, atol=1e-4)
 
 
+def test_costs_decide_where_they_are_asked_to(images: Path, tmp_path: Path) -> None:
+    """Looking by hand pays for half of the images: what the program without PyTorch decides is what predict does."""
+    made = make(images)
+    sure = [float(made.probabilities(made.read(path)).max()) for path in sorted(images.iterdir())]
+    by_hand = np.full((3, 1), 1 - np.median(sure))
+    whole = replace(made, costs=Costs(np.hstack([1 - np.eye(3), by_hand])))
+    save_model(tmp_path / "m", whole)
+    to = tmp_path / "to"
+    assert main([f"images={images}", f"model={tmp_path / 'm'}", f"to={to}", "costs=true", "latency=false"]) == 0
+    assert predict([f"images={images}", f"model={tmp_path / 'm'}", f"to={tmp_path / 'p.csv'}", "costs=model"]) == 0
+    with (tmp_path / "p.csv").open(encoding="utf-8", newline="") as file:
+        expected = {row["path"]: row["decision"] for row in csv.DictReader(file)}
+    done = subprocess.run([sys.executable, str(EDGE), str(to), *expected], capture_output=True, text=True, check=True)
+    assert [line.split("\t")[3] for line in done.stdout.splitlines()] == list(expected.values())
+    assert 0 < list(expected.values()).count(BY_HAND) < len(expected)
+
+
 @pytest.mark.slow
 def test_int8_is_measured(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save_model(tmp_path / "m", make(images, "timm:resnet18"))
@@ -170,6 +188,8 @@ def test_int8_is_measured(images: Path, tmp_path: Path, capsys: pytest.CaptureFi
         ({}, ["ranges=elsewhere"], "ranges= is for precision=int8 alone"),
         ({}, ["coverage=0.99"], "coverage=0.99 needs calibration images of at least 99 groups"),
         ({}, ["unknown=0.01"], "unknown=0.01 needs held-out images of at least 99 groups"),
+        ({}, ["costs=true"], "costs"),
+        ({}, ["costs=true", "coverage=0.9"], "coverage= and costs=true decide in different ways"),
         ({"calibration": None}, ["coverage=0.9"], "coverage=0.9 needs a calibrated model"),
         ({"reference": None}, ["unknown=0.1"], "unknown=0.1 needs a model that knows its training images"),
         ({"tiling": Tiling((16, 16), 0.25)}, [], "a model of tiles cannot be exported"),
@@ -239,7 +259,7 @@ def test_another_version_of_the_metadata_is_refused(exported: Path, images: Path
 
 @pytest.mark.parametrize(("changed", "refused"), [(0, True), (0.5, False)])
 def test_changed_decisions_are_counted_once(changed: float, refused: bool) -> None:
-    plain = {"classes": ["a", "b"], "by_hand": BY_HAND, "limits": [0.5, 0.5], "distance_limit": None}
+    plain = {"classes": ["a", "b"], "by_hand": BY_HAND, "limits": [0.5, 0.5], "costs": None, "distance_limit": None}
     parity = Parity(plain)
     parity.add(["x", "y"], {"probabilities": np.array([[0.9, 0.1], [0.2, 0.8]])},
                {"probabilities": np.array([[0.4, 0.6], [0.2, 0.8]])})  # fmt: skip

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
+from lightning_modules.decisions.costs import Costs
 from search import load_study as shown_study
 from search.outcome.decisions import COVERAGES, decision_facts, read_decisions
 from search.study.record import load_study
@@ -64,6 +65,34 @@ def test_what_cannot_be_calibrated(made: OutOfSample, problem: str) -> None:
     assert (facts.problem, facts.temperature, facts.points) == (problem, None, ())
     assert made.scores is None
     assert read_decisions(facts.to_json().encode()) == facts
+
+
+def test_what_each_way_to_decide_costs() -> None:
+    costs = Costs(np.array([[0, 10, 10, 3], [10, 0, 10, 3], [10, 10, 0, 3]], np.float64))
+    facts = decision_facts(answers(200), answers(400, seed=1), ("a", "b", "c"), costs=costs)
+    cheapest, likeliest, by_hand = facts.costs
+    assert [one.policy for one in facts.costs] == ["cheapest", "likeliest", "by hand"]
+    assert (by_hand.cost, by_hand.low, by_hand.high, by_hand.by_hand) == pytest.approx((300, 300, 300, 1))
+    assert cheapest.cost < min(likeliest.cost, by_hand.cost) and likeliest.by_hand == 0 < cheapest.by_hand < 1
+    assert likeliest.low < likeliest.cost < likeliest.high
+    assert facts.metrics()["decision_cost_by_hand"] == pytest.approx(300)
+    assert read_decisions(facts.to_json().encode()) == facts
+
+
+@pytest.mark.parametrize("command", ["search", "search.retrain"])
+def test_a_cost_file_with_a_missing_class_is_refused(
+    command: str, tmp_path: Path, stripes: Path, make_stripes: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    from importlib import import_module
+
+    months = make_stripes(tmp_path / "images" / "2020-01", {"a": 6, "b": 6}).parent
+    make_stripes(months / "2020-02", {"a": 6, "b": 6}, seed=1)
+    (tmp_path / "costs.csv").write_text("true,decided,cost\na,b,1\na,by hand,1\n", encoding="utf-8")
+    words = ("data=folder", f"data.path={months}", f"decision.costs={tmp_path / 'costs.csv'}", "data.size=[32,32]",
+             f"tracking.root={tmp_path / 'mlruns'}", "model=lenet5", "model.weights=none")  # fmt: skip
+    assert import_module(f"{command}.__main__").main(words) == 2
+    assert "costs.csv has no cost of 'b' decided as 'a' and 1 more" in capsys.readouterr().err
+    assert not (tmp_path / "mlruns" / "mlflow.db").exists() and not (tmp_path / "mlruns" / "studies").exists()
 
 
 def test_what_another_version_wrote_is_none() -> None:

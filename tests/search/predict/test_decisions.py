@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from lightning_modules.decisions.conformal import BY_HAND, CalibrationScores
+from lightning_modules.decisions.costs import read_costs
 from lightning_modules.networks import backbones
 from lightning_modules.networks.model_file import ModelCard, TrainedModel, load_model, save_model
 from search.predict.__main__ import main
@@ -136,6 +137,71 @@ def test_what_cannot_be_promised(
 ) -> None:
     save_model(tmp_path / "m", calibrated(**made))
     assert predict(f"images={images}", "model=./m", f"coverage={coverage}") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert not (tmp_path / "predictions.csv").exists()
+
+
+COSTS = "true,decided,cost\n" + "".join(
+    f'"{true}","{decided}",{3.8 if decided == BY_HAND else 10}\n'
+    for true in CLASSES
+    for decided in (*CLASSES, BY_HAND)
+    if decided != true
+)
+"""The most probable class, at probabilities from 0.60 to 0.68, may be expected to cost from 4.0 to 3.2."""
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_the_cheapest_decision(
+    predict: Callable[..., int], images: Path, tmp_path: Path, kept: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "costs.csv").write_text(COSTS, encoding="utf-8")
+    costs = read_costs(tmp_path / "costs.csv", CLASSES, on_note=print)
+    save_model(tmp_path / "m", replace(calibrated(), costs=costs if kept else None))
+    assert predict(f"images={images}", "model=./m", "costs=model" if kept else "costs=costs.csv") == 0
+    found = rows(tmp_path / "predictions.csv")
+    assert list(found[0])[4:6] == ["decision", "cost"]
+    probabilities = np.array([[float(row[f"probability.{name}"]) for name in CLASSES] for row in found])
+    expected = costs.expected(probabilities)
+    assert [float(row["cost"]) for row in found] == pytest.approx(expected.min(1).tolist(), abs=1e-4)
+    assert [row["decision"] for row in found] == [(*CLASSES, BY_HAND)[k] for k in expected.argmin(1)]
+    assert len({row["decision"] for row in found}) == 2, "the images are to show both"
+    if kept:
+        from mlflow.pyfunc.model import PythonModelContext
+
+        from search.tracking.served_model import ImageClassifier
+
+        served = ImageClassifier()
+        served.load_context(PythonModelContext({"model": str(tmp_path / "m")}, {}))
+        frame = pd.DataFrame({"path": [row["path"] for row in found]})
+        assert served.predict(None, frame, {"costs": True})["decision"].tolist() == [row["decision"] for row in found]
+        assert "decision" not in served.predict(None, frame, {"costs": False})
+        with pytest.raises(ValueError, match="params coverage and costs decide in different ways"):
+            served.predict(None, frame, {"costs": True, "coverage": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("made", "words", "message"),
+    [
+        ({}, ("costs=model",), "the model keeps no costs: it was searched without decision.costs"),
+        ({"temperature": None}, ("costs=costs.csv",), "costs= needs a calibrated model, and this one is not"),
+        ({"classes": ("a", "b")}, ("costs=costs.csv",), "has no cost of 'a' decided as 'b'"),
+        ({}, ("costs=gone.csv",), "costs gone.csv cannot be read: No such file or directory"),
+        ({}, ("costs=costs.csv", "coverage=0.5"), "coverage= and costs= decide in different ways: give one of them"),
+    ],
+)
+def test_costs_that_cannot_be_used(
+    predict: Callable[..., int],
+    images: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    made: dict[str, Any],
+    words: tuple[str, ...],
+    message: str,
+) -> None:
+    (tmp_path / "costs.csv").write_text(COSTS, encoding="utf-8")
+    save_model(tmp_path / "m", calibrated(**made))
+    assert predict(f"images={images}", "model=./m", *words) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
     assert not (tmp_path / "predictions.csv").exists()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lightning_modules.decisions.reliability import Reliability, ReliabilityBin
-from search.outcome.decisions import Counted, CoveragePoint, DecisionFacts, Strangers
+from search.outcome.decisions import Counted, CoveragePoint, DecisionFacts, PolicyCost, Strangers
 from search.report.data import (
     ClassScores,
     Confusion,
@@ -75,6 +75,7 @@ def decisions(problem: str = "") -> DecisionFacts:
     )
     return DecisionFacts(
         40, 12, "", (1.7, 1.2, 2.4), one, one, one, one, "test images", points, (0.95, 0.98, 0.99), (4, 9, 19, 49, 99),
+        tuple(PolicyCost(name, 120.0, 80.5, 150.0, 0.2) for name in ("cheapest", "likeliest", "by hand")),
         (Strangers(0.1, share),),
     )  # fmt: skip
 
