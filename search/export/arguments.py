@@ -54,7 +54,7 @@ class Arguments:
         high=0.5,
     )
     max_difference: float | None = setting(
-        None, "largest difference of a probability that is accepted (default 0.001, int8 0.2)", low=0, high=1
+        None, "largest difference of a probability that is accepted (default 0.001, int8 1)", low=0, high=1
     )
     max_changed: float | None = setting(
         None, "share of images whose class or decision may be another (default 0, int8 0.02)", low=0, high=1
@@ -90,7 +90,7 @@ def parse(words: Sequence[str]) -> Arguments:
         raise InputError("ranges= is for precision=int8 alone: add it, or leave ranges= out")
     if given.costs and given.coverage is not None:
         raise InputError("coverage= and costs=true decide in different ways: give one of them")
-    difference, changed = (0.2, 0.02) if int8 else (0.001, 0.0)
+    difference, changed = (1.0, 0.02) if int8 else (0.001, 0.0)
     return replace(
         given,
         max_difference=difference if given.max_difference is None else given.max_difference,

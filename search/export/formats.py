@@ -22,6 +22,9 @@ __all__ = ["METADATA", "Run", "opened", "quantise", "require", "write"]
 
 METADATA = "thawline"
 _OPSET = 18  # the oldest that PyTorch's exporter writes by itself
+# A convolution and its limits are quantised as one: its own output has no bounds, and 8 bits for all of it lost 8 % of
+# decisions on NEU instead of 0.5 %. The head stays as it is.
+_IN_EIGHT_BITS = ["Conv", "Clip", "Relu", "Add"]
 _FILES = {"onnx": "model.onnx", "openvino": "model.xml", "torchscript": "model.torchscript"}
 _NEEDED = {
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
@@ -120,7 +123,7 @@ def quantise(path: Path, batches: Iterator[NDArray[np.uint8]], metadata: str) ->
     try:
         quantize_static(
             whole, path, Reader(), per_channel=True, weight_type=QuantType.QInt8, activation_type=QuantType.QUInt8,
-            op_types_to_quantize=["Conv"],
+            op_types_to_quantize=_IN_EIGHT_BITS,
         )  # fmt: skip
     finally:
         logging.getLogger().disabled = before
