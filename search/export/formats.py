@@ -6,6 +6,7 @@ A file holds its metadata (`metadata.py`) as text under the name `METADATA`.
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -69,13 +70,20 @@ def write(kind: str, graph: ModelGraph, size: tuple[int, int], metadata: str, fo
     onnx_file = folder / _FILES["onnx"]
     _write_onnx(graph, example, metadata, onnx_file)
     if kind == "openvino":
-        import openvino
-
-        converted = openvino.Core().read_model(onnx_file)  # `convert_model` would ask the maker's telemetry
+        openvino = _openvino()
+        converted = openvino.Core().read_model(onnx_file)
         converted.set_rt_info(metadata, [METADATA])
         openvino.save_model(converted, path, compress_to_fp16=False)
         onnx_file.unlink()
     return path
+
+
+def _openvino() -> Any:
+    """The package, whose import would otherwise report itself to its maker; without that it has a stub of its own."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino
+
+    return openvino
 
 
 def _write_onnx(graph: ModelGraph, example: torch.Tensor, metadata: str, path: Path) -> None:
@@ -143,8 +151,7 @@ def opened(kind: str, path: Path, outputs: tuple[str, ...]) -> tuple[Run, str]:
         text = session.get_modelmeta().custom_metadata_map[METADATA]
         return lambda image: dict(zip(outputs, session.run(list(outputs), {INPUT: image}), strict=True)), text
     if kind == "openvino":
-        import openvino
-
+        openvino = _openvino()
         core = openvino.Core()
         read = core.read_model(path)
         settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}

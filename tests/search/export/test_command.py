@@ -138,6 +138,24 @@ def test_other_formats_answer_alike(kind: str, images: Path, model: Path, tmp_pa
     assert parity["max_probability_difference"] < 1e-4 and parity["changed"] == []
 
 
+@pytest.mark.slow
+def test_openvino_reports_to_nobody(images: Path, model: Path, tmp_path: Path) -> None:
+    """Its import would ask the network and leave a folder in the home."""
+    (tmp_path / "home").mkdir()
+    code = (
+        "import socket, sys\n"
+        "def refused(*_, **__): raise AssertionError('the network was asked for')\n"
+        "socket.socket.connect = socket.getaddrinfo = refused\n"
+        "from search.export.__main__ import main\n"
+        "assert main(sys.argv[1:]) == 0 and sys.modules['openvino_telemetry'] is None\n"
+    )
+    words = (f"images={images}", f"model={model}", f"to={tmp_path / 'to'}", "format=openvino", "latency=false")
+    environment = {**os.environ, "HOME": str(tmp_path / "home")}
+    environment.pop("CI", None)  # where it is silent by itself
+    subprocess.run([sys.executable, "-c", code, *words], env=environment, check=True, capture_output=True)
+    assert list((tmp_path / "home").iterdir()) == []
+
+
 def test_the_map_is_grad_cam(images: Path) -> None:
     """Of a head of pooling and one linear layer, up to the number of positions (Selvaraju et al. 2017, section 3.1)."""
     model = make(images, "timm:resnet18")
