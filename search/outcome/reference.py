@@ -84,6 +84,7 @@ def _sample(task: Task, rows: NDArray[np.int64], most: int = _MOST) -> NDArray[n
 
 
 def _name(path: Path, given: Path | None) -> str:
-    """Relative to the folder given, or to that of the manifest, where the image is below it."""
+    """Relative to the folder given or to the manifest's; elsewhere the last two folders alone, none of this machine."""
     root = given if given is None or given.is_dir() else given.parent
-    return printable(path.relative_to(root) if root is not None and path.is_relative_to(root) else path)
+    inside = root is not None and path.is_relative_to(root)
+    return printable(path.relative_to(root) if root is not None and inside else Path(*path.parts[-3:]))
