@@ -33,6 +33,7 @@ class DepthTable:
         splits: numbers of the splits, in the order of the arrays.
         train: training images.
         validation: validation images.
+        loss: like `val`, the validation log loss; infinite where training diverged.
     """
 
     name: str
@@ -46,6 +47,7 @@ class DepthTable:
     splits: tuple[int, ...] = ()
     train: int = 0
     validation: int = 0
+    loss: Floats | None = None
 
     @property
     def batches(self) -> int:
@@ -91,7 +93,7 @@ def read_table(name: str) -> DepthTable:
     Raises:
         SystemExit: there is none.
     """
-    val, test, head, splits = [], [], {}, []
+    val, test, loss, head, splits = [], [], [], {}, []
     optimizers: tuple[str, ...] = ()
     factors: tuple[float, ...] = ()
     for file in sorted((TABLES / name).glob("[0-9]*.jsonl"), key=lambda f: int(f.stem)):
@@ -102,15 +104,17 @@ def read_table(name: str) -> DepthTable:
         if len(rows) < depths * each or each < 2:
             continue
         head, (optimizers, factors) = found, tried
-        curves = np.zeros((2, depths, len(optimizers), len(factors), epochs))
+        curves = np.zeros((3, depths, len(optimizers), len(factors), epochs))
+        curves[2] = np.inf
         for row in rows:
             place = (row["k"], optimizers.index(row["optimizer"]), factors.index(row["factor"]))
-            for part, column in enumerate(("val", "test")):
+            for part, (column, worst) in enumerate((("val", 0.0), ("test", 0.0), ("val_loss", np.inf))):
                 # A diverged trial ends early with nothing: it is worth 0.
-                values = np.array([0.0 if v is None else v for v in row[column]])
+                values = np.array([worst if v is None else v for v in row[column]])
                 curves[part][place][: len(values)] = values
         val.append(curves[0])
         test.append(curves[1])
+        loss.append(curves[2])
         splits.append(int(file.stem))
     if not val:
         raise SystemExit(f"replay: no complete table of {name}; make it with python -m benchmarks.depth_tables {name}")
@@ -121,5 +125,5 @@ def read_table(name: str) -> DepthTable:
     return DepthTable(
         name, len(flops), optimizers, factors, np.array(val), np.array(test),
         suffix / total * (1 + scored), (total - suffix) / total * (5 + scored) / 3,
-        tuple(splits), head["train"], head["validation"],
+        tuple(splits), head["train"], head["validation"], np.array(loss),
     )  # fmt: skip

@@ -13,7 +13,6 @@ from __future__ import annotations
 import sys
 import time
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np

@@ -22,7 +22,7 @@ from benchmarks.replay_priors import prior_strategies
 from benchmarks.results_file import read_rows, write_rows
 from benchmarks.table_search import Replay, Strategy, replay
 from search.settings.schema import SearchSettings
-from search.study.promotion import DEFAULT_SLOTS, ENOUGH_STEPS, PromotionRule, rungs
+from search.study.promotion import ENOUGH_STEPS, PromotionRule, rungs
 
 REPEATS, WITHIN = 10, 0.01
 Spent = list[tuple[float, bool]]
@@ -96,7 +96,7 @@ def _optuna_halving() -> BasePruner:
     return SuccessiveHalvingPruner(min_resource=1, reduction_factor=3)
 
 
-def _changed_rule(table: DepthTable, *, early: int = 2, in_full: Sequence[int] = DEFAULT_SLOTS) -> PromotionRule:
+def _changed_rule(table: DepthTable, *, early: int = 2, in_full: Sequence[int] = (0,)) -> PromotionRule:
     """The rule of a search with one thing changed that is no setting."""
     at = rungs(table.val.shape[-1], table.batches)
     return PromotionRule(at, SearchSettings().halving_factor, early=early, in_full=in_full)

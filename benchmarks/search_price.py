@@ -147,7 +147,7 @@ def _phases(root: Path, larger: float) -> tuple[dict[str, float], float, float]:
     children = client.search_runs(experiments, f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'", max_results=1000)
     trials = [run.data.metrics for run in children]
     (winner,) = [r.data.metrics for r in children if int(r.data.tags["slot"]) == found["winner_slot"]]
-    refit = winner["epoch_equivalents"] * (winner["best_epoch"] + 1) / winner["epochs"] * larger
+    refit = winner["epoch_equivalents"] * larger
     work = sum(trial.get("epoch_equivalents", 0.0) for trial in trials) + refit
     return phases, sum(trial.get("seconds", 0.0) for trial in trials), work
 

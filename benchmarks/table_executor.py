@@ -43,7 +43,7 @@ class _Trial:
 
     job: Job
     curve: Sequence[float]
-    epoch: int
+    losses: Sequence[float]
     reports: list[EpochReport] = field(default_factory=list)
 
 
@@ -52,6 +52,7 @@ class TableExecutor:
 
     Args:
         curve: validation score after each epoch of a full trial with these parameters.
+        losses: validation log loss after each epoch; None takes what the score leaves to 1.
         epoch_cost: freeze depth -> what an epoch costs, in epochs of training everything.
         prefix_cost: the same for computing what is frozen, paid once a freeze depth.
         workers: how many trials run at the same time.
@@ -64,12 +65,14 @@ class TableExecutor:
         epoch_cost: Callable[[int], float],
         prefix_cost: Callable[[int], float] = lambda _: 0.0,
         *,
+        losses: Callable[[TrialParams], Sequence[float]] | None = None,
         workers: int = 1,
         paid: float = 0.0,
     ) -> None:
         self.capacity = workers
         self.spent: list[Spent] = []
         self.bill = paid
+        self._losses = losses
         self._curve, self._epoch_cost, self._prefix_cost = curve, epoch_cost, prefix_cost
         self._running: dict[int, _Trial] = {}
         self._cached: set[int] = set()
@@ -78,7 +81,7 @@ class TableExecutor:
 
     def submit(self, job: Job) -> None:
         """See `Executor.submit`."""
-        trial = self._running[job.slot] = _Trial(job, self._curve(job.params), 0)
+        trial = self._running[job.slot] = _Trial(job, curve := self._curve(job.params), self._lost(job.params, curve))
         for _ in range(job.reported):
             trial.reports.append(self._epoch(trial))
         depth, took = job.params.freeze_depth, 0.0
@@ -107,9 +110,8 @@ class TableExecutor:
             return
         del self._running[slot]
         stopped = {"train": None, "stop": "pruned", "wait": "waiting"}[verdict]
-        best = max(trial.reports, key=lambda report: (report.value, -report.step))
         cost = len(trial.reports) * self._epoch_cost(trial.job.params.freeze_depth)
-        result = TrialResult(best.value, best.step, best.metrics, tuple(trial.reports), cost, cost, stopped)
+        result = TrialResult(last.value, last.loss, last.metrics, tuple(trial.reports), cost, cost, stopped)
         self._happens(0.0, Finished(slot, result))
 
     def cancel(self, slot: int) -> None:
@@ -127,13 +129,16 @@ class TableExecutor:
         trial.reports.append(self._epoch(trial))
         self._happens(took + trial.reports[-1].seconds, Reported(trial.job.slot, trial.reports[-1]))
 
+    def _lost(self, params: TrialParams, curve: Sequence[float]) -> Sequence[float]:
+        return [1 - value for value in curve] if self._losses is None else self._losses(params)
+
     def _epoch(self, trial: _Trial) -> EpochReport:
         step = len(trial.reports)
-        value = float(trial.curve[step])
+        value, loss = float(trial.curve[step]), float(trial.losses[step])
         seconds = self._epoch_cost(trial.job.params.freeze_depth)
         # As many numbers as a trial reports, so that a tracker has its work; only the first is known.
-        metrics = {"val_macro_f1": value, "val_loss": 1 - value, "train_loss": 1 - value, "train_accuracy": value}
-        return EpochReport(step, 0, step, value, metrics, seconds)
+        metrics = {"val_macro_f1": value, "val_loss": loss, "train_loss": loss, "train_accuracy": value}
+        return EpochReport(step, 0, step, value, loss, metrics, seconds)
 
     def _happens(self, after: float, event: Event) -> None:
         self._made += 1
@@ -192,7 +197,7 @@ class SilentListener:
     def trial_goes_on(self, slot: int, params: TrialParams, epochs: int) -> None:
         """See `StudyListener`."""
 
-    def trial_ended(self, slot: int, outcome: str, value: float | None) -> None:
+    def trial_ended(self, slot: int, outcome: str, value: float | None, best: tuple[float, int] | None) -> None:
         """See `StudyListener`."""
 
     def waiting(self) -> None:

@@ -130,6 +130,7 @@ def replay(
         lambda params: table.val[(split, *_place(table, params))],
         lambda depth: float(table.epoch_cost[depth]),
         lambda depth: float(table.prefix_cost[depth]),
+        losses=None if (lost := table.loss) is None else lambda params: lost[(split, *_place(table, params))],
         paid=hint.cost,
     )
     study = _run(table, strategy, hint, _settings(table, strategy, 1000 * split + seed, trials), executor, listener)
@@ -144,9 +145,9 @@ def replay(
     return Replay(
         cost,
         incumbent,
-        quality(winner.params, winner.best_epoch),
+        quality(winner.params, winner.epochs - 1),
         tuple(trial.freeze_depth for trial in found),
-        tuple((t.freeze_depth, t.value, quality(t.params, t.best_epoch)) for t in found if t.outcome == "complete"),
+        tuple((t.freeze_depth, t.value, quality(t.params, t.epochs - 1)) for t in found if t.outcome == "complete"),
         winner.slot,
     )
 
@@ -188,6 +189,7 @@ def _settings(table: DepthTable, strategy: Strategy, seed: int, trials: int) -> 
             settings.space,
             optimizers=table.optimizers,
             freeze_depth=strategy.freeze_depth,
+            default_depths=1,
             default_optimizer="momentum",  # trial 0 when the committed results were made, at a constant rate
         ),
         trainer=replace(settings.trainer, epochs=table.val.shape[-1]),
@@ -221,7 +223,7 @@ def _incumbents(spent: list[Spent], quality: Callable[[TrialParams, int], float]
     best, incumbent = -1.0, 0.0
     costs, qualities = [], []
     for one in spent:
-        if one.value > best:
+        if one.last and one.value > best:
             best, incumbent = one.value, quality(one.params, one.epoch)
         if one.last:
             costs.append(one.bill)

@@ -35,7 +35,7 @@ from benchmarks.table_executor import SilentListener
 from benchmarks.table_search import TRIALS, Hint, Replay, Strategy, block_evidence, replay
 from search.evidence.trust import LEAST_TRUST, MOST_TRUST, Trust, trust_from_scores
 from search.settings.schema import SearchSettings
-from search.study.promotion import DEFAULT_SLOTS, PromotionRule, Standing, rungs
+from search.study.promotion import PromotionRule, Standing, rungs
 from search.trial.result import EpochReport, TrialParams
 
 __all__ = ["Decisions", "PlainRuleBeside", "table_scores"]
@@ -104,7 +104,7 @@ class PlainRuleBeside(SilentListener):
             self._owing[slot, epochs] = _below_median(self._trials[slot], self._all)
         self._trials[slot] = replace(self._trials[slot], waiting=False)
 
-    def trial_ended(self, slot: int, outcome: str, value: float | None) -> None:  # noqa: ARG002
+    def trial_ended(self, slot: int, outcome: str, value: float | None, best: tuple[float, int] | None) -> None:  # noqa: ARG002
         """See `StudyListener`."""
         self._stays(slot)
         self._trials[slot] = replace(self._trials[slot], waiting=False)
@@ -170,7 +170,7 @@ def table_scores(row: dict[str, Any]) -> dict[str, Floats]:
 
 def _rule(table: DepthTable, trust: Trust | None = None) -> PromotionRule:
     at = rungs(table.val.shape[-1], table.batches)
-    return PromotionRule(at, SearchSettings().halving_factor, trust=trust, in_full=DEFAULT_SLOTS)
+    return PromotionRule(at, SearchSettings().halving_factor, trust=trust, in_full=(0,))
 
 
 def _trust(scores: dict[str, Floats]) -> Trust:

@@ -28,7 +28,15 @@ class StudyStalledError(Exception):
 
 
 class RefitDivergedError(Exception):
-    """The winner's network, as it was refitted, answers with numbers that are not finite."""
+    """A trial's network, as it was refitted, answers with numbers that are not finite.
+
+    Args:
+        slot: of the trial.
+    """
+
+    def __init__(self, slot: int) -> None:
+        super().__init__(f"trial {slot}")
+        self.slot = slot
 
 
 class TrialCancelledError(Exception):

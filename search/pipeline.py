@@ -180,10 +180,11 @@ def _run_trials(run: StudyRun, space: Space, journal: Path, *, existed: bool) ->
         trials=trials,
         finished=finished,
         epochs=steps,
-        expected_epochs=expected_epochs(settings.search, steps, trials - finished, batches=batches),
+        expected_epochs=expected_epochs(
+            settings.search, steps, trials - finished, batches=batches, in_full=space.in_full
+        ),
         metric=run.metric,
-        best=(best.params, best.value, best.slot) if best else None,
-        epoch_cost=task.epoch_cost,
+        best=(best.value, best.slot) if best else None,
     )
     driver = SearchStudy(
         settings, space, record.source, run.tracker, run.parent, progress,
@@ -252,14 +253,16 @@ def _test_winner(run: StudyRun) -> Winner:
     settings, record = run.settings, run.record
     with run.phase("winner", "Refitting and testing the winner"):
         winner = record.winner
-        while (best := record.best()) is not None and (winner is None or winner.slot != best.slot):
+        while members := record.members(settings.search.members):
+            if winner is not None and (winner.members or (winner.slot,)) == tuple(trial.slot for trial in members):
+                break
             try:
-                winner = refit_and_test(run, best)
-            except RefitDivergedError:
-                record.refits_diverged = (*record.refits_diverged, best.slot)
-                line = f"Trial {best.slot} cannot win: refitted, it answers with numbers that are not finite."
+                winner = refit_and_test(run, members)
+            except RefitDivergedError as error:
+                record.refits_diverged = (*record.refits_diverged, error.slot)
+                line = f"Trial {error.slot} cannot win: refitted, it answers with numbers that are not finite."
                 run.console.print(line, highlight=False)
-        if winner is None or best is None:
+        if winner is None or not members:
             if any(t.outcome == "diverged" for t in record.finished()) or record.refits_diverged:
                 what = "every trial that ran its full length diverged (a loss or an output was not finite)"
                 raise InputError(f"{what}, so there is no winner; lower space.lr_factor and space.default_lr_factor")

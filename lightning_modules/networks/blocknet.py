@@ -32,6 +32,9 @@ class BlockNet(nn.Module):
 
     Attributes:
         minimum_size: smallest image side in pixels that leaves every block at least one position.
+        others: networks that answer together with this one, which is then the first of a committee (see `committee`);
+            none where it is a single network. Blocks, head, `prefix`, `between` and `suffix` are its own.
+        shared: leading blocks that all members have in common.
     """
 
     mean: Tensor
@@ -50,6 +53,8 @@ class BlockNet(nn.Module):
         super().__init__()
         self.blocks = nn.Sequential(OrderedDict(blocks))
         self.head = head
+        self.others = nn.ModuleList()
+        self.shared = 0
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
         self.architecture = architecture
@@ -83,8 +88,13 @@ class BlockNet(nn.Module):
         return logits
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (N, classes) of images (N, 3, H, W) in [0, 1]."""
-        return self.suffix(self.prefix(images, 0), 0)
+        """Logits (N, classes) of images (N, 3, H, W) in [0, 1]; of a committee the mean of its members' logits."""
+        common = self.prefix(images, self.shared)
+        own = self.suffix(common, self.shared)
+        if not len(self.others):
+            return own
+        others = [other.suffix(common, self.shared) for other in self.others if isinstance(other, BlockNet)]
+        return torch.stack([own, *others]).mean(0)
 
     def train(self, mode: bool = True) -> BlockNet:
         """Set the mode; frozen blocks stay in eval mode so their batch-norm statistics never move."""

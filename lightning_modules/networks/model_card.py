@@ -14,11 +14,13 @@ from lightning_modules.images.value_range import FULL_WHITE_LEVEL, ValueRange
 
 __all__ = ["ModelCard", "card_json", "read_card"]
 
-# 1 kept the digest of the tensors in the card and had none of the card itself; 2 had 0 for black; 3 knew no tiles;
-# 4 knew no temperature: its probabilities are the network's own.
-_FORMAT: Final = 5
+# 1 kept the digest of the tensors in the card and had none of the card itself; 2 had 0 for black; 3 knew no tiles, 4
+# no committees, 5 no temperature: its probabilities are the network's own.
+_FORMAT: Final = 6
 _BLACK_SINCE: Final = 3
-_TILING_SINCE: Final = 4
+_TILES_SINCE: Final = 4
+_COMMITTEES_SINCE: Final = 5
+_MOST_MEMBERS: Final = 100
 _LARGEST_SIDE: Final = 2048
 _LARGEST_TILE: Final = 100_000
 _RULES: Final = ("smallest probability of normal", "mean of log-probabilities")  # see `by_image`
@@ -42,6 +44,8 @@ class ModelCard:
         versions: package -> version it was trained with.
         tiling: how an image is cut into the tiles that are resized to `size`, and which of them speaks for it; None
             where the image is resized itself.
+        others: freeze depths of the other members of a committee, see `lightning_modules.networks.committee`.
+        shared: leading blocks that all members have in common.
         temperature: what an image's logits are divided by before the softmax, so that its probabilities are calibrated;
             None where it could not be fitted, and nothing is promised of them.
     """
@@ -57,6 +61,8 @@ class ModelCard:
     black_level: int = 0
     dark_level: int = 0
     tiling: Tiling | None = None
+    others: tuple[int, ...] = ()
+    shared: int = 0
     temperature: float | None = None
 
     @property
@@ -90,8 +96,10 @@ def read_card(text: str) -> tuple[ModelCard, str | None]:
         raise InputError("no card of a model")
     if number < _BLACK_SINCE:
         raw = {**raw, "black_level": 0, "dark_level": 0}
-    if number < _TILING_SINCE:
+    if number < _TILES_SINCE:
         raw = {**raw, "tiling": None}
+    if number < _COMMITTEES_SINCE:
+        raw = {**raw, "others": [], "shared": 0}
     if number < _FORMAT:
         raw = {**raw, "temperature": None}
     for field, (accepted, accepts) in _ACCEPTED.items():
@@ -102,8 +110,11 @@ def read_card(text: str) -> tuple[ModelCard, str | None]:
         raise InputError(f"unknown field {printable(unknown[0])[:40]}; accepted are {', '.join(_ACCEPTED)}")
     if raw["black_level"] >= raw["white_level"]:
         raise InputError(f"black_level must be below white_level={raw['white_level']}, got {raw['black_level']}")
+    if raw["shared"] > min([raw["freeze_depth"], *raw["others"]]) or (raw["shared"] and not raw["others"]):
+        raise InputError(f"shared must be at most the freeze depth of each member, got {raw['shared']}")
     tiling = _tiling(raw["tiling"], raw["classes"])
-    return ModelCard(**{**raw, "classes": tuple(raw["classes"]), "size": tuple(raw["size"]), "tiling": tiling}), digest
+    tuples = {field: tuple(raw[field]) for field in ("classes", "size", "others")}
+    return ModelCard(**{**raw, **tuples, "tiling": tiling}), digest
 
 
 def _tiling(raw: Mapping[str, Any] | None, classes: list[str]) -> Tiling | None:
@@ -155,6 +166,11 @@ _ACCEPTED: Final[Mapping[str, tuple[str, Callable[[Any], bool]]]] = {
         lambda v: isinstance(v, Mapping) and all(isinstance(version, str) for version in v.values()),
     ),
     "tiling": ("null, or side, overlap, normal and rule of tiles", _is_tiling),
+    "others": (
+        f"a list of at most {_MOST_MEMBERS} freeze depths in 0..10000",
+        lambda v: isinstance(v, list) and len(v) <= _MOST_MEMBERS and all(_whole(depth, 0, 10_000) for depth in v),
+    ),
+    "shared": ("in 0..10000", lambda v: _whole(v, 0, 10_000)),
     "temperature": (
         f"null, or a number in {_TEMPERATURES[0]:g}..{_TEMPERATURES[1]:g}",
         lambda v: v is None or (type(v) in (int, float) and _TEMPERATURES[0] <= v <= _TEMPERATURES[1]),

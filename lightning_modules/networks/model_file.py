@@ -39,6 +39,7 @@ from lightning_modules.images.by_image import by_image
 from lightning_modules.images.reading import fit_image, read_image
 from lightning_modules.networks import backbones
 from lightning_modules.networks.blocknet import BlockNet
+from lightning_modules.networks.committee import committee
 from lightning_modules.networks.model_card import ModelCard, card_json, read_card
 from lightning_modules.networks.penultimate import answer
 from lightning_modules.whole_file import whole_file
@@ -57,6 +58,7 @@ __all__ = [
     "by_hand_instead",
     "check_digests",
     "load_model",
+    "own_tensors",
     "save_model",
     "sha256",
     "write_digests",
@@ -342,7 +344,7 @@ def save_model(folder: Path, model: TrainedModel) -> None:
 
     if folder.exists():
         raise InputError(f"{printable(folder)} exists: a model is never written over another")
-    tensors = {n: t.detach().cpu().contiguous() for n, t in model.net.state_dict().items()}
+    tensors = {n: t.detach().cpu().contiguous() for n, t in own_tensors(model.net).items()}
     if broken := [n for n, t in tensors.items() if not t.isfinite().all()]:
         raise InputError(f"a network that diverged is not saved: {broken[0]} holds values that are not finite")
     temporary = folder.with_name(f".{folder.name}.tmp")
@@ -399,10 +401,17 @@ def load_model(folder: Path) -> TrainedModel:
         found = load_file(tensors)
     except SafetensorError as error:
         raise InputError(f"{printable(tensors)} is no safetensors file: {printable(str(error))[:160]}") from None
-    net = backbones.build(card.architecture, classes=len(card.classes), size=card.size, weights="none")
-    _refuse_others(tensors, net.state_dict(), found)
-    net.load_state_dict(found)
-    net.pretrained = True
+    members = [
+        backbones.build(card.architecture, classes=len(card.classes), size=card.size, weights="none")
+        for _ in (card.freeze_depth, *card.others)
+    ]
+    if card.shared > members[0].num_blocks:
+        raise InputError(f"{printable(folder)} is not a model folder: {_CARD}: shared is more than its blocks")
+    net = committee(members, shared=card.shared)
+    _refuse_others(tensors, own_tensors(net), found)
+    net.load_state_dict(found, strict=False)  # the tensors that members share come once
+    for member in members:
+        member.pretrained = True
     seen = frozenset((folder / _TRAINED_ON).read_text(encoding="ascii").split()) if _TRAINED_ON in there else None
     calibration = _parsed(folder / _CALIBRATION, read_scores, card) if _CALIBRATION in there else None
     costs = _parsed(folder / _COSTS, parse_costs, card) if _COSTS in there else None
@@ -417,6 +426,12 @@ def _parsed(path: Path, parse: Callable[[str, int], _Parsed], card: ModelCard) -
         raise InputError(f"{printable(path)}: {error}") from None
     except UnicodeDecodeError:
         raise InputError(f"{printable(path)}: no JSON") from None
+
+
+def own_tensors(net: BlockNet) -> dict[str, Tensor]:
+    """The tensors of a network by name; of a committee what all members share once, as the first one's."""
+    twice = tuple(f"others.{o}.blocks.{n}." for o in range(len(net.others)) for n in net.block_names[: net.shared])
+    return {name: tensor for name, tensor in net.state_dict().items() if not name.startswith(twice)}
 
 
 def _refuse_others(path: Path, own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:

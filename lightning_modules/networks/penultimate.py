@@ -18,8 +18,8 @@ class Answered:
     Attributes:
         logits: (N, classes).
         features: (N, D), the input of the head's last linear layer; the last block's output, averaged over positions,
-            where there is none.
-        activations: (N, C, h, w), the last block's output.
+            where there is none. Of a committee, its first member's.
+        activations: (N, C, h, w), the last block's output, likewise.
     """
 
     logits: Tensor
@@ -30,13 +30,15 @@ class Answered:
 def answer(net: BlockNet, images: Tensor) -> Answered:
     """Logits, features and activations of images (N, 3, H, W) in [0, 1], in one forward pass."""
     entered: list[Tensor] = []
+    seen: list[Tensor] = []
     linear = [module for module in net.head.modules() if isinstance(module, nn.Linear)]
     hooks = [one.register_forward_pre_hook(lambda _, inputs: entered.append(inputs[0])) for one in linear[-1:]]
+    hooks.append(net.head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])))
     try:
-        activations = net.prefix(images, net.num_blocks)
-        logits = net.suffix(activations, net.num_blocks)
+        logits = net(images)
     finally:
         for hook in hooks:
             hook.remove()
-    features = entered[-1].flatten(1) if entered else activations.mean(dim=(2, 3))
+    (activations,) = seen
+    features = entered[0].flatten(1) if entered else activations.mean(dim=(2, 3))
     return Answered(logits, features, activations)

@@ -8,7 +8,7 @@ from typing import Any
 
 from lightning_modules.decisions.conformal import BY_HAND
 from lightning_modules.errors import InputError
-from lightning_modules.networks.model_file import TrainedModel
+from lightning_modules.networks.model_file import TrainedModel, own_tensors
 
 __all__ = ["FORMAT", "as_text", "metadata"]
 
@@ -77,7 +77,7 @@ def metadata(
 def _digest(model: TrainedModel) -> str:
     from safetensors.torch import save
 
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.net.state_dict().items()}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in own_tensors(model.net).items()}
     return hashlib.sha256(save(tensors)).hexdigest()
 
 

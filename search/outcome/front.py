@@ -101,7 +101,9 @@ def _end(run: StudyRun, trial: TrialRecord, images: Tensor, rows: NDArray[np.int
     """A trial in words, and its network's maps of the true classes of these images, (N, h, w)."""
     task, params = run.task.of(trial.params.network), trial.params
     seed = slot_seed(run.settings.seed, trial.slot)
-    net = train_final(task, params, seed, task.splits.folds[0].train, trial.best_epoch + 1, cancelled=run.stopping)
+    net = train_final(
+        task, params, seed, task.splits.folds[0].train, task.settings.trainer.epochs, cancelled=run.stopping
+    )
     fostering = Fostering(net, target_block(net, run.settings.trainer.fostering.block), 0.0)
     labels = torch.tensor(task.index.labels[rows], device=images.device)
     with torch.no_grad():

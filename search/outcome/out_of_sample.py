@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,9 +20,7 @@ from lightning_modules.decisions.temperature import FEWEST_IMAGES, fit_temperatu
 from lightning_modules.images.split_units import Units
 from lightning_modules.networks.blocknet import BlockNet
 from search.outcome.reference import task_features, training_distances
-from search.trial.result import TrialParams
 from search.trial.task import Task
-from search.trial.training import train_final, trial_network
 
 __all__ = ["OutOfSample", "image_groups", "out_of_sample", "predict"]
 
@@ -69,37 +66,19 @@ class OutOfSample:
         return CalibrationScores.of(log_probabilities(self.logits, self.temperature), self.labels, self.groups)
 
 
-def out_of_sample(
-    task: Task,
-    params: TrialParams,
-    seed: int,
-    epochs: int,
-    *,
-    checkpoint: Path | None = None,
-    first: BlockNet | None = None,
-    cancelled: Callable[[], bool] = lambda: False,
-    on_note: Callable[[str], None] = lambda _: None,
-) -> OutOfSample:
+def out_of_sample(task: Task, network: Callable[[int], BlockNet]) -> OutOfSample:
     """The answers on the validation images of all folds, each by a network that has not seen it.
 
-    With `data.repeats` those of the first repeat alone, so that each image counts once. A single fold's network is
-    taken from where the trial left it; of several folds each is trained again, which costs as much as the trial did.
+    With `data.repeats` those of the first repeat alone, so that each image counts once. A single fold's networks are
+    taken from where the trials left them; of several folds each is trained again, which costs as much as the trials.
 
     Args:
-        epochs: the trial's best epoch, counted from 1.
-        checkpoint: of the trial.
-        first: the network of the first fold, where it is known.
-        cancelled, on_note: see `trial_network`.
+        network: number of a fold -> the winner's configuration, trained on its training images.
     """
     folds = task.splits.folds[: task.settings.data.folds]
     parts, labels, images, distances = [], [], [], []
     for number, fold in enumerate(folds):
-        if number == 0:
-            net = first or trial_network(
-                task, params, seed, epochs, checkpoint=checkpoint, cancelled=cancelled, on_note=on_note
-            )
-        else:
-            net = train_final(task, params, seed, fold.train, epochs, cancelled=cancelled)
+        net = network(number)
         answers, features = task_features(task, net, fold.val)
         distances.append(training_distances(task, net, fold.train, features))
         parts.append(answers.logits.double().numpy())

@@ -11,6 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from search.outcome.bought import DEFAULT_SLOT
 from search.outcome.log import EVIDENCE_FIGURE
 from search.outcome.scorecard import ScorecardRow, SeenDepth, scorecard, seen_depths
 from search.study.record import StudyRecord, TrialRecord, Winner, best_seen, first_network, of_evidence, rank
@@ -84,6 +85,9 @@ def print_winner(console: Console, winner: Winner, reads: int) -> None:
         + f"; trained for {epoch_count(winner.epochs)} on {winner.images[0]} {trained}.",
         highlight=False,
     )
+    if len(winner.members) > 1:
+        others = ", ".join(map(str, winner.members[1:]))
+        console.print(f"It answers together with trials {others}, trained alike (search.members).", highlight=False)
     if winner.test is None or winner.intervals is None:
         console.print("There are no test images, so nothing is known of it beyond validation.")
         return
@@ -97,6 +101,10 @@ def print_winner(console: Console, winner: Winner, reads: int) -> None:
             interval = "unknown: no error to resample"
         table.add_row(name.replace("_", " "), f"{winner.test[name]:.4f}", interval)
     console.print(table)
+    if winner.bought is not None:
+        same = winner.members in ((), (DEFAULT_SLOT,))
+        line = "The winner is the default trial alone: the search bought nothing." if same else winner.bought.describe()
+        console.print(line, highlight=False, soft_wrap=True)
 
 
 def print_where(run: StudyRun, winner: Winner, report: Path | None) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -17,20 +19,21 @@ from numpy.typing import NDArray
 from lightning_modules.decisions.costs import Costs
 from lightning_modules.decisions.reference_images import ReferenceImages
 from lightning_modules.networks.blocknet import BlockNet
+from lightning_modules.networks.committee import committee
 from lightning_modules.networks.model_file import ModelCard, TrainedModel, load_model, save_model
 from lightning_modules.training.datamodule import ActivationBatches
 from lightning_modules.training.scores import TestScores, scores_with_intervals
 from search.errors import RefitDivergedError
+from search.outcome.bought import DEFAULT_SLOT, Bought, bought
 from search.outcome.decisions import Strangers, decision_facts, log_decisions, strangers
 from search.outcome.figures import confusion_figure
-from search.outcome.out_of_sample import OutOfSample, image_groups, out_of_sample
+from search.outcome.out_of_sample import OutOfSample, image_groups, out_of_sample, predict
 from search.outcome.reference import reference_images, task_features
 from search.study.notes import version_note
 from search.study.record import TrialRecord, Winner
 from search.study.run import StudyRun
 from search.study.sampler import slot_seed
 from search.trial.preparation import costs_of, tiling_of
-from search.trial.result import TrialParams
 from search.trial.task import Task
 from search.trial.training import train_final, trial_network
 from search.words import times
@@ -69,52 +72,56 @@ def model_card(task: Task, net: BlockNet, freeze_depth: int, temperature: float 
     )
 
 
-def refit_and_test(run: StudyRun, trial: TrialRecord) -> Winner:
-    """Refit, calibrate, test once, log and register the best trial; the result is written to the study last.
+def refit_and_test(run: StudyRun, members: Sequence[TrialRecord]) -> Winner:
+    """Refit, calibrate, test once, log and register the best trials; the result is written to the study last.
 
     The count of test readings is raised *before* the test images are read, so that it is right even if this process
-    is killed in between. Where the trial's network was kept, and is wanted as it is, it is not trained again.
+    is killed in between. Where a trial's network was kept, and is wanted as it is, it is not trained again. The default
+    trial is refitted too, and answers the test images in the same reading.
+
+    Args:
+        members: whose networks answer together, the best first, all of one network.
 
     Raises:
-        RefitDivergedError: an output on the images that it was trained on, or on those of the test, is not finite.
+        RefitDivergedError: an output on the images that a member was trained on, or on those of the test, is not
+            finite.
     """
     started = time.perf_counter()
-    task, record, settings = run.task.of(trial.params.network), run.record, run.settings
-    params, epochs, seed = trial.params, trial.best_epoch + 1, slot_seed(settings.seed, trial.slot)
-    checkpoint = run.files.checkpoint(trial.slot)
+    trial, record, settings = members[0], run.record, run.settings
+    task = run.task.of(trial.params.network)
+    rows = task.trainable(_fold_rows(task)) if settings.search.refit else task.splits.folds[0].train
+    nets = {member.slot: _refitted(run, member, rows) for member in members}
     note = partial(run.console.print, highlight=False, markup=False, soft_wrap=True)
-    if settings.search.refit:
-        rows = task.trainable(_fold_rows(task))
-        net = train_final(task, params, seed, rows, epochs, cancelled=run.stopping)
-    else:
-        rows = task.splits.folds[0].train
-        net = trial_network(task, params, seed, epochs, checkpoint=checkpoint, cancelled=run.stopping, on_note=note)
-    if not _finite_outputs(task, net, params.freeze_depth, rows):
-        raise RefitDivergedError
-    unseen = out_of_sample(
-        task, params, seed, epochs, checkpoint=checkpoint, first=None if settings.search.refit else net,
-        cancelled=run.stopping, on_note=note,
-    )  # fmt: skip
+    scores: TestScores | None = None
+    found: Bought | None = None
+    default_logits = None
+    if len(task.splits.test):
+        default = _default_net(run, nets, rows)
+        if record.test_reads:
+            line = f"The test images are read again; until now they were read {times(record.test_reads)}."
+            run.console.print(line, highlight=False)
+        record.test_reads += 1
+        default_logits = None if default is None else predict(run.task, default, task.splits.test).cpu()
+    net = committee(list(nets.values()))  # which changes the first of them
+    unseen = out_of_sample(task, partial(_fold_network, run, members, None if settings.search.refit else net))
     if unseen.problem:
         note(f"The winner's probabilities are not calibrated: {unseen.problem}.")
     reference = None
     if unseen.distances is not None and np.isfinite(unseen.distances).all():
         most = min(len(task.image_rows(fold.train)) for fold in task.splits.folds)
         reference = reference_images(task, net, rows, unseen.distances, unseen.groups, most=most)
-    scores: TestScores | None = None
     tested: OutOfSample | None = None
     strange: tuple[Strangers, ...] = ()
     if len(task.splits.test):
-        if record.test_reads:
-            line = f"The test images are read again; until now they were read {times(record.test_reads)}."
-            run.console.print(line, highlight=False)
-        record.test_reads += 1
         judged, features = task_features(task, net, task.splits.test)
         if not judged.logits.isfinite().all():
-            raise RefitDivergedError
+            raise RefitDivergedError(trial.slot)
         calibrated = judged.logits / (unseen.temperature or 1.0)
         scores = scores_with_intervals(calibrated, judged.labels, task.classes, seed=settings.seed)
-        _log_test(run, scores)
+        if default_logits is not None and default_logits.isfinite().all():
+            before = task.judged(default_logits, task.splits.test)
+            found = bought(before.labels.cpu(), before.logits, judged.logits, len(task.classes), settings.seed)
+        _log_test(run, scores, found)
         strange = () if reference is None else strangers(reference, features)
         groups = image_groups(task)[task.images_of(judged.rows)]
         tested = OutOfSample(judged.logits.double().numpy(), judged.labels.numpy(), groups)
@@ -127,18 +134,52 @@ def refit_and_test(run: StudyRun, trial: TrialRecord) -> Winner:
     )
     record.winner = winner = Winner(
         slot=trial.slot,
-        params=params.searched(),
+        params=trial.params.searched(),
         value=trial.value,
-        epochs=epochs,
+        epochs=settings.trainer.epochs,
         refit=settings.search.refit,
         images=(len(task.image_rows(rows)), len(task.image_rows(task.splits.test))),
         test=scores.values if scores else None,
         intervals=scores.intervals if scores else None,
-        version=_register(run, net, params, scores, len(task.image_rows(rows)), unseen, costs, reference),
+        version=_register(run, net, members, scores, len(task.image_rows(rows)), unseen, costs, reference),
         run_id=run.parent,
         seconds=time.perf_counter() - started,
+        members=tuple(nets),
+        bought=found,
     )
     return winner
+
+
+def _refitted(run: StudyRun, trial: TrialRecord, rows: NDArray[np.int64]) -> BlockNet:
+    """A trial's network, trained on `rows` as the trial was.
+
+    Raises:
+        RefitDivergedError: an output on these images is not finite.
+    """
+    task, settings = run.task.of(trial.params.network), run.settings
+    params, epochs, seed = trial.params, settings.trainer.epochs, slot_seed(settings.seed, trial.slot)
+    if settings.search.refit:
+        net = train_final(task, params, seed, rows, epochs, cancelled=run.stopping)
+    else:
+        checkpoint = run.files.checkpoint(trial.slot)
+        note = partial(run.console.print, highlight=False, markup=False, soft_wrap=True)
+        net = trial_network(task, params, seed, epochs, checkpoint=checkpoint, cancelled=run.stopping, on_note=note)
+    if not _finite_outputs(task, net, params.freeze_depth, rows):
+        raise RefitDivergedError(trial.slot)
+    return net
+
+
+def _default_net(run: StudyRun, nets: Mapping[int, BlockNet], rows: NDArray[np.int64]) -> BlockNet | None:
+    """The default trial's network, refitted as the members are; None where that trial is not complete or diverged."""
+    default = next((t for t in run.record.finished() if t.slot == DEFAULT_SLOT and t.outcome == "complete"), None)
+    if default is None:
+        return None
+    if DEFAULT_SLOT in nets:
+        return nets[DEFAULT_SLOT]
+    try:
+        return _refitted(run, default, rows)
+    except RefitDivergedError:
+        return None
 
 
 @torch.no_grad()
@@ -148,10 +189,37 @@ def _finite_outputs(task: Task, net: BlockNet, depth: int, rows: NDArray[np.int6
     return all(bool(net.suffix(activations, depth).isfinite().all()) for activations, *_ in plain)
 
 
-def _log_test(run: StudyRun, scores: TestScores) -> None:
+def _fold_network(run: StudyRun, members: Sequence[TrialRecord], first: BlockNet | None, number: int) -> BlockNet:
+    """What answers as the winner does, trained on the training images of one fold alone.
+
+    Args:
+        first: of the first fold, where it is known.
+    """
+    if number == 0 and first is not None:
+        return first
+    task, settings = run.task.of(members[0].params.network), run.settings
+    note = partial(run.console.print, highlight=False, markup=False, soft_wrap=True)
+    found = []
+    for member in members:
+        params, seed = member.params, slot_seed(settings.seed, member.slot)
+        if number == 0:
+            found.append(
+                trial_network(
+                    task, params, seed, settings.trainer.epochs, checkpoint=run.files.checkpoint(member.slot),
+                    cancelled=run.stopping, on_note=note,
+                )
+            )  # fmt: skip
+        else:
+            rows = task.splits.folds[number].train
+            found.append(train_final(task, params, seed, rows, settings.trainer.epochs, cancelled=run.stopping))
+    return committee(found)
+
+
+def _log_test(run: StudyRun, scores: TestScores, found: Bought | None) -> None:
     tracker, parent, classes = run.tracker, run.parent, run.task.classes
     intervals = {f"test_{n}_{end}": i[k] for n, i in scores.intervals.items() for k, end in ((0, "low"), (1, "high"))}
     tracker.log(parent, {**{f"test_{n}": v for n, v in scores.values.items()}, **intervals})
+    tracker.log(parent, {} if found is None else found.metrics())
     table = pd.DataFrame([{"class": name, **row} for name, row in scores.per_class.items()])
     tracker.log_table(parent, table, "test/per_class.json")
     confusion = pd.DataFrame(scores.confusion, columns=list(classes))
@@ -163,17 +231,21 @@ def _log_test(run: StudyRun, scores: TestScores) -> None:
 def _register(
     run: StudyRun,
     net: BlockNet,
-    params: TrialParams,
+    members: Sequence[TrialRecord],
     scores: TestScores | None,
     trained: int,
     unseen: OutOfSample,
     costs: Costs | None,
     reference: ReferenceImages | None,
 ) -> str:
-    task, study = run.task, run.record.name
+    task, study, params = run.task, run.record.name, members[0].params
     tags = {"study": study, **params.searched(), "data_digest": task.index.digest}
+    if len(members) > 1:
+        tags["members"] = ", ".join(f"trial {member.slot}" for member in members)
+    others = tuple(member.freeze_depth for member in members[1:])
     card = model_card(task, net, params.freeze_depth, unseen.temperature)
-    note = version_note(params, scores, network=net.architecture, trained=trained, study=study)
+    card = replace(card, others=others, shared=net.shared)
+    note = version_note(params, scores, network=net.architecture, trained=trained, study=study, members=len(members))
     with TemporaryDirectory(prefix="thawline-", ignore_cleanup_errors=True) as folder:
         model = TrainedModel(net, card, _trained_on(task), unseen.scores, costs, reference)
         save_model(Path(folder) / "model", model)

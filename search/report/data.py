@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from search.outcome.bought import Bought
 from search.outcome.decisions import DecisionFacts
 from search.report.findings import Findings
 from search.study.record import Trial
@@ -55,6 +56,8 @@ class Tested:
         scores: of the test; empty without test images.
         test_reads: how often the study's test images were read, its own time included.
         network: None where the study has one.
+        together: how many networks answer together, its own included.
+        bought: how it tests beside the default trial; None where that is not known.
     """
 
     slot: int
@@ -72,6 +75,8 @@ class Tested:
     version: str
     model_name: str
     network: str | None = None
+    together: int = 1
+    bought: Bought | None = None
 
 
 @dataclass(frozen=True)

@@ -183,6 +183,8 @@ def _tested(winner: Winner, study: Study, run: ParentRun) -> Tested:
         version=winner.version,
         model_name=run.params.get("tracking.model_name", "thawline"),
         network=trial.network,
+        together=max(len(winner.members), 1),
+        bought=winner.bought,
     )
 
 

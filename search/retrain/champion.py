@@ -194,6 +194,16 @@ def widened(model: TrainedModel, classes: Sequence[str], *, seed: int | None = N
     if tuple(classes) == old:
         return model
     net: BlockNet = deepcopy(model.net)
+    for member in (net, *net.others):
+        _widen(member, old, classes, seed)
+    # Prediction sets and costs of the old classes say nothing where there is another one.
+    return replace(
+        model, net=net.eval(), card=replace(model.card, classes=tuple(classes)), calibration=None, costs=None
+    )
+
+
+def _widen(net: BlockNet, old: Sequence[str], classes: Sequence[str], seed: int | None) -> None:
+    """Give one network the outputs that `widened` describes."""
     name, last = _last_linear(net, len(old))
     wide = nn.Linear(last.in_features, len(classes)).to(last.weight.device)
     positions = torch.tensor([list(classes).index(one) for one in old])
@@ -208,10 +218,6 @@ def widened(model: TrainedModel, classes: Sequence[str], *, seed: int | None = N
             wide.bias[new] = last.bias.mean()
     parent, _, attribute = name.rpartition(".")
     setattr(net.get_submodule(parent), attribute, wide)
-    # Prediction sets and costs of the old classes say nothing where there is another one.
-    return replace(
-        model, net=net.eval(), card=replace(model.card, classes=tuple(classes)), calibration=None, costs=None
-    )
 
 
 def _last_linear(net: BlockNet, outputs: int) -> tuple[str, nn.Linear]:

@@ -43,6 +43,8 @@ EXECUTORS = {
 
 _FIRST_OPTIMIZER = "adam"  # best where images are few: docs/results.md, Levers of training
 
+MEMBERS = 5  # by benchmarks.judges: docs/results.md, Judges and committees
+
 PARTS = ("lenet", "random", "transfer", "finetune", "rates")
 
 
@@ -223,6 +225,12 @@ class SpaceSettings:
     )
     default_lr_factor: float = setting(1.0, "learning-rate factor of trial 0", above=0, high=1000)
     default_freeze_depth: int | None = setting(None, "freeze depth of trial 0; null is half of L", unit="blocks", low=0)
+    default_depths: int = setting(
+        5,
+        "at how many freeze depths, spread over the range, the first trials take that optimizer and rate, all in full; "
+        "1 is trial 0 alone (with several networks or weights of fostering it is always alone)",
+        low=1, high=9,
+    )  # fmt: skip
     fostering: tuple[float, ...] | None = setting(
         None,
         "weights of CAM fostering to choose from, as in [0,1,10,100]; trial 0 takes trainer.fostering.beta, which must "
@@ -246,8 +254,20 @@ class SearchSettings:
     study: str | None = setting(
         None, "name of the study; null derives one from data, model and settings", identity=False
     )
-    trials: int = setting(30, "finished trials to reach", low=1, high=100_000, identity=False)
-    metric: str = setting("macro_f1", "validation score to maximise", choices=("macro_f1", "weighted_f1", "accuracy"))
+    trials: int = setting(12, "finished trials to reach", low=1, high=100_000, identity=False)
+    metric: str = setting("macro_f1", "validation score that is shown", choices=("macro_f1", "weighted_f1", "accuracy"))
+    judge: str = setting(
+        "score",
+        "what compares trials, at the rungs and at the end, always after the last epoch that they have: score is "
+        "search.metric, and of equals the lower validation log loss is better; loss is that log loss",
+        choices=("score", "loss"),
+    )
+    members: int = setting(
+        MEMBERS,
+        "how many networks answer together: the best complete trials of the winner's network, each refitted, their "
+        "logits averaged; 1 delivers the best alone",
+        low=1, high=20, identity=False,
+    )  # fmt: skip
     objective: str = setting(
         "accuracy",
         "what trials are compared by: that score alone, or the score and the spread of the maps at "

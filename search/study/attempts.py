@@ -46,10 +46,11 @@ class RunningTrial:
         tracker: Tracker,
         parent: str,
         tags: Mapping[str, Any],
+        judge: str,
     ) -> RunningTrial:
         """A new one, with a run of its own that has these tags and its place in the study."""
         record = OpenTrial(trial)
-        record.slot, record.attempt = slot, attempt
+        record.slot, record.attempt, record.judge = slot, attempt, judge
         record.run_id = tracker.start_trial(
             parent,
             run_name(slot, params),

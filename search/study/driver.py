@@ -21,7 +21,7 @@ from search.study.attempts import RunningTrial, resume_open_trials
 from search.study.notes import outcome_tags, start_tags
 from search.study.progress import StudyListener
 from search.study.promotion import ENOUGH_STEPS, Standing, build_promotion, build_pruner
-from search.study.record import StudyRecord
+from search.study.record import StudyRecord, TrialRecord
 from search.study.sampler import SamplerView, build_sampler, network_seed, slot_seed
 from search.study.slots import Slots
 from search.study.spending import Spending
@@ -75,10 +75,10 @@ class SearchStudy:
         self._slots = Slots(study)
         budget = settings.search.budget
         self._spending = Spending(study, parse_budget(budget) if budget is not None else None, epoch_cost)
-        self._best = self._best_slot()
+        self._best = self._record.best()
         self._view = SamplerView(study, both=settings.search.objective != "accuracy")
         self._batches = batches
-        self._promotion = build_promotion(settings.search, self._steps, batches=batches)
+        self._promotion = build_promotion(settings.search, self._steps, batches=batches, in_full=space.in_full)
 
     def repair(self) -> int:
         """Resume the trials that wait at a rung, and tell others that an interrupted driver left open FAIL.
@@ -110,7 +110,9 @@ class SearchStudy:
             StudyStalledError: three slots in a row failed in every attempt.
         """
         self._evidence = self._record.evidence
-        self._promotion = build_promotion(self.settings.search, self._steps, self._evidence, batches=self._batches)
+        self._promotion = build_promotion(
+            self.settings.search, self._steps, self._evidence, batches=self._batches, in_full=self.space.in_full
+        )
         self._spending.begin()
         try:
             for active in self._waiting.values():
@@ -182,7 +184,9 @@ class SearchStudy:
         steered = self._evidence is not None and self._evidence.steering is not None
         steered = steered and params.network == self.space.default.network
         tags = start_tags(params, self.study.study_name, self.settings.search.prior if steered else "uniform")
-        self._active[slot] = RunningTrial.started(trial, params, slot, attempt, seed, self._tracker, self._parent, tags)
+        self._active[slot] = RunningTrial.started(
+            trial, params, slot, attempt, seed, self._tracker, self._parent, tags, self.settings.search.judge
+        )
         self._listener.trial_started(slot, params, attempt)
         return Job(slot, params, seed, self._files.checkpoint(slot))
 
@@ -225,6 +229,8 @@ class SearchStudy:
     def _report(self, slot: int, report: EpochReport) -> Verdict:
         active = self._active[slot]
         step = report.step + 1
+        if self._promotion is not None and step in self._promotion.at:
+            active.record.losses = {**active.record.losses, step: report.loss}
         active.trial.report(report.value, step)
         self._tracker.log(active.run_id, {**report.metrics, "epoch_seconds": report.seconds}, step=step)
         self._listener.epoch(slot, report)
@@ -287,11 +293,11 @@ class SearchStudy:
         before = self._best
         if outcome == "complete":
             self.study.tell(active.trial, value)
-            self._best = self._best_slot()
+            self._best = self._record.best()
         else:
             self.study.tell(active.trial, state=TrialState.PRUNED)
-        self._files.leave(slot, best=self._best, before=before)
-        self._listener.trial_ended(slot, outcome, value)
+        self._files.leave(slot, best=_slot(self._best), before=_slot(before))
+        self._listener.trial_ended(slot, outcome, value, self._shown_best())
 
     def _drop_hopeless(self) -> None:
         """Prune the trials that wait for what can no longer happen."""
@@ -319,7 +325,7 @@ class SearchStudy:
         self._tracker.log(active.run_id, {}, tags=tags)
         self._tracker.finish(active.run_id, "FAILED")
         self.study.tell(active.trial, state=TrialState.FAIL)
-        self._listener.trial_ended(slot, "failed", None)
+        self._listener.trial_ended(slot, "failed", None, self._shown_best())
 
     def _abandon(self, executor: Executor) -> None:
         """Close all runs when the driver ends, whatever ended it. Trials that waited go on in the next call."""
@@ -333,6 +339,9 @@ class SearchStudy:
         self._active.clear()
         self._waiting.clear()
 
-    def _best_slot(self) -> int | None:
-        best = self._record.best()
-        return None if best is None else best.slot
+    def _shown_best(self) -> tuple[float, int] | None:
+        return None if self._best is None else (self._best.value, self._best.slot)
+
+
+def _slot(trial: TrialRecord | None) -> int | None:
+    return None if trial is None else trial.slot

@@ -61,7 +61,7 @@ def outcome_tags(
     rows = [("outcome", f"**{outcome}**" + (f": {_line(reason)}" if reason else ""))]
     if numbers:
         rows += [
-            (f"best validation {metric}", f"{numbers['value']:.4f} (epoch {int(numbers['best_epoch']) + 1})"),
+            (f"validation {metric}", f"{numbers['value']:.4f}, after the last epoch"),
             ("trained", f"{epoch_count(int(numbers['epochs']))} in {duration(float(numbers['seconds']))}"),
             ("cost", f"{numbers['epoch_equivalents']:.2f} epochs of training everything"),
         ]
@@ -103,7 +103,8 @@ def study_note(
         rows.append(("evidence", _line(prior)))
     return "\n\n".join(
         [
-            f"**Search {_code(name)}. Winner: trial {winner.slot}**, {_phrase(params)} Refitted for "
+            f"**Search {_code(name)}. Winner: trial {winner.slot}**, {_phrase(params)} "
+            f"{_together(len(winner.members))}Refitted for "
             f"{epoch_count(winner.epochs)} on {winner.images[0]} images.",
             _tested(winner.test, winner.intervals, f" on {winner.images[1]} images, {reads}"),
             f"How it got there:\n\n{_list(rows)}",
@@ -115,11 +116,14 @@ def study_note(
     )
 
 
-def version_note(params: TrialParams, scores: TestScores | None, *, network: str, trained: int, study: str) -> str:
+def version_note(
+    params: TrialParams, scores: TestScores | None, *, network: str, trained: int, study: str, members: int = 1
+) -> str:
     """Description of a version of the registered model."""
     return "\n\n".join(
         [
-            f"{network}: {_phrase(params)} Trained on {trained} images by the search {_code(study)}.",
+            f"{network}: {_phrase(params)} {_together(members)}Trained on {trained} images by the search "
+            f"{_code(study)}.",
             _tested(scores.values if scores else None, scores.intervals if scores else None),
         ]
     )
@@ -132,6 +136,10 @@ def _phrase(params: TrialParams) -> str:
         f"{network}{params.optimizer}, learning rate {_rate(params)} ({params.lr_factor:.2g} x its reference), "
         f"freeze depth {params.freeze_depth}{beta}."
     )
+
+
+def _together(members: int) -> str:
+    return f"It answers together with the next {members - 1} trials. " if members > 1 else ""
 
 
 def _rate(params: TrialParams) -> str:

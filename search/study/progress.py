@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -34,8 +34,8 @@ class StudyListener(Protocol):
     def trial_goes_on(self, slot: int, params: TrialParams, epochs: int) -> None:
         """A trial that waited goes on after so many epochs."""
 
-    def trial_ended(self, slot: int, outcome: str, value: float | None) -> None:
-        """An attempt ended: complete, pruned, diverged or failed."""
+    def trial_ended(self, slot: int, outcome: str, value: float | None, best: tuple[float, int] | None) -> None:
+        """An attempt ended: complete, pruned, diverged or failed; score and slot of the best trial so far."""
 
     def waiting(self) -> None:
         """Called a few times a second."""
@@ -48,8 +48,7 @@ class StudyProgress:
         finished: how many there are already.
         epochs: of a full trial, over all folds.
         expected_epochs: that the trials to come will take together, about.
-        best: parameters, score and slot of the best trial so far, if any.
-        epoch_cost: what an epoch of a trial costs, which orders equals of several networks.
+        best: score and slot of the best trial so far, if any.
     """
 
     def __init__(
@@ -61,13 +60,11 @@ class StudyProgress:
         epochs: int,
         expected_epochs: float,
         metric: str,
-        best: tuple[TrialParams, float, int] | None,
-        epoch_cost: Callable[[TrialParams], float] = lambda _: 0.0,
+        best: tuple[float, int] | None,
     ) -> None:
         self._console = console
         self._trials, self._finished = trials, finished
-        self._epochs, self._metric, self._epoch_cost = epochs, metric, epoch_cost
-        self._best = self._order(*best) if best is not None else None
+        self._epochs, self._metric, self._best = epochs, metric, best
         self._started = time.monotonic()
         self._left = expected_epochs
         self._whole = expected_epochs >= (trials - finished) * epochs  # what a pruned trial saves was not foreseen
@@ -112,7 +109,8 @@ class StudyProgress:
         self._running[slot] = (params, epochs, None)
         self.waiting()
 
-    def trial_ended(self, slot: int, outcome: str, value: float | None) -> None:
+    def trial_ended(self, slot: int, outcome: str, value: float | None, best: tuple[float, int] | None) -> None:
+        self._best = best
         if outcome != "failed":
             self._finished += 1
         if slot not in self._running:  # it waited, and its line has been shown
@@ -121,19 +119,11 @@ class StudyProgress:
         params, epochs, _ = self._running.pop(slot)
         if self._whole and outcome != "failed":
             self._left -= self._epochs - epochs
-        if outcome == "complete" and value is not None:
-            ended = self._order(params, value, slot)
-            self._best = max(self._best or ended, ended)
         self._line(slot, params, outcome, value, epochs)
-
-    def _order(self, params: TrialParams, value: float, slot: int) -> tuple[float, float, int, int]:
-        """As `search.study.record.rank` orders complete trials, the best last."""
-        cost = 0.0 if params.network is None else self._epoch_cost(params)
-        return (value, -cost, params.freeze_depth, -slot)
 
     def _line(self, slot: int, params: TrialParams, outcome: str, value: float | None, epochs: int) -> None:
         score = "" if value is None else f" {self._metric} {value:.4f}"
-        best = f", best {self._best[0]:.4f} (trial {-self._best[3]})" if self._best else ""
+        best = f", best {self._best[0]:.4f} (trial {self._best[1]})" if self._best else ""
         after = f" after {epoch_count(epochs)}"
         line = f"trial {slot:>3}  {describe_params(params):<36} {outcome:<9}{score}{after}{best}"
         self._console.print(line + self._remaining(", about {} left"), highlight=False, soft_wrap=True)
@@ -175,5 +165,5 @@ class StudyProgress:
             grid.add_row(Text(""), Text(describe_params(params), style="dim", no_wrap=True, overflow="ellipsis"), "")
         if self._best:
             grid.add_row(Text("best"), Text(f"{self._metric} {self._best[0]:.4f}", style="bold green"),
-                         Text(f"trial {-self._best[3]}"))  # fmt: skip
+                         Text(f"trial {self._best[1]}"))  # fmt: skip
         return Group(grid)

@@ -4,7 +4,8 @@ A trial that reaches a rung waits there, and its worker takes another job. It go
 1/factor of all that have reached the rung (asynchronous successive halving: Li et al. 2020, arXiv 1810.05934,
 algorithm 2). A trial is not promoted just because it arrived first.
 
-The default trial alone does not wait: it is what one would have trained without a search.
+The default trial does not wait: it is what one would have trained without a search. Nor do those that differ from it
+in their freeze depth alone, of which a committee is made (`search.members`).
 
 Evidence may trust a freeze depth more or less (`search.trust`): a trial at depth k goes on when it is among the best
 trust(k)/factor. Patience: from the first rung, a trial that is trusted more than others goes on with the better half.
@@ -12,9 +13,10 @@ trust(k)/factor. Patience: from the first rung, a trial that is trusted more tha
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from optuna.pruners import BasePruner, MedianPruner, NopPruner
 
@@ -23,7 +25,6 @@ from search.evidence.trust import Trust, trust_from_evidence
 from search.settings.schema import SearchSettings
 
 __all__ = [
-    "DEFAULT_SLOTS",
     "ENOUGH_STEPS",
     "FEWEST_STEPS",
     "PromotionRule",
@@ -31,17 +32,16 @@ __all__ = [
     "build_promotion",
     "build_pruner",
     "expected_epochs",
+    "judged",
     "rungs",
 ]
 
-_Key = tuple[float, int, int]
+_Key = tuple[float, float, int, int]
 _Kind = tuple[str | None, int]
 FEWEST_STEPS = 4
 """Training steps before any rung: with sixty images, an epoch is two steps, and scores after two are noise."""
 ENOUGH_STEPS = 8
 """After as many steps trials may be compared however long they are going to be."""
-DEFAULT_SLOTS = (0,)
-"""Where the default trial is."""
 
 
 def rungs(epochs: int, batches: int = ENOUGH_STEPS) -> tuple[int, ...]:
@@ -59,6 +59,14 @@ def rungs(epochs: int, batches: int = ENOUGH_STEPS) -> tuple[int, ...]:
     return tuple(2**i for i in range(max(epochs - 1, 0).bit_length()) if 2**i * batches >= first)
 
 
+def judged(judge: str, score: float, loss: float) -> tuple[float, float]:
+    """What orders trials by `search.judge`, best first: the score and of equals the log loss, or the other way round.
+
+    Of few images many trials have the same score; the loss tells these apart.
+    """
+    return (-score, loss) if judge == "score" else (loss, -score)
+
+
 @dataclass(frozen=True)
 class Standing:
     """How far a trial has come.
@@ -67,6 +75,7 @@ class Standing:
         scores: epoch, from 1 -> validation score so far.
         waiting: whether it waits at the last of them; one that is running, complete or lost does not.
         network: None where the study has one.
+        losses: validation log loss at the rungs.
     """
 
     slot: int
@@ -74,6 +83,7 @@ class Standing:
     scores: Mapping[int, float]
     waiting: bool
     network: str | None = None
+    losses: Mapping[int, float] = field(default_factory=dict)
 
     @property
     def epoch(self) -> int:
@@ -94,6 +104,7 @@ class PromotionRule:
         factor: one in this many goes on, > 1.
         early: how many of the first rungs compare like with like; 0 compares all with all at every rung.
         reach: blocks.
+        judge: `search.judge`; see `judged`.
         trust: by freeze depth, of every depth that trials may have; None trusts all alike.
         in_full: slots that never wait, such as that of the default trial: what one would have trained without a search
             is compared with at full length, and there is a good model early.
@@ -106,12 +117,14 @@ class PromotionRule:
         *,
         early: int = 2,
         reach: int = 1,
+        judge: str = "score",
         trust: Trust | None = None,
         in_full: Collection[int] = (),
     ) -> None:
         if factor <= 1:
             raise ValueError(f"factor must be greater than 1, got {factor}")
         self.at, self.factor, self.trust = tuple(at), factor, trust
+        self._judge = judge
         self._early, self._reach, self._in_full = early, reach, frozenset(in_full)
         self._trials: Sequence[Standing] = ()
         self._fields: dict[int, _Field] = {}
@@ -126,7 +139,7 @@ class PromotionRule:
         """
         for rung in reversed(self.at):
             reached = [t for t in trials if rung in t.scores]
-            waiting = sorted((t for t in reached if t.waiting and t.epoch == rung), key=lambda t: _order(t, rung))
+            waiting = sorted((t for t in reached if t.waiting and t.epoch == rung), key=lambda t: self._order(t, rung))
             for trial in waiting:
                 if self.passes(trial, trials, closing=closing):
                     return trial.slot
@@ -139,13 +152,15 @@ class PromotionRule:
         ahead, peers = self._rank(trial, trials)
         if ahead < self._places(trial, peers):
             return True
-        return closing and _order(trial, trial.epoch) == self._field(trials, trial.epoch).best
+        return closing and self._order(trial, trial.epoch) == self._field(trials, trial.epoch).best
 
     def owes_to_trust(self, trial: Standing, trials: Sequence[Standing], *, closing: bool = False) -> bool:
         """Whether a trial passes that would not, or not yet, if all freeze depths were trusted alike."""
         if self.trust is None or not self.passes(trial, trials, closing=closing):
             return False
-        plain = PromotionRule(self.at, self.factor, early=self._early, reach=self._reach, in_full=self._in_full)
+        plain = PromotionRule(
+            self.at, self.factor, early=self._early, reach=self._reach, judge=self._judge, in_full=self._in_full
+        )
         return not plain.passes(trial, trials, closing=closing)
 
     def may_pass(self, trial: Standing, trials: Sequence[Standing], most: int) -> bool:
@@ -203,19 +218,24 @@ class PromotionRule:
         if trials is not self._trials:
             self._trials, self._fields = trials, {}
         if rung not in self._fields:
-            self._fields[rung] = _Field(trials, rung)
+            self._fields[rung] = _Field(trials, rung, self._order)
         return self._fields[rung]
+
+    def _order(self, trial: Standing, rung: int) -> _Key:
+        """Best first; of equals the deeper, cheaper freeze, then the earlier trial."""
+        first, second = judged(self._judge, trial.scores[rung], trial.losses.get(rung, math.inf))
+        return (first, second, -trial.freeze_depth, trial.slot)
 
 
 class _Field:
     """All trials that reached a rung, by network and freeze depth, best first."""
 
-    def __init__(self, trials: Sequence[Standing], rung: int) -> None:
-        self._rung = rung
+    def __init__(self, trials: Sequence[Standing], rung: int, order: Callable[[Standing, int], _Key]) -> None:
+        self._rung, self._order = rung, order
         self._keys: dict[_Kind, list[_Key]] = {}
         for trial in trials:
             if rung in trial.scores:
-                self._keys.setdefault((trial.network, trial.freeze_depth), []).append(_order(trial, rung))
+                self._keys.setdefault((trial.network, trial.freeze_depth), []).append(order(trial, rung))
         for keys in self._keys.values():
             keys.sort()
         self.size = sum(map(len, self._keys.values()))
@@ -224,18 +244,13 @@ class _Field:
     def rank(self, trial: Standing, reach: int | None) -> tuple[int, int]:
         """How many are ahead of a trial, and how many there are; with `reach`, among those so many depths away
         of the same network."""
-        own = _order(trial, self._rung)
+        own = self._order(trial, self._rung)
         alike = [
             keys
             for (network, depth), keys in self._keys.items()
             if reach is None or (network == trial.network and abs(depth - trial.freeze_depth) <= reach)
         ]
         return sum(bisect_left(keys, own) for keys in alike), sum(map(len, alike))
-
-
-def _order(trial: Standing, rung: int) -> _Key:
-    """Best first; of equals the deeper, cheaper freeze, then the earlier trial: few images make many equals."""
-    return (-trial.scores[rung], -trial.freeze_depth, trial.slot)
 
 
 def build_pruner(settings: SearchSettings) -> BasePruner:
@@ -248,7 +263,12 @@ def build_pruner(settings: SearchSettings) -> BasePruner:
 
 
 def build_promotion(
-    settings: SearchSettings, steps: int, evidence: Evidence | None = None, *, batches: int = ENOUGH_STEPS
+    settings: SearchSettings,
+    steps: int,
+    evidence: Evidence | None = None,
+    *,
+    batches: int = ENOUGH_STEPS,
+    in_full: int = 1,
 ) -> PromotionRule | None:
     """The rule by which trials of so many steps wait for each other; None where they do not.
 
@@ -257,14 +277,18 @@ def build_promotion(
         steps: of a trial that runs its full length.
         evidence: of the study; None trusts all freeze depths alike.
         batches: training steps in an epoch (see `rungs`).
+        in_full: how many of the first trials never wait.
     """
     if settings.pruner != "halving":
         return None
     trust = trust_from_evidence(evidence) if evidence is not None and settings.trust == "evidence" else None
-    return PromotionRule(rungs(steps, batches), settings.halving_factor, trust=trust, in_full=DEFAULT_SLOTS)
+    at = rungs(steps, batches)
+    return PromotionRule(at, settings.halving_factor, judge=settings.judge, trust=trust, in_full=range(in_full))
 
 
-def expected_epochs(settings: SearchSettings, steps: int, trials: int, *, batches: int = ENOUGH_STEPS) -> float:
+def expected_epochs(
+    settings: SearchSettings, steps: int, trials: int, *, batches: int = ENOUGH_STEPS, in_full: int = 1
+) -> float:
     """About how many epochs so many trials of so many steps will take, for telling the user when they end."""
-    rule = build_promotion(settings, steps, batches=batches)
+    rule = build_promotion(settings, steps, batches=batches, in_full=in_full)
     return rule.expected_epochs(trials, steps) if rule and trials else float(trials * steps)

@@ -23,8 +23,10 @@ from lightning_modules.errors import InputError, printable
 from lightning_modules.home_folder import home_path
 from search.errors import StoreError
 from search.evidence.record import Evidence
+from search.outcome.bought import Bought
 from search.settings.plain import flatten, shown
 from search.settings.schema import Settings
+from search.study.promotion import judged
 from search.study.storage import open_storage, repair_journal
 from search.tracking.store import check_root
 from search.trial.files import TrialFiles
@@ -46,6 +48,7 @@ __all__ = [
     "first_network",
     "load_or_create",
     "load_study",
+    "members",
     "of_evidence",
     "open_study",
     "rank",
@@ -65,6 +68,9 @@ class Winner:
     Attributes:
         epochs: it was refitted for.
         refit: whether on training and validation images together.
+        members: slots of the trials whose networks answer together, the winner first.
+        bought: how it tests beside the default trial; None where there are no test images or that trial is not
+            complete.
         images: it was trained on, and tested on.
         test: test scores, None where there are no test images.
         intervals: their 95 % intervals.
@@ -81,6 +87,8 @@ class Winner:
     version: str
     run_id: str
     seconds: float
+    members: tuple[int, ...] = ()
+    bought: Bought | None = None
 
 
 class _Kept(Generic[_T]):
@@ -136,7 +144,9 @@ class _TrialAttributes:
     run_id = _Kept(str, "")  # of its MLflow run; empty before it has one
     map_spread = _Kept[float | None](float, None)
     value = _Kept(float)
-    best_epoch = _Kept(int)
+    loss = _Kept(float, math.inf)
+    losses = _Kept[Mapping[int, float]](lambda raw: {int(step): float(v) for step, v in raw.items()}, {})  # at rungs
+    judge = _Kept(str, "score")
     epochs = _Kept(int)
     seconds = _Kept(float)
     epoch_equivalents = _Kept(float)
@@ -223,7 +233,7 @@ class OpenTrial(_TrialAttributes):
 
     def numbers(self) -> dict[str, float]:
         """The key figures of a trial that has reported, by name."""
-        return {n: getattr(self, n) for n in ("value", "best_epoch", "epochs", "seconds", "epoch_equivalents")}
+        return {n: getattr(self, n) for n in ("value", "epochs", "seconds", "epoch_equivalents")}
 
 
 @dataclass(slots=True, eq=False)
@@ -260,6 +270,10 @@ class StudyRecord:
         """See `best_trial`."""
         return best_trial(self.finished(), self.refits_diverged)
 
+    def members(self, most: int) -> list[TrialRecord]:
+        """See `members`."""
+        return members(self.finished(), most, self.refits_diverged)
+
 
 class TrialFeed:
     """The attempts of a study that goes on: those that have ended are handed out once, so a long study stays quick."""
@@ -293,8 +307,10 @@ class Trial:
         lr_factor: times the reference learning rate.
         freeze_depth: leading blocks that stayed frozen, 0..L.
         fostering_beta: weight of the CAM entropy in the loss; None where it was not searched.
-        value: best validation score of any epoch, in [0, 1]; 0 where training diverged.
-        best_epoch: epoch of `value`, from 0.
+        value: validation score after its last epoch, in [0, 1]; 0 where training diverged.
+        loss: validation log loss after its last epoch; infinite where training diverged or an older version did not
+            keep it.
+        judge: which of the two compares it: `score` or `loss`.
         epochs: epochs trained, of all folds.
         outcome: complete, pruned or diverged.
         reason: why it was pruned or diverged, or empty.
@@ -311,7 +327,8 @@ class Trial:
     freeze_depth: int
     fostering_beta: float | None
     value: float
-    best_epoch: int
+    loss: float
+    judge: str
     epochs: int
     outcome: str
     reason: str
@@ -325,14 +342,14 @@ class Trial:
 _Finished = TypeVar("_Finished", bound=Trial | TrialRecord)
 
 
-def rank(trial: Trial | TrialRecord) -> tuple[bool, bool, float, float, int, int]:
+def rank(trial: Trial | TrialRecord) -> tuple[bool, bool, float, float, float, int, int]:
     """Sort key that puts the best trial first.
 
-    Complete trials come first and diverged ones last; then the better validation score, the cheaper epoch where there
-    are several networks, the deeper (cheaper) freeze and the earlier trial decide, in this order.
+    Complete trials come first and diverged ones last; then `judged` decides, the cheaper epoch where there are several
+    networks, the deeper (cheaper) freeze and the earlier trial, in this order.
     """
     epoch_cost = 0.0 if trial.network is None else trial.epoch_equivalents / max(trial.epochs, 1)
-    order = (-trial.value, epoch_cost, -trial.freeze_depth, trial.slot)
+    order = (*judged(trial.judge, trial.value, trial.loss), epoch_cost, -trial.freeze_depth, trial.slot)
     return (trial.outcome != "complete", trial.outcome == "diverged", *order)
 
 
@@ -355,6 +372,17 @@ def best_trial(trials: Iterable[_Finished], without: Sequence[int] = ()) -> _Fin
         without: slots of trials that cannot win.
     """
     return min((t for t in trials if t.outcome == "complete" and t.slot not in without), key=rank, default=None)
+
+
+def members(trials: Iterable[_Finished], most: int, without: Sequence[int] = ()) -> list[_Finished]:
+    """The trials whose networks answer together, the best first: complete ones of the best one's network.
+
+    Args:
+        most: how many at most.
+        without: slots of trials that cannot win.
+    """
+    ranked = sorted((t for t in trials if t.outcome == "complete" and t.slot not in without), key=rank)
+    return [t for t in ranked if t.network == ranked[0].network][:most]
 
 
 def best_seen(trials: Iterable[_Finished]) -> _Finished | None:

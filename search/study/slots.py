@@ -90,4 +90,4 @@ def _competes(trial: TrialRecord) -> bool:
 
 
 def _standing(trial: TrialRecord, waits: bool) -> Standing:
-    return Standing(trial.slot, trial.freeze_depth, trial.scores, waits, trial.network)
+    return Standing(trial.slot, trial.freeze_depth, trial.scores, waits, trial.network, trial.losses)

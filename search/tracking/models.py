@@ -78,6 +78,8 @@ def subject_of(model: TrainedModel, wanted: Sequence[str] | None = None) -> tupl
     except ValueError as error:
         raise InputError(str(error)) from error
     name = f"{card.architecture}, freeze depth {card.freeze_depth} of {net.num_blocks}"
+    if card.others:
+        name = f"{name}, the first of {len(card.others) + 1} networks that answer together"
     device = net.mean.device
     made = (net, card.classes, blocks, model.read, card.size, card.fit, net.minimum_size, device, name)
     return Subject(*made, temperature=1.0 if card.temperature is None else card.temperature), left_out

@@ -1,11 +1,10 @@
-"""What a trial leaves on disk: a checkpoint, from which it goes on as if it had never stopped, and its best network."""
+"""What a trial leaves on disk: a checkpoint, from which it goes on as if it had never stopped, and its network."""
 
 from __future__ import annotations
 
-import math
 import pickle
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -22,7 +21,7 @@ from lightning_modules.training.classifier import Classifier
 from lightning_modules.whole_file import DamagedFileError, check_digest, from_cache, whole_file
 from search.trial.result import EpochReport
 
-__all__ = ["BestNetwork", "TrialCheckpoint", "load_checkpoint", "load_network", "save_checkpoint", "save_network"]
+__all__ = ["TrialCheckpoint", "load_checkpoint", "load_network", "save_checkpoint", "save_network"]
 
 # What a file of another version, or of something else altogether, raises; a pickle that would run code as well.
 _UNREADABLE = (RuntimeError, EOFError, LookupError, TypeError, ValueError, AttributeError, pickle.UnpicklingError)
@@ -41,7 +40,6 @@ class TrialCheckpoint:
         thawed: state of the thawed blocks and the head; frozen ones are the pre-trained network's.
         scheduler: its state, None without a schedule.
         generators: states of torch's random generators, by device; dropout draws from them.
-        best: state of the thawed part after the best epoch so far, None where it is the last or was not asked for.
     """
 
     of: str
@@ -53,7 +51,6 @@ class TrialCheckpoint:
     optimizer: dict[str, Any]
     scheduler: dict[str, Any] | None
     generators: dict[str, torch.Tensor]
-    best: dict[str, Any] | None = None
 
     def restore_model(self, model: Classifier) -> None:
         """Bring a model that was made for the same trial to where this one was."""
@@ -78,7 +75,6 @@ def save_checkpoint(
     *,
     of: str,
     seconds: float,
-    best: dict[str, Any] | None = None,
 ) -> None:
     """Write the state of a trial whose last epoch is over; the file is complete or absent.
 
@@ -87,7 +83,6 @@ def save_checkpoint(
         trainer: has stopped, or begins the next epoch.
         of: what is trained, with which seed.
         seconds: the trial has taken so far.
-        best: state of the thawed part after an earlier epoch that was better.
 
     Raises:
         OSError: it cannot be written.
@@ -106,7 +101,6 @@ def save_checkpoint(
             "cpu": torch.get_rng_state(),
             **({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {}),
         },
-        "best": best,
     }
     _write(path, state)
 
@@ -151,60 +145,17 @@ def _thawed(net: BlockNet) -> nn.ModuleList:
     return nn.ModuleList([*net.blocks[net.freeze_depth :], net.head])
 
 
-@dataclass
-class BestNetwork:
-    """The best epoch of a trial so far, and its thawed part.
-
-    Attributes:
-        metric: a validation score, such as `val_macro_f1`.
-        epoch: from 0; -1 before the first.
-        score: of that epoch; of equals the earlier one stays.
-        state: of the thawed blocks and the head, on the CPU; None where it is not known, as after an interruption.
-    """
-
-    metric: str
-    epoch: int = -1
-    score: float = -math.inf
-    state: dict[str, Any] | None = None
-
-    @classmethod
-    def of(cls, metric: str, saved: TrialCheckpoint | None) -> BestNetwork:
-        """Of a trial that starts, or that goes on from a checkpoint."""
-        best = cls(metric)
-        for report in saved.curve if saved else ():
-            best._is_best(report.epoch, report.metrics)
-        if saved:
-            best.state = saved.thawed if best.epoch == saved.curve[-1].epoch else saved.best
-        return best
-
-    def restart(self) -> None:
-        """Forget what was seen: the trial begins anew."""
-        self.epoch, self.score, self.state = -1, -math.inf, None
-
-    def see(self, epoch: int, metrics: Mapping[str, float], model: Classifier) -> None:
-        """Take over the network of an epoch that has just been validated, if it is better."""
-        if self._is_best(epoch, metrics):
-            self.state = {name: part.detach().cpu().clone() for name, part in _thawed(model.net).state_dict().items()}
-
-    def _is_best(self, epoch: int, metrics: Mapping[str, float]) -> bool:
-        """Whether an epoch is better than all before it; then it is the one."""
-        if (score := metrics.get(self.metric, -math.inf)) <= self.score:
-            return False
-        self.epoch, self.score = epoch, score
-        return True
-
-
-def save_network(path: Path, best: BestNetwork, *, of: str) -> None:
-    """Write the network where there is one; the file is complete or absent.
+def save_network(path: Path, net: BlockNet, *, of: str, epoch: int) -> None:
+    """Write the thawed part of a trial's network; the file is complete or absent.
 
     Args:
         of: what was trained, with which seed.
+        epoch: its last one, from 0.
 
     Raises:
         OSError: it cannot be written.
     """
-    if best.state is not None:
-        _write(path, {"of": of, "epoch": best.epoch, "thawed": best.state})
+    _write(path, {"of": of, "epoch": epoch, "thawed": _thawed(net).state_dict()})
 
 
 def load_network(

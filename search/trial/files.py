@@ -24,7 +24,7 @@ class TrialFiles:
         return cls(journal.with_name(f"{journal.name.removesuffix('.journal')}.waiting"))
 
     def checkpoint(self, slot: int) -> Path | None:
-        """File in which the trial of a slot waits; the network of its best epoch lies beside it."""
+        """File in which the trial of a slot waits; its network lies beside it."""
         return self._folder / f"slot-{slot}.pt" if self._folder is not None else None
 
     def leave(self, slot: int, *, best: int | None, before: int | None) -> None:
@@ -50,5 +50,5 @@ class TrialFiles:
 
 
 def network_file(checkpoint: Path) -> Path:
-    """Where the best network of the trial with this checkpoint is kept."""
+    """Where the network of the trial with this checkpoint is kept."""
     return checkpoint.with_name(f"{checkpoint.stem}.network.pt")

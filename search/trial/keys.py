@@ -34,9 +34,11 @@ INPUTS = {
     "splits_digest": "other splits",
     "weights_digest": "other pre-trained weights",
     "head_digest": "other pre-trained weights of the head",
+    "judged": "trials judged otherwise (by their best epoch, as earlier code did)",
 }
 """What a study's identity has beside settings -> the words for another one."""
 
+_JUDGED = "last epoch"
 _BEFORE_A_CHAMPION = {"retrain.start_months"}
 
 
@@ -72,7 +74,7 @@ def study_identity(
     """
     fields, _ = key_paths(), settings.data.resolution  # never a study of what is not chosen yet
     identity = {k: v for k, v in flatten(settings).items() if fields[k][0].metadata["identity"]}
-    identity |= {"data_digest": index.digest, "splits_digest": splits.digest}
+    identity |= {"data_digest": index.digest, "splits_digest": splits.digest, "judged": _JUDGED}
     identity["weights_digest"] = " ".join(map(state_digest, (net, *others)))
     black, white, _ = index.value_range
     identity |= {"white_level": white} if white != FULL_WHITE_LEVEL else {}

@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 
 from lightning_modules.training.classifier import Classifier
 from search.errors import TrialCancelledError, TrialOvertimeError
-from search.trial.checkpoint import BestNetwork, TrialCheckpoint
+from search.trial.checkpoint import TrialCheckpoint
 from search.trial.result import EpochReport, Verdict
 
 __all__ = ["STOPPED", "Recorder"]
@@ -33,7 +33,6 @@ class Recorder(pl.Callback):
         cancelled: asked before every batch; True raises.
         reported: epochs that the driver has had already.
         resumed: where this fold goes on from, None for its start.
-        best: takes over the network of every epoch that is better than those before it; None keeps none.
         deadline: `time.perf_counter` at which the trial's time is over.
         save: called between two epochs with what to write down of them.
         save_every: seconds that go by before it is called again; 0 calls it after every epoch.
@@ -53,7 +52,6 @@ class Recorder(pl.Callback):
         cancelled: Callable[[], bool] = lambda: False,
         reported: int = 0,
         resumed: TrialCheckpoint | None = None,
-        best: BestNetwork | None = None,
         deadline: float = math.inf,
         save: Callable[[pl.Trainer, Classifier], None] = lambda trainer, model: None,
         save_every: float = math.inf,
@@ -70,15 +68,12 @@ class Recorder(pl.Callback):
         self._save, self._save_every = save, save_every
         self._saved, self._next_save = len(curve), time.perf_counter() + save_every
         self.resumed = resumed
-        self.best = best
         self.stopped: str | None = None
 
     def restart(self) -> None:
         """Forget this fold: it is trained again. No epoch is reported twice."""
         del self.curve[self._first :]
         self.resumed = None
-        if self.best is not None:
-            self.best.restart()
         self.stopped = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -118,19 +113,20 @@ class Recorder(pl.Callback):
         metrics = dict(pl_module.epoch_metrics[-1])
         if pl_module.diverged:
             self.stopped = "diverged"
-        earlier = [r.metrics[self._metric] for r in self.curve if r.epoch == epoch]
-        value = 0.0 if self.stopped else float(np.mean([*earlier, metrics[self._metric]]))
+        same = [r.metrics for r in self.curve if r.epoch == epoch] + [metrics]
+        value, loss = 0.0, math.inf
+        if not self.stopped:
+            value, loss = (float(np.mean([one[name] for one in same])) for name in (self._metric, "val_loss"))
         report = EpochReport(
             step=len(self.curve),
             fold=self._fold,
             epoch=epoch,
             value=value,
+            loss=loss,
             metrics=metrics,
             seconds=time.perf_counter() - self._started,
         )
         self.curve.append(report)
-        if self.best is not None:
-            self.best.see(epoch, metrics, pl_module)
         verdict = self._report(report) if report.step >= self._reported else "train"
         self._reported = max(self._reported, report.step + 1)
         if verdict != "train" and not self.stopped:

@@ -50,7 +50,8 @@ class EpochReport:
         step: epochs finished in all folds, from 0.
         fold: which fold, from 0.
         epoch: which epoch of the fold, from 0.
-        value: mean validation score of this epoch over the folds trained so far, which the pruner reads.
+        value: mean validation score (`search.metric`) of this epoch over the folds trained so far.
+        loss: mean validation log loss, the same way; infinite where training diverged.
         metrics: train_loss, train_accuracy, val_loss, val_accuracy, val_macro_f1, val_weighted_f1; watched_loss and so
             on where the task has images to watch; train_ce, val_ce and so on with fostering (see `Classifier`).
     """
@@ -59,6 +60,7 @@ class EpochReport:
     fold: int
     epoch: int
     value: float
+    loss: float
     metrics: dict[str, float]
     seconds: float
 
@@ -68,8 +70,10 @@ class TrialResult:
     """What became of a trial.
 
     Attributes:
-        value: best epoch's validation score, mean over folds; 0, the worst value, if training diverged.
-        best_epoch: from 0; epochs to refit are one more.
+        value: validation score after the last epoch, mean over the folds that reached it; 0, the worst value, if
+            training diverged.
+        loss: validation log loss, the same way; infinite if training diverged.
+        metrics: of that epoch, means over those folds.
         curve: every epoch of every fold.
         epoch_equivalents: cost in epochs of training everything, of the first network where there are several (see
             `Task.epochs_worth`).
@@ -81,7 +85,7 @@ class TrialResult:
     """
 
     value: float
-    best_epoch: int
+    loss: float
     metrics: dict[str, float]
     curve: tuple[EpochReport, ...]
     seconds: float
@@ -95,7 +99,7 @@ class TrialResult:
         """How far the maps of the validation images spread, 0 (one position) to 1 (uniform); None where unknown.
 
         Mean of ce / ln(h w), where a dead map counts 1: a network that shows nothing explains nothing (our own
-        definition). Of the best epoch.
+        definition). Of the last epoch.
         """
         dead, entropy = self.metrics.get("val_dead_maps"), self.metrics.get("val_ce_normalised")
         if dead is None or entropy is None or math.isnan(dead):
@@ -108,7 +112,7 @@ class TrialResult:
         return {
             **({"map_spread": spread} if spread is not None else {}),
             "value": self.value,
-            "best_epoch": self.best_epoch,
+            **({"loss": self.loss} if math.isfinite(self.loss) else {}),
             "epochs": len(self.curve),
             "seconds": self.seconds,
             "epoch_equivalents": self.epoch_equivalents,

@@ -17,7 +17,7 @@ from search.trial.result import TrialParams
 if TYPE_CHECKING:
     import optuna
 
-__all__ = ["Space", "build_space", "check_fostering", "depths_of", "fosters"]
+__all__ = ["Space", "build_space", "check_fostering", "depths_of", "fosters", "spread_depths"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Space:
         fostering: weights of the CAM entropy in the loss to choose from; None where that is not searched.
         networks: network -> its range of freeze depths, the default's network first; None where there is one. Then
             `freeze_depth` is that of the first.
+        depths: freeze depths at which the default is tried first, its own the first of them; see `spread_depths`.
     """
 
     optimizers: tuple[str, ...]
@@ -39,12 +40,13 @@ class Space:
     default: TrialParams
     fostering: tuple[float, ...] | None = None
     networks: Mapping[str, tuple[int, int]] | None = None
+    depths: tuple[int, ...] = ()
 
     @property
     def first(self) -> tuple[TrialParams, ...]:
-        """The first trials: the default, and where networks or beta are searched the same with each other network and
-        each other beta, so that trials that differ in nothing else can be compared. A network of other depths has half
-        of them frozen."""
+        """The first trials: the default, and the same at other freeze depths. Where networks or beta are searched, in
+        place of these the same with each other network and each other beta, so that trials that differ in nothing else
+        can be compared. A network of other depths has half of them frozen."""
         others = [
             replace(
                 self.default,
@@ -55,7 +57,17 @@ class Space:
             if name != self.default.network
         ]
         betas = [replace(self.default, fostering_beta=b) for b in self.fostering or ()]
-        return (self.default, *others, *(params for params in betas if params != self.default))
+        spread = (
+            []
+            if self.networks or self.fostering
+            else [replace(self.default, freeze_depth=depth) for depth in self.depths]
+        )
+        return (self.default, *(params for params in (*others, *betas, *spread) if params != self.default))
+
+    @property
+    def in_full(self) -> int:
+        """How many of the first trials always run in full: the default at its freeze depths."""
+        return 1 if self.networks or self.fostering else len(self.first)
 
     def suggest(self, trial: optuna.Trial) -> TrialParams:
         """Draw parameters from an Optuna trial; the freeze depth from the range of the network drawn."""
@@ -113,7 +125,24 @@ def build_space(
         next(iter(others)) if others else None,
     )
     networks = {name: depths_of(settings, other) for name, other in others.items()} if others else None
-    return Space(settings.optimizers, settings.lr_factor, (low, high), default, settings.fostering, networks)
+    depths = spread_depths(default_depth, (low, high), settings.default_depths)
+    return Space(settings.optimizers, settings.lr_factor, (low, high), default, settings.fostering, networks, depths)
+
+
+def spread_depths(default: int, depths: tuple[int, int], most: int) -> tuple[int, ...]:
+    """The default freeze depth, then at most `most` - 1 others: 1/2, 1/4, 3/4, 3/8, 5/8, 1/8, 7/8 of the range.
+
+    Networks that differ in their freeze depth alone err on different images, so they make a good committee, and what
+    the deeper ones freeze is computed once for all.
+
+    Example:
+        >>> spread_depths(4, (0, 8), 5)
+        (4, 2, 6, 3, 5)
+    """
+    low, high = depths
+    eighths = (4, 2, 6, 3, 5, 1, 7, 0, 8)
+    found = dict.fromkeys([default, *(low + (high - low) * eighth // 8 for eighth in eighths)])
+    return tuple(found)[:most]
 
 
 def fosters(settings: Settings) -> bool:

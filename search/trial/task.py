@@ -23,6 +23,7 @@ from lightning_modules.images.tile_rows import tile_rows
 from lightning_modules.images.views import Views, apply_views
 from lightning_modules.networks import backbones
 from lightning_modules.networks.blocknet import BlockNet
+from lightning_modules.networks.committee import alone
 from lightning_modules.networks.freezing import block_flops, epoch_equivalents, stored_bytes
 from lightning_modules.networks.model_file import load_model
 from lightning_modules.training.activation_cache import ActivationCache
@@ -302,7 +303,7 @@ def build_task(
 
 def _start_net(settings: Settings, classes: int, start: Path | None, network: str | None) -> BlockNet:
     if start is not None:
-        return load_model(start).net
+        return alone(load_model(start).net)
     return backbones.build(
         settings.model.architecture if network is None else settings.model.architecture_of(network),
         classes=classes,

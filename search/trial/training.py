@@ -17,7 +17,6 @@ from lightning_modules.networks.blocknet import BlockNet
 from lightning_modules.training.classifier import Classifier
 from search.errors import TrialOvertimeError
 from search.trial.checkpoint import (
-    BestNetwork,
     TrialCheckpoint,
     load_checkpoint,
     load_network,
@@ -51,7 +50,7 @@ def run_trial(
     trains on writes it every `executor.checkpoint_seconds`, between two epochs. Run again, it goes on from there and
     ends with the same curve as one that never stopped; epochs of the file that were not reported are
     reported first. Without that file it trains again from its start. It reports nothing twice. A trial that runs its
-    full length leaves the network of its best epoch beside `checkpoint`, for `trial_network`; with several folds it
+    full length leaves its network beside `checkpoint`, for `trial_network`; with several folds it
     leaves none.
 
     Args:
@@ -73,16 +72,11 @@ def run_trial(
     curve, stopped = _reported(saved, reported, report)
     micro_batch = -(-task.settings.trainer.batch_size // saved.parts) if saved else task.settings.trainer.batch_size
 
-    best = BestNetwork.of(f"val_{metric}", saved) if checkpoint and len(task.splits.folds) == 1 else None
-
     def save(trainer: pl.Trainer, model: Classifier) -> None:
         if checkpoint is None:
             return
-        earlier = best.state if best is not None and best.epoch != curve[-1].epoch else None
         try:
-            save_checkpoint(
-                checkpoint, trainer, model, curve, of=of, seconds=before + time.perf_counter() - started, best=earlier
-            )  # fmt: skip
+            save_checkpoint(checkpoint, trainer, model, curve, of=of, seconds=before + time.perf_counter() - started)
         except OSError as error:
             on_note(f"A trial could not be kept ({error}); it is trained again if it must go on from here.")
 
@@ -94,7 +88,7 @@ def run_trial(
             continue
         resumed = saved if saved and fold == saved.fold else None
         recorder = Recorder(
-            metric, fold, curve, report=report, cancelled=cancelled, reported=reported, resumed=resumed, best=best,
+            metric, fold, curve, report=report, cancelled=cancelled, reported=reported, resumed=resumed,
             deadline=math.inf if limit is None else started + limit - before,
             save=save, save_every=math.inf if every is None else every,
         )  # fmt: skip
@@ -109,13 +103,14 @@ def run_trial(
         stopped = recorder.stopped
         if stopped == "waiting":
             save(fitted.trainer, fitted.model)
-    if checkpoint is not None and best is not None and not stopped:
-        with suppress(OSError):  # a full disk: who wants the network trains it again
-            save_network(network_file(checkpoint), best, of=of)
-    best_epoch, metrics = _best_epoch(curve, metric)
+        elif not stopped and checkpoint is not None and len(task.splits.folds) == 1:
+            with suppress(OSError):  # a full disk: who wants the network trains it again
+                save_network(network_file(checkpoint), fitted.model.net, of=of, epoch=curve[-1].epoch)
+    metrics = _last_metrics(curve)
+    diverged = stopped == "diverged"
     return TrialResult(
-        value=0.0 if stopped == "diverged" else metrics[f"val_{metric}"],
-        best_epoch=best_epoch,
+        value=0.0 if diverged else metrics[f"val_{metric}"],
+        loss=math.inf if diverged else metrics["val_loss"],
         metrics=metrics,
         curve=tuple(curve),
         seconds=before + time.perf_counter() - started,
@@ -139,7 +134,7 @@ def trial_network(
     """The network of a trial after so many epochs on the training images of its first fold, in eval mode.
 
     Args:
-        epochs: one more than its best epoch.
+        epochs: that it was trained for.
         checkpoint: of the trial; where the network does not lie beside it, it is trained again.
         cancelled: asked before every training batch; True raises `TrialCancelledError`.
         on_note: called with a line for the user where that file is damaged.
@@ -194,15 +189,8 @@ def train_in_full(
     return curve, recorder.stopped, fitted.model.net.eval()
 
 
-def _best_epoch(curve: list[EpochReport], metric: str) -> tuple[int, dict[str, float]]:
-    """The epoch with the best mean score over the folds that reached it, and its mean metrics."""
-    most = max((sum(r.epoch == e for r in curve) for e in {r.epoch for r in curve}), default=0)
-    means: dict[int, dict[str, float]] = {}
-    for epoch in sorted({r.epoch for r in curve}):
-        rows = [r.metrics for r in curve if r.epoch == epoch and f"val_{metric}" in r.metrics]
-        if rows and (len(rows) == most or not means):
-            means[epoch] = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
-    if not means:
-        return 0, {f"val_{metric}": 0.0}
-    best = max(means, key=lambda e: (means[e][f"val_{metric}"], -e))
-    return best, means[best]
+def _last_metrics(curve: list[EpochReport]) -> dict[str, float]:
+    """Of the last epoch that was scored in any fold, the means over the folds that reached it; none of none."""
+    scored = [r for r in curve if "val_loss" in r.metrics]  # one that diverged has none
+    last = [r.metrics for r in scored if r.epoch == max(r.epoch for r in scored)]
+    return {name: float(np.mean([row[name] for row in last])) for name in last[0]} if last else {}

@@ -120,7 +120,7 @@ def test_a_table_is_read_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest
     read_table.cache_clear()
     head = {"task": "t", "flops": [3, 2, 1], "epochs": 2, "train": 60, "validation": 60}
     rows = [
-        {"k": k, "optimizer": o, "factor": f, "val": [0.1 * k, 0.2], "test": [0.3, 0.4]}
+        {"k": k, "optimizer": o, "factor": f, "val": [0.1 * k, 0.2], "test": [0.3, 0.4], "val_loss": [1.0, None]}
         for k in range(3) for o in ("adam", "nag") for f in (0.3, 1.0)
     ]  # fmt: skip
     (tmp_path / "t").mkdir()

@@ -66,8 +66,8 @@ def test_who_is_promoted_in_a_study_worked_out_by_hand() -> None:
     trials = finished_trials(study)
     assert [t.user_attrs["epochs"] for t in trials] == [4, 2, 1, 4, 1, 2]
     assert [t.user_attrs["outcome"] for t in trials] == ["complete", "pruned", "pruned", "complete", "pruned", "pruned"]
-    assert [t.user_attrs["value"] for t in trials] == [0.50, 0.65, 0.40, 0.72, 0.30, 0.66]
-    assert trials[3].user_attrs["best_epoch"] == 2
+    assert [t.user_attrs["value"] for t in trials] == [0.50, 0.65, 0.40, 0.71, 0.30, 0.66]
+    assert trials[3].user_attrs["loss"] == pytest.approx(0.29)
     costs = [e * (1 - t.params["freeze_depth"] / 2) for e, t in zip([4, 2, 1, 4, 1, 2], trials, strict=True)]
     assert executor.bill == pytest.approx(sum(costs))
     assert [t.user_attrs["epoch_equivalents"] for t in trials] == pytest.approx(costs)
@@ -148,7 +148,7 @@ def test_events_come_in_simulated_time_and_a_trial_that_goes_on_pays_for_new_epo
     protocol.answer(1, "train")
     finished = protocol.poll(0)
     assert isinstance(finished, Finished) and len(finished.result.curve) == 3
-    assert (finished.result.value, finished.result.best_epoch, finished.result.stopped) == (0.3, 1, None)
+    assert (finished.result.value, finished.result.loss, finished.result.stopped) == (0.2, 0.8, None)
     assert executor.bill == pytest.approx(3 + 1.2 + 0.1)
     protocol.submit(replace(slow, slot=2))
     protocol.cancel(2)
@@ -170,7 +170,7 @@ def test_parameters_take_the_curve_of_the_nearest_factor() -> None:
         def trial_started(self, slot: int, params: TrialParams, attempt: int) -> None:
             self.params = params
 
-        def trial_ended(self, slot: int, outcome: str, value: float | None) -> None:
+        def trial_ended(self, slot: int, outcome: str, value: float | None, best: tuple[float, int] | None) -> None:
             assert value is not None
             seen.append((self.params, value))
 

@@ -145,6 +145,8 @@ def tiny(stripes: Path, tracking_root: Path) -> tuple[str, ...]:
         "trainer.epochs=2",
         "search.trials=4",
         "search.startup_trials=2",
+        "search.members=1",
+        "space.default_depths=1",
         "executor=inline",
         "executor.threads=1",
         "tracking.report=false",

@@ -94,11 +94,11 @@ def test_table_runs_model_and_study_agree(searched: str, root: Path) -> None:
         assert run.data.params["optimizer"] == trial.params["optimizer"]
         assert float(run.data.params["lr_factor"]) == trial.params["lr_factor"]
         assert int(run.data.params["freeze_depth"]) == trial.params["freeze_depth"]
-        for name in ("value", "best_epoch", "epochs", "seconds", "epoch_equivalents"):
+        for name in ("value", "loss", "epochs", "seconds", "epoch_equivalents"):
             assert run.data.metrics[name] == pytest.approx(trial.user_attrs[name], rel=1e-12)
         history = {m.step: m.value for m in client.get_metric_history(run.info.run_id, "val_macro_f1")}
         assert history == pytest.approx(trial.intermediate_values)
-        assert max(history.values()) == pytest.approx(trial.user_attrs["value"])
+        assert history[max(history)] == pytest.approx(trial.user_attrs["value"])
         row = printed[trial.user_attrs["slot"]]
         assert row[1] == trial.params["optimizer"]
         assert int(row[3]) == trial.params["freeze_depth"]

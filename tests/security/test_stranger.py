@@ -80,6 +80,7 @@ def test_the_report_of_the_study_holds_no_code_of_others(searched: Any) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+@pytest.mark.slow
 def test_the_page_of_explain_holds_no_code(searched: Any, command: Any, tmp_path: Path) -> None:
     outcome = command(
         "explain",

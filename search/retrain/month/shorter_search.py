@@ -19,7 +19,6 @@ from search.retrain.month.context import MonthContext
 from search.settings.schema import Settings
 from search.study.record import StudyRecord, TrialRecord, Winner, load_or_create
 from search.trial.keys import digest
-from search.trial.result import TrialParams
 from search.trial.space import Space, build_space
 from search.trial.task import Task, build_task
 
@@ -104,7 +103,8 @@ def _cost(task: Task, trials: list[TrialRecord], winner: Winner) -> tuple[float,
     folds = task.splits.folds
     searched = sum(t.epoch_equivalents for t in trials)
     images = float(np.mean([len(task.image_rows(fold.train)) for fold in folds]))
-    refit = epoch_equivalents(task.flops, TrialParams(**winner.params).freeze_depth, winner.epochs)
+    depths = [trial.freeze_depth for trial in trials if trial.slot in winner.members]
+    refit = sum(epoch_equivalents(task.flops, depth, winner.epochs) for depth in depths)
     passes = searched * images + refit * winner.images[0]
     return passes / winner.images[0], passes
 

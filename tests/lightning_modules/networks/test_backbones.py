@@ -11,7 +11,7 @@ from torch import nn
 
 from lightning_modules.errors import InputError
 from lightning_modules.networks import backbones
-from lightning_modules.networks.backbones import BACKBONES, build
+from lightning_modules.networks.backbones import BACKBONES, build, registered
 from lightning_modules.networks.block_split import split_sequence
 from lightning_modules.networks.freezing import freeze
 from lightning_modules.networks.pretrained import read_state_dict
@@ -139,7 +139,7 @@ def test_a_network_that_is_no_sequence_is_refused() -> None:
     [
         ("alexnet", "none", (64, 64), "model.name must be one of .* got 'alexnet'"),
         ("timm:resnet19", "none", (64, 64), "must be an architecture of timm, got 'resnet19'; nearest: resnet"),
-        ("timm:vit_tiny_patch16_224", "none", (96, 96), "takes no images of 96 x 96 .* made for 224 x 224"),
+        ("timm:vit_tiny_patch16_224", "none", (96, 96), "needs images of at least 224 x 224 pixels, got 96 x 96"),
         ("vgg16", "imagenet", (64, 64), r"needs the file vgg16-.*\.pth .* put it there, or give model.weights=PATH"),
         ("resnet50", "missing.pth", (64, 64), "got 'missing.pth': no such file"),
         ("lenet5", "imagenet", (64, 64), "model.weights must be none for lenet5, got 'imagenet'"),

@@ -68,6 +68,7 @@ def test_probe_images_are_those_of_the_first_fold(make_task: Callable[..., Task]
     np.testing.assert_array_equal(tuned_rows(task), fold.train)
 
 
+@pytest.mark.slow
 def test_a_second_fine_tuning_adds_agreement_of_change(make_task: Callable[..., Task]) -> None:
     evidence = collect_evidence(make_task(), again=True)
     assert evidence is not None

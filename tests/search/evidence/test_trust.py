@@ -256,6 +256,7 @@ def test_settings_that_contradict_trust_are_refused(setting: str, got: str, run_
     assert got in outcome.err
 
 
+@pytest.mark.slow
 def test_a_search_prints_and_keeps_its_trust(tiny: tuple[str, ...], run_search_warm: RunSearch) -> None:
     outcome = run_search_warm(*tiny, "search.study=trusting", "search.trust=evidence")
     assert outcome.code == 0, outcome.err

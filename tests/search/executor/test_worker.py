@@ -15,7 +15,7 @@ from search.executor.protocol import Event, Failed, Finished, Job, Reported
 from search.executor.worker import WorkerHandle, queue_channel, serve_jobs
 from search.trial.result import EpochReport, TrialParams, TrialResult
 
-RESULT = TrialResult(0.5, 0, {}, (), 0.0, 0.0, None)
+RESULT = TrialResult(0.5, 1.0, {}, (), 0.0, 0.0, None)
 PARAMS = TrialParams("sgd", 1.0, 0)
 Play = Callable[..., TrialResult]
 
@@ -46,7 +46,7 @@ def notes() -> list[str]:
 
 
 def _report(number: int) -> EpochReport:
-    return EpochReport(number, 0, number, 0.5, {}, 0.0)
+    return EpochReport(number, 0, number, 0.5, 1.0, {}, 0.0)
 
 
 def _one_epoch(report: Any, cancelled: Any, on_note: Any) -> TrialResult:

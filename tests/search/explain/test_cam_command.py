@@ -113,6 +113,7 @@ def test_heads_are_trained_for_every_block_of_a_network_without(
     assert drawn == [(b, m) for b in ("c1", "c3", "c5") for m in ("gradcam", "cam", "activation")]
 
 
+@pytest.mark.slow
 def test_own_and_trained_heads_go_together_and_what_cannot_be_read_is_listed(
     pooled: Path, labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

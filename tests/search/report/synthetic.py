@@ -43,8 +43,8 @@ PIXEL = (
 def trial(slot: int, depth: int, value: float, outcome: str = "complete") -> Trial:
     """A trial of two epochs."""
     return Trial(
-        slot, "nag", 0.01, 1.0, depth, None, value, 1, 2, outcome, "" if outcome == "complete" else f"worse {EVIL[0]}",
-        1.5, 2.0, (value / 2, value), f"run{slot}",
+        slot, "nag", 0.01, 1.0, depth, None, value, 0.4, "score", 2, outcome,
+        "" if outcome == "complete" else f"worse {EVIL[0]}", 1.5, 2.0, (value / 2, value), f"run{slot}",
     )  # fmt: skip
 
 

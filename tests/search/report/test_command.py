@@ -59,7 +59,7 @@ DERIVED = {
     "/findings/judged", "/findings/mapped", "/findings/measures/*/height", "/findings/measures/*/width",
     "/findings/score", "/findings/training_images", "/finished", "/heat_map/*/trials", "/rival/difference",
     "/rival/freeze_depth", "/rival/noise", "/rival/slot", "/scorecard/*/depths", "/scorecard/*/order/*",
-    "/trials/*/slot", "/winner/epochs", "/winner/tested", "/winner/trained",
+    "/trials/*/slot", "/winner/epochs", "/winner/tested", "/winner/together", "/winner/trained",
 }  # fmt: skip
 """Numbers of the page that are no metric or parameter; the second test derives each from what MLflow holds."""
 
@@ -150,7 +150,7 @@ def test_numbers_that_are_no_metrics_follow_from_what_mlflow_holds(reported: Sim
 
 def _winner_rival_and_scorecard(data: dict[str, Any], trials: dict[int, Any], artifacts: Path) -> None:
     winner, rival, found = trials[data["winner"]["slot"]], data["rival"], data["findings"]
-    assert data["winner"]["epochs"] == winner.metrics["best_epoch"] + 1
+    assert data["winner"]["epochs"] == winner.metrics["epochs"]
     assert data["winner"]["trained"] == found["training_images"] + found["judged"] == 30  # it was refitted on both
     assert data["winner"]["test_reads"] == 1
     n = found["judged"] + 4
@@ -244,7 +244,7 @@ def unfinished(tracking_root: Path) -> str:
     trial.suggest_int("freeze_depth", 0, 2)
     trial.report(0.4, 1)
     run = tracker.start_trial(parent, "t00", trial.params, {"slot": 0})
-    told = {"value": 0.4, "best_epoch": 0, "epochs": 1, "seconds": 1.0, "epoch_equivalents": 1.0}
+    told = {"value": 0.4, "loss": 1.5, "epochs": 1, "seconds": 1.0, "epoch_equivalents": 1.0}
     tracker.log(run, told)
     tracker.finish(run, "FINISHED")
     for key, value in {**told, "slot": 0, "outcome": "pruned", "reason": "slow", "run_id": run}.items():

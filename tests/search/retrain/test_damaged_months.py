@@ -40,6 +40,7 @@ def _timeless(value: Any) -> Any:
     return value
 
 
+@pytest.mark.slow
 def test_damaged_files_of_a_month_change_nothing(months: Months, saved: Saved, monkeypatch: pytest.MonkeyPatch) -> None:
     months.arrives("2020-02", labels="black")
     months.arrives("2020-03", drift=True)

@@ -80,6 +80,7 @@ def test_a_champion_that_was_deleted_by_hand(promoted: Months) -> None:  # noqa:
     assert months.retrain(*LOOK).out.startswith("Nothing to do: ")
 
 
+@pytest.mark.slow
 def test_a_champion_whose_files_are_gone(promoted: Months, tmp_path: Path) -> None:  # noqa: F811
     own = Months(Path(shutil.copytree(promoted.images, tmp_path / "months")), promoted.model, promoted.root)
     own.arrives("2020-03")
@@ -140,8 +141,20 @@ def test_bad_targets(promoted: Months, arguments: list[str], said: str) -> None:
     ("lost", "more", "said", "states"),
     [
         ("challenger", (), "its challenger is gone: model sheets has no version 2", ["done", "abandoned", "done"]),
-        ("run", (), "begun anew: its run was deleted in MLflow", ["done", "abandoned", "done"]),
-        ("run", ("tracking.restore=true",), "continued after an interruption", ["done", "done"]),
+        pytest.param(
+            "run",
+            (),
+            "begun anew: its run was deleted in MLflow",
+            ["done", "abandoned", "done"],
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "run",
+            ("tracking.restore=true",),
+            "continued after an interruption",
+            ["done", "done"],
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_what_was_deleted_while_a_month_was_interrupted(
@@ -177,6 +190,7 @@ def test_a_locked_ledger(months: Months, monkeypatch: pytest.MonkeyPatch) -> Non
     assert months.retrain(*LOOK).code == 0
 
 
+@pytest.mark.slow
 def test_a_damaged_ledger(first: tuple[Months, Outcome], months: Months, saved: Saved, tmp_path: Path) -> None:
     file = ledger_path(months.root)
     with closing(sqlite3.connect(file)) as database:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from search.tracking.models import resolve_model
 from tests.search.retrain.conftest import LEARNS, Months
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_month_takes_the_champions_network_of_a_list(months: Months) -> None:

@@ -78,6 +78,22 @@ def test_who_goes_on(trials: list[Standing], closing: bool, expected: int | None
     assert PromotionRule((1, 2, 4, 8), 3).next(trials, closing=closing) == expected
 
 
+@pytest.mark.parametrize(
+    ("judge", "scores", "losses", "expected"),
+    [
+        ("score", (0.9, 0.9, 0.9), (0.4, 0.3, 0.5), 1),
+        ("score", (0.9, 0.8, 0.8), (0.4, 0.3, 0.5), 0),
+        ("loss", (0.9, 0.8, 0.8), (0.4, 0.3, 0.5), 1),
+        ("loss", (0.8, 0.8, 0.9), (0.3, 0.4, 0.3), 2),
+    ],
+)
+def test_who_goes_on_by_which_judge(
+    judge: str, scores: tuple[float, ...], losses: tuple[float, ...], expected: int
+) -> None:
+    trials = [Standing(n, 4, {1: scores[n]}, True, losses={1: losses[n]}) for n in range(3)]
+    assert PromotionRule((1, 2, 4, 8), 3, judge=judge).next(trials) == expected
+
+
 def test_early_rungs_compare_like_with_like() -> None:
     """A shallow freeze begins below the deep ones; it is judged by its neighbours until it has had time to climb."""
     deep = [Standing(slot, 8, {1: 0.9}, True) for slot in range(3)]

@@ -12,7 +12,7 @@ from optuna.trial import create_trial
 from search.errors import StoreError
 from search.study.record import StudyRecord, Trial, TrialRecord, best_seen, best_trial, rank
 
-_NONE = Trial(0, "sgd", 0.01, 1.0, 0, None, 0.5, 0, 1, "complete", "", 1.0, 1.0, (0.5,), "")
+_NONE = Trial(0, "sgd", 0.01, 1.0, 0, None, 0.5, 1.0, "score", 1, "complete", "", 1.0, 1.0, (0.5,), "")
 
 
 def _trial(slot: int, value: float, freeze_depth: int = 0, outcome: str = "complete") -> Trial:

@@ -99,7 +99,23 @@ def test_trials_of_other_networks_are_no_peers_at_the_first_rungs() -> None:
 
 def trial(slot: int, network: str | None, depth: int, cost: float, value: float = 0.9) -> Trial:
     return Trial(
-        slot, "sgd", 0.1, 1.0, depth, None, value, 0, 4, "complete", "", 1.0, 4 * cost, (value,), f"run{slot}", network
+        slot,
+        "sgd",
+        0.1,
+        1.0,
+        depth,
+        None,
+        value,
+        1.0,
+        "score",
+        4,
+        "complete",
+        "",
+        1.0,
+        4 * cost,
+        (value,),
+        f"run{slot}",
+        network,
     )
 
 
@@ -109,6 +125,21 @@ def test_of_equal_scores_the_cheaper_network_wins() -> None:
     assert min((replace(large, value=0.91), small), key=rank).network == "large"
     one, other = trial(0, None, 1, 0.9), trial(1, None, 4, 0.95)  # of one network the depth decides, as ever
     assert min((one, other), key=rank) is other
+
+
+@pytest.mark.parametrize(
+    ("judge", "better"),
+    [
+        ("score", {"value": 0.91, "loss": 2.0}),
+        ("score", {"loss": 0.9}),
+        ("loss", {"loss": 0.9, "value": 0.1}),
+        ("loss", {"value": 0.91}),
+    ],
+)
+def test_a_judge_goes_by_one_and_of_equals_by_the_other(judge: str, better: dict[str, float]) -> None:
+    one, other = (replace(trial(slot, None, 2, 0.5), judge=judge) for slot in range(2))
+    assert min((one, other), key=rank) is one
+    assert min((one, changed := replace(other, **better)), key=rank) is changed
 
 
 def test_evidence_is_held_against_trials_of_its_own_network() -> None:

@@ -84,6 +84,7 @@ def _curve(reports: tuple[EpochReport, ...], *, without: set[str] = frozenset())
     return [(r.value, {n: v for n, v in r.metrics.items() if n not in without}) for r in reports]
 
 
+@pytest.mark.slow
 def test_a_trial_with_beta_zero_is_the_plain_trial_and_only_measures(make_task: Callable[..., Task]) -> None:
     plain = run_trial(make_task(), PARAMS, seed=0)
     assert not (MAPS | TRAINED) & plain.metrics.keys()
@@ -94,7 +95,7 @@ def test_a_trial_with_beta_zero_is_the_plain_trial_and_only_measures(make_task: 
     assert _curve(explicit.curve) == _curve(plain.curve)
 
 
-@pytest.mark.parametrize("depth", [5, 8])
+@pytest.mark.parametrize("depth", [5, pytest.param(8, marks=pytest.mark.slow)])
 def test_fostering_sharpens_the_maps_with_and_without_cache(make_task: Callable[..., Task], depth: int) -> None:
     params = replace(PARAMS, freeze_depth=depth)
     plain = run_trial(make_task(searched=(0.0, 5.0)), replace(params, fostering_beta=0.0), seed=0)
@@ -114,6 +115,7 @@ def test_the_final_fit_fosters_too(make_task: Callable[..., Task]) -> None:
     assert not torch.equal(*(net.head[-1].weight for net in (plain, fostered)))
 
 
+@pytest.mark.slow
 def test_an_earlier_block_is_fostered_up_to_its_cut(make_task: Callable[..., Task]) -> None:
     task = make_task(0.1, block="stage5")
     curves = [run_trial(task, replace(PARAMS, freeze_depth=depth), seed=0).curve[-1].metrics for depth in (4, 5)]
@@ -269,7 +271,7 @@ class _Mapping(ScriptedExecutor):
 
 def test_the_spread_of_maps_counts_a_dead_one_as_the_widest() -> None:
     def result(metrics: dict[str, float]) -> TrialResult:
-        return TrialResult(0.5, 0, metrics, (), 1.0, 1.0, None)
+        return TrialResult(0.5, 1.0, metrics, (), 1.0, 1.0, None)
 
     assert result(_with_maps(0.5, 0.4)).map_spread == pytest.approx(0.4)
     assert result(_with_maps(0.5, 0.4, 0.5)).map_spread == pytest.approx(0.7)
@@ -321,7 +323,7 @@ def test_the_front_is_logged_with_the_maps_of_its_ends(make_task: Callable[..., 
     space = replace(SPACE, fostering=(0.0, 5.0))
     for slot, (beta, score, spread) in enumerate(((0.0, 0.9, 0.8), (5.0, 0.7, 0.2), (5.0, 0.6, 0.5))):
         params = replace(PARAMS, freeze_depth=8, fostering_beta=beta)
-        kept = {"slot": slot, "best_epoch": 0, "map_spread": spread, "value": score, "outcome": "complete"}
+        kept = {"slot": slot, "map_spread": spread, "value": score, "outcome": "complete"}
         study.enqueue_trial(params.searched(), user_attrs=kept)
         trial = study.ask()
         space.suggest(trial)

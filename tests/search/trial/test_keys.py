@@ -72,8 +72,10 @@ STUDY = {
     "space.default_optimizer": "nag",
     "space.default_lr_factor": 2.0,
     "space.default_freeze_depth": 1,
+    "space.default_depths": 2,
     "space.fostering": (0.0, 1.0),
     "search.metric": "accuracy",
+    "search.judge": "loss",
     "search.objective": "accuracy+interpretability",
     "search.sampler": "random",
     "search.startup_trials": 3,
@@ -122,6 +124,7 @@ NOTHING = {
     "data.epoch_megapixels": 1.0,  # it decides data.size, which is in the keys
     "search.study": "another",
     "search.trials": 3,
+    "search.members": 2,
     "search.budget": "8h",
     "search.trial_seconds": 60.0,
     "search.max_attempts": 2,

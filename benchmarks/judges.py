@@ -1,0 +1,171 @@
+"""Which judge chooses best: `python -m benchmarks.judges`, from the tables of `benchmarks.output_tables`.
+
+Of each table `DRAWS` times `TRIALS` configurations are drawn at random, as if each had been trained in full. What a
+judge takes of them by the validation images is scored on the test images, which the judge does not see. All judges see
+the same draws; the first is the one that the others are compared with. Then the same of committees, which answer with
+the mean of their logits, and of what needs no search: trial 0, and trial 0 at the freeze depths that a search tries
+first, the best of these and all of them together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+from scipy.optimize import minimize_scalar
+from scipy.stats import rankdata
+from scipy.stats import t as student
+from sklearn.metrics import f1_score
+
+from benchmarks.output_tables import OUTPUTS
+from search.trial.space import spread_depths
+
+Floats = NDArray[np.float64]
+TRIALS, DRAWS = 12, 200
+_LEAST = 1e-4  # a 16-bit probability of 0 is not a log loss without end
+
+
+@dataclass(frozen=True)
+class OutputTable:
+    """Last-epoch outputs of one split; M configurations, N validation images, C classes."""
+
+    name: str
+    keys: tuple[str, ...]
+    val: Floats  # (M, N, C)
+    test: Floats
+    val_labels: NDArray[np.int64]
+    test_labels: NDArray[np.int64]
+    cost: Floats
+
+    @cached_property
+    def f1(self) -> Floats:
+        """Validation macro F1 of each."""
+        return np.array([f1_score(self.val_labels, p.argmax(1), average="macro") for p in self.val])
+
+    @cached_property
+    def loss(self) -> Floats:
+        """Validation log loss of each."""
+        return log_loss(self.val, self.val_labels)
+
+    @cached_property
+    def brier(self) -> Floats:
+        """Validation Brier score of each."""
+        truth = np.eye(self.val.shape[2])[self.val_labels]
+        return ((self.val - truth) ** 2).sum(2).mean(1)
+
+    @cached_property
+    def tempered(self) -> Floats:
+        """Validation log loss at the temperature that suits each best."""
+        return np.array([_at_best_temperature(p, self.val_labels) for p in self.val])
+
+    @cached_property
+    def truth(self) -> Floats:
+        """Test macro F1 of each."""
+        return np.array([self.tested(p) for p in self.test])
+
+    @cached_property
+    def logits(self) -> Floats:
+        """Test logits of each, less a number an image."""
+        return np.log(self.test.clip(_LEAST))
+
+    def tested(self, outputs: Floats) -> float:
+        """Test macro F1 of outputs (N, C)."""
+        return float(f1_score(self.test_labels, outputs.argmax(1), average="macro"))
+
+    def defaults(self) -> list[int]:
+        """Where trial 0 is, then what follows it at other freeze depths; none where they are not all there."""
+        deepest = max(int(key.split("/")[0]) for key in self.keys)
+        keys = [f"{depth}/adam/1.0" for depth in spread_depths(deepest // 2, (0, deepest), 5)]
+        return [self.keys.index(key) for key in keys] if set(keys) <= set(self.keys) else []
+
+
+def log_loss(probabilities: Floats, labels: NDArray[np.int64]) -> Floats:
+    """Mean log loss (M,) of probabilities (M, N, C)."""
+    return -np.log(probabilities[:, np.arange(len(labels)), labels].clip(_LEAST)).mean(1)
+
+
+def _at_best_temperature(probabilities: Floats, labels: NDArray[np.int64]) -> float:
+    logs = np.log(probabilities.clip(_LEAST))
+
+    def loss(log_temperature: float) -> float:
+        scaled = logs / np.exp(log_temperature)
+        scaled -= np.logaddexp.reduce(scaled, 1, keepdims=True)
+        return float(-scaled[np.arange(len(labels)), labels].mean())
+
+    return float(minimize_scalar(loss, bounds=(-2, 2), method="bounded").fun)
+
+
+JUDGES: dict[str, Callable[[OutputTable], Floats]] = {
+    "F1, of equals the first": lambda t: -t.f1,
+    "F1, of equals the loss": lambda t: -t.f1 + 1e-6 * t.loss,
+    "log loss": lambda t: t.loss,
+    "log loss, tempered": lambda t: t.tempered,
+    "Brier": lambda t: t.brier,
+    "mean rank of F1 and loss": lambda t: rankdata(-t.f1) + rankdata(t.loss),
+    "mean rank of F1 and tempered": lambda t: rankdata(-t.f1) + rankdata(t.tempered),
+}
+"""Name -> what it gives each configuration, the lowest of which it takes; of equals the first drawn."""
+
+
+def read(name: str) -> OutputTable:
+    """A table as far as it is filled."""
+    held = dict(np.load(OUTPUTS / f"{name}.npz"))
+    keys = tuple(key.removesuffix("/val") for key in held if key.endswith("/val"))
+    whole = [k for k in keys if np.isfinite(held[f"{k}/val"]).all() and np.isfinite(held[f"{k}/test"]).all()]
+    return OutputTable(
+        name,
+        tuple(whole),
+        np.array([held[f"{k}/val"][-1] for k in whole], float),
+        np.array([held[f"{k}/test"] for k in whole], float),
+        held["val_labels"],
+        held["test_labels"],
+        np.array([held[f"{k}/cost"] for k in whole], float),
+    )
+
+
+def compare(table: OutputTable) -> dict[str, Floats]:
+    """Row -> test F1 in each draw, in points."""
+    rng, found = np.random.default_rng(0), {name: [] for name in JUDGES}
+    given = {name: judge(table) for name, judge in JUDGES.items()}
+    judge = "F1, of equals the loss"
+    more = {f"the {n} best together": n for n in (2, 3, 5, 8)}
+    found |= {name: [] for name in more} | {"the best by the test images": [], "any": []}
+    for _ in range(DRAWS):
+        drawn = rng.choice(len(table.keys), min(TRIALS, len(table.keys)), replace=False)
+        for name, values in given.items():
+            found[name].append(table.truth[drawn[values[drawn].argmin()]])
+        best = drawn[np.argsort(given[judge][drawn])]
+        for name, count in more.items():
+            found[name].append(table.tested(table.logits[best[:count]].mean(0)))
+        found["the best by the test images"].append(table.truth[drawn].max())
+        found["any"].append(table.truth[drawn].mean())
+    if five := table.defaults():
+        found["trial 0"] = [table.truth[five[0]]]
+        found["trial 0 at five depths, the best"] = [table.truth[min(five, key=lambda i: given[judge][i])]]
+        found["trial 0 at five depths, together"] = [table.tested(table.logits[five].mean(0))]
+    return {name: 100 * np.array(values) for name, values in found.items()}
+
+
+def main() -> None:
+    """Print each table's means, and the mean difference from the first judge over tables with its interval."""
+    names = sorted(file.stem for file in OUTPUTS.glob("*.npz") if not file.stem.endswith(".new"))
+    found = {name: compare(read(name)) for name in names}
+    found = {name: rows for name, rows in found.items() if "trial 0" in rows}  # those that are whole
+    names, rows = list(found), list(next(iter(found.values())))
+    table = Table("", *(n.replace("-efficientnet_lite0", "") for n in names), "mean difference", "95 % interval")
+    for row in rows:
+        means = [values[row].mean() for values in found.values()]
+        gains = np.array([values[row].mean() - values[rows[0]].mean() for values in found.values()])
+        half = student.ppf(0.975, len(gains) - 1) * gains.std(ddof=1) / len(gains) ** 0.5 if len(gains) > 1 else np.nan
+        interval = f"{gains.mean() - half:+.2f} to {gains.mean() + half:+.2f}" if len(gains) > 1 else ""
+        table.add_row(row, *(f"{mean:.2f}" for mean in means), f"{gains.mean():+.2f}", interval)
+    Console(width=60 + 12 * len(names)).print(table)
+
+
+if __name__ == "__main__":
+    main()
