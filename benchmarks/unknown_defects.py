@@ -1,7 +1,7 @@
 """Is a kind of defect that nobody has shown the network told as unknown? `python -m benchmarks.unknown_defects`.
 
 One class at a time is left out of the images, the default configuration (trial 0 of a search) is trained on the others
-as a search does it, and the images of the class that was left out are mixed with the test images of those that are
+as a search refits it, alone and not in a committee, and the images of the class that was left out are mixed with the test images of those that are
 known. Scores, each larger for the stranger image:
 
 - knn: the product's, the distance to the third nearest training image (`lightning_modules.decisions.reference_images`);
@@ -52,7 +52,7 @@ from search.study.sampler import slot_seed
 from search.trial.preparation import load, prepare_process, resolved, split
 from search.trial.space import build_space
 from search.trial.task import build_task
-from search.trial.training import run_trial, train_final, trial_network
+from search.trial.training import train_final, trial_network
 
 __all__ = ["auroc", "main", "run"]
 
@@ -89,7 +89,7 @@ def run(name: str, left_out: str, seed: int, root: Path) -> dict[str, Any]:
     task = build_task(settings, known, split(settings, known.index), cache=root / "cache", on_note=console.print)
     fold, slot = task.splits.folds[0], slot_seed(seed, 0)
     params = build_space(settings.space, task.net).default
-    epochs = run_trial(task, params, slot).best_epoch + 1
+    epochs = settings.trainer.epochs
     first = trial_network(task, params, slot, epochs)
     rows = task.trainable(np.union1d(fold.train, fold.val))
     winner = train_final(task, params, slot, rows, epochs)
