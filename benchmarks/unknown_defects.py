@@ -1,8 +1,8 @@
 """Is a kind of defect that nobody has shown the network told as unknown? `python -m benchmarks.unknown_defects`.
 
 One class at a time is left out of the images, the default configuration (trial 0 of a search) is trained on the others
-as a search refits it, alone and not in a committee, and the images of the class that was left out are mixed with the test images of those that are
-known. Scores, each larger for the stranger image:
+as a search refits it, alone and not in a committee, and the images of the class that was left out are mixed with the
+test images of those that are known. Scores, each larger for the stranger image:
 
 - knn: the product's, the distance to the third nearest training image (`lightning_modules.decisions.reference_images`);
 - mahalanobis: the smallest Mahalanobis distance to a class mean, one covariance for all classes, shrunk (Lee et al.
