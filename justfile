@@ -42,6 +42,10 @@ search *settings: setup
 predict *arguments: setup
     {{ bin }}/python -m search.predict {{ arguments }}
 
+# Export a model: `just export images=FOLDER format=onnx`.
+export *arguments: setup
+    {{ bin }}/python -m search.export {{ arguments }}
+
 # Retrain with the months that have arrived: `just retrain data=folder data.path=IMAGES`.
 retrain *arguments: setup
     {{ bin }}/python -m search.retrain {{ arguments }}
@@ -108,7 +112,7 @@ audit: setup
 
 # Resolve the dependencies anew into requirements.lock.
 lock: setup
-    {{ bin }}/uv pip compile pyproject.toml --extra dev --extra networks --universal --python-version 3.11 --generate-hashes --upgrade \
+    {{ bin }}/uv pip compile pyproject.toml --extra dev --extra networks --extra export --universal --python-version 3.11 --generate-hashes --upgrade \
         --no-header --no-emit-index-url --no-emit-find-links --quiet --output-file requirements.lock
 
 # Collect in wheelhouse/ everything a closed network needs to install; `just setup` uses the folder where it exists.

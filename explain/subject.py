@@ -46,6 +46,7 @@ class Subject:
         size: H, W.
         fit: how images of another aspect ratio are brought to that size: stretch, pad or crop.
         minimum: smallest image side the network was made for, in pixels.
+        temperature: what logits are divided by to give the probabilities that are shown.
     """
 
     net: nn.Module
@@ -57,12 +58,13 @@ class Subject:
     minimum: int
     device: torch.device
     name: str
+    temperature: float = 1.0
 
     @torch.no_grad()
     def probabilities(self, images: Tensor) -> Tensor:
         """Class probabilities (N, K) of images (N, 3, H, W) in [0, 1]."""
         logits: Tensor = self.net(images.to(self.device))
-        return logits.float().softmax(1)
+        return (logits.float() / self.temperature).softmax(1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,7 +183,8 @@ def explain_batch(
             else:
                 drawn = METHODS[method](signals)
             maps[method, label] = finite_maps(drawn).cpu()
-    return BatchExplanation(captured.logits.softmax(1).cpu(), captured.targets.cpu(), maps)
+    probabilities = (captured.logits / subject.temperature).softmax(1).cpu()
+    return BatchExplanation(probabilities, captured.targets.cpu(), maps)
 
 
 def described_measures() -> list[dict[str, Any]]:

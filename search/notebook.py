@@ -12,9 +12,11 @@ from explain.subject import ImageExplanation, explain_batch, measure
 from lightning_modules.errors import InputError, printable
 from lightning_modules.home_folder import home_path
 from search.evidence import record as evidence_record
+from search.outcome.decisions import ARTIFACT, DecisionFacts, read_decisions
 from search.outcome.scorecard import ScorecardRow, SeenDepth, scorecard, seen_depths
 from search.pages.html import drawing, render
 from search.study import record as study_record
+from search.tracking.store import artifacts_of
 
 __all__ = ["Evidence", "Study", "evidence_html", "explain_image", "load_study", "study_html"]
 
@@ -40,6 +42,14 @@ class Study(study_record.Study):
     def scorecard(self) -> tuple[ScorecardRow, ...]:
         """How each scorer of the evidence did; empty without evidence."""
         return () if self.evidence is None else scorecard(self.evidence, self.seen)
+
+    @cached_property
+    def decisions(self) -> DecisionFacts | None:
+        """How far the winner's probabilities and decisions hold; None where that was not measured."""
+        if self.run_id is None:
+            return None
+        path = artifacts_of(self.root, self.run_id) / ARTIFACT
+        return read_decisions(path.read_bytes() if path.is_file() else None)
 
     def explain(self, image: str | Path, method: str = "layercam") -> ImageExplanation:
         """Maps of the winner's predicted class for one image file, at every block that has positions.

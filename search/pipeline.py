@@ -14,6 +14,8 @@ from typing import Any
 from rich.console import Console
 
 from lightning_modules.errors import InputError, printable
+from lightning_modules.images.index import ImageIndex
+from lightning_modules.images.split_units import Rows
 from lightning_modules.networks.pretrained import NOT_USED
 from search.command_line.interrupts import graceful_interrupts
 from search.errors import InterruptedSearchError, RefitDivergedError, TrialCancelledError
@@ -35,7 +37,16 @@ from search.study.run import Clock, StudyRun
 from search.tracking.store import check_unopened
 from search.tracking.tracker import Tracker
 from search.trial.files import TrialFiles
-from search.trial.preparation import default_name, describe_data, load, prepare_process, resolved, space_of, split
+from search.trial.preparation import (
+    costs_of,
+    default_name,
+    describe_data,
+    load,
+    prepare_process,
+    resolved,
+    space_of,
+    split,
+)
 from search.trial.space import Space, build_space
 from search.trial.task import Task, build_task
 
@@ -68,14 +79,19 @@ def run_search(settings: Settings, console: Console) -> SearchOutcome:
     prepare_process(settings)
     check_unopened(settings.tracking.root)
     space_of(settings)
+    tell = partial(console.print, markup=False, soft_wrap=True)
+
+    def accept(index: ImageIndex) -> list[Rows]:
+        costs_of(settings, index.classes, tell)  # refused here, before anything is written
+        return [fold.train for fold in split(settings, index).folds]
+
     with clock("images"):
-        images = load(settings, console)
+        images = load(settings, console, accept=accept)
         settings = resolved(settings, images)
         splits = split(settings, images.index)
     describe_data(console, images, splits)
     root = settings.tracking.root
     with clock("network"):
-        tell = partial(console.print, markup=False, soft_wrap=True)
         task = build_task(settings, images, splits, cache=root / "cache", on_note=tell)
         others = {one.network or "": one.net for one in task.all} if settings.model.several else None
         space = build_space(settings.space, task.net, beta=settings.trainer.fostering.beta, others=others)

@@ -47,6 +47,7 @@ def test_imports_go_one_way(package: str) -> None:
         "import search.__main__ as m; assert m.main(['search.trails=3']) == 2",
         "import search.predict.__main__ as m; assert m.main(['images=a', 'batch_size=0']) == 2",
         "import search.explain.__main__ as m; assert m.main(['images=a', 'model=b', 'methods=[c]']) == 2",
+        "import search.export.__main__ as m; assert m.main(['images=a', 'precision=int8']) == 2",
         "import search.report.__main__ as m; assert m.main(['name=a']) == 2",
         "import search.retrain.__main__ as m; assert m.main(['--help']) == 0 and m.main(['reason=a']) == 2",
         "import search.schedule.__main__ as m; assert m.main(['cron=@daily', 'times=0']) == 2",

@@ -15,16 +15,18 @@ from lightning_modules.images.value_range import FULL_WHITE_LEVEL, ValueRange
 __all__ = ["ModelCard", "card_json", "read_card"]
 
 # 1 kept the digest of the tensors in the card and had none of the card itself; 2 had 0 for black; 3 knew no tiles, 4
-# no committees.
-_FORMAT: Final = 5
+# no committees, 5 no temperature: its probabilities are the network's own.
+_FORMAT: Final = 6
 _BLACK_SINCE: Final = 3
 _TILES_SINCE: Final = 4
+_COMMITTEES_SINCE: Final = 5
 _MOST_MEMBERS: Final = 100
 _LARGEST_SIDE: Final = 2048
 _LARGEST_TILE: Final = 100_000
 _RULES: Final = ("smallest probability of normal", "mean of log-probabilities")  # see `by_image`
 _MOST_PIXELS: Final = 1_000_000_000
 _MOST_CLASSES: Final = 100_000
+_TEMPERATURES: Final = (0.01, 100.0)
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ class ModelCard:
             where the image is resized itself.
         others: freeze depths of the other members of a committee, see `lightning_modules.networks.committee`.
         shared: leading blocks that all members have in common.
+        temperature: what an image's logits are divided by before the softmax, so that its probabilities are calibrated;
+            None where it could not be fitted, and nothing is promised of them.
     """
 
     architecture: str
@@ -59,6 +63,7 @@ class ModelCard:
     tiling: Tiling | None = None
     others: tuple[int, ...] = ()
     shared: int = 0
+    temperature: float | None = None
 
     @property
     def value_range(self) -> ValueRange:
@@ -93,8 +98,10 @@ def read_card(text: str) -> tuple[ModelCard, str | None]:
         raw = {**raw, "black_level": 0, "dark_level": 0}
     if number < _TILES_SINCE:
         raw = {**raw, "tiling": None}
-    if number < _FORMAT:
+    if number < _COMMITTEES_SINCE:
         raw = {**raw, "others": [], "shared": 0}
+    if number < _FORMAT:
+        raw = {**raw, "temperature": None}
     for field, (accepted, accepts) in _ACCEPTED.items():
         if field not in raw or not accepts(raw[field]):
             raise InputError(f"{field} must be {accepted}, got {_shown(raw, field)}")
@@ -164,6 +171,10 @@ _ACCEPTED: Final[Mapping[str, tuple[str, Callable[[Any], bool]]]] = {
         lambda v: isinstance(v, list) and len(v) <= _MOST_MEMBERS and all(_whole(depth, 0, 10_000) for depth in v),
     ),
     "shared": ("in 0..10000", lambda v: _whole(v, 0, 10_000)),
+    "temperature": (
+        f"null, or a number in {_TEMPERATURES[0]:g}..{_TEMPERATURES[1]:g}",
+        lambda v: v is None or (type(v) in (int, float) and _TEMPERATURES[0] <= v <= _TEMPERATURES[1]),
+    ),
 }
 
 

@@ -108,4 +108,6 @@ def _typed(kind: Any, text: str) -> Any:
         return {"true": True, "false": False}.get(text, text)
     if kind is int and re.fullmatch("0*[0-9]{1,10}", text) and int(text) <= _LARGEST:
         return int(text)
+    if kind is float and re.fullmatch(r"[0-9]*\.?[0-9]+(e-?[0-9]{1,3})?", text):
+        return float(text)
     return text

@@ -16,24 +16,29 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from lightning_modules.decisions.costs import Costs
+from lightning_modules.decisions.reference_images import ReferenceImages
 from lightning_modules.networks.blocknet import BlockNet
 from lightning_modules.networks.committee import committee
 from lightning_modules.networks.model_file import ModelCard, TrainedModel, load_model, save_model
 from lightning_modules.training.datamodule import ActivationBatches
 from lightning_modules.training.scores import TestScores, scores_with_intervals
 from search.errors import RefitDivergedError
+from search.outcome.decisions import Strangers, decision_facts, log_decisions, strangers
 from search.outcome.figures import confusion_figure
+from search.outcome.out_of_sample import OutOfSample, image_groups, out_of_sample, predict
+from search.outcome.reference import reference_images, task_features
 from search.study.bought import DEFAULT_SLOT, Bought, bought
 from search.study.notes import version_note
 from search.study.record import TrialRecord, Winner
 from search.study.run import StudyRun
 from search.study.sampler import slot_seed
-from search.trial.preparation import tiling_of
+from search.trial.preparation import costs_of, tiling_of
 from search.trial.task import Task
 from search.trial.training import train_final, trial_network
 from search.words import times
 
-__all__ = ["model_card", "package_versions", "predict", "refit_and_test"]
+__all__ = ["model_card", "package_versions", "refit_and_test"]
 
 _BATCH = 128
 _PACKAGES = ("thawline", "torch", "torchvision", "pytorch-lightning", "timm", "optuna", "mlflow", "numpy")
@@ -44,8 +49,12 @@ def package_versions() -> dict[str, str]:
     return {name: version(name) for name in _PACKAGES}
 
 
-def model_card(task: Task, net: BlockNet, freeze_depth: int) -> ModelCard:
-    """What a network that was trained on the task's images must know to be used."""
+def model_card(task: Task, net: BlockNet, freeze_depth: int, temperature: float | None = None) -> ModelCard:
+    """What a network that was trained on the task's images must know to be used.
+
+    Args:
+        temperature: see `ModelCard`.
+    """
     data, (black, white, dark) = task.settings.data, task.index.value_range
     return ModelCard(
         architecture=net.architecture,
@@ -59,11 +68,12 @@ def model_card(task: Task, net: BlockNet, freeze_depth: int) -> ModelCard:
         white_level=white,
         dark_level=dark,
         tiling=tiling_of(task.settings),
+        temperature=temperature,
     )
 
 
 def refit_and_test(run: StudyRun, members: Sequence[TrialRecord]) -> Winner:
-    """Refit, test once, log and register the best trials; the result is written to the study last.
+    """Refit, calibrate, test once, log and register the best trials; the result is written to the study last.
 
     The count of test readings is raised *before* the test images are read, so that it is right even if this process
     is killed in between. Where a trial's network was kept, and is wanted as it is, it is not trained again. The default
@@ -81,8 +91,10 @@ def refit_and_test(run: StudyRun, members: Sequence[TrialRecord]) -> Winner:
     task = run.task.of(trial.params.network)
     rows = task.trainable(_fold_rows(task)) if settings.search.refit else task.splits.folds[0].train
     nets = {member.slot: _refitted(run, member, rows) for member in members}
+    note = partial(run.console.print, highlight=False, markup=False, soft_wrap=True)
     scores: TestScores | None = None
     found: Bought | None = None
+    default_logits = None
     if len(task.splits.test):
         default = _default_net(run, nets, rows)
         if record.test_reads:
@@ -90,18 +102,32 @@ def refit_and_test(run: StudyRun, members: Sequence[TrialRecord]) -> Winner:
             run.console.print(line, highlight=False)
         record.test_reads += 1
         default_logits = None if default is None else predict(run.task, default, task.splits.test).cpu()
-        net = committee(list(nets.values()))
-        logits = predict(task, net, task.splits.test).cpu()
-        if not logits.isfinite().all():
+    net = committee(list(nets.values()))  # which changes the first of them
+    unseen = out_of_sample(task, partial(_fold_network, run, members, None if settings.search.refit else net))
+    if unseen.problem:
+        note(f"The winner's probabilities are not calibrated: {unseen.problem}.")
+    reference = None
+    if unseen.distances is not None and np.isfinite(unseen.distances).all():
+        most = min(len(task.image_rows(fold.train)) for fold in task.splits.folds)
+        reference = reference_images(task, net, rows, unseen.distances, unseen.groups, most=most)
+    tested: OutOfSample | None = None
+    strange: tuple[Strangers, ...] = ()
+    if len(task.splits.test):
+        judged, features = task_features(task, net, task.splits.test)
+        if not judged.logits.isfinite().all():
             raise RefitDivergedError(trial.slot)
-        judged = task.judged(logits, task.splits.test)
-        scores = scores_with_intervals(judged.logits, judged.labels, task.classes, seed=settings.seed)
+        calibrated = judged.logits / (unseen.temperature or 1.0)
+        scores = scores_with_intervals(calibrated, judged.labels, task.classes, seed=settings.seed)
         if default_logits is not None and default_logits.isfinite().all():
             before = task.judged(default_logits, task.splits.test)
-            found = bought(judged.labels, before.logits, judged.logits, len(task.classes), settings.seed)
+            found = bought(before.labels.cpu(), before.logits, judged.logits, len(task.classes), settings.seed)
         _log_test(run, scores, found)
-    else:
-        net = committee(list(nets.values()))
+        strange = () if reference is None else strangers(reference, features)
+        groups = image_groups(task)[task.images_of(judged.rows)]
+        tested = OutOfSample(judged.logits.double().numpy(), judged.labels.numpy(), groups)
+    costs = costs_of(settings, task.classes, note)
+    facts = decision_facts(unseen, tested, task.classes, costs=costs, found_strange=strange, seed=settings.seed)
+    log_decisions(run, facts)
     known = record.winner
     run.tracker.forget_versions(
         run.parent, settings.tracking.model_name, "challenger", after=int(known.version) if known is not None else 0
@@ -115,7 +141,7 @@ def refit_and_test(run: StudyRun, members: Sequence[TrialRecord]) -> Winner:
         images=(len(task.image_rows(rows)), len(task.image_rows(task.splits.test))),
         test=scores.values if scores else None,
         intervals=scores.intervals if scores else None,
-        version=_register(run, net, members, scores, len(task.image_rows(rows))),
+        version=_register(run, net, members, scores, len(task.image_rows(rows)), unseen, costs, reference),
         run_id=run.parent,
         seconds=time.perf_counter() - started,
         members=tuple(nets),
@@ -163,12 +189,30 @@ def _finite_outputs(task: Task, net: BlockNet, depth: int, rows: NDArray[np.int6
     return all(bool(net.suffix(activations, depth).isfinite().all()) for activations, *_ in plain)
 
 
-@torch.no_grad()
-def predict(task: Task, net: BlockNet, rows: NDArray[np.int64]) -> torch.Tensor:
-    """Logits (N, classes) of the plain images at `rows`."""
-    net.eval()
-    parts = [net(task.inputs(r, np.zeros_like(r))) for r in np.array_split(rows, -(-len(rows) // _BATCH))]
-    return torch.cat(parts)
+def _fold_network(run: StudyRun, members: Sequence[TrialRecord], first: BlockNet | None, number: int) -> BlockNet:
+    """What answers as the winner does, trained on the training images of one fold alone.
+
+    Args:
+        first: of the first fold, where it is known.
+    """
+    if number == 0 and first is not None:
+        return first
+    task, settings = run.task.of(members[0].params.network), run.settings
+    note = partial(run.console.print, highlight=False, markup=False, soft_wrap=True)
+    found = []
+    for member in members:
+        params, seed = member.params, slot_seed(settings.seed, member.slot)
+        if number == 0:
+            found.append(
+                trial_network(
+                    task, params, seed, settings.trainer.epochs, checkpoint=run.files.checkpoint(member.slot),
+                    cancelled=run.stopping, on_note=note,
+                )
+            )  # fmt: skip
+        else:
+            rows = task.splits.folds[number].train
+            found.append(train_final(task, params, seed, rows, settings.trainer.epochs, cancelled=run.stopping))
+    return committee(found)
 
 
 def _log_test(run: StudyRun, scores: TestScores, found: Bought | None) -> None:
@@ -185,17 +229,26 @@ def _log_test(run: StudyRun, scores: TestScores, found: Bought | None) -> None:
 
 
 def _register(
-    run: StudyRun, net: BlockNet, members: Sequence[TrialRecord], scores: TestScores | None, trained: int
+    run: StudyRun,
+    net: BlockNet,
+    members: Sequence[TrialRecord],
+    scores: TestScores | None,
+    trained: int,
+    unseen: OutOfSample,
+    costs: Costs | None,
+    reference: ReferenceImages | None,
 ) -> str:
     task, study, params = run.task, run.record.name, members[0].params
     tags = {"study": study, **params.searched(), "data_digest": task.index.digest}
     if len(members) > 1:
         tags["members"] = ", ".join(f"trial {member.slot}" for member in members)
     others = tuple(member.freeze_depth for member in members[1:])
-    card = replace(model_card(task, net, params.freeze_depth), others=others, shared=net.shared)
+    card = model_card(task, net, params.freeze_depth, unseen.temperature)
+    card = replace(card, others=others, shared=net.shared)
     note = version_note(params, scores, network=net.architecture, trained=trained, study=study, members=len(members))
     with TemporaryDirectory(prefix="thawline-", ignore_cleanup_errors=True) as folder:
-        save_model(Path(folder) / "model", TrainedModel(net, card, _trained_on(task)))
+        model = TrainedModel(net, card, _trained_on(task), unseen.scores, costs, reference)
+        save_model(Path(folder) / "model", model)
         return run.tracker.register(
             run.parent,
             Path(folder) / "model",

@@ -49,15 +49,17 @@ def _predict_and_say(arguments: Arguments) -> int:
             raise InputError(f"{error}{hint}") from error
         from search.predict.run import predict_images
 
-        predicted, flat, set_aside = predict_images(model, images, arguments)
+        predicted = predict_images(model, images, arguments)
         for note in images.notes:
             print(f"predict: {note}", file=sys.stderr)
-    aside = f", {set_aside} set aside (column error)" if set_aside else ""
-    nothing = f" ({flat} show nothing: one grey value)" if flat else ""
+    aside = f", {predicted.set_aside} set aside (column error)" if predicted.set_aside else ""
+    nothing = f" ({predicted.flat} show nothing: one grey value)" if predicted.flat else ""
+    by_hand = "" if predicted.by_hand is None else f", {predicted.by_hand} by hand"
+    unknown = "" if predicted.unknown is None else f", {predicted.unknown} unlike anything in training"
     with_maps = f", maps in {arguments.maps_to}" if arguments.maps else ""
     card = model.card
     print(
-        f"Predicted {predicted} images{nothing}{aside} with {arguments.model} "
+        f"Predicted {predicted.images} images{nothing}{by_hand}{unknown}{aside} with {arguments.model} "
         f"({card.architecture}, {len(card.classes)} classes): {arguments.to or 'standard output'}{with_maps}",
         file=sys.stdout if arguments.to else sys.stderr,
     )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from lightning_modules.decisions.conformal import LARGEST_COVERAGE
 from lightning_modules.errors import InputError
 from search.command_line.arguments import argument_table, read_arguments
 from search.settings.field import required, setting
@@ -38,6 +39,25 @@ class Arguments:
         "error",
         choices=("refuse", "set_aside"),
     )
+    coverage: float | None = setting(
+        None,
+        "promised share of images whose true class is in the column set, such as 0.95; adds the columns set and "
+        "decision (the class, or by hand where the set does not hold exactly one); see docs/decisions.md",
+        above=0,
+        high=LARGEST_COVERAGE,
+    )
+    costs: Path | None = setting(
+        None,
+        "table of what decisions cost (columns true, decided, cost), or model for the one that the model keeps; adds "
+        "the columns decision, the cheapest (a class, or by hand), and cost, what is to be expected of it",
+    )
+    unknown: float | None = setting(
+        None,
+        "share of images of known kinds that may be called unlike anything in training, such as 0.05; adds the columns "
+        "unknown, distance and nearest (training images); see docs/unknown_defects.md",
+        above=0,
+        high=0.5,
+    )
     maps: bool = setting(
         False, "true draws for each image what the last block looked at, Grad-CAM of the predicted class"
     )
@@ -54,7 +74,9 @@ def help_text() -> str:
     return (
         "usage: python -m search.predict images=PATH_OR_GLOB_OR_TABLE [name=value ...]\n\n"
         "Writes one row an image: path, class, probability, margin (first minus second probability) and the\n"
-        "probability of every class; with maps=true also pictures of where the model looked. See docs/predict.md.\n\n"
+        "probability of every class; with coverage=0.95 or costs=FILE.csv also a decision, with unknown=0.05 whether\n"
+        "an image is unlike anything in training, with maps=true pictures of where the model looked. See\n"
+        "docs/predict.md.\n\n"
         f"{argument_table(Arguments)}\n\n"
         "exit codes: 0 done; 2 bad input, nothing written; 130 stopped by Ctrl-C, 143 by SIGTERM, nothing written"
     )
@@ -71,6 +93,8 @@ def parse(words: Sequence[str]) -> Arguments:
     given = read_arguments(Arguments, [f"tracking.{w}" if w.startswith("root=") else w for w in words])
     if given.maps_to is not None and not given.maps:
         raise InputError("maps_to= is for maps=true alone: add it, or leave maps_to= out")
+    if given.costs is not None and given.coverage is not None:
+        raise InputError("coverage= and costs= decide in different ways: give one of them")
     to = None if given.to == Path("-") else given.to
     maps_to = given.maps_to
     if given.maps and maps_to is None:

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from lightning_modules.decisions.conformal import BY_HAND
+from lightning_modules.decisions.costs import read_costs
 from lightning_modules.errors import BadImages, InputError, Problem, printable
 from lightning_modules.images.decoding import stream
 from lightning_modules.images.value_range import shows_nothing
-from lightning_modules.networks.model_file import Answers, Parts, TrainedModel
+from lightning_modules.networks.model_file import (
+    Answers,
+    DecisionRule,
+    Outlier,
+    OutlierRule,
+    Parts,
+    TrainedModel,
+    by_hand_instead,
+)
 from search.command_line.csv_table import TableWriter
 from search.predict.arguments import Arguments
 from search.predict.image_list import ImageList, ListedFile
@@ -26,22 +39,36 @@ from search.predict.new_files import map_name, new_maps, new_table
 if TYPE_CHECKING:
     from search.predict.maps import MapDrawer
 
-__all__ = ["predict_images"]
+__all__ = ["Predicted", "predict_images"]
 
 _MOST_PROBLEMS = 20
 _TILE = ("top", "left", "height", "width")  # in pixels of the image
+_UNKNOWN = ("unknown", "distance", "nearest")
 _NOT_FINITE = "the network's output is not a finite number"
 
 Read = tuple[ListedFile, Parts | str]
 
 
-def predict_images(model: TrainedModel, images: ImageList, arguments: Arguments) -> tuple[int, int, int]:
-    """Predict the images and write the table and the maps; returns how many were predicted, show nothing, set aside.
+@dataclass(frozen=True)
+class Predicted:
+    """How many images were predicted; of them show nothing, are to be looked at by hand (None without coverage= or
+    costs=), and are unlike anything in training (None without unknown=); and how many were set aside."""
+
+    images: int
+    flat: int
+    by_hand: int | None
+    unknown: int | None
+    set_aside: int
+
+
+def predict_images(model: TrainedModel, images: ImageList, arguments: Arguments) -> Predicted:
+    """Predict the images and write the table and the maps.
 
     Memory depends on the size of a batch, not on the number of images.
 
     Raises:
-        InputError: no such device, a place that cannot be written, or not one image that can be read.
+        InputError: no such device, a promise that the model cannot give, costs that do not fit it, a place that
+            cannot be written, or not one image that can be read.
         BadImages: images that cannot be read, with `on_bad=refuse`; nothing has been written.
     """
     if arguments.device == "cuda" and not torch.cuda.is_available():
@@ -53,6 +80,8 @@ def predict_images(model: TrainedModel, images: ImageList, arguments: Arguments)
         from search.predict.maps import MapDrawer  # brings matplotlib
 
         drawer = MapDrawer(model)
+    rule = _rule(model, arguments)
+    outliers = None if arguments.unknown is None else model.outlier_rule(arguments.unknown)
     refuse = arguments.on_bad == "refuse"
     with (
         new_table(arguments.to, whole=refuse) as file,
@@ -60,7 +89,7 @@ def predict_images(model: TrainedModel, images: ImageList, arguments: Arguments)
         _progress(len(images)) as advance,
         closing(_read_all(model, images)) as read,
     ):
-        table = _Table(file, model, drawer, maps, arguments)
+        table = _Table(file, model, rule, outliers, drawer, maps, arguments)
         batch: list[Read] = []
         for one in read:
             if refuse and isinstance(one[1], str):
@@ -76,7 +105,19 @@ def predict_images(model: TrainedModel, images: ImageList, arguments: Arguments)
             name, reason = table.first_problem
             first = f"{printable(name)}: {reason}"
             raise InputError(f"none of the {len(images)} images can be predicted; first: {first}")
-    return table.predicted, table.flat, table.set_aside
+    by_hand = None if rule is None else table.by_hand
+    unknown = None if outliers is None else table.unknown
+    return Predicted(table.predicted, table.flat, by_hand, unknown, table.set_aside)
+
+
+def _rule(model: TrainedModel, arguments: Arguments) -> DecisionRule | None:
+    if arguments.coverage is not None:
+        return model.rule(arguments.coverage)
+    if arguments.costs is None:
+        return None
+    if arguments.costs == Path("model"):
+        return model.cost_rule()
+    return model.cost_rule(read_costs(arguments.costs, model.card.classes, on_note=partial(print, file=sys.stderr)))
 
 
 def _read_all(model: TrainedModel, images: ImageList) -> Generator[Read, None, None]:
@@ -107,19 +148,29 @@ class _Table:
     """Predicts batches and writes their rows and maps."""
 
     def __init__(
-        self, file: IO[str], model: TrainedModel, drawer: MapDrawer | None, maps: Path | None, arguments: Arguments
+        self,
+        file: IO[str],
+        model: TrainedModel,
+        rule: DecisionRule | None,
+        outliers: OutlierRule | None,
+        drawer: MapDrawer | None,
+        maps: Path | None,
+        arguments: Arguments,
     ) -> None:
-        self._model, self._drawer, self._maps, self._arguments = model, drawer, maps, arguments
+        self._model, self._rule, self._drawer, self._maps, self._arguments = model, rule, drawer, maps, arguments
+        self._outliers = outliers
         self._classes = model.card.classes
         self._errors = arguments.on_bad == "set_aside"
         self._writer = TableWriter(file)
         self._tiled = model.card.tiling is not None
         tile = [f"tile.{name}" for name in _TILE] if self._tiled else []
-        optional = [*tile, *(["map"] if drawer else []), *(["error"] if self._errors else [])]
+        self._decision = (*(rule.columns if rule else ()), *(_UNKNOWN if outliers else ()))
+        decision = self._decision
+        optional = [*decision, *tile, *(["map"] if drawer else []), *(["error"] if self._errors else [])]
         self._writer.write_row(
             ["path", "class", "probability", "margin", *optional, *(f"probability.{name}" for name in self._classes)]
         )
-        self.predicted = self.flat = self.set_aside = 0
+        self.predicted = self.flat = self.set_aside = self.by_hand = self.unknown = 0
         self.first_problem = ("", "")
 
     def add(self, batch: list[Read]) -> None:
@@ -132,6 +183,10 @@ class _Table:
         answers = self._model.answers(images, self._arguments.batch_size) if images else None
         self.flat += sum(bool(shows_nothing(found.pixels).all()) for found in images)
         drawn = self._drawer.overlays(answers.shown) if self._drawer is not None and answers is not None else None
+        decided = self._rule.decide(answers) if self._rule is not None and answers is not None else None
+        outliers = None
+        if self._outliers is not None and answers is not None:
+            outliers = self._outliers.judge(answers, self._arguments.batch_size)
         rows = iter(range(len(images)))
         for listed, found in batch:
             if isinstance(found, str):
@@ -146,14 +201,33 @@ class _Table:
                 name = map_name(self.predicted + self.set_aside + 1, listed.path)
                 drawn[row].save(self._maps / name)
                 place = str(self._arguments.maps_to / name)
-            self._write(listed, answers, row, place)
+            outlier = None if outliers is None else outliers[row]
+            self._write(listed, answers, row, place, () if decided is None else decided[row], outlier)
 
-    def _write(self, listed: ListedFile, answers: Answers, row: int, place: str) -> None:
+    def _write(
+        self,
+        listed: ListedFile,
+        answers: Answers,
+        row: int,
+        place: str,
+        decided: tuple[Any, ...],
+        outlier: Outlier | None,
+    ) -> None:
         probabilities = answers.probabilities[row]
         top = probabilities.topk(min(2, len(probabilities)))
         margin = top.values[0] - top.values[-1] if len(top.values) > 1 else top.values[0]
         tile = [str(number) for number in answers.boxes[row].tolist()] if self._tiled else []
-        optional = [*tile, *([place] if self._drawer else []), *([""] if self._errors else [])]
+        if self._rule is not None and outlier is not None and outlier.unknown:
+            decided = by_hand_instead(self._rule, decided)
+        self.by_hand += BY_HAND in decided
+        if outlier is not None:
+            self.unknown += outlier.unknown
+            decided = (*decided, "yes" if outlier.unknown else "no", np.float32(outlier.distance), outlier.nearest)
+        decision = [
+            json.dumps(one, ensure_ascii=False) if isinstance(one, list) else "" if one is None else str(one)
+            for one in decided
+        ]
+        optional = [*decision, *tile, *([place] if self._drawer else []), *([""] if self._errors else [])]
         numbers = _numbers(torch.stack([top.values[0], margin]))
         answer = (listed.name, self._classes[top.indices[0]], *numbers)
         self._writer.write_row([*answer, *optional, *_numbers(probabilities)])
@@ -165,7 +239,7 @@ class _Table:
         if not self.set_aside:
             self.first_problem = (listed.name, reason)
         tile = [""] * len(_TILE) if self._tiled else []
-        optional = [*tile, *([""] if self._drawer else []), reason]
+        optional = [*("" for _ in self._decision), *tile, *([""] if self._drawer else []), reason]
         self._writer.write_row([listed.name, "", "", "", *optional, *("" for _ in self._classes)])
         self.set_aside += 1
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from search.outcome.decisions import DecisionFacts
 from search.report.findings import Findings
 from search.study.bought import Bought
 from search.study.record import Trial
@@ -240,6 +241,7 @@ class ReportData:
         winner: None while there is none.
         heat_map: every optimizer at every depth of `depths`, for each network.
         networks: what each network reached; empty where there is one.
+        decisions: how far the winner's probabilities and decisions hold; None of studies before that was measured.
         importances: largest first; empty with too few trials.
         prior: in one line, or empty.
         findings: of the validation images, without pictures, or None.
@@ -273,6 +275,7 @@ class ReportData:
     reproduction: Reproduction
     notes: tuple[str, ...]
     networks: tuple[NetworkResult, ...] = ()
+    decisions: DecisionFacts | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values and counts of them; NaN becomes None; pictures are left out."""

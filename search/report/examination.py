@@ -22,7 +22,7 @@ from explain.attribution import METHODS, finite_maps
 from explain.subject import measure
 from lightning_modules.training.scores import scores
 from search.outcome.figures import block_slides
-from search.outcome.winner import predict
+from search.outcome.out_of_sample import predict
 from search.report.confused_pairs import confused_pairs
 from search.report.findings import BlockMeasures, Findings, Suspect
 from search.report.judged_images import METHOD, JudgedImages

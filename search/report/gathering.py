@@ -11,6 +11,7 @@ from itertools import product
 from typing import Any
 
 from lightning_modules.errors import printable
+from search.outcome.decisions import ARTIFACT, read_decisions
 from search.outcome.scorecard import ScorecardRow, scorecard, seen_depths
 from search.report.data import (
     ClassScores,
@@ -96,6 +97,7 @@ def gather(
         reproduction=_reproduction(study, run),
         notes=tuple(notes),
         networks=_networks(study) if several else (),
+        decisions=None if winner is None else read_decisions(run.artifact(ARTIFACT)),
     )
 
 

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from explain.subject import described_measures
+from search.outcome.decisions import COVERAGES
 from search.pages.html import render
 from search.report.data import ReportData
 from search.report.false_associations import FEWEST_CORRECT, FEWEST_MISTAKEN, TRAITS
 from search.report.findings import ConfusedPair
 from search.report.script import packed_plotly, script_hash
-from search.report.static_charts import curves, slices
+from search.report.static_charts import Chart, coverage_curve, curves, reliability_diagram, slices
 from search.study.record import best_trial
 
 __all__ = ["at", "page"]
@@ -48,7 +49,10 @@ def page(
         curves=curves(curved, winner) if curved else None,
         slices={one: slices(scored, one, winner) for one in sorted(one.name for one in data.importances)},
         most_confused=_most_confused(data),
+        reliability=_reliability(data),
+        coverage=coverage_curve(data.decisions.points) if data.decisions is not None else None,
         stands_out=_stands_out,
+        needed={coverage: place for place, coverage in enumerate(COVERAGES)},
         fewest_mistaken=FEWEST_MISTAKEN,
         fewest_correct=FEWEST_CORRECT,
         measured=described_measures(),
@@ -90,6 +94,15 @@ def _heat(data: ReportData, runs: Mapping[int, str]) -> dict[str, list[dict[str,
         name = cell.optimizer if cell.network is None else f"{cell.network}, {cell.optimizer}"
         rows.setdefault(name, []).append(shown)
     return rows
+
+
+def _reliability(data: ReportData) -> tuple[str, Chart] | None:
+    """Where the reliability diagram's bins stand in the data, and the diagram: of the test images if there are any."""
+    facts = data.decisions
+    for name in ("test", "after") if facts is not None else ():
+        if (found := getattr(facts, name)) is not None:
+            return f"/decisions/{name}", reliability_diagram(found)
+    return None
 
 
 def _most_confused(data: ReportData) -> list[tuple[int, int]]:

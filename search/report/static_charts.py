@@ -6,9 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from lightning_modules.decisions.reliability import Reliability
+from search.outcome.decisions import CoveragePoint
 from search.study.record import Trial
 
-__all__ = ["Chart", "curves", "slices"]
+__all__ = ["Chart", "coverage_curve", "curves", "reliability_diagram", "slices"]
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 12.0, 10.0, 34.0
 
@@ -113,6 +115,31 @@ def slices(trials: Sequence[Trial], parameter: str, winner: int | None) -> Chart
     chart.dots += [
         (_kind(trial, winner), chart.place(place, trial.value)) for place, trial in zip(places, trials, strict=True)
     ]
+    return chart
+
+
+def reliability_diagram(found: Reliability) -> Chart:
+    """Accuracy over confidence, a dot and an interval a bin; on the diagonal the two are equal."""
+    chart = Chart(380, 300, 4, (0.0, 1.0), (0.0, 1.0))
+    chart.grid([(k / 5, f"{k / 5:g}") for k in range(6)], "confidence")
+    chart.curves.append(("stopped", [chart.place(0, 0), chart.place(1, 1)]))
+    for one in found.bins:
+        ends = (one.accuracy_low, one.accuracy_high)
+        chart.curves.append(("full", [chart.place(one.confidence, end) for end in ends]))
+        chart.dots.append(("won", chart.place(one.confidence, one.accuracy)))
+    return chart
+
+
+def coverage_curve(points: Sequence[CoveragePoint]) -> Chart:
+    """Share decided wrongly over the share that is left to hands, by coverage; left out where nothing is decided."""
+    known = [(p.by_hand.value, p.wrong.value) for p in points if p.by_hand.value is not None]
+    placed = [(by_hand, wrong) for by_hand, wrong in known if wrong is not None]
+    highest = max((wrong for _, wrong in placed), default=0.0)
+    chart = Chart(380, 300, 4, (0.0, 1.0), (0.0, max(highest, 0.01)))
+    chart.grid([(k / 5, f"{20 * k} %") for k in range(6)], "by hand")
+    if len(placed) > 1:
+        chart.curves.append(("full", [chart.place(*one) for one in placed]))
+    chart.dots += [("won", chart.place(*one)) for one in placed]
     return chart
 
 

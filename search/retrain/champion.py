@@ -196,7 +196,10 @@ def widened(model: TrainedModel, classes: Sequence[str], *, seed: int | None = N
     net: BlockNet = deepcopy(model.net)
     for member in (net, *net.others):
         _widen(member, old, classes, seed)
-    return replace(model, net=net.eval(), card=replace(model.card, classes=tuple(classes)))
+    # Prediction sets and costs of the old classes say nothing where there is another one.
+    return replace(
+        model, net=net.eval(), card=replace(model.card, classes=tuple(classes)), calibration=None, costs=None
+    )
 
 
 def _widen(net: BlockNet, old: Sequence[str], classes: Sequence[str], seed: int | None) -> None:

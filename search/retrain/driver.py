@@ -29,7 +29,7 @@ from search.tracking.models import resolve_model
 from search.tracking.store import check_unopened
 from search.tracking.tracker import Tracker
 from search.trial.keys import settings_digest
-from search.trial.preparation import load, prepare_process, resolved, space_of
+from search.trial.preparation import costs_of, load, prepare_process, resolved, space_of
 from search.trial.resolution import as_model, largest_size
 from search.trial.task import choose_device
 
@@ -78,6 +78,7 @@ def run_months(
         if month is not None:
             check_month_name(month, index)
         first_months(index.months, settings)
+        costs_of(settings, index.classes, partial(console.print, markup=False, soft_wrap=True))
         if known is not None:
             return None
         _, rows, _, splits = first_images(index, settings)

@@ -18,6 +18,7 @@ from lightning_modules.errors import printable
 from lightning_modules.networks.blocknet import BlockNet
 from search.retrain.champion import BASELINE
 from search.retrain.month.context import MonthContext
+from search.retrain.month.decisions import MonthDecisions
 from search.retrain.month.images import probabilities, shown_images
 from search.retrain.month.record import (
     PLACES,
@@ -166,6 +167,7 @@ def _record(context: MonthContext, shown: _Shown) -> MonthRecord:
         data_notes=check.notes,
         left_out=tuple((problem.path, problem.reason) for problem in context.all_images.index.set_aside),
         drift=Drift.from_json(look["drift"]) if look.get("drift") else None,
+        decisions=MonthDecisions.from_json(look["decisions"]) if look.get("decisions") else None,
         depth=DepthDecision.from_json(depth["decision"]) if depth.get("decision") else None,
         depth_setting=settings.retrain.depth,
         search=search,

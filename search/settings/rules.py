@@ -177,7 +177,7 @@ def _check_thesis(settings: Settings) -> None:
         raise InputError(f"thesis.part needs data.folds=1, got {settings.data.folds}")
     idle = [f"search.{item.name}" for item in fields(SearchSettings) if item.name != "metric"]
     why = "which trains every configuration of its part once, one after the other"
-    refuse_without_effect(settings, [*idle, "executor.workers"], f"protocol=thesis, {why}")
+    refuse_without_effect(settings, [*idle, "executor.workers", "decision.costs"], f"protocol=thesis, {why}")
 
 
 def refuse_without_effect(settings: Settings, keys: Iterable[str], on: str) -> None:

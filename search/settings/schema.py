@@ -20,6 +20,7 @@ __all__ = [
     "PARTS",
     "PRIOR_NAMES",
     "DataSettings",
+    "DecisionSettings",
     "ExecutorSettings",
     "FosteringSettings",
     "ModelSettings",
@@ -396,6 +397,17 @@ class TrainerSettings:
 
 
 @dataclass(frozen=True)
+class DecisionSettings:
+    """What is decided by the winner's probabilities (docs/decisions.md)."""
+
+    costs: Path | None = setting(
+        None,
+        "table of what decisions cost, a row a pair in the columns true, decided (a class, or by hand) and cost; the "
+        "winner keeps it, and the report says what deciding by it costs; null keeps none",
+    )
+
+
+@dataclass(frozen=True)
 class TrackingSettings:
     """Where everything is kept."""
 
@@ -504,6 +516,7 @@ class Settings:
     space: SpaceSettings = field(default_factory=SpaceSettings)
     search: SearchSettings = field(default_factory=SearchSettings)
     trainer: TrainerSettings = field(default_factory=TrainerSettings)
+    decision: DecisionSettings = field(default_factory=DecisionSettings)
     tracking: TrackingSettings = field(default_factory=TrackingSettings)
     executor: ExecutorSettings = field(default_factory=ExecutorSettings)
     retrain: RetrainSettings = field(default_factory=RetrainSettings)

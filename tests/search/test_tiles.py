@@ -23,7 +23,7 @@ from rich.console import Console
 from lightning_modules.errors import InputError
 from lightning_modules.networks.model_file import load_model
 from lightning_modules.training.scores import scores
-from search.outcome.winner import predict
+from search.outcome.out_of_sample import predict
 from search.settings.compose import compose_settings
 from search.trial.preparation import load, split
 from search.trial.result import TrialParams

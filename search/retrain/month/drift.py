@@ -15,11 +15,12 @@ import torch
 from numpy.typing import NDArray
 
 from explain.evidence.train_validation_disagreement import kolmogorov_smirnov
-from lightning_modules.images.split_units import Rows
+from lightning_modules.images.split_units import Rows, Units
 from lightning_modules.training.scores import scores_with_intervals
 from search.retrain.month.baseline import MEASURES, Baseline
 from search.retrain.month.context import MonthContext
-from search.retrain.month.images import probabilities
+from search.retrain.month.decisions import MonthDecisions, measure_decisions
+from search.retrain.month.images import features, probabilities
 from search.retrain.month.record import SCALARS, BlockShift, Drift, Shift
 from search.significance import chi_square, holm, memberships, permutation_p_value, squared_mmd
 
@@ -38,7 +39,24 @@ def look_at_champion(context: MonthContext) -> dict[str, Any]:
         drift = compare_drift(old, context.month_baseline, seed=context.settings.seed)
     scores, lines = _champion_scores(context, plan.unseen)
     lines += drift.lines() if drift else []
-    return {"scores": scores, "images": len(plan.unseen), "drift": drift and drift.to_json(), "lines": lines}
+    decisions = _decisions(context, plan.unseen)
+    lines += decisions.lines() if decisions else []
+    return {
+        "scores": scores, "images": len(plan.unseen), "drift": drift and drift.to_json(),
+        "decisions": decisions and decisions.to_json(), "lines": lines,
+    }  # fmt: skip
+
+
+def _decisions(context: MonthContext, rows: Rows) -> MonthDecisions | None:
+    """How far what the champion had promised holds on images of the month that it was not trained on."""
+    index, seed = context.images.index, context.settings.seed
+    if not len(rows):
+        return None
+    answers = probabilities(context.champion_net, context.images, rows)
+    groups = Units(index, seed).of[rows]
+    model = context.champion.model
+    computed = None if model.reference is None else features(context.champion_net, context.images, rows)
+    return measure_decisions(model, answers, index.classes, index.labels[rows], groups, features=computed, seed=seed)
 
 
 def _champion_scores(context: MonthContext, rows: Rows) -> tuple[dict[str, tuple[float, ...]], list[str]]:

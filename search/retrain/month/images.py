@@ -20,9 +20,10 @@ from lightning_modules.images.split_units import Rows
 from lightning_modules.images.store import ImageSet
 from lightning_modules.images.views import ViewParameters, apply_views
 from lightning_modules.networks.blocknet import BlockNet
+from lightning_modules.networks.penultimate import answer
 from search.retrain.months import month_digest
 
-__all__ = ["image_subset", "index_subset", "probabilities", "shown_images"]
+__all__ = ["features", "image_subset", "index_subset", "probabilities", "shown_images"]
 
 _BATCH = 64
 
@@ -86,6 +87,14 @@ def probabilities(net: BlockNet, images: ImageSet, rows: Rows) -> NDArray[np.flo
     if not np.isfinite(found).all():
         raise InputError("a model's answers are not finite; python -m search.retrain rollback names another champion")
     return found
+
+
+@torch.no_grad()
+def features(net: BlockNet, images: ImageSet, rows: Rows) -> NDArray[np.float32]:
+    """Penultimate features (N, D) of the images at `rows`; of images in tiles, of the tile that decides."""
+    net.eval()
+    found = [answer(net, batch).features.float().cpu() for batch in shown_images(net, images, rows)]
+    return torch.cat(found).numpy()
 
 
 @torch.no_grad()

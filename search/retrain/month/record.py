@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
+from search.retrain.month.decisions import MonthDecisions
 from search.retrain.month.stored import Known, Stored
 
 __all__ = [
@@ -365,6 +366,7 @@ class MonthRecord(Stored):
         suspects: images whose label is suspect (`pictures.suspect`).
         suspects_rule: by which rule they were found, in words.
         cautions: what the reader should know, a sentence each.
+        decisions: whether the champion's probabilities and sets hold; None where it is not calibrated.
     """
 
     month: str
@@ -395,6 +397,7 @@ class MonthRecord(Stored):
     suspects: tuple[PictureFacts, ...] = ()
     suspects_rule: str = ""
     cautions: tuple[str, ...] = ()
+    decisions: MonthDecisions | None = None
 
     def metrics(self) -> dict[str, float]:
         """Every number of the page under the name it has there; what is not known is left out."""
@@ -408,6 +411,8 @@ class MonthRecord(Stored):
             found |= self.drift.metrics()
             for number, (old, new) in enumerate(self.drift.counts.values()):
                 found |= {f"class_images_old/{number}": float(old), f"class_images_new/{number}": float(new)}
+        if self.decisions is not None:
+            found |= self.decisions.metrics()
         if self.depth is not None:
             found |= self.depth.metrics()
         if self.search is not None:
@@ -439,6 +444,8 @@ class MonthRecord(Stored):
             found["best_parameters"] = "; ".join(f"{k.replace('_', ' ')} {v}" for k, v in self.search.best.items())
         if self.drift is not None:
             found |= {f"drift/{i}": line for i, line in enumerate(self.drift.lines())}
+        if self.decisions is not None:
+            found |= {f"decisions/{i}": line for i, line in enumerate(self.decisions.lines())}
         if self.depth is not None:
             found["depth_reason"] = self.depth.reason
         found |= {f"data_note/{i}": note for i, note in enumerate(self.data_notes)}

@@ -1,8 +1,9 @@
-"""What a card says of tiles, and cards of before there were any."""
+"""What a card says of tiles and temperature, and cards of before there were any."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -23,12 +24,31 @@ def test_a_card_reads_back(tiling: Tiling | None) -> None:
     assert read_card(card_json(card(tiling))) == (card(tiling), None)
 
 
-@pytest.mark.parametrize(("number", "fields"), [(2, ("tiling", "black_level", "dark_level")), (3, ("tiling",))])
-def test_cards_of_before_tiles_are_read(number: int, fields: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("number", "fields"),
+    [
+        (2, ("temperature", "tiling", "black_level", "dark_level")),
+        (3, ("temperature", "tiling")),
+        (4, ("temperature",)),
+    ],
+)
+def test_cards_of_earlier_versions_are_read(number: int, fields: tuple[str, ...]) -> None:
     raw = {**json.loads(card_json(card())), "format": number}
     for field in fields:
         del raw[field]
     assert read_card(json.dumps(raw)) == (card(), None)
+
+
+def test_a_temperature_reads_back() -> None:
+    calibrated = replace(card(), temperature=1 / 3)
+    assert read_card(card_json(calibrated)) == (calibrated, None)
+
+
+@pytest.mark.parametrize("temperature", [0, -1.0, 1e3, True, "1"])
+def test_temperatures_no_model_of_ours_has_are_refused(temperature: Any) -> None:
+    raw = {**json.loads(card_json(card())), "temperature": temperature}
+    with pytest.raises(InputError, match=r"temperature must be null, or a number in 0\.01\.\.100"):
+        read_card(json.dumps(raw))
 
 
 @pytest.mark.parametrize(

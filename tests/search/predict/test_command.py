@@ -184,7 +184,7 @@ class TestTable:
 
 def test_as_the_winner_was_tested(tmp_path: Path, make_stripes: Callable[..., Path]) -> None:
     """Every kind of file gives the pixels of training, so the probabilities of the test."""
-    from search.outcome.winner import predict as predict_rows
+    from search.outcome.out_of_sample import predict as predict_rows
     from search.settings.compose import compose_settings
     from search.trial.preparation import load, split
     from search.trial.task import build_task

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from lightning_modules.decisions.reliability import Reliability, ReliabilityBin
+from search.outcome.decisions import Counted, CoveragePoint, DecisionFacts, PolicyCost, Strangers
 from search.report.data import (
     ClassScores,
     Confusion,
@@ -60,6 +62,24 @@ def findings() -> Findings:
                     (suspect,), 1, 2.5, (), {"p0": PIXEL})  # fmt: skip
 
 
+def decisions(problem: str = "") -> DecisionFacts:
+    """Of a winner with few images of two classes, or of one that could not be calibrated."""
+    if problem:
+        return DecisionFacts(7, 7, problem, None, None, None, None, None, "", (), (), (4, 9, 19, 49, 99))
+    bins = (ReliabilityBin(0.4, 0.5, 3, 0.45, 1 / 3, 0.01, 0.91), ReliabilityBin(0.9, 1.0, 9, 0.97, 1.0, 0.66, 1.0))
+    one = Reliability(12, 0.08, 0.05, 0.21, 0.06, bins)
+    share = Counted(0.9, 0.7, 0.99, 20)
+    points = (
+        CoveragePoint(0.8, (), share, Counted(0.1, 0.01, 0.3, 20), Counted(0.05, 0.0, 0.2, 18)),
+        CoveragePoint(0.9, EVIL[:2], share, Counted(1.0, 0.8, 1.0, 20), Counted(None, None, None, 0)),
+    )
+    return DecisionFacts(
+        40, 12, "", (1.7, 1.2, 2.4), one, one, one, one, "test images", points, (0.95, 0.98, 0.99), (4, 9, 19, 49, 99),
+        tuple(PolicyCost(name, 120.0, 80.5, 150.0, 0.2) for name in ("cheapest", "likeliest", "by hand")),
+        (Strangers(0.1, share),),
+    )  # fmt: skip
+
+
 def report_data(*, winner: bool = True) -> ReportData:
     """A study of three trials."""
     trials = (trial(0, 1, 0.7, "pruned"), trial(1, 2, 0.8), trial(2, 0, 0.0, "diverged"))
@@ -100,6 +120,7 @@ def report_data(*, winner: bool = True) -> ReportData:
         findings=findings() if winner else None,
         reproduction=Reproduction(f"python -m search data.path='{SCRIPT}'", "abc", {"torch": "2"}, {"data": "12ab"}),
         notes=() if winner else (f"No images at {IMAGE}",),
+        decisions=decisions() if winner else None,
     )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from search.report.findings import Findings
 from search.report.page import at, page
 from search.report.script import packed_plotly, script_hash
 from tests.search.report.page_reader import PageReader
-from tests.search.report.synthetic import CHARTS, EVIL, IMAGE, PIXEL, SCRIPT, findings, report_data
+from tests.search.report.synthetic import CHARTS, EVIL, IMAGE, PIXEL, SCRIPT, decisions, findings, report_data
 
 NUMBER = re.compile(r"(?<![\w.])[-+]?\d[\d.,]*(?![\w])")
 
@@ -82,6 +83,13 @@ def test_every_number_is_the_one_in_the_data(reader: PageReader) -> None:
 def test_no_number_stands_outside(reader: PageReader) -> None:
     loose = [(section, text) for section, text in reader.bare if NUMBER.search(text)]
     assert loose == []
+
+
+def test_a_winner_that_could_not_be_calibrated_says_why() -> None:
+    problem = f"7 validation images, at least 20 are needed {IMAGE}"
+    text = page(replace(report_data(), decisions=decisions(problem)), CHARTS, {"p0": PIXEL}, None)
+    assert "no decision is promised anything: <bdi data-name>7 validation images" in text
+    assert PageReader(text).open == []
 
 
 @pytest.mark.parametrize("charts", [CHARTS, {}])

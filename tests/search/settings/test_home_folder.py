@@ -17,6 +17,7 @@ from lightning_modules.simulated.__main__ import main as simulated
 from search.__main__ import main as search
 from search.command_line.arguments import read_arguments
 from search.explain.arguments import Arguments as Explain
+from search.export.arguments import Arguments as Export
 from search.notebook import load_study
 from search.predict.arguments import Arguments as Predict
 from search.report.__main__ import Arguments as Report
@@ -30,12 +31,13 @@ from search.ui import Arguments as Ui
 COMMANDS = {
     "predict": Predict,
     "explain": Explain,
+    "export": Export,
     "report": Report,
     "ui": Ui,
     "retrain": Retrain,
     "schedule": Schedule,
 }
-REQUIRED = {"predict": ["images=i"], "explain": ["images=i", "model=m"], "report": ["study=s"]}
+REQUIRED = {"predict": ["images=i"], "export": ["images=i"], "explain": ["images=i", "model=m"], "report": ["study=s"]}
 
 
 def _places(items: Mapping[str, tuple[Field[Any], Any]]) -> set[str]:
@@ -60,8 +62,10 @@ def _argument(command: str, name: str) -> Callable[[str], str]:
 
 
 PLACES = {
-    **{key: _setting(key) for key in ("data.path", "model.weights", "tracking.root")},
-    **{f"predict {name}": _argument("predict", name) for name in ("images", "model", "to", "maps_to", "tracking.root")},
+    **{key: _setting(key) for key in ("data.path", "model.weights", "tracking.root", "decision.costs")},
+    **{f"predict {name}": _argument("predict", name)
+       for name in ("images", "model", "to", "maps_to", "costs", "tracking.root")},
+    **{f"export {name}": _argument("export", name) for name in ("images", "model", "to", "ranges", "tracking.root")},
     **{f"explain {name}": _argument("explain", name)
        for name in ("images", "model", "out", "boxes", "masks", "gap_head", "root")},
     **{f"report {name}": _argument("report", name) for name in ("root", "to")},

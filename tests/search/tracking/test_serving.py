@@ -22,6 +22,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from lightning_modules.decisions.conformal import CalibrationScores
 from lightning_modules.networks import backbones
 from lightning_modules.networks.model_file import ModelCard, TrainedModel, load_model, save_model
 from search.tracking import served_model
@@ -43,7 +44,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def model(folder: Path) -> Path:
     net = backbones.build("lenet5", classes=3, size=SIZE, weights="none", seed=3)
-    save_model(folder / "model", TrainedModel(net, ModelCard("lenet5", CLASSES, SIZE, "pad", 4095, 10_000, 0, {})))
+    card = ModelCard("lenet5", CLASSES, SIZE, "pad", 4095, 10_000, 0, {}, temperature=0.15)
+    places = np.arange(60)
+    calibration = CalibrationScores(np.linspace(0, 2, 60), places % 3, places)
+    save_model(folder / "model", TrainedModel(net, card, calibration=calibration))
     return folder / "model"
 
 
@@ -207,7 +211,8 @@ class TestServer:
 
         table = tmp_path / "list.csv"
         table.write_text("path\n" + "".join(f"{path}\n" for path in images))
-        assert main([f"images={table}", f"to={tmp_path / 'p.csv'}", f"root={root}", "device=cpu"]) == 0
+        words = [f"images={table}", f"to={tmp_path / 'p.csv'}", f"root={root}", "device=cpu", "coverage=0.75"]
+        assert main(words) == 0
         with (tmp_path / "p.csv").open(encoding="utf-8") as file:
             expected = list(csv.DictReader(file))
         content = [encoded(path) for path in images]
@@ -217,6 +222,7 @@ class TestServer:
             {"inputs": {"image": content}},
             {"instances": [{"image": one} for one in content]},
             {"dataframe_split": {"columns": ["path"], "data": [[str(path)] for path in images]}},
+            {"inputs": {"image": content}, "params": {"coverage": 0.75}},
         ):
             status, answer = _post(server, json.dumps(request).encode())
             assert status == 200, answer
@@ -227,6 +233,8 @@ class TestServer:
                 assert row["probabilities"] == {
                     name: pytest.approx(float(wanted[f"probability.{name}"]), abs=1e-6) for name in CLASSES
                 }
+                decision = (json.loads(wanted["set"]), wanted["decision"]) if "params" in request else (None, None)
+                assert (row.get("set"), row.get("decision")) == decision
 
     def test_malformed_requests_are_refused_and_the_server_lives_on(self, server: str, images: list[Path]) -> None:
         no_image = base64.b64encode(b"no image").decode()
@@ -238,6 +246,8 @@ class TestServer:
             (_split("image", no_image), "row 0: not an image of an accepted format"),
             (_split("path", "gone.png"), "row 0: gone.png: no such file"),
             (_split("picture", no_image), "one of the columns path and image is needed"),
+            (_coverage(0.99), "coverage=0.99 needs calibration images of at least 99 groups"),
+            (_coverage(2), "coverage must be a number > 0 and <= 0.999, got 2.0"),
         ):
             status, answer = _post(server, body)
             assert status == 400 and message in json.loads(answer)["message"], answer
@@ -258,6 +268,10 @@ class TestServer:
 
 def _split(column: str, value: Any) -> bytes:
     return json.dumps({"dataframe_split": {"columns": [column], "data": [[value]]}}).encode()
+
+
+def _coverage(value: float) -> bytes:
+    return json.dumps({"inputs": {"image": []}, "params": {"coverage": value}}).encode()
 
 
 def _post(server: str, body: bytes, content_type: str = "application/json") -> tuple[int, str]:

@@ -98,6 +98,7 @@ STUDY = {
     "trainer.fostering.beta": 1.0,
     "trainer.fostering.block": "block5",
     "executor.threads": 2,
+    "decision.costs": Path("costs.csv"),
 }
 MONTH = {
     "retrain.depth": "head",

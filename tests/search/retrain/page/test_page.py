@@ -15,7 +15,13 @@ import numpy as np
 import pytest
 import torch
 
+from lightning_modules.decisions.conformal import CalibrationScores
+from lightning_modules.decisions.reference_images import ReferenceImages
+from lightning_modules.decisions.temperature import log_probabilities
+from lightning_modules.networks import backbones
+from lightning_modules.networks.model_file import ModelCard, TrainedModel
 from search.retrain.month.comparison import compare, decide
+from search.retrain.month.decisions import MonthDecisions, measure_decisions
 from search.retrain.month.depth_decision import decide as decide_depth
 from search.retrain.month.drift import compare_drift
 from search.retrain.month.record import ModelFacts, MonthRecord, SearchFacts
@@ -28,6 +34,44 @@ EVIL = '<script>alert("x")</script> & 섬 2'
 CLASSES = (EVIL, "pipe", "a-name-without-any-space-" * 4, *(f"class {k}" for k in range(8)))
 PATHS = [f"2020-02/{'deep/' * 12}{EVIL}_{k}.png" for k in range(120)]
 VOID = {"meta", "link", "img", "br"}
+
+
+def month_decisions(sharper: float) -> MonthDecisions:
+    """Of a champion that promises what it keeps on its calibration images; the month's answers are so much surer."""
+    rng = np.random.default_rng(1)
+    logits = rng.normal(0, 2, (200, 2))
+    labels = (logits + rng.gumbel(size=logits.shape)).argmax(1)
+    net = backbones.build("lenet5", classes=2, size=(32, 32), weights="none")
+    card = ModelCard("lenet5", ("b", "d"), (32, 32), "pad", 255, 100, 0, {}, temperature=1.0)
+    scores = CalibrationScores.of(log_probabilities(logits[:100]), labels[:100], np.arange(100))
+    corners = np.repeat(np.eye(8, dtype=np.float16), 3, axis=0)
+    known = ReferenceImages(corners, ("x.png",) * 24, np.full(40, 1.4, np.float32), np.arange(40))
+    features = np.eye(8, dtype=np.float32)[np.arange(101) % 8]
+    shown = np.insert(np.exp(log_probabilities(logits[100:] / sharper)), 1, 0.0, axis=1)  # b, c, d: c is new
+    true = np.append(labels[100:] * 2, 1)
+    found = measure_decisions(
+        TrainedModel(net, card, calibration=scores, reference=known),
+        np.vstack([shown, shown[:1]]),
+        ("b", "c", "d"),
+        true,
+        np.arange(101),
+        features=features if sharper == 1 else -features,
+    )
+    assert found is not None
+    return found
+
+
+def test_promises_that_broke_are_said() -> None:
+    held, broken = month_decisions(1.0), month_decisions(0.1)
+    assert [point.coverage for point in held.points] == [0.8, 0.9, 0.95, 0.98, 0.99]  # of 100 images
+    assert held.unknown == 1 and held.reliability.images == 100 and not held.broken and not held.moved
+    assert held.lines() == ["Images of classes that it does not know, which no set can hold: 1."]
+    assert broken.broken and broken.moved and broken.strange is not None and broken.strange.called.value == 1
+    assert broken.lines()[-1].startswith("Unlike anything in training: 100.0%")
+    assert broken.metrics()["month_unknown/0.05"] == 1
+    assert all(line.startswith("Of the month's images ") for line in broken.lines()[: len(broken.broken)])
+    assert "not calibrated any more: temperature 1.00, on this month " in broken.lines()[len(broken.broken)]
+    assert MonthDecisions.from_json(json.loads(json.dumps(broken.to_json()))) == broken
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +103,7 @@ def record() -> MonthRecord:
         left_out=((f"/{'long/' * 40}{EVIL}.png", "truncated PNG after 12 bytes"),),
         drift=drift,
         depth=decide_depth(old, new, drift),
+        decisions=month_decisions(0.3),
         search=SearchFacts(6, 812.4, 3.25, {"optimizer": "nag", "learning_rate": "0.003"}),
         newest=newest,
         regression=regression,

@@ -1,0 +1,1 @@
+"""`python -m search.export`: a model as a file that other programs run."""
