@@ -3,7 +3,7 @@
 What a judge may look at: of each freeze depth, optimizer and learning rate the probabilities that it gives each
 validation image after every epoch, and each of `depth_tables.WATCHED` test images after the last one. The images,
 splits and settings are those of `depth_tables`, but the rate falls to zero by a cosine. One file a split,
-benchmarks/tables/outputs/TASK-NETWORK-SPLIT.npz; what it holds is not trained again. Of a configuration
+benchmarks/tables/answers/TASK-NETWORK-SPLIT.npz; what it holds is not trained again. Of a configuration
 `DEPTH/OPTIMIZER/FACTOR` it holds `.../val` (epochs, images, classes) and `.../test` (images, classes), as 16-bit
 probabilities, and `.../cost` in epochs of training everything; `val_labels` and `test_labels` are those of the images.
 """
@@ -21,7 +21,7 @@ import torch
 from benchmarks.depth_tables import CACHE, TABLES, WATCHED, table_data
 from lightning_modules.training.classifier import Classifier
 
-OUTPUTS = TABLES / "outputs"
+OUTPUTS = TABLES / "answers"
 OPTIMIZERS = ("adam", "momentum")
 FACTORS = (0.3, 1.0, 3.0)
 
