@@ -21,7 +21,7 @@ from search.study.attempts import RunningTrial, resume_open_trials
 from search.study.notes import outcome_tags, start_tags
 from search.study.progress import StudyListener
 from search.study.promotion import ENOUGH_STEPS, Standing, build_promotion, build_pruner
-from search.study.record import StudyRecord, TrialRecord
+from search.study.record import StudyRecord
 from search.study.sampler import SamplerView, build_sampler, network_seed, slot_seed
 from search.study.slots import Slots
 from search.study.spending import Spending
@@ -43,7 +43,7 @@ class SearchStudy:
     Args:
         study: the Optuna study; this object must be its only user.
         batches: training steps in an epoch.
-        trial_files: keeps trials that go on later, and the network of the best; None trains them again.
+        trial_files: keeps trials that go on later, and the networks of the best; None trains them again.
         validated: validation images, of all folds together; 0 where that is not known.
         epoch_cost: parameters -> what an epoch costs, in epochs of training everything; for `search.budget`.
     """
@@ -315,13 +315,13 @@ class SearchStudy:
 
     def _close(self, slot: int, active: RunningTrial, outcome: str, value: float) -> None:
         self._tracker.finish(active.run_id, "FINISHED")
-        before = self._best
+        before = self._members()
         if outcome == "complete":
             self.study.tell(active.trial, value)
             self._best = self._record.best()
         else:
             self.study.tell(active.trial, state=TrialState.PRUNED)
-        self._files.leave(slot, best=_slot(self._best), before=_slot(before))
+        self._files.leave(slot, best=self._members(), before=before)
         self._listener.trial_ended(slot, outcome, value, self._shown_best())
 
     def _drop_hopeless(self) -> None:
@@ -364,9 +364,8 @@ class SearchStudy:
         self._active.clear()
         self._waiting.clear()
 
+    def _members(self) -> list[int]:
+        return [trial.slot for trial in self._record.members(self.settings.search.members)]
+
     def _shown_best(self) -> tuple[float, int] | None:
         return None if self._best is None else (self._best.value, self._best.slot)
-
-
-def _slot(trial: TrialRecord | None) -> int | None:
-    return None if trial is None else trial.slot

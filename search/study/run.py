@@ -42,7 +42,7 @@ class StudyRun:
 
     Attributes:
         stopping: whether to stop; asking it is where a stop at once is raised.
-        files: where trials that go on later and the best network lie.
+        files: where trials that go on later and the best networks lie.
     """
 
     task: Task

@@ -1,8 +1,9 @@
-"""Where the files of a study's trials lie while it runs: those that go on later, and the network of the best one."""
+"""Where the files of a study's trials lie while it runs: those that go on later, and the networks of the best."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 
 __all__ = ["TrialFiles", "network_file"]
@@ -27,11 +28,11 @@ class TrialFiles:
         """File in which the trial of a slot waits; its network lies beside it."""
         return self._folder / f"slot-{slot}.pt" if self._folder is not None else None
 
-    def leave(self, slot: int, *, best: int | None, before: int | None) -> None:
-        """Remove what a trial that has ended leaves, and the network of the one that was the best before it.
+    def leave(self, slot: int, *, best: Collection[int], before: Collection[int]) -> None:
+        """Remove what a trial that has ended leaves, and the networks of those that were among the best before it.
 
         Args:
-            best: slot of the best trial that has ended, None where none ran its full length.
+            best: slots of the trials whose networks would answer together now.
             before: the same without this one. Other networks are of trials whose end the driver does not know.
 
         Raises:
@@ -40,7 +41,7 @@ class TrialFiles:
         if self._folder is None or not self._folder.is_dir():
             return
         (self._folder / f"slot-{slot}.pt").unlink(missing_ok=True)
-        for other in {slot, before} - {best, None}:
+        for other in {slot, *before} - set(best):
             network_file(self._folder / f"slot-{other}.pt").unlink(missing_ok=True)
 
     def close(self) -> None:

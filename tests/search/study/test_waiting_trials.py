@@ -169,8 +169,8 @@ def test_more_trials_continue_a_finished_study() -> None:
 
 
 @pytest.mark.parametrize("capacity", [1, 2])
-def test_in_the_end_only_the_network_of_the_best_trial_is_kept(tmp_path: Path, capacity: int) -> None:
-    bench, folder = halving(), tmp_path / "folder"
+def test_in_the_end_only_the_networks_of_the_best_trials_are_kept(tmp_path: Path, capacity: int) -> None:
+    bench, folder = halving(members=2), tmp_path / "folder"
     driver = bench.driver(trial_files=folder)
 
     def script(number: int, job: Job) -> list[float]:
@@ -181,9 +181,9 @@ def test_in_the_end_only_the_network_of_the_best_trial_is_kept(tmp_path: Path, c
         return curve(job.params)
 
     driver.run(ScriptedExecutor(script, capacity=capacity))
-    best = StudyRecord(bench.study).best()
-    assert best is not None
-    assert [file.name for file in folder.iterdir()] == [f"slot-{best.slot}.network.pt"]
+    best = StudyRecord(bench.study).members(2)
+    assert len(best) == 2
+    assert {file.name for file in folder.iterdir()} == {f"slot-{trial.slot}.network.pt" for trial in best}
     TrialFiles(folder).close()
     assert list(tmp_path.iterdir()) == []
 
@@ -191,5 +191,5 @@ def test_in_the_end_only_the_network_of_the_best_trial_is_kept(tmp_path: Path, c
 def test_a_network_that_the_driver_has_not_been_told_of_stays(tmp_path: Path) -> None:
     for slot in range(4):
         network_file(tmp_path / f"slot-{slot}.pt").touch()
-    TrialFiles(tmp_path).leave(1, best=0, before=2)
+    TrialFiles(tmp_path).leave(1, best=[0], before=[2])
     assert sorted(file.name for file in tmp_path.iterdir()) == ["slot-0.network.pt", "slot-3.network.pt"]
