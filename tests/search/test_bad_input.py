@@ -156,7 +156,7 @@ IMAGES = {
     "typing error in a name": (["model.name=efficientnet_lite"], ["model.name must be one of efficientnet_lite0"]),
     "network of another size": (
         ["model=timm", "model.name=timm:vit_tiny_patch16_224", "model.weights=none", "data.size=[64,64]"],
-        ["VisionTransformer takes no images of 64 x 64 pixels", "it was made for 224 x 224"],
+        ["timm:vit_tiny_patch16_224 needs images of at least 224 x 224 pixels, got 64 x 64"],
     ),
     "network of tokens": (
         ["model=timm", "model.name=timm:vit_tiny_patch16_224", "model.weights=none", "data.size=[224,224]"],
