@@ -62,7 +62,7 @@ ui *arguments: setup
 report *arguments: setup
     {{ bin }}/python -m search.report {{ arguments }}
 
-# Fast tests (4 to 6 minutes on two cores; no data, browser or server needed).
+# Fast tests (6 to 8 minutes on two cores; no data, browser or server needed).
 test *arguments: setup
     {{ bin }}/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not slow" -q {{ arguments }}
 

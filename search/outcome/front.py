@@ -58,8 +58,8 @@ def _spread(trial: TrialRecord) -> float:
 def log_front(run: StudyRun) -> None:
     """Log the front as a table and a figure, and the maps of its two ends.
 
-    Of a trial that is not the best no weights are kept, so the ends are trained once more, as their trials were up to
-    their best epoch.
+    Of a trial that is not the best no weights are kept, so the ends are trained once more, as their trials
+    were.
     """
     task, record, tracker, parent = run.task, run.record, run.tracker, run.parent
     trials = record.finished()

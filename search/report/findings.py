@@ -172,7 +172,7 @@ class Findings:
         judged: validation images it was judged on, none of which it had seen.
         accuracy: on them, in [0, 1].
         score: on them, by the search's metric.
-        trial_score: what the winning trial had reported at its best epoch, of all folds.
+        trial_score: what the winning trial had reported after its last epoch, of all folds.
         confusion: counts, row = true class, column = predicted class.
         method: attribution method of the maps.
         block: whose maps the pictures show; empty without maps.
