@@ -80,6 +80,7 @@ class SearchStudy:
         budget = settings.search.budget
         self._spending = Spending(study, parse_budget(budget) if budget is not None else None, epoch_cost)
         self._best = self._record.best()
+        self._complete = sum(trial.outcome == "complete" for trial in self._record.finished())
         self._view = SamplerView(study, both=settings.search.objective != "accuracy")
         self._batches, self._validated = batches, validated
         self._promotion = build_promotion(settings.search, self._steps, batches=batches, in_full=space.in_full)
@@ -177,9 +178,8 @@ class SearchStudy:
         search, best = self.settings.search, self._best
         if search.stop == "never" or best is None or best.accuracy is None or not self._validated:
             return None
-        complete = sum(trial.outcome == "complete" for trial in self._record.finished())
         wrong = round((1 - best.accuracy) * self._validated)
-        enough = complete >= max(search.members, self.space.in_full)
+        enough = self._complete >= max(search.members, self.space.in_full)
         return wrong if enough and wrong <= FEW_WRONG else None
 
     def _promoted(self, *, closing: bool) -> int | None:
@@ -318,6 +318,7 @@ class SearchStudy:
         before = self._members()
         if outcome == "complete":
             self.study.tell(active.trial, value)
+            self._complete += 1
             self._best = self._record.best()
         else:
             self.study.tell(active.trial, state=TrialState.PRUNED)

@@ -48,7 +48,9 @@ class Server:
     def start(self, months: Months, *arguments: str) -> int:
         """Begin a command; its process id."""
         streams = {name: str(path) for name, path in self._streams.items()}
-        request = {"arguments": [*arguments, *months.arguments], "cwd": str(self._folder), **streams}
+        given = {one.split("=")[0] for one in arguments}
+        rest = [one for one in months.arguments if one.split("=")[0] not in given]  # the last of two would count
+        request = {"arguments": [*arguments, *rest], "cwd": str(self._folder), **streams}
         assert self._process.stdin is not None
         print(json.dumps(request), file=self._process.stdin, flush=True)
         return self._answer()
