@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -162,7 +163,7 @@ def test_explain_with_a_measure_that_the_recipe_adds(applied: Path) -> None:
     _python(applied, "-m", "search", *_TINY, "model=lenet5", "executor=inline")
     images = next((applied / "images").glob("20*/*"))
     _python(applied, "-m", "explain", f"images={images}", "model=challenger", "figures=1")
-    header, first = (applied / "explanations" / "predictions.csv").read_text(encoding="utf-8").splitlines()[:2]
-    row = dict(zip(header.split(","), first.split(","), strict=True))
+    with (applied / "explanations" / "predictions.csv").open(encoding="utf-8", newline="") as file:
+        row = next(csv.DictReader(file))
     values = [float(value) for column, value in row.items() if column.endswith(".gini") and value]
     assert values and all(0 <= value < 1 for value in values)

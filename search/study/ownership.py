@@ -12,7 +12,8 @@ from socket import gethostname
 
 from filelock import FileLock, Timeout
 
-from lightning_modules.errors import InputError, printable
+from lightning_modules.errors import NO_ROOM, InputError, printable
+from search.errors import disk_problem
 
 __all__ = ["owned"]
 
@@ -68,6 +69,8 @@ def _holder(owner: Path) -> str:
 
 
 def _not_writable(folder: Path, error: OSError) -> InputError:
+    if error.errno in NO_ROOM and (line := disk_problem(error)) is not None:
+        return InputError(line)
     return InputError(
         f"{printable(folder)} cannot be written ({error.strerror or error}); make it writable, or take another "
         "tracking.root"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import shutil
 import sqlite3
@@ -193,6 +194,7 @@ def test_a_locked_ledger(months: Months, monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.slow
 def test_a_damaged_ledger(first: tuple[Months, Outcome], months: Months, saved: Saved, tmp_path: Path) -> None:
     file = ledger_path(months.root)
+    gc.collect()  # a ledger that an earlier test's traceback held may still be open
     with closing(sqlite3.connect(file)) as database:
         database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         database.execute("PRAGMA journal_mode = DELETE")

@@ -12,19 +12,23 @@ pytestmark = pytest.mark.slow
 
 def test_a_month_takes_the_champions_network_of_a_list(months: Months) -> None:
     months.arrives("2020-02", drift=True)
-    said = months.retrain("model.name=[lenet5_relu,lenet5]", "data.size=auto", "month=2020-02", *LEARNS)
+    said = months.retrain(
+        "model.name=[lenet5_relu,lenet5]", "search.trials=2", "data.size=auto", "month=2020-02", *LEARNS
+    )
     assert said.code == 0, said.err
     assert "Network: lenet5, the champion's, of lenet5_relu, lenet5." in said.out
     row = months.ledger.months()[-1]
     assert row.month == "2020-02" and row.challenger is not None
     assert resolve_model(f"models:/{months.model}/{row.challenger}", months.root).card.architecture == "lenet5"
-    again = months.retrain("model.name=[lenet5_relu,lenet5]", *LEARNS)
+    again = months.retrain("model.name=[lenet5_relu,lenet5]", "search.trials=2", *LEARNS)
     assert again.code == 0 and again.out.splitlines()[-1].startswith("Nothing to do: all 2 months are in the ledger")
 
 
 def test_a_list_without_the_champions_network_is_refused(months: Months) -> None:
     months.arrives("2020-02")
-    said = months.retrain("model.name=[lenet5_relu,timm:test_resnet]", "model.weights=none", "data.size=[32,32]")
+    said = months.retrain(
+        "model.name=[lenet5_relu,timm:test_resnet]", "search.trials=2", "model.weights=none", "data.size=[32,32]"
+    )
     assert said.code == 2
     assert "model.name=['lenet5_relu', 'timm:test_resnet'] is not that of the champion" in said.err
     assert len(months.ledger.months()) == 1
