@@ -115,7 +115,7 @@ def test_the_study_is_reported_and_begun_anew(
     assert outcome.code == 2
     assert "study 'old' was made with trials judged otherwise (by their best epoch, as earlier code did)" in outcome.err
     assert load_study("old", Path("mlruns")).trials == before.trials
-    outcome = run_search_warm(*SEARCH[1:], then, "search.fresh=true", cwd=own_store)
+    outcome = run_search_warm(*SEARCH[1:], then, "search.trials=4", "search.fresh=true", cwd=own_store)
     assert outcome.code == 0, outcome.err
     assert [trial.slot for trial in load_study("old", Path("mlruns")).trials] == [0, 1, 2, 3]
 
