@@ -34,7 +34,8 @@ def test_two_hundred_trials_with_two_workers(run_search: Callable[..., object], 
     arguments = (
         "data=folder", f"data.path={stripes}", "data.size=[32,32]", "trainer.epochs=2", f"search.trials={TRIALS}",
         "space.freeze_depth=[6,8]", "search.sampler=random", "search.stop=never", "executor=local",
-        "executor.workers=2", "executor.threads=1", "search.study=two", "tracking.report=false", f"tracking.root={tmp_path / 'mlruns'}",
+        "executor.workers=2", "executor.threads=1", "search.study=two", "tracking.report=false",
+        f"tracking.root={tmp_path / 'mlruns'}",
     )  # fmt: skip
     outcome = run_search(*arguments, timeout=600)
     assert outcome.code == 0, outcome.err  # type: ignore[attr-defined]
