@@ -68,7 +68,7 @@ test *arguments: setup
 
 # Slow tests (about 12 minutes on two cores; real images from ../shared/data where they are).
 test-slow *arguments: setup
-    {{ bin }}/python -m pytest -n 2 --dist loadfile -m slow -q {{ arguments }}
+    {{ bin }}/python -m pytest -n 2 --dist loadfile -m "slow and not long" -q {{ arguments }}
 
 # Fast tests again under other instruction sets than the processor's own: what is reached by training differs there.
 test-processors *arguments: setup
@@ -128,6 +128,7 @@ bench *names: setup
 
 # Long measurements, by hand; results are committed with command and seed. Then the fast tests of other processors.
 verify: setup && test-processors
+    {{ bin }}/python -m pytest -n 2 --dist loadfile -m long -q
     {{ bin }}/python -m benchmarks.accuracy
     {{ bin }}/python -m tests.faults seed=17 faults=60 write=benchmarks/results/faults.json
 

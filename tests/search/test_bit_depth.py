@@ -141,7 +141,10 @@ MODELS = {  # (black, white, dark) -> the images that it does not know
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 @pytest.mark.parametrize(
     ("values", "unknown"),
-    [next(iter(MODELS.items())), *(pytest.param(*one, marks=pytest.mark.slow) for one in list(MODELS.items())[1:])],
+    [
+        next(iter(MODELS.items())),
+        *(pytest.param(*one, marks=[pytest.mark.slow, pytest.mark.long]) for one in list(MODELS.items())[1:]),
+    ],
     ids=map(str, MODELS),
 )
 def test_every_command_refuses_images_of_another_depth(

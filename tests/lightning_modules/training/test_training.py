@@ -16,7 +16,9 @@ ROWS = 12
 VIEWS = 2
 
 
-@pytest.mark.parametrize("depth", [0, 4, *(pytest.param(k, marks=pytest.mark.slow) for k in (1, 2, 3, 5, 6, 7, 8))])
+@pytest.mark.parametrize(
+    "depth", [0, 4, *(pytest.param(k, marks=[pytest.mark.slow, pytest.mark.long]) for k in (1, 2, 3, 5, 6, 7, 8))]
+)
 def test_reestimated_batch_norm_makes_eval_mode_score_like_train_mode(depth: int) -> None:
     """The contract of the pilot that inverted the order of all depths (docs/architecture.md)."""
     torch.manual_seed(0)

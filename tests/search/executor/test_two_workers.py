@@ -30,6 +30,7 @@ TRIALS = 200
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_two_hundred_trials_with_two_workers(run_search: Callable[..., object], stripes: Path, tmp_path: Path) -> None:
     arguments = (
         "data=folder", f"data.path={stripes}", "data.size=[32,32]", "trainer.epochs=2", f"search.trials={TRIALS}",

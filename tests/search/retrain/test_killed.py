@@ -196,7 +196,13 @@ def finished(server: Server, undisturbed: Undisturbed) -> None:
 
 
 @pytest.mark.parametrize(
-    ("step", "times"), [("check", 1), ("look", 1), ("depth", 1), ("search", 2), ("compare", 1), ("report", 1)]
+    ("step", "times"),
+    [
+        ("look", 1),
+        ("search", 2),
+        ("compare", 1),
+        *(pytest.param(step, 1, marks=pytest.mark.long) for step in ("check", "depth", "report")),
+    ],
 )
 def test_killed_in(
     step: str, times: int, asked: Months, server: Server, undisturbed: Undisturbed, saved: Saved, steps: Steps
@@ -217,7 +223,9 @@ def test_killed_in(
     pytest.fail(f"killed {hits} times in {step}")
 
 
-@pytest.mark.parametrize("step", ["look", "search", "report"])
+@pytest.mark.parametrize(
+    "step", ["search", *(pytest.param(step, marks=pytest.mark.long) for step in ("look", "report"))]
+)
 def test_terminated_in(step: str, asked: Months, server: Server, undisturbed: Undisturbed, steps: Steps) -> None:
     """What a timer or a cluster does first: the month's run is closed at once, and the same command goes on."""
     pid = server.start(asked, *LEARNS)

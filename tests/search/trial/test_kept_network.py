@@ -35,11 +35,15 @@ def _with_waits(task: Task, params: TrialParams, file: Path) -> TrialResult:
             return result
 
 
-@pytest.mark.parametrize("run", [pytest.param(_in_one_go, marks=pytest.mark.slow), _with_waits])
+@pytest.mark.parametrize("run", [pytest.param(_in_one_go, marks=[pytest.mark.slow, pytest.mark.long]), _with_waits])
 @pytest.mark.parametrize(
     "params",
     [
-        pytest.param(replace(PARAMS, freeze_depth=0, lr_factor=0.1), id="everything thawed", marks=pytest.mark.slow),
+        pytest.param(
+            replace(PARAMS, freeze_depth=0, lr_factor=0.1),
+            id="everything thawed",
+            marks=[pytest.mark.slow, pytest.mark.long],
+        ),
         pytest.param(replace(PARAMS, optimizer="adam"), id="half of it"),
         pytest.param(replace(PARAMS, freeze_depth=8), id="the head alone"),
     ],

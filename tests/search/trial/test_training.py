@@ -39,7 +39,7 @@ def undisturbed(make_task: Callable[..., Task]) -> Callable[..., TrialResult]:
     return run
 
 
-@pytest.mark.parametrize("depth", [5, *(pytest.param(k, marks=pytest.mark.slow) for k in (0, 8))])
+@pytest.mark.parametrize("depth", [5, *(pytest.param(k, marks=[pytest.mark.slow, pytest.mark.long]) for k in (0, 8))])
 def test_the_same_trial_gives_the_same_curve_with_and_without_cache(
     make_task: Callable[..., Task], undisturbed: Callable[..., TrialResult], depth: int
 ) -> None:
@@ -94,13 +94,13 @@ def _with_waits(
 @pytest.mark.parametrize(
     ("depth", "folds", "more"),
     [
-        pytest.param(0, 1, {}, id="everything thawed", marks=pytest.mark.slow),
+        pytest.param(0, 1, {}, id="everything thawed", marks=[pytest.mark.slow, pytest.mark.long]),
         pytest.param(5, 2, {"schedule": "cosine"}, id="two folds, a falling rate"),
         pytest.param(8, 1, {}, id="the head alone"),
         pytest.param(2, 1, {"model": "lenet5", "warmup": False}, id="another network"),
     ],
 )
-@pytest.mark.parametrize("optimizer", [pytest.param("momentum", marks=pytest.mark.slow), "adam"])
+@pytest.mark.parametrize("optimizer", [pytest.param("momentum", marks=[pytest.mark.slow, pytest.mark.long]), "adam"])
 def test_a_trial_that_waits_is_the_same_trial(
     make_task: Callable[..., Task],
     undisturbed: Callable[..., TrialResult],
@@ -134,7 +134,10 @@ class KilledError(Exception):
     ("depth", "folds", "after"),
     [
         (5, 2, 3),
-        *(pytest.param(*one, marks=pytest.mark.slow) for one in ((0, 1, 1), (5, 2, 2), (5, 2, 4), (8, 1, 2))),
+        *(
+            pytest.param(*one, marks=[pytest.mark.slow, pytest.mark.long])
+            for one in ((0, 1, 1), (5, 2, 2), (5, 2, 4), (8, 1, 2))
+        ),
     ],
 )
 def test_a_killed_trial_goes_on_from_its_last_epoch_and_tells_a_new_driver_of_all(
