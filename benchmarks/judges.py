@@ -1,14 +1,17 @@
-"""Which judge chooses best: `python -m benchmarks.judges`, from the tables of `benchmarks.output_tables`.
+"""Which judge chooses best: `python -m benchmarks.judges [rates]`, from the tables of `benchmarks.output_tables`.
 
 Of each table `DRAWS` times `TRIALS` configurations are drawn at random, as if each had been trained in full. What a
 judge takes of them by the validation images is scored on the test images, which the judge does not see. All judges see
 the same draws; the first is the one that the others are compared with. Then the same of committees, which answer with
 the mean of their logits, and of what needs no search: trial 0, and trial 0 at the freeze depths that a search tries
-first, the best of these and all of them together.
+first, the best of these and all of them together. Tables that are begun stand in a second list, without differences.
+
+`rates` compares each configuration with the same one at a constant rate, as `benchmarks.depth_tables` has it.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,12 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
-from scipy.optimize import minimize_scalar
 from scipy.stats import rankdata
 from scipy.stats import t as student
 from sklearn.metrics import f1_score
 
+from benchmarks.finished_tables import read_table
 from benchmarks.output_tables import OUTPUTS
+from lightning_modules.decisions.temperature import fit_temperature, log_probabilities
 from search.trial.space import spread_depths
 
 Floats = NDArray[np.float64]
@@ -60,8 +64,10 @@ class OutputTable:
 
     @cached_property
     def tempered(self) -> Floats:
-        """Validation log loss at the temperature that suits each best."""
-        return np.array([_at_best_temperature(p, self.val_labels) for p in self.val])
+        """Validation log loss at the temperature that the product would fit to each."""
+        logits = np.log(self.val.clip(_LEAST))
+        found = [log_probabilities(one, fit_temperature(one, self.val_labels)) for one in logits]
+        return log_loss(np.exp(found), self.val_labels)
 
     @cached_property
     def truth(self) -> Floats:
@@ -87,17 +93,6 @@ class OutputTable:
 def log_loss(probabilities: Floats, labels: NDArray[np.int64]) -> Floats:
     """Mean log loss (M,) of probabilities (M, N, C)."""
     return -np.log(probabilities[:, np.arange(len(labels)), labels].clip(_LEAST)).mean(1)
-
-
-def _at_best_temperature(probabilities: Floats, labels: NDArray[np.int64]) -> float:
-    logs = np.log(probabilities.clip(_LEAST))
-
-    def loss(log_temperature: float) -> float:
-        scaled = logs / np.exp(log_temperature)
-        scaled -= np.logaddexp.reduce(scaled, 1, keepdims=True)
-        return float(-scaled[np.arange(len(labels)), labels].mean())
-
-    return float(minimize_scalar(loss, bounds=(-2, 2), method="bounded").fun)
 
 
 JUDGES: dict[str, Callable[[OutputTable], Floats]] = {
@@ -134,7 +129,8 @@ def compare(table: OutputTable) -> dict[str, Floats]:
     given = {name: judge(table) for name, judge in JUDGES.items()}
     judge = "F1, of equals the loss"
     more = {f"the {n} best together": n for n in (2, 3, 5, 8)}
-    found |= {name: [] for name in more} | {"the best by the test images": [], "any": []}
+    odds = "the 5 best together, mean of probabilities"
+    found |= {name: [] for name in more} | {odds: [], "the best by the test images": [], "any": []}
     for _ in range(DRAWS):
         drawn = rng.choice(len(table.keys), min(TRIALS, len(table.keys)), replace=False)
         for name, values in given.items():
@@ -142,6 +138,7 @@ def compare(table: OutputTable) -> dict[str, Floats]:
         best = drawn[np.argsort(given[judge][drawn])]
         for name, count in more.items():
             found[name].append(table.tested(table.logits[best[:count]].mean(0)))
+        found[odds].append(table.tested(table.test[best[:5]].mean(0)))
         found["the best by the test images"].append(table.truth[drawn].max())
         found["any"].append(table.truth[drawn].mean())
     if five := table.defaults():
@@ -151,21 +148,56 @@ def compare(table: OutputTable) -> dict[str, Floats]:
     return {name: 100 * np.array(values) for name, values in found.items()}
 
 
-def main() -> None:
-    """Print each table's means, and the mean difference from the first judge over tables with its interval."""
-    names = sorted(file.stem for file in OUTPUTS.glob("*.npz") if not file.stem.endswith(".new"))
-    found = {name: compare(read(name)) for name in names}
-    found = {name: rows for name, rows in found.items() if "trial 0" in rows}  # those that are whole
-    names, rows = list(found), list(next(iter(found.values())))
-    table = Table("", *(n.replace("-efficientnet_lite0", "") for n in names), "mean difference", "95 % interval")
+def compare_rates(table: OutputTable) -> str:
+    """A falling rate against a constant one: test macro F1 in points and validation log loss, means over M pairs."""
+    task, _, split = table.name.split("-")
+    constant, place = read_table(task), {}
+    number = constant.splits.index(int(split))
+    for row, key in enumerate(table.keys):
+        depth, optimizer, factor = key.split("/")
+        place[row] = int(depth), constant.optimizers.index(optimizer), constant.factors.index(float(factor))
+    gains = np.array([100 * (table.truth[row] - constant.test[(number, *cell, -1)]) for row, cell in place.items()])
+    lost = constant.loss
+    assert lost is not None  # noqa: S101
+    losses = [table.loss[row] - lost[(number, *cell, -1)] for row, cell in place.items()]
+    losses = [loss for loss in losses if np.isfinite(loss)]
+    error = gains.std(ddof=1) / len(gains) ** 0.5
+    return f"{table.name}: {gains.mean():+.2f} points (SE {error:.2f}, {len(gains)}), log loss {np.mean(losses):+.3f}"
+
+
+def print_compared(found: dict[str, dict[str, Floats]], title: str) -> None:
+    """A column a table; where all are whole, the mean difference to the first row with its interval."""
+    rows = list(dict.fromkeys(row for values in found.values() for row in values))
+    whole = all("trial 0" in values for values in found.values())
+    table = Table("", *(name.replace("-efficientnet_lite0", "") for name in found), title=title)
+    for column in ("mean difference", "95 % interval") if whole else ():
+        table.add_column(column)
     for row in rows:
-        means = [values[row].mean() for values in found.values()]
-        gains = np.array([values[row].mean() - values[rows[0]].mean() for values in found.values()])
-        half = student.ppf(0.975, len(gains) - 1) * gains.std(ddof=1) / len(gains) ** 0.5 if len(gains) > 1 else np.nan
-        interval = f"{gains.mean() - half:+.2f} to {gains.mean() + half:+.2f}" if len(gains) > 1 else ""
-        table.add_row(row, *(f"{mean:.2f}" for mean in means), f"{gains.mean():+.2f}", interval)
-    Console(width=60 + 12 * len(names)).print(table)
+        cells = [f"{values[row].mean():.2f}" if row in values else "" for values in found.values()]
+        if whole:
+            gains = np.array([values[row].mean() - values[rows[0]].mean() for values in found.values()])
+            half = student.ppf(0.975, len(gains) - 1) * gains.std(ddof=1) / len(gains) ** 0.5
+            cells += [f"{gains.mean():+.2f}", f"{gains.mean() - half:+.2f} to {gains.mean() + half:+.2f}"]
+        table.add_row(row, *cells)
+    Console(width=80 + 12 * len(found)).print(table)
+
+
+def main(arguments: list[str]) -> int:
+    """Print what was asked for."""
+    tables = [read(file.stem) for file in sorted(OUTPUTS.glob("*.npz")) if not file.stem.endswith(".new")]
+    if arguments == ["rates"]:
+        for table in tables:
+            print(compare_rates(table))
+        return 0
+    if arguments:
+        print(f"judges: accepted is rates or nothing, got {arguments[0]!r}", file=sys.stderr)
+        return 2
+    whole = {table.name: compare(table) for table in tables if table.defaults()}
+    print_compared(whole, f"Of {TRIALS} configurations, whole tables")
+    begun = {f"{t.name} ({len(t.keys)})": compare(t) for t in tables if not t.defaults()}
+    print_compared(begun, "Tables that are begun (configurations, the deepest first)")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))

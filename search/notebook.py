@@ -16,6 +16,7 @@ from search.outcome.decisions import ARTIFACT, DecisionFacts, read_decisions
 from search.outcome.scorecard import ScorecardRow, SeenDepth, scorecard, seen_depths
 from search.pages.html import drawing, render
 from search.study import record as study_record
+from search.study.judge import rank
 from search.tracking.store import artifacts_of
 
 __all__ = ["Evidence", "Study", "evidence_html", "explain_image", "load_study", "study_html"]
@@ -92,7 +93,7 @@ run python -m search first
 
 def study_html(study: study_record.Study) -> str:
     """The winner, the best trials and the evidence."""
-    best = sorted(study.trials, key=study_record.rank)[:_TRIALS]
+    best = sorted(study.trials, key=rank)[:_TRIALS]
     evidence = "" if study.evidence is None else evidence_html(study.evidence)
     return render("notebook_study.html", study=study, best=best, evidence=evidence)
 

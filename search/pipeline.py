@@ -202,11 +202,11 @@ def _run_trials(run: StudyRun, space: Space, journal: Path, *, existed: bool) ->
     if run.stopping.requested:
         raise InterruptedSearchError(_continue_line(record, settings))
     finished = len(record.finished())
-    why, way_on = driver.exhausted()
+    setting, why, way_on = driver.exhausted()
     if finished < trials and why:
         line = f"{why}: {finished} of {trials} trials finished; {way_on}."
         console.print(line, highlight=False, soft_wrap=True)
-        run.tracker.log(run.parent, {}, tags={"budget": line})
+        run.tracker.log(run.parent, {}, tags={setting: line})
 
 
 def _execute(run: StudyRun, driver: SearchStudy, progress: StudyProgress) -> None:

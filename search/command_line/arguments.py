@@ -16,7 +16,7 @@ from lightning_modules.errors import InputError
 from search.settings.parsing import accepted, checked, strip_optional
 from search.settings.plain import shown, to_plain
 
-__all__ = ["argument_names", "argument_table", "read_arguments"]
+__all__ = ["argument_names", "argument_table", "read_arguments", "with_whole_names"]
 
 Arguments = TypeVar("Arguments")
 
@@ -59,6 +59,17 @@ def read_arguments(cls: type[Arguments], words: Sequence[str], usage: str = "") 
             raise InputError(f"{name}{missing}")
     values = {known[name].name: _value(known[name], kinds[known[name].name], text) for name, text in given.items()}
     return cls(**values)
+
+
+def with_whole_names(words: Sequence[str]) -> list[str]:
+    """The words with `tracking.root=` where they say `root=`, for commands that take both.
+
+    Raises:
+        InputError: both are given.
+    """
+    if any(w.startswith("root=") for w in words) and any(w.startswith("tracking.root=") for w in words):
+        raise InputError("root= and tracking.root= are the same: give one of them")
+    return [f"tracking.{w}" if w.startswith("root=") else w for w in words]
 
 
 def argument_names(cls: type) -> tuple[str, ...]:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from lightning_modules.decisions.conformal import LARGEST_COVERAGE
 from lightning_modules.errors import InputError
-from search.command_line.arguments import argument_table, read_arguments
+from search.command_line.arguments import argument_table, read_arguments, with_whole_names
 from search.settings.field import required, setting
 
 __all__ = ["FORMATS", "Arguments", "help_text", "parse"]
@@ -42,7 +43,7 @@ class Arguments:
     )
     coverage: float | None = setting(
         None, "share of images whose prediction set shall hold the true class; its limits go with the file",
-        above=0, high=0.999,
+        above=0, high=LARGEST_COVERAGE,
     )  # fmt: skip
     costs: bool = setting(
         False, "true lets the costs that the model keeps decide (decision.costs of its search), in place of coverage="
@@ -80,7 +81,7 @@ def parse(words: Sequence[str]) -> Arguments:
     Raises:
         InputError: anything that is not accepted.
     """
-    given = read_arguments(Arguments, [f"tracking.{w}" if w.startswith("root=") else w for w in words])
+    given = read_arguments(Arguments, with_whole_names(words))
     int8 = given.precision == "int8"
     if int8 and given.format != "onnx":
         raise InputError(f"precision=int8 is for format=onnx alone, got format={given.format}")

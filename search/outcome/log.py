@@ -18,8 +18,9 @@ from search.outcome.figures import MAPS_BEFORE, block_slides, curves_figure, his
 from search.outcome.scorecard import scorecard, scorecard_metrics, scorecard_table, seen_depths
 from search.outcome.winner import package_versions
 from search.settings.plain import flatten
+from search.study.judge import best_seen
 from search.study.notes import begun_note, study_note
-from search.study.record import StudyRecord, Winner, best_seen, first_network, of_evidence
+from search.study.record import StudyRecord, Winner, first_network, of_evidence
 from search.study.run import StudyRun
 from search.tracking.tracker import NOTE, Tracker
 from search.trial.result import TrialParams, describe_params

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from lightning_modules.decisions.conformal import CalibrationScores
@@ -22,9 +21,7 @@ from lightning_modules.networks.blocknet import BlockNet
 from search.outcome.reference import task_features, training_distances
 from search.trial.task import Task
 
-__all__ = ["OutOfSample", "image_groups", "out_of_sample", "predict"]
-
-_BATCH = 128
+__all__ = ["OutOfSample", "image_groups", "out_of_sample"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,11 +88,3 @@ def out_of_sample(task: Task, network: Callable[[int], BlockNet]) -> OutOfSample
 def image_groups(task: Task) -> NDArray[np.int64]:
     """(images,) number of each image's group: images that the splits never part (`data.groups`, copies)."""
     return Units(task.image_index, task.settings.seed).of
-
-
-@torch.no_grad()
-def predict(task: Task, net: BlockNet, rows: NDArray[np.int64]) -> torch.Tensor:
-    """Logits (N, classes) of the plain images at `rows`."""
-    net.eval()
-    parts = [net(task.inputs(r, np.zeros_like(r))) for r in np.array_split(rows, -(-len(rows) // _BATCH))]
-    return torch.cat(parts)

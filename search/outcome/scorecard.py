@@ -17,7 +17,8 @@ from scipy.stats import kendalltau
 
 from explain.evidence.scores import Numbers
 from search.evidence.record import Evidence
-from search.study.record import Trial, TrialRecord, best_seen
+from search.study.judge import best_seen
+from search.study.record import Trial, TrialRecord
 
 __all__ = ["ScorecardRow", "SeenDepth", "scorecard", "scorecard_metrics", "scorecard_table", "seen_depths"]
 

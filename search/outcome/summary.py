@@ -14,7 +14,8 @@ from rich.table import Table
 from search.outcome.log import EVIDENCE_FIGURE
 from search.outcome.scorecard import ScorecardRow, SeenDepth, scorecard, seen_depths
 from search.study.bought import DEFAULT_SLOT
-from search.study.record import StudyRecord, TrialRecord, Winner, best_seen, first_network, of_evidence, rank
+from search.study.judge import best_seen, rank
+from search.study.record import StudyRecord, TrialRecord, Winner, first_network, of_evidence
 from search.study.run import StudyRun
 from search.trial.result import TrialParams
 from search.words import epoch_count, interval_known, times

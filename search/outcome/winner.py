@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 from lightning_modules.decisions.costs import Costs
 from lightning_modules.decisions.reference_images import ReferenceImages
 from lightning_modules.networks.blocknet import BlockNet
-from lightning_modules.networks.committee import committee
+from lightning_modules.networks.committee import alone, committee
 from lightning_modules.networks.model_file import ModelCard, TrainedModel, load_model, save_model
 from lightning_modules.training.datamodule import ActivationBatches
 from lightning_modules.training.scores import TestScores, scores_with_intervals
 from search.errors import RefitDivergedError
 from search.outcome.decisions import Strangers, decision_facts, log_decisions, strangers
 from search.outcome.figures import confusion_figure
-from search.outcome.out_of_sample import OutOfSample, image_groups, out_of_sample, predict
+from search.outcome.out_of_sample import OutOfSample, image_groups, out_of_sample
 from search.outcome.reference import reference_images, task_features
 from search.study.bought import DEFAULT_SLOT, Bought, bought
 from search.study.notes import version_note
@@ -89,38 +89,35 @@ def refit_and_test(run: StudyRun, members: Sequence[TrialRecord]) -> Winner:
     started = time.perf_counter()
     trial, record, settings = members[0], run.record, run.settings
     task = run.task.of(trial.params.network)
-    rows = task.trainable(_fold_rows(task)) if settings.search.refit else task.splits.folds[0].train
-    nets = {member.slot: _refitted(run, member, rows) for member in members}
+    rows = _delivered_rows(task)
+    nets = {member.slot: _refitted(run, member) for member in members}
     note = partial(run.console.print, highlight=False, markup=False, soft_wrap=True)
-    scores: TestScores | None = None
-    found: Bought | None = None
-    default_logits = None
-    if len(task.splits.test):
-        default = _default_net(run, nets, rows)
-        if record.test_reads:
-            line = f"The test images are read again; until now they were read {times(record.test_reads)}."
-            run.console.print(line, highlight=False)
-        record.test_reads += 1
-        default_logits = None if default is None else predict(run.task, default, task.splits.test).cpu()
-    net = committee(list(nets.values()))  # which changes the first of them
-    unseen = out_of_sample(task, partial(_fold_network, run, members, None if settings.search.refit else net))
+    net = committee(list(nets.values()))
+    unseen = out_of_sample(task, partial(_of_fold, run, members, None if settings.search.refit else net))
     if unseen.problem:
         note(f"The winner's probabilities are not calibrated: {unseen.problem}.")
     reference = None
     if unseen.distances is not None and np.isfinite(unseen.distances).all():
         most = min(len(task.image_rows(fold.train)) for fold in task.splits.folds)
         reference = reference_images(task, net, rows, unseen.distances, unseen.groups, most=most)
+    scores: TestScores | None = None
+    found: Bought | None = None
     tested: OutOfSample | None = None
     strange: tuple[Strangers, ...] = ()
     if len(task.splits.test):
+        default = _default_net(run, nets)
+        if record.test_reads:
+            line = f"The test images are read again; until now they were read {times(record.test_reads)}."
+            run.console.print(line, highlight=False)
+        record.test_reads += 1
         judged, features = task_features(task, net, task.splits.test)
         if not judged.logits.isfinite().all():
-            raise RefitDivergedError(trial.slot)
+            raise RefitDivergedError(_diverged(task, nets))
         calibrated = judged.logits / (unseen.temperature or 1.0)
         scores = scores_with_intervals(calibrated, judged.labels, task.classes, seed=settings.seed)
-        if default_logits is not None and default_logits.isfinite().all():
-            before = task.judged(default_logits, task.splits.test)
-            found = bought(before.labels.cpu(), before.logits, judged.logits, len(task.classes), settings.seed)
+        before = None if default is None else task_features(run.task, default, task.splits.test)[0]
+        if before is not None and before.logits.isfinite().all():
+            found = bought(before.labels, before.logits, judged.logits, len(task.classes), settings.seed)
         _log_test(run, scores, found)
         strange = () if reference is None else strangers(reference, features)
         groups = image_groups(task)[task.images_of(judged.rows)]
@@ -150,34 +147,51 @@ def refit_and_test(run: StudyRun, members: Sequence[TrialRecord]) -> Winner:
     return winner
 
 
-def _refitted(run: StudyRun, trial: TrialRecord, rows: NDArray[np.int64]) -> BlockNet:
-    """A trial's network, trained on `rows` as the trial was.
+def _network(run: StudyRun, trial: TrialRecord, fold: int | None) -> BlockNet:
+    """A trial's network, trained as the trial was.
+
+    Args:
+        fold: on whose training images; None takes all that are trained on. That of the first is kept by the trials of a
+            study with one fold, and is then not trained again.
+    """
+    task, settings = run.task.of(trial.params.network), run.settings
+    params, epochs, seed = trial.params, settings.trainer.epochs, slot_seed(settings.seed, trial.slot)
+    if fold == 0:
+        checkpoint = run.files.checkpoint(trial.slot)
+        note = partial(run.console.print, highlight=False, markup=False, soft_wrap=True)
+        return trial_network(task, params, seed, epochs, checkpoint=checkpoint, cancelled=run.stopping, on_note=note)
+    rows = _delivered_rows(task) if fold is None else task.splits.folds[fold].train
+    return train_final(task, params, seed, rows, epochs, cancelled=run.stopping)
+
+
+def _refitted(run: StudyRun, trial: TrialRecord) -> BlockNet:
+    """A trial's network as it is delivered.
 
     Raises:
         RefitDivergedError: an output on these images is not finite.
     """
-    task, settings = run.task.of(trial.params.network), run.settings
-    params, epochs, seed = trial.params, settings.trainer.epochs, slot_seed(settings.seed, trial.slot)
-    if settings.search.refit:
-        net = train_final(task, params, seed, rows, epochs, cancelled=run.stopping)
-    else:
-        checkpoint = run.files.checkpoint(trial.slot)
-        note = partial(run.console.print, highlight=False, markup=False, soft_wrap=True)
-        net = trial_network(task, params, seed, epochs, checkpoint=checkpoint, cancelled=run.stopping, on_note=note)
-    if not _finite_outputs(task, net, params.freeze_depth, rows):
+    task = run.task.of(trial.params.network)
+    net = _network(run, trial, None if run.settings.search.refit else 0)
+    if not _finite_outputs(task, net, trial.params.freeze_depth, _delivered_rows(task)):
         raise RefitDivergedError(trial.slot)
     return net
 
 
-def _default_net(run: StudyRun, nets: Mapping[int, BlockNet], rows: NDArray[np.int64]) -> BlockNet | None:
+def _diverged(task: Task, nets: Mapping[int, BlockNet]) -> int:
+    """The slot of the member whose answers on the test images are not finite."""
+    answers = {slot: task_features(task, alone(net), task.splits.test)[0] for slot, net in nets.items()}
+    return next((slot for slot, found in answers.items() if not found.logits.isfinite().all()), next(iter(nets)))
+
+
+def _default_net(run: StudyRun, nets: Mapping[int, BlockNet]) -> BlockNet | None:
     """The default trial's network, refitted as the members are; None where that trial is not complete or diverged."""
     default = next((t for t in run.record.finished() if t.slot == DEFAULT_SLOT and t.outcome == "complete"), None)
     if default is None:
         return None
     if DEFAULT_SLOT in nets:
-        return nets[DEFAULT_SLOT]
+        return alone(nets[DEFAULT_SLOT])
     try:
-        return _refitted(run, default, rows)
+        return _refitted(run, default)
     except RefitDivergedError:
         return None
 
@@ -189,7 +203,7 @@ def _finite_outputs(task: Task, net: BlockNet, depth: int, rows: NDArray[np.int6
     return all(bool(net.suffix(activations, depth).isfinite().all()) for activations, *_ in plain)
 
 
-def _fold_network(run: StudyRun, members: Sequence[TrialRecord], first: BlockNet | None, number: int) -> BlockNet:
+def _of_fold(run: StudyRun, members: Sequence[TrialRecord], first: BlockNet | None, number: int) -> BlockNet:
     """What answers as the winner does, trained on the training images of one fold alone.
 
     Args:
@@ -197,22 +211,7 @@ def _fold_network(run: StudyRun, members: Sequence[TrialRecord], first: BlockNet
     """
     if number == 0 and first is not None:
         return first
-    task, settings = run.task.of(members[0].params.network), run.settings
-    note = partial(run.console.print, highlight=False, markup=False, soft_wrap=True)
-    found = []
-    for member in members:
-        params, seed = member.params, slot_seed(settings.seed, member.slot)
-        if number == 0:
-            found.append(
-                trial_network(
-                    task, params, seed, settings.trainer.epochs, checkpoint=run.files.checkpoint(member.slot),
-                    cancelled=run.stopping, on_note=note,
-                )
-            )  # fmt: skip
-        else:
-            rows = task.splits.folds[number].train
-            found.append(train_final(task, params, seed, rows, settings.trainer.epochs, cancelled=run.stopping))
-    return committee(found)
+    return committee([_network(run, member, number) for member in members])
 
 
 def _log_test(run: StudyRun, scores: TestScores, found: Bought | None) -> None:
@@ -268,3 +267,8 @@ def _trained_on(task: Task) -> frozenset[str]:
 
 def _fold_rows(task: Task) -> NDArray[np.int64]:
     return np.unique(np.concatenate([part for fold in task.splits.folds for part in (fold.train, fold.val)]))
+
+
+def _delivered_rows(task: Task) -> NDArray[np.int64]:
+    """Rows that what is delivered is trained on."""
+    return task.trainable(_fold_rows(task)) if task.settings.search.refit else task.splits.folds[0].train

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lightning_modules.decisions.conformal import LARGEST_COVERAGE
 from lightning_modules.errors import InputError
-from search.command_line.arguments import argument_table, read_arguments
+from search.command_line.arguments import argument_table, read_arguments, with_whole_names
 from search.settings.field import required, setting
 
 __all__ = ["DEFAULT_MODEL", "Arguments", "help_text", "parse"]
@@ -88,9 +88,7 @@ def parse(words: Sequence[str]) -> Arguments:
     Raises:
         InputError: anything that is not accepted.
     """
-    if any(w.startswith("root=") for w in words) and any(w.startswith("tracking.root=") for w in words):
-        raise InputError("root= and tracking.root= are the same: give one of them")
-    given = read_arguments(Arguments, [f"tracking.{w}" if w.startswith("root=") else w for w in words])
+    given = read_arguments(Arguments, with_whole_names(words))
     if given.maps_to is not None and not given.maps:
         raise InputError("maps_to= is for maps=true alone: add it, or leave maps_to= out")
     if given.costs is not None and given.coverage is not None:

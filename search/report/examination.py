@@ -22,7 +22,7 @@ from explain.attribution import METHODS, finite_maps
 from explain.subject import measure
 from lightning_modules.training.scores import scores
 from search.outcome.figures import block_slides
-from search.outcome.out_of_sample import predict
+from search.outcome.reference import task_features
 from search.report.confused_pairs import confused_pairs
 from search.report.findings import BlockMeasures, Findings, Suspect
 from search.report.judged_images import METHOD, JudgedImages
@@ -75,8 +75,7 @@ def examine(
     net = trial_network(
         task, params, seed, winner.epochs, checkpoint=checkpoint, cancelled=cancelled, on_note=notes.append
     )
-    logits = predict(task, net, fold.val).float().cpu()
-    answers = task.judged(logits, fold.val)
+    answers, _ = task_features(task, net, fold.val)
     labels = answers.labels.numpy()
     judged = JudgedImages(task, net, answers.rows, answers.logits.double().softmax(1).numpy(), labels)
     found = scores(answers.logits, answers.labels)

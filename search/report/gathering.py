@@ -32,7 +32,8 @@ from search.report.findings import Findings
 from search.settings.compose import compose_settings
 from search.settings.plain import flatten
 from search.settings.schema import Settings
-from search.study.record import Study, Trial, Winner, best_seen, first_network, of_evidence
+from search.study.judge import best_seen
+from search.study.record import Study, Trial, Winner, first_network, of_evidence
 from search.tracking.runs import ParentRun
 from search.words import interval_known
 

@@ -13,7 +13,7 @@ from search.report.false_associations import FEWEST_CORRECT, FEWEST_MISTAKEN, TR
 from search.report.findings import ConfusedPair
 from search.report.script import packed_plotly, script_hash
 from search.report.static_charts import Chart, coverage_curve, curves, reliability_diagram, slices
-from search.study.record import best_trial
+from search.study.judge import best_trial
 
 __all__ = ["at", "page"]
 

@@ -79,7 +79,7 @@ class SearchStudy:
         self._slots = Slots(study)
         budget = settings.search.budget
         self._spending = Spending(study, parse_budget(budget) if budget is not None else None, epoch_cost)
-        self._best = self._record.best()
+        self._members = self._record.members(settings.search.members)
         self._complete = sum(trial.outcome == "complete" for trial in self._record.finished())
         self._view = SamplerView(study, both=settings.search.objective != "accuracy")
         self._batches, self._validated = batches, validated
@@ -97,14 +97,16 @@ class SearchStudy:
         self._waiting |= waiting
         return lost
 
-    def exhausted(self) -> tuple[str, str]:
-        """Why no more trials are asked for though there are fewer than asked for, and what goes on; else empty."""
+    def exhausted(self) -> tuple[str, str, str]:
+        """Which setting lets no more trials be asked for though there are fewer than asked for, why, and what goes on;
+        else empty."""
         if self._spending.exhausted:
-            return f"search.budget={self.settings.search.budget} is spent", "a larger one continues the study"
-        if self._best is None or (wrong := self._too_good()) is None:
-            return "", ""
-        which = f"No trial could be shown to be better than trial {self._best.slot}"
-        return f"{which}, which has {wrong} of {self._validated} validation images wrong", "search.stop=never goes on"
+            return "budget", f"search.budget={self.settings.search.budget} is spent", "a larger one continues the study"
+        if (wrong := self._too_good()) is None:
+            return "", "", ""
+        which = f"No trial could be shown to be better than trial {self._members[0].slot}"
+        why = f"{which}, which has {wrong} of {self._validated} validation images wrong"
+        return "stop", why, "search.stop=never goes on"
 
     def unfinished(self) -> bool:
         """Whether there is anything to run: trials to ask for, or some that wait."""
@@ -158,16 +160,21 @@ class SearchStudy:
 
     def _next_slot(self) -> int | None:
         """The slot to ask for next; a slot whose trial failed is not asked again once the budget is spent."""
-        if self._spending.exhausted or self._too_good() is not None:
+        if self._asks_no_more:
             return None
         return self._slots.next(self.settings.search, {*self._active, *self._waiting})
 
     @property
     def _most(self) -> int:
         """How many trials the study will have."""
-        if self._spending.exhausted or self._too_good() is not None:
+        if self._asks_no_more:
             return len(self._slots.filled.union(self._active, self._waiting))
         return self.settings.search.trials
+
+    @property
+    def _asks_no_more(self) -> bool:
+        """Whether no new trial is asked for, however many the study has."""
+        return self._spending.exhausted or self._too_good() is not None
 
     def _too_good(self) -> int | None:
         """How many validation images the best trial has wrong where so few are left that the search ends; else None.
@@ -175,10 +182,12 @@ class SearchStudy:
         A trial that has all of them right, where the best has m wrong, would be right m times where that is wrong and
         never the other way round: by a sign test no better than chance at 5 % for m up to `FEW_WRONG`.
         """
-        search, best = self.settings.search, self._best
-        if search.stop == "never" or best is None or best.accuracy is None or not self._validated:
+        search = self.settings.search
+        if search.stop == "never" or not self._validated or not self._members:
             return None
-        wrong = round((1 - best.accuracy) * self._validated)
+        if (accuracy := self._members[0].accuracy) is None:
+            return None
+        wrong = round((1 - accuracy) * self._validated)
         enough = self._complete >= max(search.members, self.space.in_full)
         return wrong if enough and wrong <= FEW_WRONG else None
 
@@ -315,14 +324,14 @@ class SearchStudy:
 
     def _close(self, slot: int, active: RunningTrial, outcome: str, value: float) -> None:
         self._tracker.finish(active.run_id, "FINISHED")
-        before = self._members()
+        before = self._members
         if outcome == "complete":
             self.study.tell(active.trial, value)
             self._complete += 1
-            self._best = self._record.best()
+            self._members = self._record.members(self.settings.search.members)
         else:
             self.study.tell(active.trial, state=TrialState.PRUNED)
-        self._files.leave(slot, best=self._members(), before=before)
+        self._files.leave(slot, best=[t.slot for t in self._members], before=[t.slot for t in before])
         self._listener.trial_ended(slot, outcome, value, self._shown_best())
 
     def _drop_hopeless(self) -> None:
@@ -365,8 +374,5 @@ class SearchStudy:
         self._active.clear()
         self._waiting.clear()
 
-    def _members(self) -> list[int]:
-        return [trial.slot for trial in self._record.members(self.settings.search.members)]
-
     def _shown_best(self) -> tuple[float, int] | None:
-        return None if self._best is None else (self._best.value, self._best.slot)
+        return (self._members[0].value, self._members[0].slot) if self._members else None

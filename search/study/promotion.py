@@ -23,6 +23,7 @@ from optuna.pruners import BasePruner, MedianPruner, NopPruner
 from search.evidence.record import Evidence
 from search.evidence.trust import Trust, trust_from_evidence
 from search.settings.schema import SearchSettings
+from search.study.judge import judged
 
 __all__ = [
     "ENOUGH_STEPS",
@@ -32,7 +33,6 @@ __all__ = [
     "build_promotion",
     "build_pruner",
     "expected_epochs",
-    "judged",
     "rungs",
 ]
 
@@ -57,14 +57,6 @@ def rungs(epochs: int, batches: int = ENOUGH_STEPS) -> tuple[int, ...]:
     """
     first = min(max(epochs * batches / 8, FEWEST_STEPS), ENOUGH_STEPS)
     return tuple(2**i for i in range(max(epochs - 1, 0).bit_length()) if 2**i * batches >= first)
-
-
-def judged(judge: str, score: float, loss: float) -> tuple[float, float]:
-    """What orders trials by `search.judge`, best first: the score and of equals the log loss, or the other way round.
-
-    Of few images many trials have the same score; the loss tells these apart.
-    """
-    return (-score, loss) if judge == "score" else (loss, -score)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -26,7 +26,7 @@ from search.evidence.record import Evidence
 from search.settings.plain import flatten, shown
 from search.settings.schema import Settings
 from search.study.bought import Bought
-from search.study.promotion import judged
+from search.study.judge import best_trial, members
 from search.study.storage import open_storage, repair_journal
 from search.tracking.store import check_root
 from search.trial.files import TrialFiles
@@ -42,16 +42,12 @@ __all__ = [
     "TrialFeed",
     "TrialRecord",
     "Winner",
-    "best_seen",
-    "best_trial",
     "finished_trials",
     "first_network",
     "load_or_create",
     "load_study",
-    "members",
     "of_evidence",
     "open_study",
-    "rank",
 ]
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -343,17 +339,6 @@ class Trial:
 _Finished = TypeVar("_Finished", bound=Trial | TrialRecord)
 
 
-def rank(trial: Trial | TrialRecord) -> tuple[bool, bool, float, float, float, int, int]:
-    """Sort key that puts the best trial first.
-
-    Complete trials come first and diverged ones last; then `judged` decides, the cheaper epoch where there are several
-    networks, the deeper (cheaper) freeze and the earlier trial, in this order.
-    """
-    epoch_cost = 0.0 if trial.network is None else trial.epoch_equivalents / max(trial.epochs, 1)
-    order = (*judged(trial.judge, trial.value, trial.loss), epoch_cost, -trial.freeze_depth, trial.slot)
-    return (trial.outcome != "complete", trial.outcome == "diverged", *order)
-
-
 def first_network(identity: Mapping[str, Any]) -> str | None:
     """The network of the default trial, which evidence is of, where the study chooses among several; else None."""
     name = identity.get("model.name")
@@ -364,35 +349,6 @@ def of_evidence(trials: Iterable[_Finished], identity: Mapping[str, Any]) -> lis
     """The trials that evidence by block can be held against: those of the network that it is of."""
     network = first_network(identity)
     return [trial for trial in trials if trial.network == network]
-
-
-def best_trial(trials: Iterable[_Finished], without: Sequence[int] = ()) -> _Finished | None:
-    """The complete trial that ranks first: the only one that can win.
-
-    Args:
-        without: slots of trials that cannot win.
-    """
-    return min((t for t in trials if t.outcome == "complete" and t.slot not in without), key=rank, default=None)
-
-
-def members(trials: Iterable[_Finished], most: int, without: Sequence[int] = ()) -> list[_Finished]:
-    """The trials whose networks answer together, the best first: complete ones of the best one's network.
-
-    Args:
-        most: how many at most.
-        without: slots of trials that cannot win.
-    """
-    ranked = sorted((t for t in trials if t.outcome == "complete" and t.slot not in without), key=rank)
-    return [t for t in ranked if t.network == ranked[0].network][:most]
-
-
-def best_seen(trials: Iterable[_Finished]) -> _Finished | None:
-    """The trial that reached the highest validation score, pruned ones too; of equals the one that ranks first.
-
-    It says what a freeze depth or an optimizer reached at least. A diverged trial says nothing of it.
-    """
-    scored = [t for t in trials if t.outcome != "diverged" and math.isfinite(t.value)]
-    return min(scored, key=lambda t: (-t.value, rank(t)), default=None)
 
 
 @dataclass(frozen=True, eq=False)

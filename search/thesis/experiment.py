@@ -30,7 +30,7 @@ from lightning_modules.training.optimizers import OPTIMIZERS
 from lightning_modules.training.scores import scores
 from search.outcome.figures import histogram_figure
 from search.outcome.log import split_counts
-from search.outcome.out_of_sample import predict
+from search.outcome.reference import task_features
 from search.outcome.winner import model_card, package_versions
 from search.settings.plain import flatten
 from search.settings.schema import ModelSettings, Settings
@@ -296,11 +296,10 @@ def _train_and_test(
     if (change := _weight_change(before, net, params.freeze_depth)) is not None:
         found["weight_change"] = change
     rows = task.splits.test
-    logits = predict(task, net, rows).cpu()
-    if not logits.isfinite().all():
+    judged, _ = task_features(task, net, rows)
+    if not judged.logits.isfinite().all():
         stopped = "diverged"
     if stopped is None:
-        judged = task.judged(logits, rows)
         found |= {f"test_{n}": v for n, v in scores(judged.logits, judged.labels).items()}
         found["test_images"] = len(judged.rows)
     found["seconds"] = time.perf_counter() - started

@@ -23,7 +23,6 @@ from rich.console import Console
 from lightning_modules.errors import InputError
 from lightning_modules.networks.model_file import load_model
 from lightning_modules.training.scores import scores
-from search.outcome.out_of_sample import predict
 from search.settings.compose import compose_settings
 from search.trial.preparation import load, split
 from search.trial.result import TrialParams
@@ -168,7 +167,9 @@ def test_the_score_of_an_epoch_is_of_images(normal: str, manifest: Path, tmp_pat
     task = build_task(settings, images, split(settings, images.index), cache=tmp_path / "cache")
     curve, _, net = train_in_full(task, TrialParams("sgd", 1.0, 0), 0)
     val = task.splits.folds[0].val
-    log_p = predict(task, net, val).double().log_softmax(1).reshape(4, 12, 2)  # four images of twelve tiles
+    with torch.no_grad():
+        logits = net.eval()(task.inputs(val, np.zeros_like(val)))
+    log_p = logits.double().log_softmax(1).reshape(4, 12, 2)  # four images of twelve tiles
     expected = log_p[range(4), log_p[:, :, 0].argmin(1)] if normal == "free" else log_p.mean(1)
     labels = torch.from_numpy(images.index.labels[task.image_rows(val)])
     for name, value in scores(expected, labels).items():

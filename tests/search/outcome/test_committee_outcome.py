@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from lightning_modules.networks.committee import alone
 from search.notebook import load_study
 from search.study.bought import bought
-from search.study.record import rank
+from search.study.judge import rank
 from search.tracking.models import resolve_model
 from search.tracking.tracker import tracking_uri
 

@@ -184,7 +184,7 @@ class TestTable:
 
 def test_as_the_winner_was_tested(tmp_path: Path, make_stripes: Callable[..., Path]) -> None:
     """Every kind of file gives the pixels of training, so the probabilities of the test."""
-    from search.outcome.out_of_sample import predict as predict_rows
+    from search.outcome.reference import task_features
     from search.settings.compose import compose_settings
     from search.trial.preparation import load, split
     from search.trial.task import build_task
@@ -209,7 +209,7 @@ def test_as_the_winner_was_tested(tmp_path: Path, make_stripes: Callable[..., Pa
     loaded = load(settings, Console(quiet=True))
     task = build_task(settings, loaded, split(settings, loaded.index), cache=tmp_path / "cache")
     rows = np.arange(len(loaded.index.records))
-    expected = predict_rows(task, task.net, rows).softmax(1).numpy()
+    expected = task_features(task, task.net, rows)[0].logits.softmax(1).numpy()
     black, white, dark = loaded.index.value_range
     assert (black, white) == (0, 4095)
     card = ModelCard("lenet5", task.classes, SIZE, "pad", white, settings.data.max_pixels, 0, {}, black, dark)

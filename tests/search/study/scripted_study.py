@@ -86,7 +86,7 @@ class ScriptedExecutor:
                 raise KeyboardInterrupt
             assert isinstance(value, float)
             metrics = {"val_macro_f1": value, "val_accuracy": value}
-            reports.append(EpochReport(epoch, 0, epoch, value, self.loss(number, epoch), metrics, 0.1))
+            reports.append(EpochReport(epoch, 0, epoch, value, 1.0, metrics, 0.1))
             verdict = "train" if epoch < job.reported else (yield Reported(job.slot, reports[-1]))
             if diverge or verdict != "train":
                 stopped = "diverged" if diverge else "pruned" if verdict == "stop" else "waiting"
@@ -94,10 +94,6 @@ class ScriptedExecutor:
         last = reports[-1]
         result = TrialResult(last.value, last.loss, last.metrics, tuple(reports), 0.3, 1.0, stopped)
         yield Finished(job.slot, result)
-
-    def loss(self, number: int, epoch: int) -> float:
-        """Validation log loss of a job after an epoch."""
-        return 1.0
 
 
 @dataclass

@@ -10,7 +10,8 @@ import pytest
 from optuna.trial import create_trial
 
 from search.errors import StoreError
-from search.study.record import StudyRecord, Trial, TrialRecord, best_seen, best_trial, rank
+from search.study.judge import best_seen, best_trial, rank
+from search.study.record import StudyRecord, Trial, TrialRecord
 
 _NONE = Trial(0, "sgd", 0.01, 1.0, 0, None, 0.5, 1.0, "score", 1, "complete", "", 1.0, 1.0, (0.5,), "")
 

@@ -13,8 +13,9 @@ from lightning_modules.networks.blocknet import BlockNet
 from search.executor.protocol import Job
 from search.settings.budget import parse_budget
 from search.settings.schema import SpaceSettings
+from search.study.judge import rank
 from search.study.promotion import PromotionRule, Standing
-from search.study.record import Trial, of_evidence, rank
+from search.study.record import Trial, of_evidence
 from search.study.spending import Spending
 from search.trial.result import TrialParams, describe_params
 from search.trial.space import build_space

@@ -47,6 +47,7 @@ def test_it_says_why_and_goes_on_where_it_is_asked_to() -> None:
     driver.run(ScriptedExecutor(_all(0.97)))
     assert not driver.unfinished()
     assert driver.exhausted() == (
+        "stop",
         "No trial could be shown to be better than trial 1, which has 3 of 100 validation images wrong",
         "search.stop=never goes on",
     )
