@@ -136,7 +136,7 @@ def coverage_curve(points: Sequence[CoveragePoint]) -> Chart:
     placed = [(by_hand, wrong) for by_hand, wrong in known if wrong is not None]
     highest = max((wrong for _, wrong in placed), default=0.0)
     chart = Chart(380, 300, 4, (0.0, 1.0), (0.0, max(highest, 0.01)))
-    chart.grid([(k / 5, f"{20 * k} %") for k in range(6)], "by hand")
+    chart.grid([(k / 5, f"{20 * k}") for k in range(6)], "by hand, %")
     if len(placed) > 1:
         chart.curves.append(("full", [chart.place(*one) for one in placed]))
     chart.dots += [("won", chart.place(*one)) for one in placed]
