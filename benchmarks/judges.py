@@ -110,7 +110,7 @@ JUDGES: dict[str, Callable[[OutputTable], Floats]] = {
 def read(name: str) -> OutputTable:
     """A table as far as it is filled."""
     held = dict(np.load(OUTPUTS / f"{name}.npz"))
-    keys = tuple(key.removesuffix("/val") for key in held if key.endswith("/val"))
+    keys = tuple(key.removesuffix("/val") for key in held if key.endswith("/val") and key.count("/") == 3)
     whole = [k for k in keys if np.isfinite(held[f"{k}/val"]).all() and np.isfinite(held[f"{k}/test"]).all()]
     return OutputTable(
         name,

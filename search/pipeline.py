@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from search.command_line.interrupts import graceful_interrupts
 from search.errors import InterruptedSearchError, RefitDivergedError, TrialCancelledError
 from search.evidence.collecting import collect_evidence
 from search.evidence.trust import describe_trust
-from search.executor.registry import make_executor
+from search.executor.registry import Workers
 from search.outcome.front import log_front, print_front
 from search.outcome.log import log_outcome, parent_run
 from search.outcome.summary import print_trials, print_where, print_winner
@@ -124,8 +124,9 @@ def run_study(
     study, existed = load_or_create(journal, name, identity, fresh=settings.search.fresh)
     existed = existed and bool(study.get_trials(deepcopy=False))  # a month's study is made before it is run
     with _started(task, StudyRecord(study), console, clock or Clock(), TrialFiles.of(journal)) as run:
-        _run_trials(run, space, journal, existed=existed)
-        winner = _test_winner(run)
+        with closing(Workers(task, partial(console.print, markup=False, highlight=False, soft_wrap=True))) as workers:
+            _run_trials(run, space, journal, workers, existed=existed)
+            winner = _test_winner(run, workers)
         report = None
         if settings.tracking.report:
             with run.phase("report", "Writing the report"):
@@ -164,7 +165,7 @@ def _started(task: Task, record: StudyRecord, console: Console, clock: Clock, fi
                 tracker.finish(parent, status)
 
 
-def _run_trials(run: StudyRun, space: Space, journal: Path, *, existed: bool) -> None:
+def _run_trials(run: StudyRun, space: Space, journal: Path, workers: Workers, *, existed: bool) -> None:
     """Fill the study's slots, as far as its budget goes.
 
     Raises:
@@ -198,7 +199,7 @@ def _run_trials(run: StudyRun, space: Space, journal: Path, *, existed: bool) ->
         line = f"Watch it live: optuna-dashboard {quote(printable(journal))}"
         console.print(line, highlight=False, markup=False, soft_wrap=True)
         if driver.unfinished():
-            _execute(run, driver, progress)
+            _execute(run, driver, progress, workers)
     if run.stopping.requested:
         raise InterruptedSearchError(_continue_line(record, settings))
     finished = len(record.finished())
@@ -209,20 +210,16 @@ def _run_trials(run: StudyRun, space: Space, journal: Path, *, existed: bool) ->
         run.tracker.log(run.parent, {}, tags={setting: line})
 
 
-def _execute(run: StudyRun, driver: SearchStudy, progress: StudyProgress) -> None:
+def _execute(run: StudyRun, driver: SearchStudy, progress: StudyProgress, workers: Workers) -> None:
     """Run trials with whatever executor the settings name."""
-    task = run.task
-    executor = make_executor(task, progress.note)  # its workers start while the head is warmed up
-    try:
-        with run.clock("warmup"):
-            for fold in task.splits.folds:
-                task.start_net(fold.train, task.net.num_blocks)
-        with run.phase("evidence"):
-            _collect_evidence(run)
-        with progress.shown(), run.phase("trials"):
-            driver.run(executor, run.stopping)
-    finally:
-        executor.close()
+    task, executor = run.task, workers()  # they start while the head is warmed up
+    with run.clock("warmup"):
+        for fold in task.splits.folds:
+            task.start_net(fold.train, task.net.num_blocks)
+    with run.phase("evidence"):
+        _collect_evidence(run)
+    with progress.shown(), run.phase("trials"):
+        driver.run(executor, run.stopping)
 
 
 def _collect_evidence(run: StudyRun) -> None:
@@ -250,7 +247,7 @@ def _collect_evidence(run: StudyRun) -> None:
     tell(found.describe())
 
 
-def _test_winner(run: StudyRun) -> Winner:
+def _test_winner(run: StudyRun, workers: Workers) -> Winner:
     """The winner, refitted and tested unless an earlier call has done so, logged with all that led to it."""
     settings, record = run.settings, run.record
     with run.phase("winner", "Refitting and testing the winner"):
@@ -259,7 +256,7 @@ def _test_winner(run: StudyRun) -> Winner:
             if winner is not None and (winner.members or (winner.slot,)) == tuple(trial.slot for trial in members):
                 break
             try:
-                winner = refit_and_test(run, members)
+                winner = refit_and_test(run, members, workers)
             except RefitDivergedError as error:
                 record.refits_diverged = (*record.refits_diverged, error.slot)
                 line = f"Trial {error.slot} cannot win: refitted, it answers with numbers that are not finite."

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from search.executor.protocol import Event, Job
+from search.executor.protocol import Event, Job, Refit
 from search.executor.worker import WorkerHandle, queue_channel, serve_jobs
 from search.trial.result import Verdict
 from search.trial.task import Task
@@ -35,7 +35,7 @@ class InlineExecutor:
         )
         self._thread.start()
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: Job | Refit) -> None:
         """See `Executor.submit`."""
         self._worker.submit(job)
 

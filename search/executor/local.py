@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from search.executor.protocol import Event, Failed, Job
+from search.executor.protocol import Event, Failed, Job, Refit
 from search.executor.worker import ChannelClosedError, WorkerHandle, WorkerPlan, pipe_channel, serve
 from search.trial.result import Verdict
 from search.trial.task import Task
@@ -47,9 +47,11 @@ class _Worker(WorkerHandle):
         self.ran = 0.0  # seconds since its job began, or will have begun at the latest
         self.silent = 0.0  # seconds since it was heard of
         self.started = False
+        self.limited = True  # by `search.trial_seconds`
         self.ended = ""  # why it was ended
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: Job | Refit) -> None:
+        self.limited = isinstance(job, Job)
         self.ran = self.silent = 0.0 if self.started else -_STARTING_SECONDS
         super().submit(job)
 
@@ -97,7 +99,7 @@ class LocalExecutor:
         self._stillborn = 0
         self._workers = [self._spawn(position) for position in range(workers)]
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: Job | Refit) -> None:
         """See `Executor.submit`."""
         while (worker := next((w for w in self._workers if w.idle), None)) is None:
             self._receive(1.0)  # one that was cancelled is in its last batch
@@ -180,7 +182,7 @@ class LocalExecutor:
         passed, self._looked = min(now - self._looked, most), now
         for worker in (w for w in self._workers if not w.idle):
             worker.ran, worker.silent = worker.ran + passed, worker.silent + passed
-            if worker.slot is not None and worker.ran > self._longest:
+            if worker.limited and worker.slot is not None and worker.ran > self._longest:
                 worker.ended = (
                     f"TrialOvertimeError: hung for {self._longest:g} s, over search.trial_seconds; its worker was ended"
                 )

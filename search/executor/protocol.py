@@ -1,4 +1,4 @@
-"""What the driver of a study asks of whatever runs its trials.
+"""What a study asks of whatever runs its trials, and trains the networks of its winner.
 
 An executor knows neither Optuna nor MLflow. It trains the jobs it is given, reports every epoch and waits for the
 answer, so that a trial is stopped after exactly the epoch the pruner read, however slow the driver is.
@@ -12,7 +12,7 @@ from typing import Protocol
 
 from search.trial.result import EpochReport, TrialParams, TrialResult, Verdict
 
-__all__ = ["Event", "Executor", "Failed", "Finished", "Job", "Reported"]
+__all__ = ["Event", "Executor", "Failed", "Finished", "Job", "Refit", "Refitted", "Reported"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,24 @@ class Job:
     seed: int
     checkpoint: Path | None = None
     reported: int = 0
+
+
+@dataclass(frozen=True)
+class Refit:
+    """One network to train without a report: `trial_network` finds it beside `checkpoint` afterwards.
+
+    Attributes:
+        slot: what its event names it by; no other job of that number runs.
+        seed: of the trial, as in `Job`.
+        checkpoint: of the trial.
+        fold: on whose training images; None takes all that are trained on.
+    """
+
+    slot: int
+    params: TrialParams
+    seed: int
+    checkpoint: Path
+    fold: int | None
 
 
 @dataclass(frozen=True)
@@ -57,7 +75,14 @@ class Failed:
     traceback: str
 
 
-Event = Reported | Finished | Failed
+@dataclass(frozen=True)
+class Refitted:
+    """The network of a `Refit` lies where it is looked for, or could not be written."""
+
+    slot: int
+
+
+Event = Reported | Finished | Failed | Refitted
 
 
 class Executor(Protocol):
@@ -67,7 +92,7 @@ class Executor(Protocol):
     def capacity(self) -> int:
         """How many jobs may run at the same time."""
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: Job | Refit) -> None:
         """Start a job; the driver never submits more than `capacity`."""
 
     def poll(self, timeout: float) -> Event | None:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from lightning_modules.images.index import ImageIndex
 from lightning_modules.images.splits import Splits
 from search.errors import TrialCancelledError
-from search.executor.protocol import Event, Failed, Finished, Job, Reported
+from search.executor.protocol import Event, Failed, Finished, Job, Refit, Refitted, Reported
 from search.settings.schema import Settings
 from search.trial.result import EpochReport, Verdict
 
@@ -128,12 +128,12 @@ def queue_channel(inbox: queue.Queue[object], outbox: queue.Queue[object]) -> Ch
 
 
 def serve_jobs(channel: Channel, build_task: Callable[[Callable[[str], None]], Task]) -> None:
-    """Train the jobs that come, report each epoch and wait for its verdict; returns when the channel closes.
+    """Train the jobs that come, report each epoch of a trial and wait for its verdict; returns when the channel closes.
 
     Args:
         build_task: called once, before the first job, with what takes a line for the user.
     """
-    from search.trial.training import run_trial  # after `serve` has set the environment
+    from search.trial.training import keep_network, run_trial  # after `serve` has set the environment
 
     task: Task | None = None
 
@@ -152,7 +152,7 @@ def serve_jobs(channel: Channel, build_task: Callable[[Callable[[str], None]], T
     try:
         while True:
             message = channel.receive()
-            if not isinstance(message, Job):  # a cancellation that crossed the job's own end
+            if not isinstance(message, Job | Refit):  # a cancellation that crossed the job's own end
                 continue
             job = message
             try:
@@ -160,10 +160,17 @@ def serve_jobs(channel: Channel, build_task: Callable[[Callable[[str], None]], T
                 network = job.params.network
                 own = task if network is None else task.of(network)
                 channel.send(_Began())
-                result = run_trial(
-                    own, job.params, job.seed, report=report, cancelled=cancelled, checkpoint=job.checkpoint,
-                    reported=job.reported, on_note=note,
-                )  # fmt: skip
+                if isinstance(job, Refit):
+                    keep_network(
+                        own, job.params, job.seed, fold=job.fold, checkpoint=job.checkpoint, cancelled=cancelled
+                    )
+                    ended: Event = Refitted(job.slot)
+                else:
+                    result = run_trial(
+                        own, job.params, job.seed, report=report, cancelled=cancelled, checkpoint=job.checkpoint,
+                        reported=job.reported, on_note=note,
+                    )  # fmt: skip
+                    ended = Finished(job.slot, result)
             except TrialCancelledError:
                 channel.send(_Idle())
             except ChannelClosedError:
@@ -171,7 +178,7 @@ def serve_jobs(channel: Channel, build_task: Callable[[Callable[[str], None]], T
             except Exception:  # whatever a trial dies of must not take the worker along
                 channel.send(Failed(job.slot, traceback.format_exc()))
             else:
-                channel.send(Finished(job.slot, result))
+                channel.send(ended)
     except ChannelClosedError:
         return
 
@@ -203,7 +210,7 @@ class WorkerHandle:
         """Whether a job would begin at once."""
         return self.slot is None and not self.cancelled
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: Job | Refit) -> None:
         """Give it a job; the job follows one that was cancelled."""
         self.slot = job.slot
         self.channel.send(job)
@@ -231,7 +238,7 @@ class WorkerHandle:
             return None
         elif self.cancelled:  # the job may have ended before it heard of the cancelling; a report gets no answer
             self.cancelled = isinstance(message, Reported)
-        elif isinstance(message, Reported | Finished | Failed):
+        elif isinstance(message, Reported | Finished | Failed | Refitted):
             if not isinstance(message, Reported):
                 self.slot = None
             return message

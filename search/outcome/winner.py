@@ -24,10 +24,12 @@ from lightning_modules.networks.model_file import ModelCard, TrainedModel, load_
 from lightning_modules.training.datamodule import ActivationBatches
 from lightning_modules.training.scores import TestScores, scores_with_intervals
 from search.errors import RefitDivergedError
+from search.executor.registry import Workers
 from search.outcome.decisions import Strangers, decision_facts, log_decisions, strangers
 from search.outcome.figures import confusion_figure
 from search.outcome.out_of_sample import OutOfSample, image_groups, out_of_sample
 from search.outcome.reference import reference_images, task_features
+from search.outcome.side_by_side import train_side_by_side
 from search.study.bought import DEFAULT_SLOT, Bought, bought
 from search.study.notes import version_note
 from search.study.record import TrialRecord, Winner
@@ -35,7 +37,7 @@ from search.study.run import StudyRun
 from search.study.sampler import slot_seed
 from search.trial.preparation import costs_of, tiling_of
 from search.trial.task import Task
-from search.trial.training import train_final, trial_network
+from search.trial.training import trial_network
 from search.words import times
 
 __all__ = ["model_card", "package_versions", "refit_and_test"]
@@ -72,7 +74,7 @@ def model_card(task: Task, net: BlockNet, freeze_depth: int, temperature: float 
     )
 
 
-def refit_and_test(run: StudyRun, members: Sequence[TrialRecord]) -> Winner:
+def refit_and_test(run: StudyRun, members: Sequence[TrialRecord], workers: Workers) -> Winner:
     """Refit, calibrate, test once, log and register the best trials; the result is written to the study last.
 
     The count of test readings is raised *before* the test images are read, so that it is right even if this process
@@ -81,6 +83,7 @@ def refit_and_test(run: StudyRun, members: Sequence[TrialRecord]) -> Winner:
 
     Args:
         members: whose networks answer together, the best first, all of one network.
+        workers: train the networks side by side; closed afterwards.
 
     Raises:
         RefitDivergedError: an output on the images that a member was trained on, or on those of the test, is not
@@ -89,7 +92,8 @@ def refit_and_test(run: StudyRun, members: Sequence[TrialRecord]) -> Winner:
     started = time.perf_counter()
     trial, record, settings = members[0], run.record, run.settings
     task = run.task.of(trial.params.network)
-    rows = _delivered_rows(task)
+    rows = task.rows(_delivered(run))
+    train_side_by_side(run, workers, _wanted(run, members))
     nets = {member.slot: _refitted(run, member) for member in members}
     note = partial(run.console.print, highlight=False, markup=False, soft_wrap=True)
     net = committee(list(nets.values()))
@@ -151,17 +155,24 @@ def _network(run: StudyRun, trial: TrialRecord, fold: int | None) -> BlockNet:
     """A trial's network, trained as the trial was.
 
     Args:
-        fold: on whose training images; None takes all that are trained on. That of the first is kept by the trials of a
-            study with one fold, and is then not trained again.
+        fold: on whose training images; None takes all that are trained on.
     """
     task, settings = run.task.of(trial.params.network), run.settings
     params, epochs, seed = trial.params, settings.trainer.epochs, slot_seed(settings.seed, trial.slot)
-    if fold == 0:
-        checkpoint = run.files.checkpoint(trial.slot)
-        note = partial(run.console.print, highlight=False, markup=False, soft_wrap=True)
-        return trial_network(task, params, seed, epochs, checkpoint=checkpoint, cancelled=run.stopping, on_note=note)
-    rows = _delivered_rows(task) if fold is None else task.splits.folds[fold].train
-    return train_final(task, params, seed, rows, epochs, cancelled=run.stopping)
+    checkpoint = run.files.checkpoint(trial.slot)
+    note = partial(run.console.print, highlight=False, markup=False, soft_wrap=True)
+    return trial_network(
+        task, params, seed, epochs, fold=fold, checkpoint=checkpoint, cancelled=run.stopping, on_note=note
+    )
+
+
+def _wanted(run: StudyRun, members: Sequence[TrialRecord]) -> list[tuple[TrialRecord, int | None]]:
+    """Trial and fold of every network that `refit_and_test` will ask for."""
+    folds = range(run.settings.data.folds)
+    asked = [(member, fold) for member in members for fold in (_delivered(run), *folds)]
+    if len(run.task.splits.test) and (default := _default(run)) is not None:
+        asked.append((default, _delivered(run)))
+    return list({(trial.slot, fold): (trial, fold) for trial, fold in asked}.values())
 
 
 def _refitted(run: StudyRun, trial: TrialRecord) -> BlockNet:
@@ -171,8 +182,8 @@ def _refitted(run: StudyRun, trial: TrialRecord) -> BlockNet:
         RefitDivergedError: an output on these images is not finite.
     """
     task = run.task.of(trial.params.network)
-    net = _network(run, trial, None if run.settings.search.refit else 0)
-    if not _finite_outputs(task, net, trial.params.freeze_depth, _delivered_rows(task)):
+    net = _network(run, trial, _delivered(run))
+    if not _finite_outputs(task, net, trial.params.freeze_depth, task.rows(_delivered(run))):
         raise RefitDivergedError(trial.slot)
     return net
 
@@ -183,9 +194,14 @@ def _diverged(task: Task, nets: Mapping[int, BlockNet]) -> int:
     return next((slot for slot, found in answers.items() if not found.logits.isfinite().all()), next(iter(nets)))
 
 
+def _default(run: StudyRun) -> TrialRecord | None:
+    """The default trial, where it is complete."""
+    return next((t for t in run.record.finished() if t.slot == DEFAULT_SLOT and t.outcome == "complete"), None)
+
+
 def _default_net(run: StudyRun, nets: Mapping[int, BlockNet]) -> BlockNet | None:
     """The default trial's network, refitted as the members are; None where that trial is not complete or diverged."""
-    default = next((t for t in run.record.finished() if t.slot == DEFAULT_SLOT and t.outcome == "complete"), None)
+    default = _default(run)
     if default is None:
         return None
     if DEFAULT_SLOT in nets:
@@ -261,14 +277,10 @@ def _register(
 def _trained_on(task: Task) -> frozenset[str]:
     """Digests of the images that trained or chose the version, or the model that it starts from."""
     before = None if task.start is None else load_model(task.start).trained_on
-    rows = task.image_rows(_fold_rows(task))
+    rows = task.image_rows(np.unique(np.concatenate([part for f in task.splits.folds for part in (f.train, f.val)])))
     return frozenset(task.image_index.records[row].digest for row in rows.tolist()) | (before or frozenset())
 
 
-def _fold_rows(task: Task) -> NDArray[np.int64]:
-    return np.unique(np.concatenate([part for fold in task.splits.folds for part in (fold.train, fold.val)]))
-
-
-def _delivered_rows(task: Task) -> NDArray[np.int64]:
-    """Rows that what is delivered is trained on."""
-    return task.trainable(_fold_rows(task)) if task.settings.search.refit else task.splits.folds[0].train
+def _delivered(run: StudyRun) -> int | None:
+    """The fold on whose training images what is delivered is trained, None for all."""
+    return None if run.settings.search.refit else 0

@@ -129,10 +129,6 @@ class StudyProgress:
         self._console.print(line + self._remaining(", about {} left"), highlight=False, soft_wrap=True)
         self.waiting()
 
-    def note(self, line: str) -> None:
-        """Show a line about something other than a trial."""
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
-
     def waiting(self) -> None:
         if self._live is not None:
             self._live.update(self._render())

@@ -50,6 +50,11 @@ class TrialFiles:
             shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def network_file(checkpoint: Path) -> Path:
-    """Where the network of the trial with this checkpoint is kept."""
-    return checkpoint.with_name(f"{checkpoint.stem}.network.pt")
+def network_file(checkpoint: Path, fold: int | None = 0) -> Path:
+    """Where the network of the trial with this checkpoint is kept.
+
+    Args:
+        fold: on whose training images it was trained; None for one that was trained on all.
+    """
+    which = "" if fold == 0 else ".all" if fold is None else f".fold-{fold}"
+    return checkpoint.with_name(f"{checkpoint.stem}{which}.network.pt")

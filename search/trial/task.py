@@ -198,6 +198,13 @@ class Task:
         counts = np.bincount(self.index.labels[rows], minlength=len(self.classes))
         return torch.tensor(len(rows) / (len(self.classes) * np.maximum(counts, 1)), dtype=torch.float32)
 
+    def rows(self, fold: int | None) -> NDArray[np.int64]:
+        """Rows that a network is trained on: the training images of a fold; None takes all that may be trained on."""
+        if fold is not None:
+            return self.splits.folds[fold].train
+        parts = [part for one in self.splits.folds for part in (one.train, one.val)]
+        return self.trainable(np.unique(np.concatenate(parts)))
+
     def start_net(self, rows: NDArray[np.int64], freeze_depth: int) -> BlockNet:
         """A copy of the network; a pre-trained one's head is warmed up on the images `rows` for this freeze depth.
 

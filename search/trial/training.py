@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ from search.trial.recorder import STOPPED, Recorder
 from search.trial.result import EpochReport, TrialParams, TrialResult, Verdict
 from search.trial.task import Task
 
-__all__ = ["run_trial", "train_final", "train_in_full", "trial_network"]
+__all__ = ["keep_network", "run_trial", "train_final", "train_in_full", "trial_network"]
 
 
 def run_trial(
@@ -127,24 +128,48 @@ def trial_network(
     seed: int,
     epochs: int,
     *,
+    fold: int | None = 0,
     checkpoint: Path | None = None,
     cancelled: Callable[[], bool] = lambda: False,
     on_note: Callable[[str], None] = lambda _: None,
 ) -> BlockNet:
-    """The network of a trial after so many epochs on the training images of its first fold, in eval mode.
+    """The network of a trial after so many epochs, in eval mode.
 
     Args:
         epochs: that it was trained for.
+        fold: on whose training images; None takes all that are trained on (`Task.rows`).
         checkpoint: of the trial; where the network does not lie beside it, it is trained again.
         cancelled: asked before every training batch; True raises `TrialCancelledError`.
         on_note: called with a line for the user where that file is damaged.
     """
-    rows = task.splits.folds[0].train
-    if checkpoint is not None and (file := network_file(checkpoint)).is_file():
-        net, of = task.start_net(rows, params.freeze_depth), trial_key(task.own_identity, params, seed)
+    if checkpoint is not None and (file := network_file(checkpoint, fold)).is_file():
+        net, of = deepcopy(task.net), _network_key(task, params, seed, fold)
         if load_network(file, net, params.freeze_depth, of=of, epoch=epochs - 1, on_note=on_note):
             return net
-    return train_final(task, params, seed, rows, epochs, cancelled=cancelled)
+    return train_final(task, params, seed, task.rows(fold), epochs, cancelled=cancelled)
+
+
+def keep_network(
+    task: Task,
+    params: TrialParams,
+    seed: int,
+    *,
+    fold: int | None,
+    checkpoint: Path,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> None:
+    """Train a trial's network and leave it where `trial_network` finds it; on a full disk it is not left."""
+    epochs = task.settings.trainer.epochs
+    net = train_final(task, params, seed, task.rows(fold), epochs, cancelled=cancelled)
+    with suppress(OSError):  # who wants the network trains it again
+        of = _network_key(task, params, seed, fold)
+        save_network(network_file(checkpoint, fold), net, of=of, epoch=epochs - 1)
+
+
+def _network_key(task: Task, params: TrialParams, seed: int, fold: int | None) -> str:
+    """What a kept network is the network of."""
+    trial = trial_key(task.own_identity, params, seed)
+    return trial if fold == 0 else f"{trial}/{'all' if fold is None else fold}"
 
 
 def _reported(

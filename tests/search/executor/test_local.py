@@ -11,15 +11,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from lightning_modules.images.splits import make_splits
 from lightning_modules.images.store import load_images
 from search.executor.inline import InlineExecutor
 from search.executor.local import LocalExecutor, _epitaph
-from search.executor.protocol import Event, Executor, Failed, Finished, Job, Reported
+from search.executor.protocol import Event, Executor, Failed, Finished, Job, Refit, Reported
 from search.settings.schema import DataSettings, ExecutorSettings, Settings, TrainerSettings
 from search.trial.result import EpochReport, TrialParams, Verdict
 from search.trial.task import Task, build_task
+from search.trial.training import trial_network
 
 pytestmark = pytest.mark.slow  # real worker processes
 
@@ -223,3 +225,14 @@ def test_close_leaves_no_process_and_a_dead_driver_ends_its_workers(task: Task) 
     assert not multiprocessing.active_children() or all(
         child not in (first.process, second.process) for child in multiprocessing.active_children()
     )
+
+
+def test_refits_of_workers_are_those_of_this_process(task: Task, pool: LocalExecutor, tmp_path: Path) -> None:
+    for slot in (0, 1):
+        pool.submit(Refit(slot, JOBS[slot].params, 7, tmp_path / f"slot-{slot}.pt", None))
+    assert {_next(pool).slot, _next(pool).slot} == {0, 1}
+    for slot in (0, 1):
+        params, file = JOBS[slot].params, tmp_path / f"slot-{slot}.pt"
+        kept = trial_network(task, params, 7, 3, fold=None, checkpoint=file, cancelled=lambda: True)
+        other = trial_network(task, params, 7, 3, fold=None).state_dict()
+        assert all(torch.equal(part, other[name]) for name, part in kept.state_dict().items())

@@ -5,13 +5,14 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from search.errors import TrialCancelledError
 from search.executor.inline import InlineExecutor
-from search.executor.protocol import Event, Failed, Finished, Job, Reported
+from search.executor.protocol import Event, Failed, Finished, Job, Refit, Refitted, Reported
 from search.executor.worker import WorkerHandle, queue_channel, serve_jobs
 from search.trial.result import EpochReport, TrialParams, TrialResult
 
@@ -58,6 +59,27 @@ def _event(executor: InlineExecutor) -> Event:
     event = executor.poll(10)
     assert event is not None
     return event
+
+
+def test_a_refit_ends_with_its_event_or_with_what_it_died_of(
+    executor: InlineExecutor, plays: list[Play], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[Any] = []
+
+    def keep_network(_: Any, params: Any, seed: int, *, fold: Any, checkpoint: Path, cancelled: Any) -> None:
+        asked.append((params, seed, fold, checkpoint))
+        if fold == 1:
+            raise MemoryError("too large")
+
+    monkeypatch.setattr("search.trial.training.keep_network", keep_network)
+    executor.close()
+    executor = InlineExecutor(object())  # type: ignore[arg-type]
+    for slot, fold in enumerate((None, 1)):
+        executor.submit(Refit(slot, PARAMS, 7, tmp_path, fold))
+        event = _event(executor)
+        assert event.slot == slot and isinstance(event, Refitted if fold is None else Failed)
+    executor.close()
+    assert asked == [(PARAMS, 7, None, tmp_path), (PARAMS, 7, 1, tmp_path)]
 
 
 def test_what_a_trial_dies_of_takes_neither_the_worker_nor_the_study_along(

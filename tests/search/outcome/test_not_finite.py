@@ -14,6 +14,7 @@ from lightning_modules.networks.blocknet import BlockNet
 from search import load_study
 from search.__main__ import main
 from search.outcome import winner
+from search.trial import training
 from search.trial.result import TrialParams
 from search.trial.task import Task
 
@@ -46,7 +47,7 @@ def test_a_trial_whose_outputs_overflow_has_diverged(
 def test_a_refit_that_diverges_does_not_win(
     tiny: tuple[str, ...], tracking_root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    trained = winner.train_final
+    trained = training.train_final
     calls: list[TrialParams] = []
 
     def planted(task: Task, params: TrialParams, *others: Any, **more: Any) -> BlockNet:
@@ -56,7 +57,7 @@ def test_a_refit_that_diverges_does_not_win(
             next(net.head.parameters()).data[:] = float("inf")
         return net
 
-    monkeypatch.setattr(winner, "train_final", planted)
+    monkeypatch.setattr(training, "train_final", planted)
     words = (*tiny, "model=lenet5", "trainer.epochs=1", "search.trials=2", "search.study=refits",
              "tracking.model_name=refits")  # fmt: skip
     broken = 2

@@ -13,7 +13,7 @@ from search.errors import TrialCancelledError
 from search.trial.files import network_file
 from search.trial.result import TrialParams, TrialResult
 from search.trial.task import Task
-from search.trial.training import run_trial, trial_network
+from search.trial.training import keep_network, run_trial, trial_network
 
 PARAMS = TrialParams("momentum", 1.0, 5)
 
@@ -61,6 +61,19 @@ def test_the_kept_network_is_the_one_that_would_be_trained_again(
     assert not kept.training and kept.freeze_depth == again.freeze_depth == params.freeze_depth
     other = again.state_dict()
     assert all(torch.equal(part, other[name]) for name, part in kept.state_dict().items())
+
+
+@pytest.mark.parametrize("fold", [None, 1])
+def test_a_network_that_a_worker_leaves_is_the_one_that_would_be_trained(
+    make_task: Callable[..., Task], tmp_path: Path, fold: int | None
+) -> None:
+    task, file = make_task(folds=2, epochs=1), tmp_path / "slot-0.pt"
+    keep_network(task, PARAMS, 3, fold=fold, checkpoint=file)
+    kept = trial_network(task, PARAMS, 3, 1, fold=fold, checkpoint=file, cancelled=lambda: True)
+    other = trial_network(task, PARAMS, 3, 1, fold=fold).state_dict()
+    assert all(torch.equal(part, other[name]) for name, part in kept.state_dict().items())
+    with pytest.raises(TrialCancelledError):  # of other images
+        trial_network(task, PARAMS, 3, 1, fold=0, checkpoint=file, cancelled=lambda: True)
 
 
 @pytest.mark.parametrize("change", ["nothing there", "cut", "of another trial", "of another epoch"])
