@@ -2,7 +2,8 @@
 
 The default optimizer and rate is trained on training and validation images, as a winner is, at several freeze depths,
 at two of these under three seeds, and at `LEFT_OUT` each on its own four fifths of the images (what a member would be
-that need not be refitted). KEYS, with commas between them, are those to train; otherwise all. Logits of `WATCHED` test images, of the plain image and the mean over it and its views, are kept in
+that need not be refitted). KEYS, with commas between them, are those to train; otherwise all. Logits of `WATCHED` test
+images, of the plain image and the mean over it and its views, are kept in
 benchmarks/tables/committees/TASK-NETWORK-SIZE-SPLIT.npz, with the cost in epochs of training everything on the training
 images; what is there is not trained again. `python -m benchmarks.committees` prints what each committee gains over the
 default trial refitted.
@@ -108,7 +109,7 @@ def _answers(task, net, rows: NDArray[np.int64], view: int) -> NDArray[np.float3
 
 
 def compare() -> None:
-    """Print gains over the default trial: means over the splits of each task, and Student's interval over all splits."""
+    """Print gains over the default trial: means over a task's splits, and Student's interval over all splits."""
     gains: dict[str, dict[str, list[tuple[float, float, float]]]] = defaultdict(lambda: defaultdict(list))
     base: dict[str, list[float]] = defaultdict(list)
     for file in sorted(f for f in KEPT.glob("*.npz") if not f.stem.endswith(".new")):

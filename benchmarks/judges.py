@@ -12,6 +12,7 @@ first, the best of these and all of them together. Tables that are begun stand i
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +23,9 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import rankdata
 from scipy.stats import t as student
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import ConstantKernel, Matern
 from sklearn.metrics import f1_score
 
 from benchmarks.finished_tables import read_table
@@ -55,6 +59,12 @@ class OutputTable:
     def loss(self) -> Floats:
         """Validation log loss of each."""
         return log_loss(self.val, self.val_labels)
+
+    @cached_property
+    def loss_error(self) -> Floats:
+        """Standard error of each one's validation log loss."""
+        losses = -np.log(self.val[:, np.arange(len(self.val_labels)), self.val_labels].clip(_LEAST))
+        return losses.std(1, ddof=1) / len(self.val_labels) ** 0.5
 
     @cached_property
     def brier(self) -> Floats:
@@ -107,6 +117,26 @@ JUDGES: dict[str, Callable[[OutputTable], Floats]] = {
 """Name -> what it gives each configuration, the lowest of which it takes; of equals the first drawn."""
 
 
+def posterior_mean(table: OutputTable, drawn: NDArray[np.int64], values: Floats, errors: Floats) -> Floats:
+    """What a Gaussian process over (freeze depth, log rate, optimizer) believes of the trials drawn, (M,).
+
+    Args:
+        values: what it is fitted to, (M,).
+        errors: their standard errors, which are its noise.
+    """
+    parts = [table.keys[i].split("/") for i in drawn]
+    deepest = max(int(key.split("/")[0]) for key in table.keys)
+    where = np.array([(int(k) / deepest, np.log10(float(f)), float(o == "adam")) for k, o, f in parts])
+    kernel = ConstantKernel(1.0, (1e-2, 1e2)) * Matern([0.5, 0.5, 1.0], (0.1, 10.0), nu=2.5)
+    spread = max(values.std(), 1e-6)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a length at its bound: that parameter says nothing
+        noise = (errors / spread) ** 2 + 1e-6
+        process = GaussianProcessRegressor(kernel, alpha=noise, normalize_y=False)
+        found: Floats = process.fit(where, (values - values.mean()) / spread).predict(where)
+    return found
+
+
 def read(name: str) -> OutputTable:
     """A table as far as it is filled."""
     held = dict(np.load(OUTPUTS / f"{name}.npz"))
@@ -130,6 +160,8 @@ def compare(table: OutputTable) -> dict[str, Floats]:
     judge = "F1, of equals the loss"
     more = {f"the {n} best together": n for n in (2, 3, 5, 8)}
     odds = "the 5 best together, mean of probabilities"
+    process = "posterior mean of the log loss"
+    found |= {process: [], f"{process}, the 5 best together": []}
     found |= {name: [] for name in more} | {odds: [], "the best by the test images": [], "any": []}
     for _ in range(DRAWS):
         drawn = rng.choice(len(table.keys), min(TRIALS, len(table.keys)), replace=False)
@@ -138,6 +170,9 @@ def compare(table: OutputTable) -> dict[str, Floats]:
         best = drawn[np.argsort(given[judge][drawn])]
         for name, count in more.items():
             found[name].append(table.tested(table.logits[best[:count]].mean(0)))
+        believed = np.argsort(posterior_mean(table, drawn, table.loss[drawn], table.loss_error[drawn]))
+        found[process].append(table.truth[drawn[believed[0]]])
+        found[f"{process}, the 5 best together"].append(table.tested(table.logits[drawn[believed[:5]]].mean(0)))
         found[odds].append(table.tested(table.test[best[:5]].mean(0)))
         found["the best by the test images"].append(table.truth[drawn].max())
         found["any"].append(table.truth[drawn].mean())
