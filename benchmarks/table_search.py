@@ -13,7 +13,7 @@ images cannot tell two good configurations apart.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any, cast
@@ -22,6 +22,7 @@ from unittest.mock import patch
 import numpy as np
 import optuna
 from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
 
 from benchmarks.finished_tables import DepthTable, Floats
 from benchmarks.table_executor import SilentListener, SilentTracker, Spent, TableExecutor
@@ -69,6 +70,8 @@ class Strategy:
         batches: training steps in an epoch, which decide on the first rung; None for those of the table.
         pruner: one of Optuna's that no setting names, with `search.pruner=none`.
         rule: a promotion rule that no setting names, in place of the driver's own.
+        space: settings of `space.*` that differ from those of the committed results (momentum first, one depth).
+        sampler: one of Optuna's that no setting names, of a seed.
     """
 
     name: str
@@ -78,6 +81,8 @@ class Strategy:
     batches: int | None = None
     pruner: Callable[[], BasePruner] | None = None
     rule: Callable[[DepthTable], PromotionRule] | None = None
+    space: Mapping[str, Any] = field(default_factory=dict)
+    sampler: Callable[[int], BaseSampler] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,7 +172,13 @@ def _run(
     net = SimpleNamespace(num_blocks=table.depths - 1, pretrained=True, architecture=table.name)
     space = build_space(settings.space, cast(BlockNet, net))
     rule = strategy.rule(table) if strategy.rule else None
-    with patch("search.study.driver.build_promotion", lambda *_, **__: rule) if rule else nullcontext():
+    with ExitStack() as patched:
+        if rule:
+            patched.enter_context(patch("search.study.driver.build_promotion", lambda *_, **__: rule))
+        if own := strategy.sampler:
+            patched.enter_context(
+                patch("search.study.driver.build_sampler", lambda _, seed, slot, *__: own(1000 * seed + slot))
+            )
         driver = SearchStudy(
             settings, space, study, SilentTracker(), "study", listener or SilentListener(),
             batches=strategy.batches or table.batches,
@@ -189,8 +200,8 @@ def _settings(table: DepthTable, strategy: Strategy, seed: int, trials: int) -> 
             settings.space,
             optimizers=table.optimizers,
             freeze_depth=strategy.freeze_depth,
-            default_depths=1,
-            default_optimizer="momentum",  # trial 0 when the committed results were made, at a constant rate
+            # Trial 0 when the committed results were made, at a constant rate.
+            **{"default_depths": 1, "default_optimizer": "momentum", **strategy.space},
         ),
         trainer=replace(settings.trainer, epochs=table.val.shape[-1]),
     )

@@ -43,7 +43,7 @@ EXECUTORS = {
 
 _FIRST_OPTIMIZER = "adam"  # best where images are few: docs/results.md, Levers of training
 
-MEMBERS = 5  # by benchmarks.judges: docs/results.md, Judges and committees
+MEMBERS = 3  # by benchmarks.judges: docs/results.md, Judges and committees
 
 PARTS = ("lenet", "random", "transfer", "finetune", "rates")
 
@@ -226,7 +226,7 @@ class SpaceSettings:
     default_lr_factor: float = setting(1.0, "learning-rate factor of trial 0", above=0, high=1000)
     default_freeze_depth: int | None = setting(None, "freeze depth of trial 0; null is half of L", unit="blocks", low=0)
     default_depths: int = setting(
-        5,
+        3,
         "at how many freeze depths, spread over the range, the first trials take that optimizer and rate, all in full; "
         "1 is trial 0 alone (with several networks or weights of fostering it is always alone)",
         low=1, high=9,
@@ -254,7 +254,7 @@ class SearchSettings:
     study: str | None = setting(
         None, "name of the study; null derives one from data, model and settings", identity=False
     )
-    trials: int = setting(12, "finished trials to reach at most", low=1, high=100_000, identity=False)
+    trials: int = setting(8, "finished trials to reach at most", low=1, high=100_000, identity=False)
     metric: str = setting("macro_f1", "validation score that is shown", choices=("macro_f1", "weighted_f1", "accuracy"))
     judge: str = setting(
         "score",
@@ -282,7 +282,7 @@ class SearchSettings:
         choices=("accuracy", "accuracy+interpretability"),
     )
     sampler: str = setting("tpe", "Optuna sampler", choices=("tpe", "random"))
-    startup_trials: int = setting(8, "trials drawn at random before the sampler learns", low=1, high=10_000)
+    startup_trials: int = setting(4, "trials drawn at random before the sampler learns", low=1, high=10_000)
     prior: str = setting(
         "uniform",
         "where early trials draw their freeze depth from: uniform leaves it to the sampler; static is a table from "

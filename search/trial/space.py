@@ -130,17 +130,17 @@ def build_space(
 
 
 def spread_depths(default: int, depths: tuple[int, int], most: int) -> tuple[int, ...]:
-    """The default freeze depth, then at most `most` - 1 others: 1/2, 1/4, 3/4, 3/8, 5/8, 1/8, 7/8 of the range.
+    """The default freeze depth, then at most `most` - 1 others: 1/2, all, 1/4, 3/4, none, 3/8, 5/8, ... of the range.
 
-    Networks that differ in their freeze depth alone err on different images, so they make a good committee, and what
-    the deeper ones freeze is computed once for all.
+    Networks that were thawed at places far apart err on different images, so they make a good committee; one that is
+    frozen throughout costs next to nothing (docs/results.md, "Judges and committees").
 
     Example:
         >>> spread_depths(4, (0, 8), 5)
-        (4, 2, 6, 3, 5)
+        (4, 8, 2, 6, 0)
     """
     low, high = depths
-    eighths = (4, 2, 6, 3, 5, 1, 7, 0, 8)
+    eighths = (4, 8, 2, 6, 0, 3, 5, 1, 7)
     found = dict.fromkeys([default, *(low + (high - low) * eighth // 8 for eighth in eighths)])
     return tuple(found)[:most]
 

@@ -14,10 +14,10 @@ from search.trial.space import build_space, spread_depths
 @pytest.mark.parametrize(
     ("default", "depths", "most", "expected"),
     [
-        (4, (0, 8), 5, (4, 2, 6, 3, 5)),
+        (4, (0, 8), 5, (4, 8, 2, 6, 0)),
         (4, (0, 8), 1, (4,)),
-        (2, (0, 5), 5, (2, 1, 3, 0, 4)),
-        (1, (0, 8), 3, (1, 4, 2)),
+        (2, (0, 5), 5, (2, 5, 1, 3, 0)),
+        (1, (0, 8), 3, (1, 4, 8)),
         (0, (0, 0), 5, (0,)),
         (2, (2, 3), 5, (2, 3)),
     ],
@@ -40,7 +40,7 @@ def test_they_lie_in_the_range_and_differ(low: int, more: int, data: st.DataObje
 @pytest.mark.parametrize(
     ("settings", "depths", "in_full"),
     [
-        (SpaceSettings(), (4, 2, 6, 3, 5), 5),
+        (SpaceSettings(), (4, 8, 2), 3),
         (SpaceSettings(default_depths=1), (4,), 1),
         (SpaceSettings(default_freeze_depth=7, default_depths=2), (7, 4), 2),
         (SpaceSettings(freeze_depth=(6, 8)), (6, 7, 8), 3),
