@@ -301,9 +301,9 @@ class SearchSettings:
         high=1,
     )
     evidence: bool = setting(
-        True,
+        False,
         "whether evidence by block is collected before the first trial also where the prior does not need it (uniform, "
-        "static, deepest, monotone)",
+        "static, deepest, monotone): it describes the network and does not choose the depth (docs/results.md)",
     )
     pruner: str = setting(
         "halving",

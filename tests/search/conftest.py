@@ -158,7 +158,7 @@ def tiny(stripes: Path, tracking_root: Path) -> tuple[str, ...]:
 @pytest.fixture(scope="session")
 def finished(tiny: tuple[str, ...], tracking_root: Path, run_search_warm: RunSearch) -> SimpleNamespace:
     """A finished search: `arguments`, `study`, `root`, and the command's `outcome`."""
-    arguments = (*tiny, "search.study=tiny")
+    arguments = (*tiny, "search.evidence=true", "search.study=tiny")
     outcome = run_search_warm(*arguments)
     assert outcome.code == 0, outcome.err
     return SimpleNamespace(arguments=arguments, study="tiny", root=tracking_root, outcome=outcome)

@@ -31,7 +31,7 @@ def make_task(tmp_path_factory: pytest.TempPathFactory, make_stripes: Callable[.
             seed=seed,
             data=DataSettings(source="folder", size=(32, 32), views=2),
             model=ModelSettings(model, "none" if model == "lenet5" else "imagenet"),
-            search=SearchSettings(**search),  # type: ignore[arg-type]
+            search=SearchSettings(**{"evidence": True, **search}),  # type: ignore[arg-type]
             trainer=TrainerSettings(epochs=4, batch_size=8, accelerator="cpu"),
         )
         found = load_images("folder", images, size=(32, 32), cache=folder / "store")

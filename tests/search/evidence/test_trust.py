@@ -177,7 +177,7 @@ CUT = {E2: [0.8] * 4 + [0.2] * 4, E3: [0.4] * 4 + [0.1] * 4}
 
 
 def trusting(**search: Any) -> Bench:
-    bench = Bench(**{"pruner": "halving", "trials": 14, "trust": "evidence", **search})
+    bench = Bench(**{"pruner": "halving", "trials": 14, "trust": "evidence", "evidence": True, **search})
     bench.study.set_user_attr("evidence", evidence(**CUT).to_json())
     return bench
 
@@ -234,7 +234,7 @@ def test_a_trial_that_diverges_in_its_first_epoch_ends_as_without_trust() -> Non
 
 
 def test_a_study_without_evidence_trusts_all_alike() -> None:
-    bench = Bench(pruner="halving", trials=14, trust="evidence")
+    bench = Bench(pruner="halving", trials=14, trust="evidence", evidence=True)
     bench.run()
     plain = Bench(pruner="halving", trials=14)
     plain.run()
@@ -250,7 +250,7 @@ def test_a_study_without_evidence_trusts_all_alike() -> None:
     ],
 )
 def test_settings_that_contradict_trust_are_refused(setting: str, got: str, run_search_warm: RunSearch) -> None:
-    outcome = run_search_warm("search.trust=evidence", setting)
+    outcome = run_search_warm("search.trust=evidence", "search.evidence=true", setting)
     assert outcome.code == 2 and outcome.err.count("\n") == 1
     assert "search.trust=evidence needs search.pruner=halving and search.evidence=true" in outcome.err
     assert got in outcome.err
@@ -258,13 +258,13 @@ def test_settings_that_contradict_trust_are_refused(setting: str, got: str, run_
 
 @pytest.mark.slow
 def test_a_search_prints_and_keeps_its_trust(tiny: tuple[str, ...], run_search_warm: RunSearch) -> None:
-    outcome = run_search_warm(*tiny, "search.study=trusting", "search.trust=evidence")
+    outcome = run_search_warm(*tiny, "search.study=trusting", "search.trust=evidence", "search.evidence=true")
     assert outcome.code == 0, outcome.err
     assert "Trust in freeze depths 0..8:" in outcome.out
 
 
 @pytest.mark.slow
 def test_a_search_without_evidence_says_so(tiny: tuple[str, ...], run_search_warm: RunSearch) -> None:
-    outcome = run_search_warm(*tiny, "search.study=trustless", "search.trust=evidence", "trainer.warmup=false")
+    outcome = run_search_warm(*tiny, "search.study=trustless", "search.trust=evidence", "search.evidence=true", "trainer.warmup=false")
     assert outcome.code == 0, outcome.err
     assert "No trust from evidence:" in outcome.out

@@ -82,7 +82,7 @@ STUDY = {
     "search.prior": "static",
     "search.prior_trials": 5,
     "search.prior_floor": 0.5,
-    "search.evidence": False,
+    "search.evidence": True,
     "search.pruner": "none",
     "search.pruner_startup_trials": 5,
     "search.pruner_warmup_epochs": 3,
