@@ -5,12 +5,16 @@ frozen, the same at `space.default_depths` freeze depths runs in full, the other
 rate and three factors of the learning rate. What counts is the mean test macro F1 of the winning trial over the splits
 that the search does not see (`table_search`), in points, and its cost without the refit, in epochs of training
 everything. The default of the other tasks is the configuration whose mean test score is best on all other tables.
+
+`portfolios` compares the first trials of today's search with portfolios that are learnt, greedily, on the other tables.
 """
 
 from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import optuna
@@ -70,6 +74,68 @@ def others_default(table: DepthTable) -> tuple[float, ...]:
     return tuple(float(last[table.without(s)].mean()) for s in range(min(SPLITS, len(table.val))))
 
 
+Configuration = tuple[float, str, float]
+"""Freeze depth in eighths of L, optimizer, factor."""
+
+
+@dataclass(frozen=True)
+class LastEpoch:
+    """Validation F1, validation log loss and quality of a configuration on each split, (splits,), and its cost."""
+
+    score: Floats
+    loss: Floats
+    quality: Floats
+    cost: float
+
+
+def last_epochs(table: DepthTable) -> dict[Configuration, LastEpoch]:
+    """Every configuration of a table."""
+    found = {}
+    assert table.loss is not None  # noqa: S101
+    for k, o, f in np.ndindex(table.val.shape[1:4]):
+        quality = np.array([table.test[table.without(s), k, o, f, -1].mean() for s in range(len(table.val))])
+        found[round(8 * k / (table.depths - 1)), table.optimizers[o], table.factors[f]] = LastEpoch(
+            table.val[:, k, o, f, -1], np.minimum(table.loss[:, k, o, f, -1], 9), quality,
+            float(table.epoch_cost[k]) * table.val.shape[-1],
+        )  # fmt: skip
+    return found
+
+
+def chosen(rows: Mapping[Configuration, LastEpoch], portfolio: Sequence[Configuration]) -> float:
+    """Mean quality over the splits of what the judge takes of a portfolio."""
+    of = [rows[c] for c in portfolio if c in rows]
+    best = [np.lexsort(([r.loss[s] for r in of], [-r.score[s] for r in of]))[0] for s in range(len(of[0].score))]
+    return float(np.mean([of[place].quality[s] for s, place in enumerate(best)]))
+
+
+def learnt(others: Sequence[Mapping[Configuration, LastEpoch]], size: int) -> list[Configuration]:
+    """The portfolio that is best on these tables, one configuration after another."""
+    known = [c for c in others[0] if sum(c in rows for rows in others) >= len(others) - 1]
+    found: list[Configuration] = []
+    for _ in range(size):
+        means = {c: [chosen(rows, [*found, c]) for rows in others if {*found, c} & set(rows)] for c in known}
+        found.append(max(known, key=lambda c: np.mean(means[c])))
+    return found
+
+
+def portfolios() -> None:
+    """Print what each portfolio reaches on the table that it was not learnt on."""
+    rows = {name: last_epochs(read_table(name)) for name in TASKS}
+    shown = Table("portfolio", *TASKS, "mean", "cost")
+    ours: list[Configuration] = [(4, "adam", 1.0), (8, "adam", 1.0), (2, "adam", 1.0)]
+    wanted: dict[str, Callable[[str], list[Configuration]]] = {"trial 0 at three depths": lambda _: ours}
+    for size in (1, 3, 5):
+        wanted[f"{size} learnt on the others"] = lambda name, size=size: learnt(  # type: ignore[misc]
+            [rows[other] for other in TASKS if other != name], size
+        )
+    for label, portfolio in wanted.items():
+        taken = {name: portfolio(name) for name in TASKS}
+        scores = [100 * chosen(rows[name], taken[name]) for name in TASKS]
+        cost = np.mean([sum(rows[name][c].cost for c in taken[name] if c in rows[name]) for name in TASKS])
+        shown.add_row(label, *(f"{score:.1f}" for score in scores), f"{np.mean(scores):.2f}", f"{cost:.0f}")
+    Console(width=150).print(shown)
+
+
 def main(draws: int) -> None:
     """Print a row a strategy."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -102,4 +168,7 @@ def _interval(values: list[Floats], other: list[Floats]) -> str:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:] == ["portfolios"]:
+        portfolios()
+        sys.exit()
     main(next((int(a.removeprefix("draws=")) for a in sys.argv[1:] if a.startswith("draws=")), 10))

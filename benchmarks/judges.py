@@ -1,4 +1,4 @@
-"""Which judge chooses best: `python -m benchmarks.judges [rates]`, from the tables of `benchmarks.output_tables`.
+"""Which judge chooses best: `python -m benchmarks.judges [rates|constant]`, by the tables of `output_tables`.
 
 Of each table `DRAWS` times `TRIALS` configurations are drawn at random, as if each had been trained in full. What a
 judge takes of them by the validation images is scored on the test images, which the judge does not see. All judges see
@@ -7,12 +7,14 @@ the mean of their logits, and of what needs no search: trial 0, and trial 0 at t
 first, the best of these and all of them together. Tables that are begun stand in a second list, without differences.
 
 `rates` compares each configuration with the same one at a constant rate, as `benchmarks.depth_tables` has it.
+`constant` compares judges on these tables of a constant rate, which hold no answers but more tasks and splits.
 """
 
 from __future__ import annotations
 
 import sys
 import warnings
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,7 +27,7 @@ from scipy.stats import rankdata
 from scipy.stats import t as student
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
-from sklearn.gaussian_process.kernels import ConstantKernel, Matern
+from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 from sklearn.metrics import f1_score
 
 from benchmarks.finished_tables import read_table
@@ -35,6 +37,7 @@ from search.trial.space import spread_depths
 
 Floats = NDArray[np.float64]
 TRIALS, DRAWS = 12, 200
+CONSTANT = ("neu_10", "neu_40", "simulated", "magnetic_tile", "planted_0", "planted_middle", "planted_L")
 _LEAST = 1e-4  # a 16-bit probability of 0 is not a log loss without end
 
 
@@ -200,6 +203,52 @@ def compare_rates(table: OutputTable) -> str:
     return f"{table.name}: {gains.mean():+.2f} points (SE {error:.2f}, {len(gains)}), log loss {np.mean(losses):+.3f}"
 
 
+def compare_constant() -> None:
+    """Mean test macro F1, in points, of what each judge takes of `TRIALS` configurations; five splits a task."""
+    rng, found = np.random.default_rng(0), defaultdict[str, dict[tuple[str, int], float]](dict)
+    for name in CONSTANT:
+        table = read_table(name)
+        assert table.loss is not None  # noqa: S101
+        shape = table.val.shape[1:4]
+        where = np.stack(np.unravel_index(np.arange(np.prod(shape)), shape), 1) / np.maximum(np.array(shape) - 1, 1)
+        for split in range(min(5, len(table.val))):
+            score, truth = (part[split, ..., -1].ravel() for part in (table.val, table.test))
+            loss, taken = np.minimum(table.loss[split, ..., -1].ravel(), 3), defaultdict[str, list[float]](list)
+            for _ in range(DRAWS // 10):
+                drawn = rng.choice(len(score), min(TRIALS, len(score)), replace=False)
+                f1, lost, of = score[drawn], loss[drawn], truth[drawn]
+                taken["F1, of equals the loss"].append(of[np.lexsort((lost, -f1))[0]])
+                taken["log loss"].append(of[lost.argmin()])
+                taken["mean rank of F1 and loss"].append(of[(rankdata(-f1) + rankdata(lost)).argmin()])
+                taken["posterior mean of F1"].append(of[smoothed(where[drawn], -f1).argmin()])
+                taken["posterior mean of the log loss"].append(of[smoothed(where[drawn], np.log(lost + 0.01)).argmin()])
+                taken["the best by the test images"].append(of.max())
+                taken["any"].append(of.mean())
+            for judge, scores in taken.items():
+                found[judge][name, split] = 100 * float(np.mean(scores))
+    table = Table("", *CONSTANT, "mean difference", "95 % interval over splits")
+    first = next(iter(found.values()))
+    for judge, values in found.items():
+        gains = np.array([values[key] - first[key] for key in first])
+        half = student.ppf(0.975, len(gains) - 1) * gains.std(ddof=1) / len(gains) ** 0.5
+        cells = [np.mean([v for (n, _), v in values.items() if n == name]) for name in CONSTANT]
+        interval = f"{gains.mean() - half:+.2f} to {gains.mean() + half:+.2f}"
+        table.add_row(judge, *(f"{cell:.1f}" for cell in cells), f"{gains.mean():+.2f}", interval)
+    Console(width=170).print(table)
+
+
+def smoothed(where: Floats, values: Floats) -> Floats:
+    """What a Gaussian process with noise of one size believes of the values (M,) at these places, standardized."""
+    kernel = ConstantKernel(1.0, (1e-2, 10.0)) * Matern([0.5, 0.5, 0.5], (0.1, 10.0), nu=2.5) + WhiteKernel(
+        0.3, (1e-2, 2.0)
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        standard = (values - values.mean()) / max(values.std(), 1e-6)
+        found: Floats = GaussianProcessRegressor(kernel).fit(where, standard).predict(where)
+    return found
+
+
 def print_compared(found: dict[str, dict[str, Floats]], title: str) -> None:
     """A column a table; where all are whole, the mean difference to the first row with its interval."""
     rows = list(dict.fromkeys(row for values in found.values() for row in values))
@@ -224,8 +273,11 @@ def main(arguments: list[str]) -> int:
         for table in tables:
             print(compare_rates(table))
         return 0
+    if arguments == ["constant"]:
+        compare_constant()
+        return 0
     if arguments:
-        print(f"judges: accepted is rates or nothing, got {arguments[0]!r}", file=sys.stderr)
+        print(f"judges: accepted is rates, constant or nothing, got {arguments[0]!r}", file=sys.stderr)
         return 2
     whole = {table.name: compare(table) for table in tables if table.defaults()}
     print_compared(whole, f"Of {TRIALS} configurations, whole tables")
