@@ -96,10 +96,10 @@ class OutputTable:
         """Test macro F1 of outputs (N, C)."""
         return float(f1_score(self.test_labels, outputs.argmax(1), average="macro"))
 
-    def defaults(self) -> list[int]:
+    def defaults(self, most: int = 5) -> list[int]:
         """Where trial 0 is, then what follows it at other freeze depths; none where they are not all there."""
         deepest = max(int(key.split("/")[0]) for key in self.keys)
-        keys = [f"{depth}/adam/1.0" for depth in spread_depths(deepest // 2, (0, deepest), 5)]
+        keys = [f"{depth}/adam/1.0" for depth in spread_depths(deepest // 2, (0, deepest), most)]
         return [self.keys.index(key) for key in keys] if set(keys) <= set(self.keys) else []
 
 
@@ -179,10 +179,11 @@ def compare(table: OutputTable) -> dict[str, Floats]:
         found[odds].append(table.tested(table.test[best[:5]].mean(0)))
         found["the best by the test images"].append(table.truth[drawn].max())
         found["any"].append(table.truth[drawn].mean())
-    if five := table.defaults():
-        found["trial 0"] = [table.truth[five[0]]]
-        found["trial 0 at five depths, the best"] = [table.truth[min(five, key=lambda i: given[judge][i])]]
-        found["trial 0 at five depths, together"] = [table.tested(table.logits[five].mean(0))]
+    for most in (1, 2, 3, 5):
+        if first := table.defaults(most):
+            name = "trial 0" if most == 1 else f"trial 0 at {most} depths"
+            found[f"{name}, the best"] = [table.truth[min(first, key=lambda i: given[judge][i])]]
+            found[f"{name}, together"] = [table.tested(table.logits[first].mean(0))]
     return {name: 100 * np.array(values) for name, values in found.items()}
 
 
@@ -252,7 +253,7 @@ def smoothed(where: Floats, values: Floats) -> Floats:
 def print_compared(found: dict[str, dict[str, Floats]], title: str) -> None:
     """A column a table; where all are whole, the mean difference to the first row with its interval."""
     rows = list(dict.fromkeys(row for values in found.values() for row in values))
-    whole = all("trial 0" in values for values in found.values())
+    whole = all("trial 0, the best" in values for values in found.values())
     table = Table("", *(name.replace("-efficientnet_lite0", "") for name in found), title=title)
     for column in ("mean difference", "95 % interval") if whole else ():
         table.add_column(column)
