@@ -46,6 +46,7 @@ COMMITTEES: dict[str, tuple[str, ...]] = {
     "4 under three seeds": ("4/0", "4/1", "4/2"),
     "2 under three seeds": ("2/0", "2/1", "2/2"),
     "4, 8, 2, each on four fifths": ("4/left out", "8/left out", "2/left out"),
+    "weights of 4 under three seeds averaged (a soup)": ("4/soup",),
     "2": ("2/0",),
     "8": ("8/0",),
     "0": ("0/0",),
@@ -81,24 +82,36 @@ def fill(name: str, split: int, network: str = "efficientnet_lite0", size: int =
     rows, epochs = task.rows(None), settings.trainer.epochs
     fifths = StratifiedGroupKFold(5, shuffle=True, random_state=split)
     left = [rows[i] for i, _ in fifths.split(rows, task.index.labels[rows], image_groups(task)[rows])]
+    states: list[dict[str, torch.Tensor]] = []
     for key, depth, seed in trained(task.net.num_blocks):
         if f"{key}/plain" in held or (only and key not in only.split(",")):
             continue
         started = time.perf_counter()
         own = rows if seed >= 0 else left[list(LEFT_OUT).index(int(key.split("/")[0]))]
         net = train_final(task, TrialParams("adam", 1.0, depth), 1000 * max(seed, 0) + split, own, epochs)
-        shown = [_answers(task, net, test, view) for view in range(VIEWS + 1)]
         share = len(own) / len(task.splits.folds[0].train)
-        held |= {
-            f"{key}/plain": shown[0],
-            f"{key}/views": np.stack(shown).mean(0),
-            f"{key}/cost": np.float32(task.epochs_worth(depth, epochs) * share),
-        }
+        cost = task.epochs_worth(depth, epochs) * share
+        held |= _kept(task, key, net, test, cost)
+        if key.startswith("4/") and seed >= 0:
+            states.append(net.state_dict())
+        if len(states) == 1 + len(SEEDS[4]) and "4/soup/plain" not in held:
+            net.load_state_dict({n: _mean([state[n] for state in states]) for n in states[0]})
+            held |= _kept(task, "4/soup", net, test, cost * len(states))
         new = file.with_suffix(".new.npz")
         np.savez_compressed(new, **held)
         new.replace(file)
-        score = f1_score(held["labels"], shown[0].argmax(1), average="macro")
+        score = f1_score(held["labels"], held[f"{key}/plain"].argmax(1), average="macro")
         print(f"{file.stem} {key}: {score:.4f}, {time.perf_counter() - started:.0f} s", flush=True)
+
+
+def _kept(task, key: str, net, test: NDArray[np.int64], cost: float) -> dict[str, NDArray[np.float32]]:  # type: ignore[no-untyped-def]
+    shown = [_answers(task, net, test, view) for view in range(VIEWS + 1)]
+    return {f"{key}/plain": shown[0], f"{key}/views": np.stack(shown).mean(0), f"{key}/cost": np.float32(cost)}
+
+
+def _mean(tensors: list[torch.Tensor]) -> torch.Tensor:
+    """Of weights and running statistics; counters are those of the first."""
+    return torch.stack(tensors).mean(0) if tensors[0].is_floating_point() else tensors[0]
 
 
 @torch.no_grad()
