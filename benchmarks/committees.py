@@ -1,9 +1,11 @@
 """What answers best together: `python -m benchmarks.committees TASK SPLIT [NETWORK] [SIZE] [KEYS]`.
 
 The default optimizer and rate is trained on training and validation images, as a winner is, at several freeze depths,
-at two of these under three seeds, and at `LEFT_OUT` each on its own four fifths of the images (what a member would be
-that need not be refitted). KEYS, with commas between them, are those to train; otherwise all. Logits of `WATCHED` test
-images, of the plain image and the mean over it and its views, are kept in
+at two of these under three seeds, and at `FIRST` each on its own four fifths of the images (what a member would be that
+need not be refitted) and on the training images alone, as the trials are: by what these answer on the validation images
+the refitted ones are weighted too (`stacked`). KEYS, with commas between them, are those to train; otherwise all.
+
+Logits of `WATCHED` test images, of the plain image and the mean over it and its views, are kept in
 benchmarks/tables/committees/TASK-NETWORK-SIZE-SPLIT.npz, with the cost in epochs of training everything on the training
 images; what is there is not trained again. `python -m benchmarks.committees` prints what each committee gains over the
 default trial refitted.
@@ -21,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
+from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 from scipy.stats import t as student
 from sklearn.metrics import f1_score, log_loss
@@ -32,7 +35,7 @@ KEPT = TABLES / "committees"
 VIEWS = 4
 DEPTHS = (4, 8, 2, 6, 5, 3, 0)  # of eight blocks
 SEEDS = {4: (1, 2), 2: (1, 2)}
-LEFT_OUT = (4, 8, 2)  # the j-th of them without the j-th fifth
+FIRST = (4, 8, 2)  # what a search tries first; the j-th of them without the j-th fifth
 
 COMMITTEES: dict[str, tuple[str, ...]] = {
     "the default trial": ("4/0",),
@@ -45,6 +48,7 @@ COMMITTEES: dict[str, tuple[str, ...]] = {
     "4, 8, 0": ("4/0", "8/0", "0/0"),
     "4 under three seeds": ("4/0", "4/1", "4/2"),
     "2 under three seeds": ("2/0", "2/1", "2/2"),
+    "4, 8, 2, not refitted": ("4/trial", "8/trial", "2/trial"),
     "4, 8, 2, each on four fifths": ("4/left out", "8/left out", "2/left out"),
     "weights of 4 under three seeds averaged (a soup)": ("4/soup",),
     "2": ("2/0",),
@@ -54,10 +58,25 @@ COMMITTEES: dict[str, tuple[str, ...]] = {
 
 
 def trained(blocks: int) -> Iterator[tuple[str, int, int]]:
-    """(key, freeze depth in a network of so many blocks, seed or -1 for one that leaves a fifth out)."""
+    """(key, freeze depth in a network of so many blocks, seed; -1 leaves a fifth out, -2 the validation images)."""
     wanted = [(k, 0) for k in DEPTHS] + [(k, s) for k, seeds in SEEDS.items() for s in seeds]
-    for k, seed in [*wanted, *((k, -1) for k in LEFT_OUT)]:
-        yield f"{k}/{'left out' if seed < 0 else seed}", round(k * blocks / 8), seed
+    for k, seed in [*wanted, *((k, s) for s in (-2, -1) for k in FIRST)]:
+        yield f"{k}/{ {-1: 'left out', -2: 'trial'}.get(seed, seed) }", round(k * blocks / 8), seed
+
+
+def stacked(logits: NDArray[np.float64], labels: NDArray[np.int64], pull: float = 3.0) -> NDArray[np.float64]:
+    """Weights (M,) of logits (M, N, C), together 1, of the least log loss on these N images.
+
+    Args:
+        pull: towards equal weights, as a Dirichlet prior's count a member.
+    """
+
+    def cost(free: NDArray[np.float64]) -> float:
+        weights = softmax(free)
+        answers = log_softmax(np.tensordot(weights, logits, 1), axis=1)
+        return float(-answers[np.arange(len(labels)), labels].sum() - pull * np.log(weights).sum())
+
+    return np.asarray(softmax(minimize(cost, np.zeros(len(logits)), method="BFGS").x))
 
 
 def fill(name: str, split: int, network: str = "efficientnet_lite0", size: int = 96, only: str = "") -> None:
@@ -87,11 +106,14 @@ def fill(name: str, split: int, network: str = "efficientnet_lite0", size: int =
         if f"{key}/plain" in held or (only and key not in only.split(",")):
             continue
         started = time.perf_counter()
-        own = rows if seed >= 0 else left[list(LEFT_OUT).index(int(key.split("/")[0]))]
+        fold = task.splits.folds[0]
+        own = {-1: left[FIRST.index(depth_of(key)) if seed == -1 else 0], -2: fold.train}.get(seed, rows)
         net = train_final(task, TrialParams("adam", 1.0, depth), 1000 * max(seed, 0) + split, own, epochs)
         share = len(own) / len(task.splits.folds[0].train)
         cost = task.epochs_worth(depth, epochs) * share
         held |= _kept(task, key, net, test, cost)
+        if seed == -2:
+            held |= {f"{key}/val": _answers(task, net, fold.val, 0), "val_labels": task.index.labels[fold.val]}
         if key.startswith("4/") and seed >= 0:
             states.append(net.state_dict())
         if len(states) == 1 + len(SEEDS[4]) and "4/soup/plain" not in held:
@@ -121,6 +143,11 @@ def _answers(task, net, rows: NDArray[np.int64], view: int) -> NDArray[np.float3
     return log_softmax(np.concatenate(parts), axis=1).astype(np.float32)
 
 
+def depth_of(key: str) -> int:
+    """Freeze depth of a key, of eight blocks."""
+    return int(key.split("/")[0])
+
+
 def compare() -> None:
     """Print gains over the default trial: means over a task's splits, and Student's interval over all splits."""
     gains: dict[str, dict[str, list[tuple[float, float, float]]]] = defaultdict(lambda: defaultdict(list))
@@ -138,6 +165,15 @@ def compare() -> None:
                     loss = log_loss(labels, softmax(logits.astype(float), axis=1), labels=range(logits.shape[1]))
                     cost = sum(float(held[f"{key}/cost"]) for key in keys)
                     scores[f"{name}{', views' if kind == 'views' else ''}"] = f1, loss, cost
+        keys = COMMITTEES["4, 8, 2"]
+        if all(f"{depth_of(key)}/trial/val" in held and f"{key}/plain" in held for key in keys):
+            val = np.stack([held[f"{depth_of(key)}/trial/val"] for key in keys]).astype(float)
+            weights = stacked(val, held["val_labels"])
+            logits = np.tensordot(weights, np.stack([held[f"{key}/plain"] for key in keys]).astype(float), 1)
+            f1 = 100 * f1_score(labels, logits.argmax(1), average="macro")
+            loss = log_loss(labels, softmax(logits, axis=1), labels=range(logits.shape[1]))
+            scores["4, 8, 2, stacked"] = f1, loss, sum(float(held[f"{key}/cost"]) for key in keys)
+            print(f"{file.stem}: weights {', '.join(f'{w:.2f}' for w in weights)}")
         if "the default trial" in scores:
             first = scores["the default trial"]
             base[where].append(first[0])
@@ -148,7 +184,8 @@ def compare() -> None:
     for name, by_task in gains.items():
         cells = [f"{np.mean([g for g, *_ in by_task[w]]):+.2f}" if w in by_task else "" for w in base]
         every = np.array([one for w in by_task.values() for one in w])
-        half = student.ppf(0.975, len(every) - 1) * every[:, 0].std(ddof=1) / len(every) ** 0.5
+        several = len(every) > 1
+        half = student.ppf(0.975, len(every) - 1) * every[:, 0].std(ddof=1) / len(every) ** 0.5 if several else np.nan
         mean = np.mean([np.mean([g for g, *_ in w]) for w in by_task.values()])
         low, high = every[:, 0].mean() - half, every[:, 0].mean() + half
         table.add_row(name, *cells, f"{mean:+.2f}", f"{low:+.2f} to {high:+.2f}", f"{every[:, 1].mean():+.3f}",
