@@ -9,7 +9,7 @@ from pathlib import Path
 from lightning_modules.decisions.conformal import LARGEST_COVERAGE
 from lightning_modules.errors import InputError
 from search.command_line.arguments import argument_table, read_arguments, with_whole_names
-from search.settings.field import required, setting
+from search.settings.field import setting
 
 __all__ = ["FORMATS", "Arguments", "help_text", "parse"]
 
@@ -18,11 +18,12 @@ FORMATS = ("onnx", "openvino", "torchscript")
 
 @dataclass(frozen=True)
 class Arguments:
-    """Checked arguments; after `parse` only `ranges`, `coverage` and `unknown` may be None."""
+    """Checked arguments; after `parse` only `images`, `ranges`, `coverage` and `unknown` may be None."""
 
-    images: str = required(
+    images: str | None = setting(
+        None,
         "images to compare the file with the model on: an image, a folder (searched to its depth), a pattern, or a "
-        "table with a column path; take some hundred that neither was trained on",
+        "table with a column path; null takes the validation images of the model's study",
         path=True,
     )
     model: str = setting(
@@ -67,7 +68,7 @@ class Arguments:
 def help_text() -> str:
     """Text of `--help`."""
     return (
-        "usage: python -m search.export images=PATH_OR_GLOB_OR_TABLE [name=value ...]\n\n"
+        "usage: python -m search.export [name=value ...]\n\n"
         "Writes a model as a file that runs without PyTorch, compares its answers with the model's and refuses it\n"
         "where they differ. See docs/export.md.\n\n"
         f"{argument_table(Arguments)}\n\n"

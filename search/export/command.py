@@ -22,6 +22,7 @@ from search.export.graph import ModelGraph
 from search.export.latency import BATCHES, latency, latency_table
 from search.export.metadata import as_text, metadata
 from search.export.parity import Parity
+from search.export.study_images import study_images
 from search.predict.image_list import listed_images
 from search.tracking.models import resolve_model
 
@@ -67,13 +68,17 @@ def export(arguments: Arguments, console: Console) -> Exported:
         with console.status(f"Writing format={arguments.format}"):
             file = write(arguments.format, graph, model.card.size, text, folder)
             if arguments.ranges is not None:
-                batches = (pixels for _, pixels in _batches(model, arguments.ranges, most=_RANGES))
+                batches = (pixels for _, pixels in _listed(model, arguments.ranges, most=_RANGES))
                 quantise(file, batches, text)
         run, found = opened(arguments.format, file, graph.outputs)
         if json.loads(found) != plain:
             raise RuntimeError("the file does not hold its metadata")
         with console.status("Comparing its answers with the model's"):
-            parity, image = _compared(model, graph, run, arguments.images, plain)
+            if arguments.images is not None:
+                shown = _listed(model, arguments.images)
+            else:
+                shown = study_images(arguments.model, arguments.root, model.card, console, _BATCH)
+            parity, image = _compared(graph, run, shown, plain)
         parity.refuse(max_difference=_known(arguments.max_difference), max_changed=_known(arguments.max_changed))
         (folder / "metadata.json").write_text(text, encoding="utf-8")
         (folder / "parity.json").write_text(json.dumps(parity.plain(), indent=1, ensure_ascii=False), encoding="utf-8")
@@ -95,15 +100,16 @@ def _known(value: float | None) -> float:
 
 
 def _compared(
-    model: TrainedModel, graph: ModelGraph, run: Run, pattern: str, plain: dict[str, Any]
+    graph: ModelGraph, run: Run, shown: Iterator[tuple[list[str], NDArray[np.uint8]]], plain: dict[str, Any]
 ) -> tuple[Parity, NDArray[np.uint8]]:
     """The comparison on all images, and the first of them."""
     parity, first, reference = Parity(plain), None, _of_model(graph)
-    for names, pixels in _batches(model, pattern):
+    for names, grey in shown:
+        pixels = np.broadcast_to(grey, (*grey.shape[:3], 3))  # grey stands in every channel, as the network is shown it
         parity.add(names, reference(pixels), run(pixels))
         first = pixels[:1] if first is None else first
     if first is None:
-        raise RuntimeError("listed_images gives at least one image")
+        raise RuntimeError("there is at least one image")
     return parity, first
 
 
@@ -116,10 +122,10 @@ def _of_model(graph: ModelGraph) -> Run:
     return run
 
 
-def _batches(
+def _listed(
     model: TrainedModel, pattern: str, *, most: int | None = None
 ) -> Iterator[tuple[list[str], NDArray[np.uint8]]]:
-    """Names and pixels uint8 (N, H, W, 3) of images, evenly drawn where there are more than `most`.
+    """Names and pixels uint8 (N, H, W, 3) of the images named, evenly drawn where there are more than `most`.
 
     Raises:
         InputError: no image, or one that cannot be read.

@@ -212,7 +212,7 @@ def _restored(study: Study, run: ParentRun, root: Path, console: Console) -> Tas
     Raises:
         InputError: images that are gone, or changed since.
     """
-    from search.report.restored_task import restored_settings, restored_task
+    from search.trial.restored_task import restored_settings, restored_task
 
     settings = restored_settings(run.params, {"tracking.root": root, "search.fresh": False})
     return restored_task(settings, study.identity, console)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from explain.subject import Subject
     from lightning_modules.networks.model_file import TrainedModel
 
-__all__ = ["DEFAULT_NAME", "InputError", "TrainedModel", "resolve_model", "subject_of"]
+__all__ = ["DEFAULT_NAME", "InputError", "TrainedModel", "resolve_model", "run_of_model", "subject_of"]
 
 DEFAULT_NAME = "thawline"
 
@@ -59,6 +59,24 @@ def resolve_model(reference: str, root: Path = Path("mlruns")) -> TrainedModel:
         raise InputError(
             f"{printable(folder)} cannot be loaded: its network cannot be built or cut into blocks ({detail})"
         ) from error
+
+
+def run_of_model(client: MlflowClient, reference: str) -> str | None:
+    """Id of the run that left a model; None where the reference is a path.
+
+    Args:
+        reference: see `resolve_model`, which has found the model.
+
+    Raises:
+        InputError: no model of that name.
+    """
+    if _folder(reference) is not None:
+        return None
+    if _RUN_ID.fullmatch(reference):
+        return reference
+    name, alias, version = _named(reference)
+    number = client.get_registered_model(name).aliases[alias] if alias is not None else str(version)
+    return str(client.get_model_version(name, number).run_id)
 
 
 def subject_of(model: TrainedModel, wanted: Sequence[str] | None = None) -> tuple[Subject, tuple[str, ...]]:
@@ -112,16 +130,22 @@ def _from_store(reference: str, root: Path) -> Path:
 def _from_client(client: MlflowClient, root: Path, reference: str) -> Path:
     if _RUN_ID.fullmatch(reference):
         return _of_run(client, root, reference)
-    registered = _REGISTERED.fullmatch(reference)
-    if registered:
-        name, alias, version = registered["name"], registered["alias"], registered["version"]
-    elif reference.startswith("models:/"):
+    return _of_registry(client, root, *_named(reference))
+
+
+def _named(reference: str) -> tuple[str, str | None, str | None]:
+    """Name of a registered model, and its alias or version.
+
+    Raises:
+        InputError: neither.
+    """
+    if registered := _REGISTERED.fullmatch(reference):
+        return registered["name"], registered["alias"], registered["version"]
+    if reference.startswith("models:/"):
         raise InputError(f"model must be models:/NAME@ALIAS or models:/NAME/VERSION, got {printable(reference)!r}")
-    elif re.fullmatch("[0-9]+", reference):
-        name, alias, version = DEFAULT_NAME, None, reference
-    else:
-        name, alias, version = DEFAULT_NAME, reference, None
-    return _of_registry(client, root, name, alias, version)
+    if re.fullmatch("[0-9]+", reference):
+        return DEFAULT_NAME, None, reference
+    return DEFAULT_NAME, reference, None
 
 
 def _of_registry(client: MlflowClient, root: Path, name: str, alias: str | None, version: str | None) -> Path:

@@ -265,6 +265,8 @@ def test_a_search_prints_and_keeps_its_trust(tiny: tuple[str, ...], run_search_w
 
 @pytest.mark.slow
 def test_a_search_without_evidence_says_so(tiny: tuple[str, ...], run_search_warm: RunSearch) -> None:
-    outcome = run_search_warm(*tiny, "search.study=trustless", "search.trust=evidence", "search.evidence=true", "trainer.warmup=false")
+    outcome = run_search_warm(
+        *tiny, "search.study=trustless", "search.trust=evidence", "search.evidence=true", "trainer.warmup=false"
+    )
     assert outcome.code == 0, outcome.err
     assert "No trust from evidence:" in outcome.out

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from lightning_modules.images.tiling import Tiling
 from lightning_modules.networks import backbones
 from lightning_modules.networks.model_file import ModelCard, TrainedModel, load_model, save_model
 from lightning_modules.networks.penultimate import answer
+from search import load_study
 from search.export.__main__ import main
 from search.export.formats import opened, write
 from search.export.graph import ModelGraph
@@ -305,3 +307,23 @@ def test_networks_of_every_kind_of_head(architecture: str, images: Path, tmp_pat
     assert ("map" in found) is (architecture == "efficientnet_lite0")
     for name, one in expected.items():
         assert np.allclose(found[name], one.numpy(), atol=1e-4), name
+
+
+def test_without_images_it_is_compared_on_the_studys_validation_images(
+    finished: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = load_study(finished.study, finished.root)
+    words = (f"model={study.run_id}", f"root={finished.root}", "latency=false")
+    assert main([*words, f"to={tmp_path / 'to'}"]) == 0, capsys.readouterr().err
+    parity = json.loads((tmp_path / "to" / "parity.json").read_text(encoding="utf-8"))
+    assert parity["images"] == 6  # of 27, as many as are tested
+    assert parity["changed"] == []
+
+
+def test_a_folder_needs_images(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([f"model={model}", f"to={tmp_path / 'to'}", f"root={tmp_path}"]) == 2
+    said = capsys.readouterr().err
+    assert said.endswith(
+        "is a folder, whose study is not known; give images=: some hundred that the model was not trained on\n"
+    )
+    assert not (tmp_path / "to").exists()
