@@ -3,7 +3,7 @@
 The default optimizer and rate is trained on training and validation images, as a winner is, at several freeze depths,
 at two of these under three seeds, and at `FIRST` each on its own four fifths of the images (what a member would be that
 need not be refitted) and on the training images alone, as the trials are: by what these answer on the validation images
-the refitted ones are weighted too (`stacked`). KEYS, with commas between them, are those to train; otherwise all.
+the refitted ones are weighted too (`fit_weights`). KEYS, with commas between them, are those to train; otherwise all.
 
 Logits of `WATCHED` test images, of the plain image and the mean over it and its views, are kept in
 benchmarks/tables/committees/TASK-NETWORK-SIZE-SPLIT.npz, with the cost in epochs of training everything on the training
@@ -23,13 +23,13 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
-from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 from scipy.stats import t as student
 from sklearn.metrics import f1_score, log_loss
 from sklearn.model_selection import StratifiedGroupKFold
 
 from benchmarks.depth_tables import CACHE, TABLES, WATCHED, table_data
+from lightning_modules.networks.committee import fit_weights
 
 KEPT = TABLES / "committees"
 VIEWS = 4
@@ -62,21 +62,6 @@ def trained(blocks: int) -> Iterator[tuple[str, int, int]]:
     wanted = [(k, 0) for k in DEPTHS] + [(k, s) for k, seeds in SEEDS.items() for s in seeds]
     for k, seed in [*wanted, *((k, s) for s in (-2, -1) for k in FIRST)]:
         yield f"{k}/{ {-1: 'left out', -2: 'trial'}.get(seed, seed) }", round(k * blocks / 8), seed
-
-
-def stacked(logits: NDArray[np.float64], labels: NDArray[np.int64], pull: float = 3.0) -> NDArray[np.float64]:
-    """Weights (M,) of logits (M, N, C), together 1, of the least log loss on these N images.
-
-    Args:
-        pull: towards equal weights, as a Dirichlet prior's count a member.
-    """
-
-    def cost(free: NDArray[np.float64]) -> float:
-        weights = softmax(free)
-        answers = log_softmax(np.tensordot(weights, logits, 1), axis=1)
-        return float(-answers[np.arange(len(labels)), labels].sum() - pull * np.log(weights).sum())
-
-    return np.asarray(softmax(minimize(cost, np.zeros(len(logits)), method="BFGS").x))
 
 
 def fill(name: str, split: int, network: str = "efficientnet_lite0", size: int = 96, only: str = "") -> None:
@@ -168,8 +153,8 @@ def compare() -> None:
         keys = COMMITTEES["4, 8, 2"]
         if all(f"{depth_of(key)}/trial/val" in held and f"{key}/plain" in held for key in keys):
             val = np.stack([held[f"{depth_of(key)}/trial/val"] for key in keys]).astype(float)
-            weights = stacked(val, held["val_labels"])
-            logits = np.tensordot(weights, np.stack([held[f"{key}/plain"] for key in keys]).astype(float), 1)
+            weights = fit_weights(val, held["val_labels"])
+            logits = np.tensordot(np.array(weights), np.stack([held[f"{key}/plain"] for key in keys]).astype(float), 1)
             f1 = 100 * f1_score(labels, logits.argmax(1), average="macro")
             loss = log_loss(labels, softmax(logits, axis=1), labels=range(logits.shape[1]))
             scores["4, 8, 2, stacked"] = f1, loss, sum(float(held[f"{key}/cost"]) for key in keys)

@@ -35,6 +35,7 @@ class BlockNet(nn.Module):
         others: networks that answer together with this one, which is then the first of a committee (see `committee`);
             none where it is a single network. Blocks, head, `prefix`, `between` and `suffix` are its own.
         shared: leading blocks that all members have in common.
+        weights: of the members' logits, this one's first, together 1; empty for equal ones.
     """
 
     mean: Tensor
@@ -55,6 +56,7 @@ class BlockNet(nn.Module):
         self.head = head
         self.others = nn.ModuleList()
         self.shared = 0
+        self.weights: tuple[float, ...] = ()
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
         self.architecture = architecture
@@ -88,13 +90,16 @@ class BlockNet(nn.Module):
         return logits
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (N, classes) of images (N, 3, H, W) in [0, 1]; of a committee the mean of its members' logits."""
+        """Logits (N, classes) of images (N, 3, H, W) in [0, 1]; of a committee the weighted mean of its members'."""
         common = self.prefix(images, self.shared)
         own = self.suffix(common, self.shared)
         if not len(self.others):
             return own
         others = [other.suffix(common, self.shared) for other in self.others if isinstance(other, BlockNet)]
-        return torch.stack([own, *others]).mean(0)
+        logits = [own, *others]
+        if not self.weights:
+            return torch.stack(logits).mean(0)
+        return torch.stack([weight * one for weight, one in zip(self.weights, logits, strict=True)]).sum(0)
 
     def train(self, mode: bool = True) -> BlockNet:
         """Set the mode; frozen blocks stay in eval mode so their batch-norm statistics never move."""

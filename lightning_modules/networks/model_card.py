@@ -15,11 +15,12 @@ from lightning_modules.images.value_range import FULL_WHITE_LEVEL, ValueRange
 __all__ = ["ModelCard", "card_json", "read_card"]
 
 # 1 kept the digest of the tensors in the card and had none of the card itself; 2 had 0 for black; 3 knew no tiles, 4
-# no committees, 5 no temperature: its probabilities are the network's own.
-_FORMAT: Final = 6
+# no committees, 5 no temperature: its probabilities are the network's own; 6 no weights of members.
+_FORMAT: Final = 7
 _BLACK_SINCE: Final = 3
 _TILES_SINCE: Final = 4
 _COMMITTEES_SINCE: Final = 5
+_TEMPERATURE_SINCE: Final = 6
 _MOST_MEMBERS: Final = 100
 _LARGEST_SIDE: Final = 2048
 _LARGEST_TILE: Final = 100_000
@@ -48,6 +49,7 @@ class ModelCard:
         shared: leading blocks that all members have in common.
         temperature: what an image's logits are divided by before the softmax, so that its probabilities are calibrated;
             None where it could not be fitted, and nothing is promised of them.
+        weights: of the logits of each member of a committee, the first one's first, together 1; empty for equal ones.
     """
 
     architecture: str
@@ -64,6 +66,7 @@ class ModelCard:
     others: tuple[int, ...] = ()
     shared: int = 0
     temperature: float | None = None
+    weights: tuple[float, ...] = ()
 
     @property
     def value_range(self) -> ValueRange:
@@ -100,8 +103,10 @@ def read_card(text: str) -> tuple[ModelCard, str | None]:
         raw = {**raw, "tiling": None}
     if number < _COMMITTEES_SINCE:
         raw = {**raw, "others": [], "shared": 0}
-    if number < _FORMAT:
+    if number < _TEMPERATURE_SINCE:
         raw = {**raw, "temperature": None}
+    if number < _FORMAT:
+        raw = {**raw, "weights": []}
     for field, (accepted, accepts) in _ACCEPTED.items():
         if field not in raw or not accepts(raw[field]):
             raise InputError(f"{field} must be {accepted}, got {_shown(raw, field)}")
@@ -112,8 +117,10 @@ def read_card(text: str) -> tuple[ModelCard, str | None]:
         raise InputError(f"black_level must be below white_level={raw['white_level']}, got {raw['black_level']}")
     if raw["shared"] > min([raw["freeze_depth"], *raw["others"]]) or (raw["shared"] and not raw["others"]):
         raise InputError(f"shared must be at most the freeze depth of each member, got {raw['shared']}")
+    if raw["weights"] and len(raw["weights"]) != len(raw["others"]) + 1:
+        raise InputError(f"weights must be one a member or none, got {len(raw['weights'])}")
     tiling = _tiling(raw["tiling"], raw["classes"])
-    tuples = {field: tuple(raw[field]) for field in ("classes", "size", "others")}
+    tuples = {field: tuple(raw[field]) for field in ("classes", "size", "others", "weights")}
     return ModelCard(**{**raw, **tuples, "tiling": tiling}), digest
 
 
@@ -147,6 +154,12 @@ def _whole(value: Any, low: int, high: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
+def _weights(value: Any) -> bool:
+    if not isinstance(value, list) or not all(type(v) in (int, float) and 0 <= v <= 1 for v in value):
+        return False
+    return not value or abs(sum(value) - 1) < 1e-6
+
+
 _ACCEPTED: Final[Mapping[str, tuple[str, Callable[[Any], bool]]]] = {
     "architecture": ("the name of a network", lambda v: isinstance(v, str) and v.isprintable()),
     "classes": (f"a list of 2 to {_MOST_CLASSES} different printable names", _class_names),
@@ -175,6 +188,7 @@ _ACCEPTED: Final[Mapping[str, tuple[str, Callable[[Any], bool]]]] = {
         f"null, or a number in {_TEMPERATURES[0]:g}..{_TEMPERATURES[1]:g}",
         lambda v: v is None or (type(v) in (int, float) and _TEMPERATURES[0] <= v <= _TEMPERATURES[1]),
     ),
+    "weights": ("a list of numbers in 0..1 that are together 1, or an empty one", _weights),
 }
 
 

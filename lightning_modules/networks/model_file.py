@@ -407,7 +407,7 @@ def load_model(folder: Path) -> TrainedModel:
     ]
     if card.shared > members[0].num_blocks:
         raise InputError(f"{printable(folder)} is not a model folder: {_CARD}: shared is more than its blocks")
-    net = committee(members, shared=card.shared)
+    net = committee(members, shared=card.shared, weights=card.weights)
     _refuse_others(tensors, own_tensors(net), found)
     net.load_state_dict(found, strict=False)  # the tensors that members share come once
     for member in members:

@@ -96,8 +96,8 @@ def refit_and_test(run: StudyRun, members: Sequence[TrialRecord], workers: Worke
     train_side_by_side(run, workers, _wanted(run, members))
     nets = {member.slot: _refitted(run, member) for member in members}
     note = partial(run.console.print, highlight=False, markup=False, soft_wrap=True)
-    net = committee(list(nets.values()))
-    unseen = out_of_sample(task, partial(_of_fold, run, members, None if settings.search.refit else net))
+    unseen = out_of_sample(task, partial(_of_fold, run, members, nets))
+    net = committee(list(nets.values()), weights=unseen.weights)
     if unseen.problem:
         note(f"The winner's probabilities are not calibrated: {unseen.problem}.")
     reference = None
@@ -219,15 +219,17 @@ def _finite_outputs(task: Task, net: BlockNet, depth: int, rows: NDArray[np.int6
     return all(bool(net.suffix(activations, depth).isfinite().all()) for activations, *_ in plain)
 
 
-def _of_fold(run: StudyRun, members: Sequence[TrialRecord], first: BlockNet | None, number: int) -> BlockNet:
-    """What answers as the winner does, trained on the training images of one fold alone.
+def _of_fold(
+    run: StudyRun, members: Sequence[TrialRecord], nets: Mapping[int, BlockNet], number: int
+) -> list[BlockNet]:
+    """The members, trained on the training images of one fold alone.
 
     Args:
-        first: of the first fold, where it is known.
+        nets: the members that are delivered, by slot; without a refit they are those of the first fold.
     """
-    if number == 0 and first is not None:
-        return first
-    return committee([_network(run, member, number) for member in members])
+    if number == 0 and not run.settings.search.refit:
+        return list(nets.values())
+    return [_network(run, member, number) for member in members]
 
 
 def _log_test(run: StudyRun, scores: TestScores, found: Bought | None) -> None:
@@ -259,7 +261,7 @@ def _register(
         tags["members"] = ", ".join(f"trial {member.slot}" for member in members)
     others = tuple(member.freeze_depth for member in members[1:])
     card = model_card(task, net, params.freeze_depth, unseen.temperature)
-    card = replace(card, others=others, shared=net.shared)
+    card = replace(card, others=others, shared=net.shared, weights=net.weights)
     note = version_note(params, scores, network=net.architecture, trained=trained, study=study, members=len(members))
     with TemporaryDirectory(prefix="thawline-", ignore_cleanup_errors=True) as folder:
         model = TrainedModel(net, card, _trained_on(task), unseen.scores, costs, reference)

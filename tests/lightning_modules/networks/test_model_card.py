@@ -27,9 +27,10 @@ def test_a_card_reads_back(tiling: Tiling | None) -> None:
 @pytest.mark.parametrize(
     ("number", "fields"),
     [
-        (2, ("temperature", "tiling", "black_level", "dark_level")),
-        (3, ("temperature", "tiling")),
-        (4, ("temperature",)),
+        (2, ("weights", "temperature", "tiling", "black_level", "dark_level")),
+        (3, ("weights", "temperature", "tiling")),
+        (4, ("weights", "temperature")),
+        (6, ("weights",)),
     ],
 )
 def test_cards_of_earlier_versions_are_read(number: int, fields: tuple[str, ...]) -> None:
