@@ -259,6 +259,8 @@ def _register(
     tags = {"study": study, **params.searched(), "data_digest": task.index.digest}
     if len(members) > 1:
         tags["members"] = ", ".join(f"trial {member.slot}" for member in members)
+    if net.weights:
+        tags["weights"] = ", ".join(f"{weight:.2f}" for weight in net.weights)
     others = tuple(member.freeze_depth for member in members[1:])
     card = model_card(task, net, params.freeze_depth, unseen.temperature)
     card = replace(card, others=others, shared=net.shared, weights=net.weights)
