@@ -185,6 +185,7 @@ class Findings:
         seconds: that training and examining took.
         notes: what the reader should know, a sentence each.
         pictures: key -> JPEG in base64.
+        training: training images of each class; empty of findings that were kept before these were counted.
     """
 
     slot: int
@@ -207,6 +208,7 @@ class Findings:
     seconds: float
     notes: tuple[str, ...]
     pictures: Mapping[str, str]
+    training: tuple[int, ...] = ()
 
     def to_json(self) -> str:
         """As it is kept in MLflow."""
