@@ -24,6 +24,7 @@ SUSPECTS_RULE = (
 """By which rule `suspect` finds images, in words."""
 
 _SURE = 0.8
+_DOUBT = 0.5  # margin of the most probable class, above which nothing is in doubt
 _MOST_DISAGREEING, _MOST_WRONG = 6, 2
 _BATCH = 16
 
@@ -51,8 +52,9 @@ def informative(
     """Rows of the images that tell most about the two models, and why each is shown.
 
     First up to six on which exactly one of the two is right, lost and gained ones in turn, the surest wrong answer
-    first; then up to two on which both are wrong; then the smallest margins of the challenger (champion, without one).
-    What is left free by one kind goes to the next.
+    first; then up to two on which both are wrong; then those that the challenger (champion, without one) hesitates at,
+    the smallest margin first: the most probable class is ahead of the second by less than a half. What is left free by
+    one kind goes to the next.
 
     Probabilities are (N, C), labels (N,).
     """
@@ -75,9 +77,10 @@ def informative(
             chosen[row] = both
     top = np.sort(other, axis=1)
     hesitates = "the champion hesitates" if challenger is None else "the challenger hesitates"
-    for row in np.argsort(top[:, -1] - top[:, -2], kind="stable"):
+    margin = top[:, -1] - top[:, -2]
+    for row in _ordered(margin < _DOUBT, margin):
         if len(chosen) < most:
-            chosen.setdefault(int(row), hesitates)
+            chosen.setdefault(row, hesitates)
     return list(chosen.items())
 
 

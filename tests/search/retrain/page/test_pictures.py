@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from lightning_modules.networks import backbones
@@ -25,6 +26,17 @@ def test_disagreements_come_first_then_shared_errors_then_small_margins() -> Non
     alone = informative(champion, None, labels, most=4)
     assert [why for _, why in alone] == ["the champion is wrong"] * 4
     assert len(informative(champion[:2], challenger[:2], labels[:2])) == 2
+
+
+def test_who_is_sure_does_not_hesitate() -> None:
+    """Right answers at 99.4 % are in no doubt, though some margin is always the smallest."""
+    labels = np.arange(30) % 3
+    sure = np.where(np.eye(3)[labels] > 0, 0.994, 0.003)
+    assert informative(sure, sure, labels) == informative(sure, None, labels) == []
+    doubtful = sure.copy()
+    doubtful[4] = (0.3, 0.55, 0.15)
+    assert informative(sure, doubtful, labels) == [(4, "the challenger hesitates")]
+    assert informative(doubtful, None, labels) == [(4, "the champion hesitates")]
 
 
 def test_suspects_are_those_both_models_are_sure_of() -> None:
