@@ -6,7 +6,7 @@ The report, the notebook and whoever prints a result say it from the same facts.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from scipy.stats import binomtest
@@ -14,8 +14,8 @@ from scipy.stats import binomtest
 from search.pages.numbers import written
 
 __all__ = [
-    "LEVELS", "Alone", "Clause", "Name", "Number", "Verdict", "WeakClass", "enough", "headline", "judge", "weak_points",
-    "words",
+    "LEVELS", "Alone", "Clause", "Name", "Number", "Verdict", "WeakClass", "counted", "enough", "headline", "joined",
+    "judge", "weak_points", "words",
 ]  # fmt: skip
 
 LEVELS = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
@@ -100,21 +100,22 @@ def judge(
     images = sum(map(sum, counts))
     if not images:
         return None
-    right = sum(row[place] for place, row in enumerate(counts))
-    interval = binomtest(right, images).proportion_ci(0.95, "exact")
-    low, high = float(interval.low), float(interval.high)
-    return Verdict(
+    return replace(
+        counted(sum(row[place] for place, row in enumerate(counts)), images),
         kind=kind,
-        images=images,
-        right=right,
-        low=low,
-        high=high,
         weakest=_weakest(classes, counts),
         unseen=tuple(name for name, row in zip(classes, counts, strict=True) if not sum(row)),
-        proven=max((level for level in LEVELS if level <= low), default=None),
-        unproven=min((level for level in LEVELS if level > low), default=None),
         alone=alone,
     )
+
+
+def counted(right: int, images: int) -> Verdict:
+    """The verdict where nothing is known of the classes: so many of at least one new image are right."""
+    interval = binomtest(right, images).proportion_ci(0.95, "exact")
+    low, high = float(interval.low), float(interval.high)
+    proven = max((level for level in LEVELS if level <= low), default=None)
+    unproven = min((level for level in LEVELS if level > low), default=None)
+    return Verdict("new", images, right, low, high, None, (), proven, unproven)
 
 
 def _weakest(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> WeakClass | None:
@@ -158,8 +159,12 @@ Clause = tuple["str | Number | Name", ...]
 
 def words(verdict: Verdict) -> str:
     """All of it in one sentence, as a terminal prints it."""
-    clauses = (headline(verdict), *weak_points(verdict), *enough(verdict))
-    return "; ".join("".join(map(_plain, clause)) for clause in clauses) + "."
+    return f"{joined(headline(verdict), *weak_points(verdict), *enough(verdict))}."
+
+
+def joined(*clauses: Clause) -> str:
+    """Clauses as plain text, without a full stop."""
+    return "; ".join("".join(map(_plain, clause)) for clause in clauses)
 
 
 def headline(verdict: Verdict) -> Clause:

@@ -23,7 +23,7 @@ from search.report.false_associations import map_traits
 from search.report.pictures import PICTURE_SIDE, Original, PictureStore
 from search.trial.task import Task
 
-__all__ = ["METHOD", "JudgedImages", "RegionEvidence"]
+__all__ = ["METHOD", "JudgedImages", "RegionEvidence", "map_blocks"]
 
 METHOD = "layercam"
 """In early blocks Grad-CAM degenerates to an edge map; LayerCAM does not."""
@@ -86,14 +86,10 @@ class JudgedImages:
         self._read: dict[int, Original] = {}
         self.notes: tuple[str, ...] = ()
         size = task.settings.data.pixels
-        try:
-            self.blocks, left_out = choose_blocks(net, {n: f"blocks.{n}" for n in net.block_names}, size, None)
-        except ValueError:  # not one block has more than one position
-            self.blocks, left_out = {}, net.block_names
+        self.blocks, left_out, self.block = map_blocks(net, size)
         if left_out:
             names = ", ".join(left_out)
             self.notes = (f"No maps of {names}: at {size[0]} x {size[1]} pixels a single position is left there.",)
-        self.block = _shown_block(net, self.blocks, size)
         order = np.random.default_rng([task.settings.seed, 7]).permutation(len(rows))
         self._rank = {int(place): rank for rank, place in enumerate(order)}
 
@@ -160,6 +156,23 @@ class JudgedImages:
     def _images(self, places: NDArray[np.int64]) -> Tensor:
         rows = self.rows[places]
         return self.task.inputs(rows, np.zeros_like(rows))
+
+
+def map_blocks(net: BlockNet, size: tuple[int, int]) -> tuple[dict[str, str], tuple[str, ...], str]:
+    """Which blocks have maps, and the one whose maps are shown where there is room for one.
+
+    Args:
+        size: height and width of the images.
+
+    Returns:
+        label -> module of those that have, first to last; labels of the others; the last whose maps have at least 4 x 4
+        positions, or the last, or nothing without any.
+    """
+    try:
+        blocks, left_out = choose_blocks(net, {n: f"blocks.{n}" for n in net.block_names}, size, None)
+    except ValueError:  # not one block has more than one position
+        blocks, left_out = {}, net.block_names
+    return blocks, left_out, _shown_block(net, blocks, size)
 
 
 @torch.no_grad()
