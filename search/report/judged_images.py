@@ -19,8 +19,9 @@ from lightning_modules.errors import InputError
 from lightning_modules.images.reading import Fit, read_image
 from lightning_modules.networks.blocknet import BlockNet
 from search.outcome.test_predictions import image_name
+from search.pages.original_picture import Original
 from search.report.false_associations import map_traits
-from search.report.pictures import PICTURE_SIDE, Original, PictureStore
+from search.report.pictures import PICTURE_SIDE, PictureStore
 from search.trial.task import Task
 
 __all__ = ["METHOD", "JudgedImages", "RegionEvidence", "map_blocks"]

@@ -19,7 +19,7 @@ from explain.overlay import as_pixels
 from lightning_modules.errors import InputError, printable
 from lightning_modules.images.reading import Fit, read_image
 from lightning_modules.networks.blocknet import BlockNet
-from search.report.pictures import Original
+from search.pages.original_picture import Original
 from search.retrain.champion import BASELINE
 from search.retrain.month.context import MonthContext
 from search.retrain.month.decisions import MonthDecisions

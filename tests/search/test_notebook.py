@@ -158,5 +158,5 @@ def test_it_runs(finished: SimpleNamespace, stripes: Path, monkeypatch: pytest.M
     assert len(shown) == 4, "study, frame, evidence, explanation"
     assert "Winner: trial" in shown[0] and "new images right" in shown[0] and "learning_rate" in shown[1]
     assert shown[2].count("<img") == 1
-    assert shown[3].count("<img") == 1 + 5, "the image and the five blocks with more than one position at 32 x 32"
+    assert shown[3].count("<img") == 2 + 5, "the image, its map, and the five blocks with several positions at 32 x 32"
     gc.collect()  # sockets that the client left open complain here, where that is expected

@@ -10,7 +10,7 @@ from typing import Any
 from lightning_modules.whole_file import whole_file
 from search.pages.dark_figure import darken
 from search.pages.html import Picture, drawing, picture, render
-from search.report.pictures import original_overlay
+from search.pages.original_picture import original_overlay
 from search.retrain.month.record import MATRIX_CLASSES, PLACES, DepthDecision, MonthRecord, PictureFacts, confused
 from search.retrain.page.depth_figure import depth_figure, depth_title
 from search.retrain.page.pictures import PagePicture

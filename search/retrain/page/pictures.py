@@ -12,8 +12,8 @@ from torch import Tensor
 from explain.attribution import METHODS, finite_maps
 from explain.signals import capture
 from lightning_modules.networks.blocknet import BlockNet
+from search.pages.original_picture import Original
 from search.report.judged_images import map_blocks
-from search.report.pictures import Original
 from search.retrain.month.record import PictureFacts
 
 __all__ = ["SUSPECTS_RULE", "PagePicture", "explained", "informative", "picture_facts", "suspect"]

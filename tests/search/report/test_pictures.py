@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from lightning_modules.images.reading import Fit, field_of_view
-from search.report.pictures import Original, PictureStore, original_overlay
+from search.pages.original_picture import Original, original_overlay
+from search.report.pictures import PictureStore
 from search.report.wrong_examination import says_nothing
 
 

@@ -21,7 +21,7 @@ from lightning_modules.decisions.reference_images import ReferenceImages
 from lightning_modules.decisions.temperature import log_probabilities
 from lightning_modules.networks import backbones
 from lightning_modules.networks.model_file import ModelCard, TrainedModel
-from search.report.pictures import Original
+from search.pages.original_picture import Original
 from search.retrain.month.comparison import compare, decide
 from search.retrain.month.decisions import MonthDecisions, measure_decisions
 from search.retrain.month.depth_decision import decide as decide_depth

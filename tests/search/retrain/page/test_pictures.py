@@ -7,7 +7,7 @@ import torch
 
 from explain.overlay import as_pixels
 from lightning_modules.networks import backbones
-from search.report.pictures import Original
+from search.pages.original_picture import Original
 from search.retrain.page.pictures import explained, informative, suspect
 from tests.search.retrain.made_up import two_models
 
