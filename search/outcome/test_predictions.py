@@ -83,7 +83,8 @@ def read_test_predictions(raw: bytes | None, task: Task, version: str) -> TestPr
     if not {"row", "version", "label"} <= set(frame) or set(frame["version"].astype(str)) != {version}:
         return None
     rows = frame["row"].to_numpy(np.int64)
-    if not np.isin(rows, task.splits.test).all() or set(frame["label"]) - set(task.classes):
+    whole = np.isin(rows, task.splits.test).all() and len(rows) == len(task.image_rows(task.splits.test))
+    if not whole or set(frame["label"]) - set(task.classes):
         return None
     labels = np.array([task.classes.index(name) for name in frame["label"]], dtype=np.int64)
     return TestPredictions(rows, labels, frame[[f"p({name})" for name in task.classes]].to_numpy(np.float64))
