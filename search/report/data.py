@@ -262,7 +262,7 @@ class ReportData:
         made: when, UTC, ISO 8601.
         state: complete, running, or interrupted.
         network: or all of them, the first that of trial 0.
-        blocks: names of the first network's L blocks, first to last; empty where no evidence says them.
+        blocks: names of the first network's L blocks, first to last; empty where they are not known.
         depths: the range of freeze depths that the trials span or the space allows.
         size: that the images were brought to, and why where it was chosen.
         asked: trials asked for.

@@ -109,6 +109,7 @@ def examine(
         seconds=time.perf_counter() - started,
         notes=tuple(notes),
         pictures=judged.store.pictures,
+        blocks=task.net.block_names,
         training=tuple(np.bincount(trained, minlength=len(task.classes)).tolist()),
     )
     return Examination(findings, judged.rows, judged.labels, judged.probabilities, _slides(judged))

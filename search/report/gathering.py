@@ -92,7 +92,7 @@ def gather(
         network=" or ".join(study.identity["model.name"])
         if several
         else str(study.identity.get("model.name", "unknown")),
-        blocks=study.evidence.blocks if study.evidence is not None else (),
+        blocks=_blocks(study, findings),
         depths=depths,
         images=run.params.get("data.source", "unknown") + ("" if path == "None" else f", {path}"),
         size=run.tags.get("size", "").removeprefix("Size: ") or _size(run.params),
@@ -120,6 +120,15 @@ def gather(
         wrong=wrong,
         needs=_needs(classes, findings),
     )
+
+
+def _blocks(study: Study, findings: Findings | None) -> tuple[str, ...]:
+    """Names of the first network's blocks: of the evidence, or of the winner where it is that network."""
+    if study.evidence is not None:
+        return study.evidence.blocks
+    if findings is None or study.winner is None:
+        return ()
+    return findings.blocks if study.winner.params.get("network") == first_network(study.identity) else ()
 
 
 def _mistakes(confusion: Confusion) -> int:

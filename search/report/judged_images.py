@@ -24,7 +24,7 @@ from search.report.false_associations import map_traits
 from search.report.pictures import PICTURE_SIDE, PictureStore
 from search.trial.task import Task
 
-__all__ = ["METHOD", "JudgedImages", "RegionEvidence", "map_blocks"]
+__all__ = ["METHOD", "JudgedImages", "RegionEvidence", "map_blocks", "original_picture"]
 
 METHOD = "layercam"
 """In early blocks Grad-CAM degenerates to an edge map; LayerCAM does not."""
@@ -117,18 +117,12 @@ class JudgedImages:
 
     def _original(self, place: int) -> Original:
         """As the network sees it where the file cannot be read any more."""
-        task, row = self.task, int(self.rows[place])
-        index, data = task.index, task.settings.data
         if place not in self._read:
             self._read.clear()  # pictures of one image are made one after another
-            try:
-                pixels = read_image(index.records[row].path, max_pixels=data.max_pixels, known=index.value_range)
-                if index.tiles is not None:
-                    top, left, height, width = index.tiles.boxes[row].tolist()
-                    pixels = pixels[top : top + height, left : left + width]
-                self._read[place] = Original(pixels, data.pixels, cast("Fit", data.fit))
-            except InputError:
-                self._read[place] = Original(as_pixels(self.image(place)), data.pixels, "stretch")
+            found = original_picture(self.task, int(self.rows[place]))
+            self._read[place] = found or Original(
+                as_pixels(self.image(place)), self.task.settings.data.pixels, "stretch"
+            )
         return self._read[place]
 
     def signals(
@@ -157,6 +151,19 @@ class JudgedImages:
     def _images(self, places: NDArray[np.int64]) -> Tensor:
         rows = self.rows[places]
         return self.task.inputs(rows, np.zeros_like(rows))
+
+
+def original_picture(task: Task, row: int) -> Original | None:
+    """The picture of a row as it was taken, of a tile that part of it; None where the file cannot be read any more."""
+    index, data = task.index, task.settings.data
+    try:
+        pixels = read_image(index.records[row].path, max_pixels=data.max_pixels, known=index.value_range)
+    except InputError:
+        return None
+    if index.tiles is not None:
+        top, left, height, width = index.tiles.boxes[row].tolist()
+        pixels = pixels[top : top + height, left : left + width]
+    return Original(pixels, data.pixels, cast("Fit", data.fit))
 
 
 def map_blocks(net: BlockNet, size: tuple[int, int]) -> tuple[dict[str, str], tuple[str, ...], str]:

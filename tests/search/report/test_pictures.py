@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from lightning_modules.images.reading import Fit, field_of_view
+from lightning_modules.images.value_range import FULL_RANGE
 from search.pages.original_picture import Original, original_overlay
+from search.report.judged_images import original_picture
 from search.report.pictures import PictureStore
 from search.report.wrong_examination import says_nothing
 
@@ -44,6 +51,23 @@ def test_the_field_of_view_lies_within_both(fit: Fit, sides: tuple[int, int]) ->
     (top, left, bottom, right), (y, x, height, width) = field_of_view(sides, (32, 48), fit)
     assert 0 <= top < bottom <= sides[0] and 0 <= left < right <= sides[1]
     assert y >= 0 and x >= 0 and 1 <= height <= 32 - y and 1 <= width <= 48 - x
+
+
+def test_the_picture_of_a_tile_is_that_part_of_the_file(tmp_path: Path) -> None:
+    pixels = np.arange(60 * 80, dtype=np.uint32).reshape(60, 80) % 251
+    Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "plate.png")
+    records = [SimpleNamespace(path=tmp_path / name) for name in ("plate.png", "plate.png", "gone.png")]
+    boxes = np.array([[0, 0, 32, 32], [20, 40, 32, 32], [0, 0, 32, 32]])
+    task: Any = SimpleNamespace(
+        index=SimpleNamespace(records=records, value_range=FULL_RANGE, tiles=SimpleNamespace(boxes=boxes)),
+        settings=SimpleNamespace(data=SimpleNamespace(pixels=(32, 32), fit="stretch", max_pixels=10_000)),
+    )
+    found = original_picture(task, 1)
+    assert found is not None and np.array_equal(found.pixels[:, :, 0], pixels[20:52, 40:72])
+    assert original_picture(task, 2) is None
+    task.index.tiles = None
+    whole = original_picture(task, 0)
+    assert whole is not None and whole.pixels.shape == (60, 80, 1)
 
 
 def test_pictures_of_grey_and_colour_are_kept_under_keys() -> None:
