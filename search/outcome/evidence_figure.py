@@ -158,8 +158,8 @@ def _draw_title(
     title = depth_words(len(evidence.blocks), chosen)
     title = f"{network}: {title[0].lower()}{title[1:]}" if network else title
     figure.text(0.02, 1 - 0.13 / height, title, fontsize=12, weight="bold", va="top")
-    known = chosen is not None and chosen in seen
-    reached = f"best validation {spoken(metric)} there {seen[chosen].best:.3f}; " if known else ""
+    there = None if chosen is None else seen.get(chosen)
+    reached = "" if there is None else f"best validation {spoken(metric)} there {there.best:.3f}; "
     figure.text(0.02, 1 - 0.4 / height, reached + prior_words(evidence), fontsize=8.5, color="0.3", va="top")
 
 
