@@ -8,7 +8,7 @@ from typing import Any
 from explain.subject import described_measures
 from search.outcome.decisions import COVERAGES
 from search.pages.html import render
-from search.report.data import FIRST_SUSPECTS, FIRST_WRONG, ReportData
+from search.report.data import FIRST_SUSPECTS, FIRST_WRONG, ClassScores, ReportData
 from search.report.false_associations import FEWEST_CORRECT, FEWEST_MISTAKEN, TRAITS
 from search.report.findings import ConfusedPair, Mistake, NearMiss
 from search.report.script import packed_plotly, script_hash
@@ -22,7 +22,7 @@ __all__ = ["at", "page"]
 _SIGNIFICANT = 0.05
 _ASSOCIATIONS = 2  # named above a pair
 _CONFUSIONS = 3  # in the line above the matrix
-_MATRIX_CLASSES = 16  # of more the confusion matrix is folded
+_MATRIX_CLASSES = 16  # of more the confusion matrix and all but the weakest are folded
 _LISTED = 200  # wrong images without pictures
 _OTHERS = 2  # classes that one is taken for
 _EXAMPLES = 4  # pictures of a class to photograph
@@ -57,6 +57,7 @@ def page(
         enough=() if data.verdict is None else enough(data.verdict),
         wrong=_wrong(data),
         needs=_needs(data),
+        classes=_classes(data),
         first_suspects=FIRST_SUSPECTS,
         most_classes=_MATRIX_CLASSES,
         curves=curves(curved, winner) if curved else None,
@@ -121,6 +122,15 @@ def _needs(data: ReportData) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def _classes(data: ReportData) -> tuple[list[tuple[int, ClassScores]], list[tuple[int, ClassScores]]]:
+    """Classes with their positions: all in their order; of many the weakest, and the others apart."""
+    places = list(enumerate(data.classes))
+    if len(places) <= _MATRIX_CLASSES:
+        return places, []
+    places.sort(key=lambda one: (1.0 if one[1].recall is None else one[1].recall, one[0]))
+    return places[:_MATRIX_CLASSES], places[_MATRIX_CLASSES:]
 
 
 def _heat(data: ReportData, runs: Mapping[int, str]) -> dict[str, list[dict[str, Any]]]:

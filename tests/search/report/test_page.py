@@ -14,6 +14,7 @@ import pytest
 
 from search.pages.html import environment, render
 from search.pages.numbers import written
+from search.report.data import ClassScores, Confusion
 from search.report.findings import Findings
 from search.report.page import at, page
 from search.report.script import packed_plotly, script_hash
@@ -136,6 +137,18 @@ def test_wrong_images_stand_before_all_else_and_say_where_a_map_says_nothing(htm
     assert text.count("The map of its own class is nearly the same") == 1
     some = replace(wrong_images(), images=tuple(replace(one, nothing="") for one in wrong_images().images), silent=0)
     assert "say nothing" not in page(replace(report_data(), wrong=some), {})
+
+
+def test_of_many_classes_the_weakest_stand_before_the_fold() -> None:
+    names = tuple(f"c{k}" for k in range(30))
+    counts = tuple(tuple(10 if i == j else int(j == (i + 1) % 30) * (i % 3) for j in range(30)) for i in range(30))
+    scores = tuple(ClassScores(c, 10 + k % 3, 0.8, 10 / (10 + k % 3), 0.5, 1.0, 0.8) for k, c in enumerate(names))
+    html = page(replace(report_data(), confusion=Confusion(names, counts), classes=scores), {})
+    before, _, fold = html[html.index('id="confusion"') : html.index('id="additions"')].partition("The other classes")
+    shown = [re.findall(r'<th scope="row" class="word"><bdi data-name>(c\d+)<', part) for part in (before, fold)]
+    assert len(shown[0]) == 16 and shown[0][:10] == [f"c{k}" for k in range(2, 30, 3)]
+    assert set(shown[0]) | set(shown[1]) == set(names) and "Confusion matrix</summary>" in fold
+    assert PageReader(html).open == []
 
 
 def test_a_search_without_test_images_has_the_verdict_of_its_validation_images() -> None:
