@@ -185,6 +185,8 @@ class Findings:
         seconds: that training and examining took.
         notes: what the reader should know, a sentence each.
         pictures: key -> JPEG in base64.
+        training: training images of each class; empty of findings that were kept before these were counted.
+        blocks: names of the network's L blocks, first to last; likewise.
     """
 
     slot: int
@@ -207,6 +209,8 @@ class Findings:
     seconds: float
     notes: tuple[str, ...]
     pictures: Mapping[str, str]
+    training: tuple[int, ...] = ()
+    blocks: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """As it is kept in MLflow."""

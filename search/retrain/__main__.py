@@ -25,7 +25,7 @@ first champion. The same command again does nothing, and continues what was inte
 
   python -m search.retrain data=folder data.path=IMAGES            IMAGES/<YYYY-MM>/<class>/*
   python -m search.retrain data=folder data.path=IMAGES month=2020-02
-  python -m search.retrain rollback reason='scratches are missed'  the previous champion is put back
+  python -m search.retrain rollback reason='scratches are missed'  the champion before is put back
   python -m search.retrain history                                 every change of champion
 
 Exit codes: 0 done, 1 a month was refused or trials kept failing, 2 bad input, 130 stopped by the user.

@@ -21,8 +21,8 @@ from search.tracking.tracker import Tracker
 from search.trial.result import TrialParams
 
 __all__ = [
-    "BASELINE", "CHAMPION", "PREVIOUS", "Champion", "known_versions", "load_champion", "load_version", "settle",
-    "widened",
+    "BASELINE", "CHAMPION", "PREVIOUS", "Champion", "known_versions", "line_of_champions", "load_champion",
+    "load_version", "settle", "widened",
 ]  # fmt: skip
 
 CHAMPION, PREVIOUS = "champion", "previous"
@@ -95,6 +95,20 @@ def settle(ledger: Ledger, tracker: Tracker, model_name: str) -> PromotionRow | 
             if row.state != "done":
                 ledger.mark_done(row)
     return last
+
+
+def line_of_champions(decided: Sequence[PromotionRow]) -> list[str]:
+    """Versions from the first champion to the one in use, each of which the next replaced.
+
+    What a rollback took back is no part of it, so that a second rollback goes one further back and not forth again.
+    """
+    line: list[str] = []
+    for row in decided:
+        if row.kind == "rollback" and row.to_version in line:
+            del line[line.index(row.to_version) + 1 :]
+        else:
+            line.append(row.to_version)
+    return line
 
 
 def known_versions(ledger: Ledger, tracker: Tracker, model_name: str) -> set[str]:

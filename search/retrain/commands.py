@@ -11,7 +11,7 @@ from rich.table import Table
 
 from lightning_modules.errors import InputError, printable
 from search.command_line.exits import until_interrupted
-from search.retrain.champion import known_versions, load_version, settle
+from search.retrain.champion import known_versions, line_of_champions, load_version, settle
 from search.retrain.ledger import Ledger, PromotionRow, ledger_path
 from search.settings.schema import Settings
 from search.tracking.store import readable
@@ -48,13 +48,13 @@ def rollback(settings: Settings, console: Console, *, reason: str, to: str | Non
 
 
 def _roll_back(settings: Settings, ledger: Ledger, tracker: Tracker, reason: str, to: str | None) -> PromotionRow:
-    """Make the previous champion champion again, or the former one `to`; the other becomes `previous`.
+    """Make the champion before this one champion again, or the former one `to`; the other becomes `previous`.
 
     A rollback that was killed before the aliases moved is finished by the next call, which then does no other. Nothing
     is written before the version that is put back has been loaded.
 
     Raises:
-        InputError: there is no champion, no previous one, or it cannot be loaded.
+        InputError: there is no champion, none before it, or it cannot be loaded.
     """
     name, decided = settings.tracking.model_name, ledger.promotions()
     gone = bool(decided) and decided[-1].to_version not in known_versions(ledger, tracker, name)
@@ -66,9 +66,13 @@ def _roll_back(settings: Settings, ledger: Ledger, tracker: Tracker, reason: str
     if last.kind == "rollback" and last.state != "done" and not gone and to in (None, last.to_version):
         return ledger.promotions()[-1]
     former = list(dict.fromkeys(row.to_version for row in decided))
-    target = to or last.previous_version
+    target = to or next(iter(line_of_champions(decided)[-2::-1]), None)
     if target is None:
-        raise InputError(f"model {name} has had one champion only, version {last.to_version}: there is no previous one")
+        later = [version for version in former if version != last.to_version]
+        way = f"; rollback to={later[-1]} reason=TEXT puts a later one back" if later else ""
+        raise InputError(
+            f"version {last.to_version} is the first champion of model {name}, so there is none before it{way}"
+        )
     if target not in former or target == last.to_version:
         others = ", ".join(version for version in former if version != last.to_version) or "none"
         raise InputError(

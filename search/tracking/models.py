@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
@@ -89,6 +90,7 @@ def subject_of(model: TrainedModel, wanted: Sequence[str] | None = None) -> tupl
         InputError: an unknown label, a block without positions, or no block that can be explained.
     """
     from explain.subject import Subject, choose_blocks
+    from lightning_modules.images.reading import read_image
 
     net, card = model.net, model.card
     try:
@@ -100,7 +102,9 @@ def subject_of(model: TrainedModel, wanted: Sequence[str] | None = None) -> tupl
         name = f"{name}, the first of {len(card.others) + 1} networks that answer together"
     device = net.mean.device
     made = (net, card.classes, blocks, model.read, card.size, card.fit, net.minimum_size, device, name)
-    return Subject(*made, temperature=1.0 if card.temperature is None else card.temperature), left_out
+    original = partial(read_image, max_pixels=card.max_pixels, known=card.value_range)
+    temperature = 1.0 if card.temperature is None else card.temperature
+    return Subject(*made, temperature=temperature, original=original if card.tiling is None else None), left_out
 
 
 def _folder(reference: str) -> Path | None:

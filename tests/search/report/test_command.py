@@ -14,6 +14,7 @@ import pytest
 from mlflow import MlflowClient
 from scipy.stats import binomtest
 
+from search.outcome.test_predictions import ARTIFACT as PREDICTED
 from search.pages.numbers import written
 from search.report.__main__ import main
 from search.report.findings import ARTIFACT, PREDICTIONS
@@ -53,13 +54,18 @@ def test_the_page_is_logged_with_the_run(reported: SimpleNamespace) -> None:
 
 
 DERIVED = {
-    "/block_count", "/classes/*/f1", "/classes/*/images", "/classes/*/precision", "/classes/*/recall",
-    "/classes/*/recall_high", "/classes/*/recall_low", "/confusion/counts/*/*", "/cost/epoch_equivalents",
+    "/block_count", "/classes/*/images", "/classes/*/precision", "/classes/*/recall_high", "/classes/*/recall_low",
+    "/confusion/counts/*/*", "/cost/epoch_equivalents",
     "/cost/epochs", "/cost/phases/*/calls", "/cost/seconds", "/cost/trial_seconds", "/depth_numbers/*",
     "/findings/judged", "/findings/mapped", "/findings/measures/*/height", "/findings/measures/*/width",
     "/findings/score", "/findings/training_images", "/finished", "/heat_map/*/trials", "/rival/difference",
     "/rival/freeze_depth", "/rival/noise", "/rival/slot", "/scorecard/*/depths", "/scorecard/*/order/*",
-    "/trials/*/slot", "/winner/epochs", "/winner/tested", "/winner/together", "/winner/trained",
+    "/needs/*/high", "/needs/*/images", "/needs/*/low", "/needs/*/right", "/needs/*/training", "/trials/*/slot",
+    "/verdict/alone/by_hand", "/verdict/alone/decided", "/verdict/alone/wrong", "/verdict/high", "/verdict/images",
+    "/verdict/low", "/verdict/proven", "/verdict/right", "/verdict/unproven", "/verdict/weakest/images",
+    "/verdict/weakest/right", "/winner/epochs", "/winner/tested", "/winner/together", "/winner/trained",
+    "/wrong/cells/*", "/wrong/found", "/wrong/images/*/probability", "/wrong/images/*/true_probability",
+    "/wrong/judged", "/wrong/silent",
 }  # fmt: skip
 """Numbers of the page that are no metric or parameter; the second test derives each from what MLflow holds."""
 
@@ -135,6 +141,7 @@ def test_numbers_that_are_no_metrics_follow_from_what_mlflow_holds(reported: Sim
         assert scores["precision"] == pytest.approx(hits / called if called else 0.0)
         assert scores["f1"] == pytest.approx(2 * hits / (images + called))
     _winner_rival_and_scorecard(data, trials, reported.artifacts)
+    _verdict_wrong_images_and_needs(data, reported.artifacts)
     seconds = {name: [m.value for m in client.get_metric_history(reported.run.info.run_id, f"seconds_{name}")]
                for name in (phase["name"] for phase in data["cost"]["phases"])}  # fmt: skip
     assert [phase["calls"] for phase in data["cost"]["phases"]] == [len(values) for values in seconds.values()]
@@ -146,6 +153,30 @@ def test_numbers_that_are_no_metrics_follow_from_what_mlflow_holds(reported: Sim
     assert data["prior"] == reported.run.data.tags["prior"]
     assert data["reproduction"]["commit"] == reported.run.data.tags["commit"]
     assert data["reproduction"]["digests"]["data"] == reported.run.data.tags["data_digest"]
+
+
+def _verdict_wrong_images_and_needs(data: dict[str, Any], artifacts: Path) -> None:
+    counts = np.array(data["confusion"]["counts"])
+    verdict, wrong = data["verdict"], data["wrong"]
+    interval = binomtest(int(counts.trace()), int(counts.sum())).proportion_ci(0.95, "exact")
+    assert (verdict["right"], verdict["images"]) == (counts.trace(), counts.sum())
+    assert (verdict["low"], verdict["high"]) == pytest.approx((interval.low, interval.high))
+    table = json.loads((artifacts / PREDICTED).read_text(encoding="utf-8"))
+    rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+    assert len(rows) == counts.sum() == wrong["judged"]
+    by_path = {row["path"]: row for row in rows if row["label"] != row["predicted"]}
+    assert wrong["found"] == counts.sum() - counts.trace() == len(by_path) == len(wrong["images"])
+    for one in wrong["images"]:
+        row = by_path[one["path"]]
+        assert (one["true"], one["predicted"]) == (row["label"], row["predicted"])
+        assert one["probability"] == pytest.approx(row[f"p({one['predicted']})"], abs=1e-6)
+        assert one["true_probability"] == pytest.approx(row[f"p({one['true']})"], abs=1e-6)
+    for need in data["needs"]:
+        place = data["confusion"]["classes"].index(need["name"])
+        assert (need["right"], need["images"]) == (counts[place, place], counts[place].sum())
+    training = dict(zip(data["findings"]["classes"], data["findings"]["training"], strict=True))
+    assert sum(training.values()) == data["findings"]["training_images"]
+    assert all(need["training"] == training[need["name"]] for need in data["needs"])
 
 
 def _winner_rival_and_scorecard(data: dict[str, Any], trials: dict[int, Any], artifacts: Path) -> None:
@@ -183,6 +214,13 @@ def test_what_is_examined_is_the_winning_trial_again_and_never_a_test_image(repo
     hits = [classes[max(range(3), key=lambda k: row[2:][k])] == row[1] for row in table["data"]]
     assert sum(hits) / len(hits) == pytest.approx(found["accuracy"])
     assert reported.run.data.metrics["out_of_sample_accuracy"] == found["accuracy"]
+
+
+def test_wrong_test_images_are_those_of_the_one_reading(reported: SimpleNamespace) -> None:
+    """To look at them changes neither how often the test images were read nor a score."""
+    assert reported.study.test_reads == 1
+    assert reported.data["wrong"]["version"] == reported.study.winner.version
+    assert reported.data["notes"] == []
 
 
 def test_maps_of_the_winner_are_pictures_block_by_block(reported: SimpleNamespace) -> None:
@@ -262,7 +300,7 @@ def test_a_study_without_winner_is_reported_as_it_is(
     assert main([f"study={unfinished}", f"root={tracking_root}", f"to={to}"]) == 0
     assert capsys.readouterr().out == f"Report: {to}\n"
     text = re.sub(r"<[^>]*>", "", to.read_text(encoding="utf-8"))
-    assert "No winner yet. The search was interrupted: 1 of 3 trials finished." in text
+    assert "No winner yet" in text and "The search was interrupted: 1 of 3 trials finished." in text
 
 
 @pytest.mark.parametrize(
