@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from lightning_modules.errors import InputError
 from search.command_line.exits import run_command, until_interrupted
+from search.invocation import typed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,7 +41,7 @@ def _run(overrides: list[str]) -> int:
 
     for override in overrides:
         if override.startswith("retrain") and not show_only:
-            raise InputError(f"{override.split('=')[0]} is a setting of python -m search.retrain, got {override!r}")
+            raise InputError(f"{override.split('=')[0]} is a setting of {typed('retrain')}, got {override!r}")
     settings = compose_settings(overrides)
     if show_only:
         print(as_yaml(settings), end="")

@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import NoReturn
 
 from lightning_modules.errors import InputError, printable
-from search.command_line.arguments import read_arguments
+from search.command_line.arguments import read_arguments, with_whole_names
 from search.command_line.exits import run_command
+from search.invocation import typed
 from search.settings.field import setting
 from search.tracking.store import adopt, check_store, database_uri
 
 __all__ = ["command", "main"]
 
 _USAGE = """\
-usage: python -m search.ui [tracking.root=FOLDER] [port=NUMBER]
+usage: {it} [root=FOLDER] [port=NUMBER]
 
 Opens MLflow's own UI on http://127.0.0.1:PORT, for this machine only. FOLDER is that of the searches (default mlruns),
 PORT a number in 1..65535 (default 5000). Ctrl-C ends it. Exit code 2: bad input."""
@@ -38,10 +39,12 @@ def command(words: Sequence[str]) -> list[str]:
     Raises:
         InputError: another argument than `Arguments` has, a port that is none, or no store in the folder.
     """
-    arguments = read_arguments(Arguments, words)
+    arguments = read_arguments(Arguments, with_whole_names(words))
     store = arguments.root / "mlflow.db"
     if not check_store(arguments.root, write=True):
-        raise InputError(f"there are no runs yet: no file {printable(store)}; run python -m search first")
+        raise InputError(
+            f"there are no runs yet: no file {printable(store)}; run {typed('search', root=arguments.root)} first"
+        )
     os.close(adopt(arguments.root))  # MLflow's UI reads at the places that the database names
     options = {"--backend-store-uri": database_uri(store), "--host": "127.0.0.1"}
     options |= {"--port": str(arguments.port), "--workers": "1"}
@@ -50,7 +53,7 @@ def command(words: Sequence[str]) -> list[str]:
 
 def main(arguments: Sequence[str]) -> int:
     """Become MLflow's UI; returns 0 after help, 2 where the arguments are not accepted, else not at all."""
-    return run_command("search.ui", arguments, lambda: _USAGE, lambda: _become_the_ui(arguments))
+    return run_command("search.ui", arguments, lambda: _USAGE.format(it=typed("ui")), lambda: _become_the_ui(arguments))
 
 
 def _become_the_ui(words: Sequence[str]) -> NoReturn:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from shlex import quote
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from search.invocation import typed
 from search.outcome.log import EVIDENCE_FIGURE
 from search.outcome.scorecard import ScorecardRow, SeenDepth, scorecard, seen_depths
 from search.study.bought import DEFAULT_SLOT
@@ -119,8 +119,7 @@ def print_where(run: StudyRun, winner: Winner, report: Path | None) -> None:
         f"Study: {root / 'studies'}, {run.record.name!r}.\n"
         + (f"Picture of the evidence: {picture}.\n" if picture.exists() else "")
         + (f"Report: {report}.\n" if report is not None else "")
-        + "Look at it: python -m search.ui"
-        + ("" if root == Path("mlruns") else f" {quote(f'tracking.root={root}')}"),
+        + f"Look at it: {typed('ui', root=root)}",
         highlight=False,
         soft_wrap=True,
     )

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from lightning_modules.errors import InputError, printable
 from search.command_line.exits import until_interrupted
+from search.invocation import typed
 from search.retrain.champion import known_versions, line_of_champions, load_version, settle
 from search.retrain.ledger import Ledger, PromotionRow, ledger_path
 from search.settings.schema import Settings
@@ -35,7 +36,9 @@ def rollback(settings: Settings, console: Console, *, reason: str, to: str | Non
     """Put the previous champion back, or the former one `to`; returns the exit code."""
     root = settings.tracking.root
     if not ledger_path(root).is_file():
-        raise InputError(f"nothing to roll back: no file {printable(ledger_path(root))}; run python -m search.retrain")
+        raise InputError(
+            f"nothing to roll back: no file {printable(ledger_path(root))}; run {typed('retrain', root=root)}"
+        )
     from search.retrain.driver import owned_model
 
     name, tracker = settings.tracking.model_name, Tracker.of(settings.tracking)
@@ -61,7 +64,8 @@ def _roll_back(settings: Settings, ledger: Ledger, tracker: Tracker, reason: str
     last = decided[-1] if gone else settle(ledger, tracker, name)
     if last is None:
         raise InputError(
-            f"model {name} has no champion yet, so there is nothing to roll back; run python -m search.retrain"
+            f"model {name} has no champion yet, so there is nothing to roll back; run "
+            + typed("retrain", root=settings.tracking.root)
         )
     if last.kind == "rollback" and last.state != "done" and not gone and to in (None, last.to_version):
         return ledger.promotions()[-1]
