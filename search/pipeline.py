@@ -78,7 +78,8 @@ def run_search(settings: Settings, console: Console) -> SearchOutcome:
     clock = Clock()
     prepare_process(settings)
     check_unopened(settings.tracking.root)
-    space_of(settings)
+    with console.status("Building the network"):
+        space_of(settings)
     tell = partial(console.print, markup=False, soft_wrap=True)
 
     def accept(index: ImageIndex) -> list[Rows]:
@@ -91,7 +92,7 @@ def run_search(settings: Settings, console: Console) -> SearchOutcome:
         splits = split(settings, images.index)
     describe_data(console, images, splits)
     root = settings.tracking.root
-    with clock("network"):
+    with clock("network"), console.status("Building the network"):
         task = build_task(settings, images, splits, cache=root / "cache", on_note=tell)
         others = {one.network or "": one.net for one in task.all} if settings.model.several else None
         space = build_space(settings.space, task.net, beta=settings.trainer.fostering.beta, others=others)
@@ -149,7 +150,7 @@ def _started(task: Task, record: StudyRecord, console: Console, clock: Clock, fi
     parent: str | None = None
     with graceful_interrupts(partial(console.print, style="bold")) as stopping:
         try:
-            with clock("tracking"), stopping.held():
+            with clock("tracking"), stopping.held(), console.status("Opening MLflow's store"):
                 tracker = Tracker.of(tracking)
                 parent = parent_run(task, record, tracker)
             yield StudyRun(task, record, tracker, parent, console, stopping, clock, files)
@@ -184,6 +185,7 @@ def _run_trials(run: StudyRun, space: Space, journal: Path, workers: Workers, *,
         expected_epochs=expected_epochs(
             settings.search, steps, trials - finished, batches=batches, in_full=space.in_full
         ),
+        afterwards=settings.trainer.epochs * (settings.search.members + 1) if settings.search.refit else 0,
         metric=run.metric,
         best=(best.value, best.slot) if best else None,
     )
@@ -213,7 +215,7 @@ def _run_trials(run: StudyRun, space: Space, journal: Path, workers: Workers, *,
 def _execute(run: StudyRun, driver: SearchStudy, progress: StudyProgress, workers: Workers) -> None:
     """Run trials with whatever executor the settings name."""
     task, executor = run.task, workers()  # they start while the head is warmed up
-    with run.clock("warmup"):
+    with run.clock("warmup"), run.console.status("Fitting the head to the pre-trained blocks"):
         for fold in task.splits.folds:
             task.start_net(fold.train, task.net.num_blocks)
     with run.phase("evidence"):
@@ -268,7 +270,7 @@ def _test_winner(run: StudyRun, workers: Workers) -> Winner:
             limits = {key: getattr(settings.search, key) for key in ("trials", "budget", "trial_seconds")}
             larger = " or ".join(f"search.{key}" for key, value in limits.items() if value is not None)
             raise InputError(f"no trial ran its full length, so there is no winner; raise {larger}")
-    with run.phase("figures"):
+    with run.phase("figures", "Drawing figures"):
         log_outcome(run, winner)
         if settings.search.objective != "accuracy":
             log_front(run)

@@ -15,7 +15,7 @@ from types import FrameType
 from lightning_modules.errors import BadImages, InputError
 from search.errors import InterruptedSearchError, StoreError, StudyStalledError, disk_problem
 
-__all__ = ["explain_missing_package", "name_home_and_user", "run_command", "until_interrupted"]
+__all__ = ["explain_missing_package", "name_home_and_user", "run_command", "shown_at_once", "until_interrupted"]
 
 # Variables that lead MLflow past the store that a command names.
 _OTHER_STORES = (
@@ -71,6 +71,19 @@ def explain_missing_package(program: str) -> Iterator[None]:
             file=sys.stderr,
         )
         sys.exit(2)
+
+
+@contextmanager
+def shown_at_once(text: str) -> Iterator[None]:
+    """Show a line on a terminal while the block lasts, before anything that takes time is imported to show it."""
+    shown = sys.stderr.isatty()
+    if shown:
+        print(text, end="", file=sys.stderr, flush=True)
+    try:
+        yield
+    finally:
+        if shown:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
 
 
 def run_command(program: str, arguments: Sequence[str], help_text: Callable[[], str], work: Callable[[], int]) -> int:

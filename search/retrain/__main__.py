@@ -8,7 +8,7 @@ from dataclasses import astuple, dataclass
 
 from lightning_modules.errors import InputError
 from search.command_line.arguments import argument_names, read_arguments
-from search.command_line.exits import run_command
+from search.command_line.exits import run_command, shown_at_once
 from search.invocation import typed
 from search.settings.field import setting
 
@@ -70,19 +70,27 @@ def _run(arguments: Sequence[str]) -> int:
         raise InputError(f"reason must be 1 to 1000 printable characters, got {reason[:100]!r}")
     from search.settings.compose import compose_settings
 
-    settings = compose_settings(words)
+    with shown_at_once("Reading settings"):
+        settings = compose_settings(words)
     if settings.protocol != "search":
         raise InputError(f"protocol must be search for retraining, got {settings.protocol}")
-    from rich.console import Console
+    from search.command_line.steady_console import SteadyConsole, loading
 
-    from search.retrain import commands
+    if not verb and settings.data.path is not None:
+        from search.trial.splitting import listed
 
-    if verb == "history":
-        return commands.history(settings, Console())
-    if reason is not None:
-        return commands.rollback(settings, Console(), reason=reason, to=to)
-    command = typed("retrain", *arguments)
-    return commands.retrain(settings, Console(), month=month, command=command)
+        listed(settings.data)  # a wrong path is refused before PyTorch is loaded
+    console = SteadyConsole()
+    with console.steady():
+        with loading(console):
+            from search.retrain import commands
+
+        if verb == "history":
+            return commands.history(settings, console)
+        if reason is not None:
+            return commands.rollback(settings, console, reason=reason, to=to)
+        command = typed("retrain", *arguments)
+        return commands.retrain(settings, console, month=month, command=command)
 
 
 if __name__ == "__main__":

@@ -13,10 +13,25 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from search.trial.result import EpochReport, TrialParams, describe_params
-from search.words import duration, epoch_count
+from search.command_line.steady_console import SteadyConsole
+from search.trial.result import EpochReport, TrialParams
+from search.words import duration, epoch_count, spoken
 
-__all__ = ["StudyListener", "StudyProgress"]
+__all__ = ["OUTCOMES", "StudyListener", "StudyProgress", "spoken_params"]
+
+OUTCOMES = {"pruned": "stopped early", "overtime": "over its time"}
+"""Outcome of a trial -> what it is called where people read it; others are called as they are."""
+
+_ENOUGH = 0.2  # of the epochs expected, before the time that is left is told
+_SURE = (0.75, 1.4)  # factors on the estimate: trials at other depths cost more or less than those so far
+
+
+def spoken_params(params: TrialParams) -> str:
+    """Parameters as people read them: `adam, learning rate 0.001, freeze depth 4`."""
+    beta = "" if params.fostering_beta is None else f", fostering beta {params.fostering_beta:g}"
+    network = "" if params.network is None else f"{params.network}, "
+    rate, depth = f"learning rate {params.learning_rate:.2g}", f"freeze depth {params.freeze_depth}"
+    return f"{network}{params.optimizer}, {rate}, {depth}{beta}"
 
 
 class StudyListener(Protocol):
@@ -48,6 +63,7 @@ class StudyProgress:
         finished: how many there are already.
         epochs: of a full trial, over all folds.
         expected_epochs: that the trials to come will take together, about.
+        afterwards: the same of what follows the trials: the winner's networks, trained again.
         best: score and slot of the best trial so far, if any.
     """
 
@@ -59,6 +75,7 @@ class StudyProgress:
         finished: int,
         epochs: int,
         expected_epochs: float,
+        afterwards: float = 0.0,
         metric: str,
         best: tuple[float, int] | None,
     ) -> None:
@@ -66,7 +83,7 @@ class StudyProgress:
         self._trials, self._finished = trials, finished
         self._epochs, self._metric, self._best = epochs, metric, best
         self._started = time.monotonic()
-        self._left = expected_epochs
+        self._left, self._afterwards = expected_epochs, afterwards
         self._whole = expected_epochs >= (trials - finished) * epochs  # what a pruned trial saves was not foreseen
         self._done = 0
         self._waits: dict[int, int] = {}  # slot -> epochs
@@ -77,7 +94,11 @@ class StudyProgress:
     def shown(self) -> Iterator[StudyProgress]:
         """Show the live display while the block runs, on a terminal only."""
         if not self._console.is_terminal:
-            yield self
+            try:
+                yield self
+            finally:
+                if isinstance(self._console, SteadyConsole):
+                    self._console.doing = ""
             return
         with Live(self._render(), console=self._console, refresh_per_second=4, transient=True) as live:
             self._live = live
@@ -122,21 +143,35 @@ class StudyProgress:
         self._line(slot, params, outcome, value, epochs)
 
     def _line(self, slot: int, params: TrialParams, outcome: str, value: float | None, epochs: int) -> None:
-        score = "" if value is None else f" {self._metric} {value:.4f}"
-        best = f", best {self._best[0]:.4f} (trial {self._best[1]})" if self._best else ""
-        after = f" after {epoch_count(epochs)}"
-        line = f"trial {slot:>3}  {describe_params(params):<36} {outcome:<9}{score}{after}{best}"
-        self._console.print(line + self._remaining(", about {} left"), highlight=False, soft_wrap=True)
+        said = OUTCOMES.get(outcome, outcome)
+        score = "" if value is None else f", {spoken(self._metric)} {value:.4f}"
+        best = f"; best {self._best[0]:.4f} (trial {self._best[1]})" if self._best else ""
+        line = f"trial {slot:>3}  {spoken_params(params)}: {said} after {epoch_count(epochs)}{score}{best}"
+        self._console.print(line + self._remaining("; "), highlight=False, soft_wrap=True)
         self.waiting()
 
     def waiting(self) -> None:
         if self._live is not None:
             self._live.update(self._render())
+        elif isinstance(self._console, SteadyConsole):
+            self._console.doing = self._in_words()
 
-    def _remaining(self, template: str) -> str:
-        if not self._done or self._left < 1:
+    def _in_words(self) -> str:
+        """What the trials are at, for where there is no terminal."""
+        running = [
+            f"trial {slot} in epoch {min(epochs + 1, self._epochs)} of {self._epochs}"
+            for slot, (_, epochs, _) in self._running.items()
+        ]
+        done = f"{self._finished} of {self._trials} trials done{self._waiting_text()}"
+        return "; ".join([done, *running]) + self._remaining("; ")
+
+    def _remaining(self, before: str) -> str:
+        """The time that is left, as a range; nothing before it can be told."""
+        if not self._done or self._left < 1 or self._done < _ENOUGH * (self._done + self._left):
             return ""
-        return template.format(duration((time.monotonic() - self._started) / self._done * self._left))
+        seconds = (time.monotonic() - self._started) / self._done * (self._left + self._afterwards)
+        low, high = (seconds * factor for factor in _SURE)
+        return f"{before}about {duration(low)} to {duration(high)} left"
 
     def _waiting_text(self) -> str:
         return f" and {len(self._waits)} waiting" if self._waits else ""
@@ -149,17 +184,17 @@ class StudyProgress:
         grid.add_row(
             Text("study", style="bold"),
             ProgressBar(total=self._trials, completed=self._finished, width=24),
-            Text(f"{self._finished}/{self._trials} trials{self._waiting_text()}{self._remaining(', about {} left')}"),
+            Text(f"{self._finished}/{self._trials} trials{self._waiting_text()}{self._remaining(', ')}"),
         )
         for slot, (params, epochs, value) in self._running.items():
-            shown = "" if value is None else f"{self._metric} {value:.4f}"
+            shown = "" if value is None else f"{spoken(self._metric)} {value:.4f}"
             grid.add_row(
                 Text(f"trial {slot}"),
                 ProgressBar(total=self._epochs, completed=epochs, width=24),
                 Text(f"{epochs}/{self._epochs} epochs {shown}"),
             )
-            grid.add_row(Text(""), Text(describe_params(params), style="dim", no_wrap=True, overflow="ellipsis"), "")
+            grid.add_row(Text(""), Text(spoken_params(params), style="dim", no_wrap=True, overflow="ellipsis"), "")
         if self._best:
-            grid.add_row(Text("best"), Text(f"{self._metric} {self._best[0]:.4f}", style="bold green"),
+            grid.add_row(Text("best"), Text(f"{spoken(self._metric)} {self._best[0]:.4f}", style="bold green"),
                          Text(f"trial {self._best[1]}"))  # fmt: skip
         return Group(grid)

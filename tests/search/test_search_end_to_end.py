@@ -45,7 +45,7 @@ def test_what_is_printed(finished: SimpleNamespace) -> None:
     assert lines[4].startswith("Evidence: ") and lines[5].startswith("Prior over freeze depths 0..8: ")
     trials = [line for line in lines[6:] if line.startswith("trial ")]
     assert {line.split()[1] for line in trials} == {"0", "1", "2", "3"}
-    assert trials[0].split()[1:5] == ["0", "adam", "lr=0.001", "freeze=4"]  # the default
+    assert trials[0].startswith("trial   0  adam, learning rate 0.001, freeze depth 4: complete after 2 epochs")
     text = finished.outcome.out
     assert "Test scores on 6 images, read once" in text
     assert f"Look at it: python -m search.ui tracking.root={finished.root}" in text

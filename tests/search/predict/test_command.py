@@ -356,7 +356,10 @@ class TestMaps:
         (["images={images}", "to={there}"], r"to=.*there\.csv exists; overwrite=true replaces it"),
         (["images={there}", "to={there}", "overwrite=true"], "is the input; name another file"),
         (["images={images}", "root=a", "tracking.root=b"], "root= and tracking.root= are the same"),
-        (["images={images}", "model=champion"], r"no file mlruns/mlflow\.db; .*; model=champion is the default"),
+        (
+            ["images={images}"],
+            r"there are no runs yet: no file mlruns/mlflow\.db; run .* search first, or name a model",
+        ),
         (["images={images}", "device=tpu"], "device must be one of auto, cpu, cuda, got 'tpu'"),
     ],
 )

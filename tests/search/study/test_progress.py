@@ -1,0 +1,92 @@
+"""What is said while trials run: in words, and time only when it can be told."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import pytest
+from rich.console import Console
+
+from search.command_line.steady_console import SteadyConsole
+from search.study import progress
+from search.study.progress import StudyProgress, spoken_params
+from search.trial.result import EpochReport, TrialParams
+
+PARAMS = TrialParams("adam", 1.0, 4)
+
+
+class _Clock:
+    """Seconds that a test lets go by."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        monkeypatch.setattr(progress.time, "monotonic", lambda: self.now)
+
+
+def _progress(console: Console, *, trials: int = 10, afterwards: float = 0) -> StudyProgress:
+    return StudyProgress(
+        console, trials=trials, finished=0, epochs=4, expected_epochs=4 * trials, afterwards=afterwards,
+        metric="macro_f1", best=None,
+    )  # fmt: skip
+
+
+def _report(step: int) -> EpochReport:
+    return EpochReport(step, 0, step, 0.5, 0.7, {}, 1.0)
+
+
+def _seconds(text: str) -> float:
+    parts = re.findall(r"(\d+) (s|min|h)", text)
+    return sum(float(number) * {"s": 1, "min": 60, "h": 3600}[unit] for number, unit in parts)
+
+
+def test_a_trial_is_a_sentence() -> None:
+    out = io.StringIO()
+    shown = _progress(Console(file=out, width=200))
+    shown.trial_started(3, PARAMS, 0)
+    shown.epoch(3, _report(0))
+    shown.trial_ended(3, "pruned", 0.8125, (0.9412, 1))
+    assert out.getvalue() == (
+        "trial   3  adam, learning rate 0.001, freeze depth 4: stopped early after 1 epoch, macro F1 0.8125; "
+        "best 0.9412 (trial 1)\n"
+    )
+    beta = TrialParams("nag", 2.0, 0, fostering_beta=10.0, network="lenet5")
+    assert spoken_params(beta) == "lenet5, nag, learning rate 0.02, freeze depth 0, fostering beta 10"
+
+
+def test_what_goes_on_is_named_where_there_is_no_terminal() -> None:
+    console = SteadyConsole(file=io.StringIO())
+    shown = _progress(console)
+    with shown.shown():
+        shown.trial_started(0, PARAMS, 0)
+        shown.epoch(0, _report(0))
+        assert console.doing == "0 of 10 trials done; trial 0 in epoch 2 of 4"
+    assert console.doing == ""
+
+
+@pytest.mark.parametrize(
+    "seconds", [[5.0] * 10, [9.0, 3.0] * 5, [6, 6, 6, 4, 4, 4, 4, 4, 4, 4], [3, 3, 4, 4, 4, 4, 5, 4, 4, 3]]
+)
+def test_the_time_left_is_right_once_it_is_told(seconds: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trials of these seconds an epoch, then as much as five more for the winner's networks: a log, replayed."""
+    clock, out = _Clock(monkeypatch), io.StringIO()
+    shown = _progress(Console(file=out, width=200), afterwards=20)
+    ends = []
+    for slot, epoch in enumerate(seconds):
+        shown.trial_started(slot, PARAMS, 0)
+        for step in range(4):
+            clock.now += epoch
+            shown.epoch(slot, _report(step))
+        ends.append(clock.now)
+        shown.trial_ended(slot, "complete", 0.5, (0.5, 0))
+    whole = clock.now + 20 * sum(seconds) / len(seconds)
+    lines = out.getvalue().splitlines()
+    assert "left" not in lines[0]  # a tenth of the search
+    told = 0
+    for line, now in zip(lines, ends, strict=True):
+        if found := re.search(r"about (.+) to (.+) left", line):
+            told += 1
+            low, high = (_seconds(part) for part in found.groups())
+            assert low / 1.1 <= whole - now <= high * 1.1, line
+            assert high / low < 2
+    assert told >= 7
