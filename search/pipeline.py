@@ -24,7 +24,7 @@ from search.evidence.trust import describe_trust
 from search.executor.registry import Workers
 from search.outcome.front import log_front, print_front
 from search.outcome.log import log_outcome, parent_run
-from search.outcome.summary import print_trials, print_where, print_winner
+from search.outcome.summary import print_networks, print_result, print_where, print_winner
 from search.outcome.winner import refit_and_test
 from search.report.writing import report_finished_search
 from search.settings.schema import Settings
@@ -135,8 +135,10 @@ def run_study(
             run.tracker.log(run.parent, {"seconds_report": run.clock.seconds["report"]})
         run.files.close()
     if summary:
-        print_trials(console, run.record, run.metric)
+        console.print()
+        print_result(run)
         print_winner(console, winner, run.record.test_reads)
+        print_networks(console, run.record, run.metric)
         if settings.search.objective != "accuracy":
             print_front(console, run.record, run.metric)
         print_where(run, winner, report)
@@ -242,10 +244,10 @@ def _collect_evidence(run: StudyRun) -> None:
         return
     tracker.log_text(parent, json.dumps(found.to_json(), indent=1), "evidence.json")
     tracker.log(parent, {"evidence_seconds": found.cost.seconds}, tags={"prior": found.describe()})
+    if run.settings.search.prior == "uniform":
+        return  # what it says stands in the report; trials do not go by it
     if len(run.task.all) > 1:
         tell(f"Evidence and prior are of {run.task.net.architecture}, the first network.")
-    if found.cost.forward_passes:
-        tell(f"Evidence: {found.cost.seconds:.1f} s, {len(found.scorers)} scorers.")
     tell(found.describe())
 
 
