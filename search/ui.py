@@ -14,6 +14,7 @@ from search.command_line.arguments import read_arguments, with_whole_names
 from search.command_line.exits import run_command
 from search.invocation import typed
 from search.settings.field import setting
+from search.tracking.saved_view import view_addresses
 from search.tracking.store import adopt, check_store, database_uri
 
 __all__ = ["command", "main"]
@@ -21,7 +22,8 @@ __all__ = ["command", "main"]
 _USAGE = """\
 usage: {it} [root=FOLDER] [port=NUMBER]
 
-Opens MLflow's own UI on http://127.0.0.1:PORT, for this machine only. FOLDER is that of the searches (default mlruns),
+Opens MLflow's own UI on http://127.0.0.1:PORT, for this machine only, and prints the address of a view of all trials,
+the best first, with their charts. FOLDER is that of the searches (default mlruns),
 PORT a number in 1..65535 (default 5000). Ctrl-C ends it. Exit code 2: bad input."""
 
 
@@ -34,7 +36,7 @@ class Arguments:
 
 
 def command(words: Sequence[str]) -> list[str]:
-    """The command line that starts the UI.
+    """The command line that starts the UI, after its addresses were printed.
 
     Raises:
         InputError: another argument than `Arguments` has, a port that is none, or no store in the folder.
@@ -46,6 +48,9 @@ def command(words: Sequence[str]) -> list[str]:
             f"there are no runs yet: no file {printable(store)}; run {typed('search', root=arguments.root)} first"
         )
     os.close(adopt(arguments.root))  # MLflow's UI reads at the places that the database names
+    for name, address in view_addresses(arguments.root, arguments.port).items():
+        print(f"Trials of experiment {printable(name)}, the best first: {address}")
+    print("Ctrl-C ends it.", flush=True)
     options = {"--backend-store-uri": database_uri(store), "--host": "127.0.0.1"}
     options |= {"--port": str(arguments.port), "--workers": "1"}
     return [sys.executable, "-m", "mlflow", "ui", *(word for option in options.items() for word in option)]
@@ -60,6 +65,7 @@ def _become_the_ui(words: Sequence[str]) -> NoReturn:
     line = command(words)
     # Else eight processes wait for jobs of language models, and take a fifth of a core while they do.
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     # Our own interpreter, arguments checked above.
     os.execv(line[0], line)  # noqa: S606 # nosec B606
 

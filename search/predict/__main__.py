@@ -52,11 +52,13 @@ def _predict_and_say(arguments: Arguments) -> int:
     unknown = "" if predicted.unknown is None else f", {predicted.unknown} unlike anything in training"
     with_maps = f", maps in {arguments.maps_to}" if arguments.maps else ""
     card = model.card
+    out = sys.stdout if arguments.to else sys.stderr
     print(
         f"Predicted {predicted.images} images{nothing}{by_hand}{unknown}{aside} with {named} "
         f"({card.architecture}, {len(card.classes)} classes): {arguments.to or 'standard output'}{with_maps}",
-        file=sys.stdout if arguments.to else sys.stderr,
+        file=out,
     )
+    print(*predicted.summary(), sep="\n", file=out)
     return 0
 
 

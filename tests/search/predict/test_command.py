@@ -87,7 +87,11 @@ class TestTable:
         self, predict: Callable[..., int], images: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert predict(f"images={images}", "batch_size=3") == 0
-        assert re.fullmatch(r"Predicted 7 images with .*: predictions\.csv\n", capsys.readouterr().out)
+        said = capsys.readouterr().out
+        assert re.match(
+            r"Predicted 7 images with .*: predictions\.csv\nBy class: .*\.\nDoubtful: [0-7] of 7 images, ", said
+        )
+        assert sum(map(int, re.findall(r"(\d+)[,.]", said.splitlines()[1]))) == 7
         rows = read(tmp_path / "predictions.csv")
         assert list(rows[0]) == ["path", "class", "probability", "margin", *(f"probability.{c}" for c in CLASSES)]
         found = [row["path"].removeprefix(f"{images}/") for row in rows]
