@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from shlex import join
 
-__all__ = ["COMMANDS", "DEFAULT_ROOT", "STARTED_BY", "console_script", "typed"]
+__all__ = ["COMMANDS", "DEFAULT_ROOT", "STARTED_BY", "console_script", "typed", "typed_program"]
 
 COMMANDS = {
     "look": ("search.look", "what a folder of images holds, and whether it is enough; no training, ten seconds"),
@@ -49,6 +49,11 @@ def typed(command: str, *words: str, root: Path = DEFAULT_ROOT) -> str:
     if (started := os.environ.get(STARTED_BY)) is None:
         return join([_python(), "-m", COMMANDS[command][0], *words])
     return join([started, _RECIPES.get(command, command) if started == "just" else command, *words])
+
+
+def typed_program(program: str, *words: str) -> str:
+    """The line that starts another program of this environment, as it can be typed here."""
+    return join([_by_name(Path(sys.executable).with_name(program), [program]), *words])
 
 
 def console_script() -> str:

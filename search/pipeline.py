@@ -8,7 +8,6 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 from rich.console import Console
@@ -22,6 +21,7 @@ from search.errors import InterruptedSearchError, RefitDivergedError, TrialCance
 from search.evidence.collecting import collect_evidence
 from search.evidence.trust import describe_trust
 from search.executor.registry import Workers
+from search.invocation import typed_program
 from search.outcome.front import log_front, print_front
 from search.outcome.log import log_outcome, parent_run
 from search.outcome.summary import print_networks, print_result, print_where, print_winner
@@ -200,7 +200,7 @@ def _run_trials(run: StudyRun, space: Space, journal: Path, workers: Workers, *,
         repaired = driver.repair()
     _describe_study(run, finished, existed, repaired)
     if finished < trials:
-        line = f"Watch it live: optuna-dashboard {quote(printable(journal))}"
+        line = f"Watch it live: {typed_program('optuna-dashboard', printable(journal))}"
         console.print(line, highlight=False, markup=False, soft_wrap=True)
         if driver.unfinished():
             _execute(run, driver, progress, workers)

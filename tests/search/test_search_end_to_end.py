@@ -16,7 +16,7 @@ import pytest
 from mlflow import MlflowClient
 
 from lightning_modules.networks.model_file import load_model
-from search.invocation import typed
+from search.invocation import typed, typed_program
 from search.study.record import finished_trials
 from search.study.storage import open_storage
 from search.tracking.tracker import tracking_uri
@@ -44,7 +44,9 @@ def test_what_is_printed(finished: SimpleNamespace) -> None:
     assert lines[0] == "Images: 36 in 3 classes; 24 train, 6 validation, 6 test."
     assert lines[1] == "Network: efficientnet_lite0, pre-trained weights, 8 blocks on cpu."
     assert lines[2] == "Study: tiny, 4 trials."
-    assert lines[3] == f"Watch it live: optuna-dashboard {finished.root / 'studies' / 'tiny.journal'}"
+    assert (
+        lines[3] == f"Watch it live: {typed_program('optuna-dashboard')} {finished.root / 'studies' / 'tiny.journal'}"
+    )
     trials = [line for line in lines[4:] if line.startswith("trial ")]
     assert {line.split()[1] for line in trials} == {"0", "1", "2", "3"}
     assert trials[0].startswith("trial   0  adam, learning rate 0.001, freeze depth 4: complete after 2 epochs")
