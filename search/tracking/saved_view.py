@@ -34,7 +34,7 @@ def trials_view() -> str:
             "orderByAsc": False,
             "selectedColumns": [
                 f"metrics.`{_SCORE}`", "params.`freeze_depth`", "params.`optimizer`", "params.`learning_rate`",
-                "tags.`status`", "tags.`study`", "attributes.`Duration`",
+                "tags.`status`", "tags.`study`",
             ],
             "columnWidths": {},
             "runsHiddenMode": "FIRST_20_RUNS",

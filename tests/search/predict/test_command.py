@@ -361,7 +361,7 @@ class TestMaps:
         (["images={there}", "to={there}", "overwrite=true"], "is the input; name another file"),
         (["images={images}", "root=a", "tracking.root=b"], "root= and tracking.root= are the same"),
         (
-            ["images={images}"],
+            ["images={images}", "model=champion"],
             r"there are no runs yet: no file mlruns/mlflow\.db; run .* search first, or name a model",
         ),
         (["images={images}", "device=tpu"], "device must be one of auto, cpu, cuda, got 'tpu'"),
