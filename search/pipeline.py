@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from search.outcome.front import log_front, print_front
 from search.outcome.log import log_outcome, parent_run
 from search.outcome.summary import print_networks, print_result, print_where, print_winner
 from search.outcome.winner import refit_and_test
+from search.report.live import LiveReport
 from search.report.writing import report_finished_search
 from search.settings.schema import Settings
 from search.study.driver import SearchStudy
@@ -179,6 +180,8 @@ def _run_trials(run: StudyRun, space: Space, journal: Path, workers: Workers, *,
     batches = -(-len(task.splits.folds[0].train) // settings.trainer.batch_size)
     steps = settings.trainer.epochs * len(task.splits.folds)
     best = record.best()
+    tell = partial(console.print, highlight=False, markup=False, soft_wrap=True)
+    live = LiveReport(record.name, settings.tracking.root, tell) if settings.tracking.report else None
     progress = StudyProgress(
         console,
         trials=trials,
@@ -190,6 +193,7 @@ def _run_trials(run: StudyRun, space: Space, journal: Path, workers: Workers, *,
         afterwards=settings.trainer.epochs * (settings.search.members + 1) if settings.search.refit else 0,
         metric=run.metric,
         best=(best.value, best.slot) if best else None,
+        on_trial=live.refresh if live is not None else lambda: None,
     )
     driver = SearchStudy(
         settings, space, record.source, run.tracker, run.parent, progress,
@@ -203,7 +207,7 @@ def _run_trials(run: StudyRun, space: Space, journal: Path, workers: Workers, *,
         line = f"Watch it live: {typed_program('optuna-dashboard', printable(journal))}"
         console.print(line, highlight=False, markup=False, soft_wrap=True)
         if driver.unfinished():
-            _execute(run, driver, progress, workers)
+            _execute(run, driver, progress, workers, live)
     if run.stopping.requested:
         raise InterruptedSearchError(_continue_line(record, settings))
     finished = len(record.finished())
@@ -214,7 +218,9 @@ def _run_trials(run: StudyRun, space: Space, journal: Path, workers: Workers, *,
         run.tracker.log(run.parent, {}, tags={setting: line})
 
 
-def _execute(run: StudyRun, driver: SearchStudy, progress: StudyProgress, workers: Workers) -> None:
+def _execute(
+    run: StudyRun, driver: SearchStudy, progress: StudyProgress, workers: Workers, live: LiveReport | None
+) -> None:
     """Run trials with whatever executor the settings name."""
     task, executor = run.task, workers()  # they start while the head is warmed up
     with run.clock("warmup"), run.console.status("Fitting the head to the pre-trained blocks"):
@@ -222,7 +228,7 @@ def _execute(run: StudyRun, driver: SearchStudy, progress: StudyProgress, worker
             task.start_net(fold.train, task.net.num_blocks)
     with run.phase("evidence"):
         _collect_evidence(run)
-    with progress.shown(), run.phase("trials"):
+    with live or nullcontext(), progress.shown(), run.phase("trials"):
         driver.run(executor, run.stopping)
 
 

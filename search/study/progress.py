@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -65,6 +65,7 @@ class StudyProgress:
         expected_epochs: that the trials to come will take together, about.
         afterwards: the same of what follows the trials: the winner's networks, trained again.
         best: score and slot of the best trial so far, if any.
+        on_trial: called when a trial has ended or waits.
     """
 
     def __init__(
@@ -78,8 +79,9 @@ class StudyProgress:
         afterwards: float = 0.0,
         metric: str,
         best: tuple[float, int] | None,
+        on_trial: Callable[[], None] = lambda: None,
     ) -> None:
-        self._console = console
+        self._console, self._on_trial = console, on_trial
         self._trials, self._finished = trials, finished
         self._epochs, self._metric, self._best = epochs, metric, best
         self._started = time.monotonic()
@@ -88,6 +90,8 @@ class StudyProgress:
         self._done = 0
         self._waits: dict[int, int] = {}  # slot -> epochs
         self._running: dict[int, tuple[TrialParams, int, float | None]] = {}
+        self._right: dict[int, float] = {}  # slot -> share of the validation images that are right
+        self._default: float | None = None  # score of trial 0
         self._live: Live | None = None
 
     @contextmanager
@@ -116,6 +120,8 @@ class StudyProgress:
     def epoch(self, slot: int, report: EpochReport) -> None:
         params = self._running[slot][0]
         self._running[slot] = (params, report.step + 1, report.value)
+        if (accuracy := report.metrics.get("val_accuracy")) is not None:
+            self._right[slot] = accuracy
         self._done += 1
         self._left -= 1
         self.waiting()
@@ -137,6 +143,8 @@ class StudyProgress:
         if slot not in self._running:  # it waited, and its line has been shown
             self._waits.pop(slot, None)
             return
+        if slot == 0 and outcome == "complete":
+            self._default = value
         params, epochs, _ = self._running.pop(slot)
         if self._whole and outcome != "failed":
             self._left -= self._epochs - epochs
@@ -145,10 +153,19 @@ class StudyProgress:
     def _line(self, slot: int, params: TrialParams, outcome: str, value: float | None, epochs: int) -> None:
         said = OUTCOMES.get(outcome, outcome)
         score = "" if value is None else f", {spoken(self._metric)} {value:.4f}"
-        best = f"; best {self._best[0]:.4f} (trial {self._best[1]})" if self._best else ""
+        if (right := self._right.get(slot)) is not None:
+            score += f", {100 * right:.0f} % of the validation images right"
+        best = f"; best {self._best[0]:.4f} (trial {self._best[1]}{self._gain()})" if self._best else ""
         line = f"trial {slot:>3}  {spoken_params(params)}: {said} after {epoch_count(epochs)}{score}{best}"
         self._console.print(line + self._remaining("; "), highlight=False, soft_wrap=True)
         self.waiting()
+        self._on_trial()
+
+    def _gain(self) -> str:
+        """What the search has gained so far over the default, by validation images, which chose it."""
+        if self._default is None or self._best is None or self._best[1] == 0:
+            return ""
+        return f", {self._best[0] - self._default:+.4f} to trial 0"
 
     def waiting(self) -> None:
         if self._live is not None:

@@ -34,9 +34,7 @@ def test_the_scorecard_is_logged_once_a_state_of_the_study_and_not_printed(
     table = _table(finished.root, run.info.run_id)
     assert len(set(table["scorer"])) == len(table["scorer"]) > 5
     assert set(table["trials"]) == {4}
-    for name, chosen, tau in zip(table["scorer"], table["chosen_depth"], table["kendall_tau"], strict=True):
-        assert run.data.metrics[f"scorecard_chosen_depth/{name}"] == chosen
-        assert (f"scorecard_kendall_tau/{name}" in run.data.metrics) == (tau is not None)
+    assert not any(name.startswith("scorecard") for name in run.data.metrics)  # a table, not fifty metrics
 
 
 def test_the_picture_is_logged(finished: SimpleNamespace) -> None:

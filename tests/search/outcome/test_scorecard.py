@@ -11,7 +11,7 @@ from optuna.trial import TrialState, create_trial
 
 from explain.evidence import Cost
 from search.evidence.record import Evidence, ScorerEvidence
-from search.outcome.scorecard import SeenDepth, scorecard, scorecard_metrics, scorecard_table, seen_depths
+from search.outcome.scorecard import SeenDepth, scorecard, scorecard_table, seen_depths
 from search.study.record import TrialRecord
 
 NAN = float("nan")
@@ -94,7 +94,6 @@ def test_depths_without_a_score_are_left_out() -> None:
     assert (row.order, row.tau, row.depths, row.regret) == ((2, 1), pytest.approx(1), 2, pytest.approx(0))
     (row,) = scorecard(_evidence(_scorer("cka", [NAN] * 5, 3)), SEEN)
     assert (row.order, row.chosen, row.depths, row.regret) == ((), None, 0, None)
-    assert "scorecard_chosen_depth/cka" not in scorecard_metrics([row])
     assert math.isnan(scorecard_table([row], 3)["chosen_depth"][0])
     assert math.isnan(row.tau) and math.isnan(row.p_value)
 
@@ -116,15 +115,14 @@ def test_one_depth_or_none_gives_no_tau(seen: dict[int, SeenDepth], regret: floa
     (row,) = scorecard(_evidence(_scorer("logme", [1, 2, 3, 2, 1], 2)), seen)
     assert math.isnan(row.tau) and math.isnan(row.p_value)
     assert (row.depths, row.regret) == (len(seen), regret)
-    assert "scorecard_kendall_tau/logme" not in scorecard_metrics([row])
 
 
 def test_no_scorers_give_no_rows() -> None:
     assert scorecard(_evidence(), SEEN) == ()
-    assert scorecard_table([], 0).empty and scorecard_metrics([]) == {}
+    assert scorecard_table([], 0).empty
 
 
-def test_table_and_metrics_hold_what_is_known() -> None:
+def test_the_table_holds_what_is_known() -> None:
     rows = scorecard(
         _evidence(_scorer("logme", [1, 3, 2, 2.5, 4], 1), _scorer("deepest", [0, 0, 0, 1, 0], 4), prior="deepest"), SEEN
     )
@@ -133,8 +131,3 @@ def test_table_and_metrics_hold_what_is_known() -> None:
     assert list(table["order"]) == ["4 1 3 2 0", "3 4 2 1 0"] and list(table["trials"]) == [10, 10]
     assert table["regret"][0] == pytest.approx(0.1) and math.isnan(table["regret"][1])
     assert list(table["chosen_was_tried"]) == [True, False]
-    metrics = scorecard_metrics(rows)
-    assert metrics["scorecard_regret/logme"] == pytest.approx(0.1)
-    assert metrics["scorecard_chosen_depth/deepest"] == 3
-    assert not {"scorecard_regret/deepest", "scorecard_kendall_tau/deepest"} & set(metrics)
-    assert all(math.isfinite(value) for value in metrics.values())

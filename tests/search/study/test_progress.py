@@ -54,6 +54,24 @@ def test_a_trial_is_a_sentence() -> None:
     assert spoken_params(beta) == "lenet5, nag, learning rate 0.02, freeze depth 0, fostering beta 10"
 
 
+def test_what_is_right_so_far_and_what_was_gained() -> None:
+    out, ended = io.StringIO(), []
+    shown = StudyProgress(
+        Console(file=out, width=200), trials=4, finished=0, epochs=1, expected_epochs=4, metric="macro_f1", best=None,
+        on_trial=lambda: ended.append(1),
+    )  # fmt: skip
+    for slot, value in ((0, 0.9), (1, 0.95)):
+        shown.trial_started(slot, PARAMS, 0)
+        shown.epoch(slot, EpochReport(0, 0, 0, value, 0.7, {"val_accuracy": value}, 1.0))
+        shown.trial_ended(slot, "complete", value, (value, slot))
+    first, second = out.getvalue().splitlines()
+    assert first.partition("; about")[0].endswith(
+        "complete after 1 epoch, macro F1 0.9000, 90 % of the validation images right; best 0.9000 (trial 0)"
+    )
+    assert "; best 0.9500 (trial 1, +0.0500 to trial 0)" in second
+    assert len(ended) == 2
+
+
 def test_what_goes_on_is_named_where_there_is_no_terminal() -> None:
     console = SteadyConsole(file=io.StringIO())
     shown = _progress(console)
