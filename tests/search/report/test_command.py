@@ -14,6 +14,7 @@ import pytest
 from mlflow import MlflowClient
 from scipy.stats import binomtest
 
+from search.invocation import typed
 from search.outcome.test_predictions import ARTIFACT as PREDICTED
 from search.pages.numbers import written
 from search.report.__main__ import main
@@ -351,5 +352,5 @@ def test_bad_input_gets_one_line_and_writes_nothing(
 
 def test_no_store_is_made_where_there_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([f"root={tmp_path}", "study=tiny"]) == 2
-    assert "no studies yet; run python -m search first" in capsys.readouterr().err
+    assert f"no studies yet; run {typed('search', root=tmp_path)} first" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
