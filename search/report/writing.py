@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, TypeVar
 
 import pandas as pd
@@ -17,6 +16,7 @@ from rich.console import Console
 from lightning_modules.errors import InputError, printable
 from lightning_modules.whole_file import whole_file
 from search.errors import TrialCancelledError
+from search.invocation import typed
 from search.report.charts import chart_data, importances
 from search.report.findings import ARTIFACT, MAP_MEASURES, PREDICTIONS, Findings
 from search.report.gathering import gather
@@ -109,8 +109,8 @@ def report_finished_search(run: StudyRun) -> Path | None:
             run.tracker.log_text(run_id, traceback.format_exc(), "report/traceback.txt")
         reason = str(error).strip().split("\n")[0]
         run.console.print(
-            f"No report: {type(error).__name__}: {printable(reason)}; python -m search.report study={quote(name)} "
-            "tries again.",
+            f"No report: {type(error).__name__}: {printable(reason)}; "
+            f"{typed('report', f'study={name}', root=root)} tries again.",
             highlight=False,
             markup=False,
         )

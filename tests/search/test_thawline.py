@@ -62,8 +62,7 @@ def test_every_command_answers_and_says_how_it_was_started(command: str, install
     done = run(f"thawline {command} --help", installed.parent)
     assert done.returncode == 0, done.stderr
     first = done.stdout.splitlines()[0]
-    if command != "report":
-        assert first.lower().startswith(f"usage: thawline {command}"), first
+    assert first.lower().startswith(f"usage: thawline {command}"), first
 
 
 def test_an_unknown_command_is_one_line(installed: Path, run: Run) -> None:
