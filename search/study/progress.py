@@ -15,7 +15,7 @@ from rich.text import Text
 
 from search.command_line.steady_console import SteadyConsole
 from search.trial.result import EpochReport, TrialParams
-from search.words import duration, epoch_count, spoken
+from search.words import epoch_count, spoken
 
 __all__ = ["OUTCOMES", "StudyListener", "StudyProgress", "spoken_params"]
 
@@ -32,6 +32,15 @@ def spoken_params(params: TrialParams) -> str:
     network = "" if params.network is None else f"{params.network}, "
     rate, depth = f"learning rate {params.learning_rate:.2g}", f"freeze depth {params.freeze_depth}"
     return f"{network}{params.optimizer}, {rate}, {depth}{beta}"
+
+
+def _span(low: float, high: float) -> str:
+    """Two times in seconds, as a guess is said: 40 to 75 s, 3 to 6 min, 1.5 to 2.8 h."""
+    if high < 120:
+        return f"{low:.0f} to {high:.0f} s"
+    if high < 7200:
+        return f"{max(low / 60, 1):.0f} to {high / 60:.0f} min"
+    return f"{low / 3600:.1f} to {high / 3600:.1f} h"
 
 
 class StudyListener(Protocol):
@@ -187,8 +196,7 @@ class StudyProgress:
         if not self._done or self._left < 1 or self._done < _ENOUGH * (self._done + self._left):
             return ""
         seconds = (time.monotonic() - self._started) / self._done * (self._left + self._afterwards)
-        low, high = (seconds * factor for factor in _SURE)
-        return f"{before}about {duration(low)} to {duration(high)} left"
+        return f"{before}about {_span(*(seconds * factor for factor in _SURE))} left"
 
     def _waiting_text(self) -> str:
         return f" and {len(self._waits)} waiting" if self._waits else ""

@@ -35,11 +35,6 @@ def _report(step: int) -> EpochReport:
     return EpochReport(step, 0, step, 0.5, 0.7, {}, 1.0)
 
 
-def _seconds(text: str) -> float:
-    parts = re.findall(r"(\d+) (s|min|h)", text)
-    return sum(float(number) * {"s": 1, "min": 60, "h": 3600}[unit] for number, unit in parts)
-
-
 def test_a_trial_is_a_sentence() -> None:
     out = io.StringIO()
     shown = _progress(Console(file=out, width=200))
@@ -102,9 +97,10 @@ def test_the_time_left_is_right_once_it_is_told(seconds: list[float], monkeypatc
     assert "left" not in lines[0]  # a tenth of the search
     told = 0
     for line, now in zip(lines, ends, strict=True):
-        if found := re.search(r"about (.+) to (.+) left", line):
+        if found := re.search(r"about ([0-9.]+) to ([0-9.]+) (s|min|h) left", line):
             told += 1
-            low, high = (_seconds(part) for part in found.groups())
+            unit = {"s": 1, "min": 60, "h": 3600}[found[3]]
+            low, high = (unit * (float(found[part]) + off) for part, off in ((1, -0.5), (2, 0.5)))  # as it is rounded
             assert low / 1.1 <= whole - now <= high * 1.1, line
-            assert high / low < 2
+            assert float(found[2]) <= 2.5 * float(found[1])
     assert told >= 7
