@@ -102,5 +102,5 @@ def test_the_time_left_is_right_once_it_is_told(seconds: list[float], monkeypatc
             unit = {"s": 1, "min": 60, "h": 3600}[found[3]]
             low, high = (unit * (float(found[part]) + off) for part, off in ((1, -0.5), (2, 0.5)))  # as it is rounded
             assert low / 1.1 <= whole - now <= high * 1.1, line
-            assert float(found[2]) <= 2.5 * float(found[1])
+            assert float(found[2]) <= 3 * float(found[1])
     assert told >= 7
