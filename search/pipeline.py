@@ -50,6 +50,7 @@ from search.trial.preparation import (
 )
 from search.trial.space import Space, build_space
 from search.trial.task import Task, build_task
+from search.words import class_counts
 
 __all__ = ["SearchOutcome", "run_search", "run_study"]
 
@@ -92,6 +93,8 @@ def run_search(settings: Settings, console: Console) -> SearchOutcome:
         settings = resolved(settings, images)
         splits = split(settings, images.index)
     describe_data(console, images, splits)
+    if settings.data.path is None:  # of a folder or table they were named before anything was loaded
+        tell(f"  {class_counts(images.index.class_counts())}.", highlight=False)
     root = settings.tracking.root
     with clock("network"), console.status("Building the network"):
         task = build_task(settings, images, splits, cache=root / "cache", on_note=tell)
