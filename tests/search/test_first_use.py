@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 ROOT = Path(__file__).parents[2]
 SHORT = (
     "data.size=[32,32]", "search.trials=2", "trainer.epochs=1", "search.members=1", "executor=inline",
-    "executor.threads=1", "search.study=first use", "space.default_depths=1",
+    "executor.threads=1", "search.study=first use", "space.default_depths=1", "search.stop=never",
 )  # fmt: skip
 Shell = Callable[..., str]
 
