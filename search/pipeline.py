@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 from rich.console import Console
@@ -22,10 +21,12 @@ from search.errors import InterruptedSearchError, RefitDivergedError, TrialCance
 from search.evidence.collecting import collect_evidence
 from search.evidence.trust import describe_trust
 from search.executor.registry import Workers
+from search.invocation import typed_program
 from search.outcome.front import log_front, print_front
 from search.outcome.log import log_outcome, parent_run
-from search.outcome.summary import print_trials, print_where, print_winner
+from search.outcome.summary import print_networks, print_result, print_where, print_winner
 from search.outcome.winner import refit_and_test
+from search.report.live import LiveReport
 from search.report.writing import report_finished_search
 from search.settings.schema import Settings
 from search.study.driver import SearchStudy
@@ -49,6 +50,7 @@ from search.trial.preparation import (
 )
 from search.trial.space import Space, build_space
 from search.trial.task import Task, build_task
+from search.words import class_counts
 
 __all__ = ["SearchOutcome", "run_search", "run_study"]
 
@@ -78,7 +80,8 @@ def run_search(settings: Settings, console: Console) -> SearchOutcome:
     clock = Clock()
     prepare_process(settings)
     check_unopened(settings.tracking.root)
-    space_of(settings)
+    with console.status("Building the network"):
+        space_of(settings)
     tell = partial(console.print, markup=False, soft_wrap=True)
 
     def accept(index: ImageIndex) -> list[Rows]:
@@ -90,8 +93,10 @@ def run_search(settings: Settings, console: Console) -> SearchOutcome:
         settings = resolved(settings, images)
         splits = split(settings, images.index)
     describe_data(console, images, splits)
+    if settings.data.path is None:  # of a folder or table they were named before anything was loaded
+        tell(f"  {class_counts(images.index.class_counts())}.", highlight=False)
     root = settings.tracking.root
-    with clock("network"):
+    with clock("network"), console.status("Building the network"):
         task = build_task(settings, images, splits, cache=root / "cache", on_note=tell)
         others = {one.network or "": one.net for one in task.all} if settings.model.several else None
         space = build_space(settings.space, task.net, beta=settings.trainer.fostering.beta, others=others)
@@ -134,8 +139,10 @@ def run_study(
             run.tracker.log(run.parent, {"seconds_report": run.clock.seconds["report"]})
         run.files.close()
     if summary:
-        print_trials(console, run.record, run.metric)
+        console.print()
+        print_result(run)
         print_winner(console, winner, run.record.test_reads)
+        print_networks(console, run.record, run.metric)
         if settings.search.objective != "accuracy":
             print_front(console, run.record, run.metric)
         print_where(run, winner, report)
@@ -149,7 +156,7 @@ def _started(task: Task, record: StudyRecord, console: Console, clock: Clock, fi
     parent: str | None = None
     with graceful_interrupts(partial(console.print, style="bold")) as stopping:
         try:
-            with clock("tracking"), stopping.held():
+            with clock("tracking"), stopping.held(), console.status("Opening MLflow's store"):
                 tracker = Tracker.of(tracking)
                 parent = parent_run(task, record, tracker)
             yield StudyRun(task, record, tracker, parent, console, stopping, clock, files)
@@ -176,6 +183,8 @@ def _run_trials(run: StudyRun, space: Space, journal: Path, workers: Workers, *,
     batches = -(-len(task.splits.folds[0].train) // settings.trainer.batch_size)
     steps = settings.trainer.epochs * len(task.splits.folds)
     best = record.best()
+    tell = partial(console.print, highlight=False, markup=False, soft_wrap=True)
+    live = LiveReport(record.name, settings.tracking.root, tell) if settings.tracking.report else None
     progress = StudyProgress(
         console,
         trials=trials,
@@ -184,8 +193,10 @@ def _run_trials(run: StudyRun, space: Space, journal: Path, workers: Workers, *,
         expected_epochs=expected_epochs(
             settings.search, steps, trials - finished, batches=batches, in_full=space.in_full
         ),
+        afterwards=settings.trainer.epochs * (settings.search.members + 1) if settings.search.refit else 0,
         metric=run.metric,
         best=(best.value, best.slot) if best else None,
+        on_trial=live.refresh if live is not None else lambda: None,
     )
     driver = SearchStudy(
         settings, space, record.source, run.tracker, run.parent, progress,
@@ -196,10 +207,10 @@ def _run_trials(run: StudyRun, space: Space, journal: Path, workers: Workers, *,
         repaired = driver.repair()
     _describe_study(run, finished, existed, repaired)
     if finished < trials:
-        line = f"Watch it live: optuna-dashboard {quote(printable(journal))}"
+        line = f"Watch it live: {typed_program('optuna-dashboard', printable(journal))}"
         console.print(line, highlight=False, markup=False, soft_wrap=True)
         if driver.unfinished():
-            _execute(run, driver, progress, workers)
+            _execute(run, driver, progress, workers, live)
     if run.stopping.requested:
         raise InterruptedSearchError(_continue_line(record, settings))
     finished = len(record.finished())
@@ -210,15 +221,17 @@ def _run_trials(run: StudyRun, space: Space, journal: Path, workers: Workers, *,
         run.tracker.log(run.parent, {}, tags={setting: line})
 
 
-def _execute(run: StudyRun, driver: SearchStudy, progress: StudyProgress, workers: Workers) -> None:
+def _execute(
+    run: StudyRun, driver: SearchStudy, progress: StudyProgress, workers: Workers, live: LiveReport | None
+) -> None:
     """Run trials with whatever executor the settings name."""
     task, executor = run.task, workers()  # they start while the head is warmed up
-    with run.clock("warmup"):
+    with run.clock("warmup"), run.console.status("Fitting the head to the pre-trained blocks"):
         for fold in task.splits.folds:
             task.start_net(fold.train, task.net.num_blocks)
     with run.phase("evidence"):
         _collect_evidence(run)
-    with progress.shown(), run.phase("trials"):
+    with live or nullcontext(), progress.shown(), run.phase("trials"):
         driver.run(executor, run.stopping)
 
 
@@ -240,10 +253,10 @@ def _collect_evidence(run: StudyRun) -> None:
         return
     tracker.log_text(parent, json.dumps(found.to_json(), indent=1), "evidence.json")
     tracker.log(parent, {"evidence_seconds": found.cost.seconds}, tags={"prior": found.describe()})
+    if run.settings.search.prior == "uniform":
+        return  # what it says stands in the report; trials do not go by it
     if len(run.task.all) > 1:
         tell(f"Evidence and prior are of {run.task.net.architecture}, the first network.")
-    if found.cost.forward_passes:
-        tell(f"Evidence: {found.cost.seconds:.1f} s, {len(found.scorers)} scorers.")
     tell(found.describe())
 
 
@@ -268,7 +281,7 @@ def _test_winner(run: StudyRun, workers: Workers) -> Winner:
             limits = {key: getattr(settings.search, key) for key in ("trials", "budget", "trial_seconds")}
             larger = " or ".join(f"search.{key}" for key, value in limits.items() if value is not None)
             raise InputError(f"no trial ran its full length, so there is no winner; raise {larger}")
-    with run.phase("figures"):
+    with run.phase("figures", "Drawing figures"):
         log_outcome(run, winner)
         if settings.search.objective != "accuracy":
             log_front(run)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import re
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -26,6 +25,7 @@ from search.explain.figures import contact_sheet, image_figure, roomy_block
 from search.explain.page import PageContent, image_article, page, sheet_figure
 from search.explain.streaming import CONTACT_IMAGES, Stream, Summary
 from search.explain.tables import write_localisation
+from search.invocation import typed
 from search.pages.dark_figure import darken
 from search.pages.original_picture import Original
 
@@ -147,13 +147,13 @@ def _content(
 
 
 def _command(arguments: Arguments) -> str:
-    default = Arguments(images="", model="")
-    words = ["python -m explain"]
+    default = Arguments(images="")
+    words = []
     for name, value in asdict(arguments).items():
         if value != getattr(default, name):
             text = f"[{','.join(value)}]" if isinstance(value, tuple) else str(value)
-            words.append(shlex.quote(f"{name}={'true' if value is True else text}"))
-    return " ".join(words)
+            words.append(f"{name}={'true' if value is True else text}")
+    return typed("explain", *words)
 
 
 def _manifest(subject: Subject, summary: Summary, stream: Stream, arguments: Arguments) -> Mapping[str, object]:

@@ -15,7 +15,7 @@ from lightning_modules.errors import printable
 from search.evidence.record import Evidence, TypicalMaps
 from search.outcome.evidence_figure import evidence_figure
 from search.outcome.figures import MAPS_BEFORE, block_slides, curves_figure, histogram_figure
-from search.outcome.scorecard import scorecard, scorecard_metrics, scorecard_table, seen_depths
+from search.outcome.scorecard import scorecard, scorecard_table, seen_depths
 from search.outcome.winner import package_versions
 from search.pages.dark_figure import darken
 from search.settings.plain import flatten
@@ -114,7 +114,6 @@ def _log_evidence(run: StudyRun, evidence: Evidence, chosen: int, network: str |
     trials = record.finished()
     seen = seen_depths(of_evidence(trials, record.identity or {}))
     rows = scorecard(evidence, seen)
-    tracker.log(parent, scorecard_metrics(rows))
     if rows and record.scorecard_trials != len(trials):  # MLflow appends to a table that is there
         tracker.log_table(parent, scorecard_table(rows, len(trials)), "scorecard.json")
         record.scorecard_trials = len(trials)

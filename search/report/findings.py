@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 
 __all__ = [
     "ARTIFACT",
+    "MAP_MEASURES",
     "PREDICTIONS",
     "BlockMeasures",
     "ConfusedPair",
@@ -26,6 +27,9 @@ __all__ = [
 
 ARTIFACT = "validation/findings.json"
 """Artifact of the parent run."""
+
+MAP_MEASURES = "validation/map_measures.json"
+"""Artifact of the parent run: `Findings.measures`, a row a block."""
 
 PREDICTIONS = "validation/predictions.json"
 """Artifact of the parent run: out-of-sample probabilities of every judged image, as columns and data."""

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache, partial
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, TypeVar
 
 import pandas as pd
@@ -17,8 +16,9 @@ from rich.console import Console
 from lightning_modules.errors import InputError, printable
 from lightning_modules.whole_file import whole_file
 from search.errors import TrialCancelledError
+from search.invocation import typed
 from search.report.charts import chart_data, importances
-from search.report.findings import ARTIFACT, PREDICTIONS, Findings
+from search.report.findings import ARTIFACT, MAP_MEASURES, PREDICTIONS, Findings
 from search.report.gathering import gather
 from search.report.page import page
 from search.report.wrong_images import ARTIFACT as WRONG_IMAGES
@@ -109,8 +109,8 @@ def report_finished_search(run: StudyRun) -> Path | None:
             run.tracker.log_text(run_id, traceback.format_exc(), "report/traceback.txt")
         reason = str(error).strip().split("\n")[0]
         run.console.print(
-            f"No report: {type(error).__name__}: {printable(reason)}; python -m search.report study={quote(name)} "
-            "tries again.",
+            f"No report: {type(error).__name__}: {printable(reason)}; "
+            f"{typed('report', f'study={name}', root=root)} tries again.",
             highlight=False,
             markup=False,
         )
@@ -195,6 +195,9 @@ def _examined(
         tracker.log_images(run_id, found.slides, MAPS_OF_WINNER)
     tracker.log_text(run.run_id, findings.to_json(), ARTIFACT)
     tracker.log(run.run_id, _metrics(findings))
+    # A row a block: as metrics they would be forty charts of one bar each.
+    if findings.measures:
+        tracker.log_table(run.run_id, pd.DataFrame([asdict(one) for one in findings.measures]), MAP_MEASURES)
     return findings
 
 
@@ -233,18 +236,12 @@ def _wrong_images(
 
 
 def _metrics(findings: Findings) -> dict[str, float]:
-    metrics = {
+    return {
         "out_of_sample_accuracy": findings.accuracy,
         "out_of_sample_images": float(findings.judged),
         "suspect_labels": float(findings.suspects_found),
         "confused_pairs": float(findings.pairs_found),
     }
-    for one in findings.measures:
-        for key in ("entropy", "area", "dispersion", "relative_difference", "dead"):
-            value = getattr(one, key)
-            if value is not None:
-                metrics[f"map_{key}/{one.block}"] = value
-    return metrics
 
 
 def _read(kind: type[_Kept], raw: bytes | None) -> _Kept | None:

@@ -42,7 +42,7 @@ def test_both_are_tried_and_one_is_registered(searched: SimpleNamespace) -> None
         resolve_model(f"models:/thawline/{winner.version}", searched.root).card.architecture == winner.params["network"]
     )
     assert "Or: lenet5_relu, 3 blocks, 1 times the operations." in searched.out
-    assert "Best macro_f1 by network: lenet5 " in searched.out
+    assert "Best macro F1 by network: lenet5 " in searched.out
     assert f"Winner: trial {winner.slot}, {winner.params['network']}, " in searched.out
     digests = study.identity["weights_digest"].split()
     assert study.identity["model.name"] == list(NAMES) and len(set(digests)) == 2
