@@ -78,6 +78,8 @@ def _say_what_is_there(settings: Settings, console: SteadyConsole) -> None:
 
     found = listed(settings.data).images
     counts = dict(sorted(Counter(image.label for image in found).items()))
+    if not found:
+        return
     line = f"Found {len(found)} files in {len(counts)} classes: {class_counts(counts)}."
     console.print(line, highlight=False, markup=False, soft_wrap=True)
 

@@ -98,7 +98,7 @@ SETTINGS = {
         ["trainer.fostering.block names a block of one network", "'layer4'"],
     ),
     "trust in two networks": (
-        ["model.name=[vgg16,resnet50]", "search.trust=evidence"],
+        ["model.name=[vgg16,resnet50]", "search.trust=evidence", "search.evidence=true"],
         ["search.trust=evidence needs one network", "model.name=[vgg16,resnet50]"],
     ),
     "thesis of two networks": (

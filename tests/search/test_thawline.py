@@ -82,6 +82,7 @@ def test_python_is_named_by_what_the_shell_finds(run: Run, monkeypatch: pytest.M
     assert "run python -m search root=none first" in found.stderr
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.delenv(STARTED_BY, raising=False)
+    monkeypatch.chdir(tmp_path)
     assert typed("ui", "a b") == f"{sys.executable} -m search.ui 'a b'"
     monkeypatch.chdir(folder.parent)
     assert typed("ui") == f"{folder.name}/{Path(sys.executable).name} -m search.ui"

@@ -13,6 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.progress_lines import only_progress
+
 State = dict[str, Tensor]
 NETWORK = "timm:test_resnet"
 FIRST = "conv1.0.weight"
@@ -193,21 +195,25 @@ Search = Callable[[Path], str]
 
 @pytest.fixture
 def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Search]:
-    """`search(weights)`: the line with which a search ends whose images are nowhere. Weights are read before them."""
+    """`search(weights)`: the line with which a search ends whose images are none. Weights are read before them."""
     from search.__main__ import main
 
     threads = torch.get_num_threads()
     (tmp_path / "work").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        (tmp_path / "images" / name / "0.png").write_bytes(b"no picture")
     monkeypatch.chdir(tmp_path / "work")
 
     def run(weights: Path) -> str:
         capfd.readouterr()
         network = ("model=timm", f"model.name={NETWORK}", f"model.weights={weights}")
-        code = main([*network, "data=folder", "data.path=nowhere", "data.size=[32,32]"])
+        code = main([*network, "data=folder", f"data.path={tmp_path / 'images'}", "data.size=[32,32]"])
         out, err = capfd.readouterr()
-        assert (code, out, list((tmp_path / "work").iterdir())) == (2, "", []), err
-        assert err.count("\n") == 1 and err[:-1].isprintable(), err
-        return err
+        assert (code, only_progress(out), list((tmp_path / "work").iterdir())) == (2, True, []), err
+        line, *of_images = err.splitlines()
+        assert line.isprintable() and (not of_images or "bad inputs in" in line), err
+        return line
 
     yield run
     torch.set_num_threads(threads)
@@ -218,7 +224,7 @@ def test_loaded_whole(name: str, state: State, search: Search, tmp_path: Path) -
     from lightning_modules.networks.backbones import build
 
     torch.save(LOADED[name](state), tmp_path / "weights.pth")
-    assert "nowhere is not a folder" in search(tmp_path / "weights.pth")
+    assert "5 bad inputs in" in search(tmp_path / "weights.pth")
     torch.save(state, tmp_path / "plain.pth")
     dtype = {"float16": torch.float16, "bfloat16": torch.bfloat16}.get(name, torch.float32)
     nets = [build(NETWORK, classes=3, size=(32, 32), weights=str(tmp_path / f"{n}.pth")) for n in ("plain", "weights")]
@@ -253,9 +259,9 @@ def test_safetensors_under_any_name(state: State, search: Search, tmp_path: Path
     from safetensors.torch import save_file
 
     torch.save(state, tmp_path / "weights.safetensors")
-    assert "nowhere is not a folder" in search(tmp_path / "weights.safetensors")
+    assert "5 bad inputs in" in search(tmp_path / "weights.safetensors")
     save_file(under("model.", state), tmp_path / "weights.bin")
-    assert "nowhere is not a folder" in search(tmp_path / "weights.bin")
+    assert "5 bad inputs in" in search(tmp_path / "weights.bin")
 
 
 @pytest.mark.slow
