@@ -7,12 +7,14 @@ from collections.abc import Iterable
 from dataclasses import fields
 from shlex import quote
 
-from lightning_modules.errors import InputError
+from lightning_modules.errors import InputError, printable
 from search.settings.budget import parse_budget
 from search.settings.plain import flatten, shown
 from search.settings.schema import RetrainSettings, SearchSettings, Settings, ThesisSettings
 
 __all__ = ["check_rules", "refuse_without_effect"]
+
+_ADDRESS = r"(ray://)?([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:]{2,45}\]):[0-9]{1,5}"
 
 
 def check_rules(settings: Settings) -> None:
@@ -65,9 +67,12 @@ def check_rules(settings: Settings) -> None:
     if search.budget is not None:
         parse_budget(search.budget)
     if (settings.executor.workers or 1) > 1 and settings.executor.name == "inline":
-        raise InputError(f"executor.workers={settings.executor.workers} needs executor=local, got executor=inline")
+        raise InputError(
+            f"executor.workers={settings.executor.workers} needs executor=local or ray, got executor=inline"
+        )
     if settings.executor.name == "inline":
         refuse_without_effect(settings, ("executor.silence_seconds",), "executor=inline, which has no worker processes")
+    _check_ray(settings)
     _check_retrain(settings)
     _check_thesis(settings)
     if space.first_optimizer not in space.optimizers:
@@ -114,6 +119,22 @@ def check_rules(settings: Settings) -> None:
             )
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(tracking.root)):  # of ://, a path keeps one slash
         raise InputError(f"tracking.root must be a folder of this machine, no address, got {str(tracking.root)!r}")
+
+
+def _check_ray(settings: Settings) -> None:
+    """Refuse what only a Ray cluster has where there is none, and an address that is none."""
+    executor = settings.executor
+    if executor.name != "ray":
+        keys = ("executor.address", "executor.gpus", "executor.node_cache")
+        refuse_without_effect(settings, keys, f"executor={executor.name}, which uses no Ray cluster")
+        return
+    if executor.address not in ("auto", "local") and not re.fullmatch(_ADDRESS, executor.address):
+        raise InputError(
+            "executor.address must be auto, local, ray://HOST:PORT or HOST:PORT, got "
+            f"{printable(_shortened(executor.address))!r}"
+        )
+    if executor.gpus == 0 and settings.trainer.accelerator == "gpu":
+        raise InputError("executor.gpus=0 gives trials no GPU, got trainer.accelerator=gpu")
 
 
 def _check_networks(settings: Settings) -> None:

@@ -311,7 +311,10 @@ class SearchStudy:
             active.run_id,
             {**summary, **{f"final_{n}": v for n, v in result.metrics.items()}},
             step=len(result.curve),
-            tags=outcome_tags(active.params, self.settings.search.metric, outcome, reason, summary),
+            tags={
+                **outcome_tags(active.params, self.settings.search.metric, outcome, reason, summary),
+                **(result.machine.tags() if result.machine is not None else {}),
+            },
         )
         if outcome == "waiting":
             active.record.waiting = True

@@ -21,8 +21,8 @@ class TrialFiles:
 
     @classmethod
     def of(cls, journal: Path) -> TrialFiles:
-        """Of the study with this journal."""
-        return cls(journal.with_name(f"{journal.name.removesuffix('.journal')}.waiting"))
+        """Of the study with this journal. Their paths are absolute: a worker's working folder may be another."""
+        return cls(journal.absolute().with_name(f"{journal.name.removesuffix('.journal')}.waiting"))
 
     def checkpoint(self, slot: int) -> Path | None:
         """File in which the trial of a slot waits; its network lies beside it."""
