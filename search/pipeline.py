@@ -21,7 +21,7 @@ from search.command_line.interrupts import graceful_interrupts
 from search.errors import InterruptedSearchError, RefitDivergedError, TrialCancelledError
 from search.evidence.collecting import collect_evidence
 from search.evidence.trust import describe_trust
-from search.executor.registry import Workers
+from search.executor.registry import Workers, check_executor
 from search.outcome.front import log_front, print_front
 from search.outcome.log import log_outcome, parent_run
 from search.outcome.summary import print_trials, print_where, print_winner
@@ -78,6 +78,7 @@ def run_search(settings: Settings, console: Console) -> SearchOutcome:
     clock = Clock()
     prepare_process(settings)
     check_unopened(settings.tracking.root)
+    check_executor(settings.executor)
     space_of(settings)
     tell = partial(console.print, markup=False, soft_wrap=True)
 

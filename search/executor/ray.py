@@ -8,7 +8,6 @@ such a death too. Workers count from the moment in which their node has room for
 
 from __future__ import annotations
 
-import math
 import os
 import secrets
 import signal
@@ -25,17 +24,16 @@ from typing import Any
 import numpy as np
 
 from lightning_modules.errors import InputError, printable
-from search.executor.protocol import Event, Failed, Job
+from search.executor.pool import PoolWorker, WorkerPool
+from search.executor.protocol import Failed, Job, Refit
 from search.executor.ray_actor import Greeting, TrialActor, versions
-from search.executor.worker import Channel, ChannelClosedError, WorkerHandle, WorkerPlan
-from search.trial.result import Verdict
+from search.executor.worker import Channel, ChannelClosedError, WorkerPlan
+from search.settings.schema import ExecutorSettings
 from search.trial.task import Task
 
-__all__ = ["RayExecutor", "make"]
+__all__ = ["RayExecutor", "check", "make"]
 
 _CLOSING_SECONDS = 5.0
-_LEAST_GRACE_SECONDS = 10.0
-_STARTING_SECONDS = 120.0  # of a worker that imports torch and builds its task on a busy machine
 _MOST_STILLBORN = 3
 _MOST_WORKERS = 256
 _PREVIEW_SECONDS = 10.0  # without room for a worker before the user is told
@@ -101,25 +99,14 @@ class _Line:
         return bool(self._read)
 
 
-class _Worker(WorkerHandle):
+class _Worker(PoolWorker):
     def __init__(self, line: _Line, on_note: Callable[[str], None]) -> None:
         super().__init__(line.channel(), on_note)
         self.line = line
         self.host = ""  # empty before it has greeted
-        self.ran = 0.0  # seconds since its job began, or will have begun at the latest
-        self.silent = 0.0  # seconds since it was heard of
-        self.started = False
-        self.ended = ""  # why it was ended
-
-    def submit(self, job: Job) -> None:
-        self.ran = self.silent = 0.0 if self.started else -_STARTING_SECONDS
-        super().submit(job)
-
-    def began(self) -> None:
-        self.ran, self.started = 0.0, True
 
 
-class RayExecutor:
+class RayExecutor(WorkerPool[_Worker]):
     """Executor of actors; Ray must be initialised.
 
     Args:
@@ -149,16 +136,10 @@ class RayExecutor:
     ) -> None:
         import ray
 
-        self._on_note, self._leave = on_note, leave
-        self._noted: set[str] = set()
-        self._events: deque[Event] = deque()
-        self._queued: deque[Job] = deque()  # no worker has room for them
         settings = task.settings
-        limit = settings.search.trial_seconds
-        # A trial that is over its time stops itself at its next batch. One that hangs comes to none.
-        self._longest = math.inf if limit is None else limit + max(limit, _LEAST_GRACE_SECONDS)
-        self._silence = settings.executor.silence_seconds
-        self._looked = time.monotonic()
+        super().__init__(settings, on_note)
+        self._leave = leave
+        self._queued: deque[Job | Refit] = deque()  # no worker has room for them
         self._needs = {"num_cpus": threads, "num_gpus": gpus}
         self._shared, self._secret = shared / f".ray-{secrets.token_hex(8)}", secrets.token_hex(16)
         plan = WorkerPlan(
@@ -176,7 +157,6 @@ class RayExecutor:
         self._files += [plan.start] if plan.start is not None else []
         self._plan, self._pixels = ray.put(plan), ray.put(np.asarray(task.images.pixels))
         self._class = ray.remote(max_restarts=0, max_task_retries=0, max_concurrency=4)(TrialActor)
-        self._stillborn = 0
         shared.mkdir(parents=True, exist_ok=True)
         self._shared.write_text(self._secret)
         self._workers = [self._spawn() for _ in range(workers)]
@@ -191,30 +171,15 @@ class RayExecutor:
         """How many jobs may run at the same time now: as many as there are workers whose node has room for them."""
         return max(1, sum(bool(worker.host) for worker in self._workers))
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: Job | Refit) -> None:
         """See `Executor.submit`."""
         self._queued.append(job)
         self._hand_out()
 
-    def poll(self, timeout: float) -> Event | None:
-        """See `Executor.poll`."""
-        if not self._events:
-            self._receive(timeout)
-        return self._events.popleft() if self._events else None
-
-    def answer(self, slot: int, verdict: Verdict) -> None:
-        """See `Executor.answer`."""
-        for worker in self._workers:
-            if worker.slot == slot:
-                worker.answer(verdict)
-
     def cancel(self, slot: int) -> None:
         """See `Executor.cancel`."""
-        for worker in self._workers:
-            if worker.slot == slot:
-                worker.cancel()
+        super().cancel(slot)
         self._queued = deque(job for job in self._queued if job.slot != slot)
-        self._events = deque(e for e in self._events if e.slot != slot)
 
     def close(self) -> None:
         """End the actors, busy ones after their batch; kill what stays."""
@@ -316,31 +281,11 @@ class RayExecutor:
                 raise InputError(f"node {host} of the Ray cluster has {name} {printable(there)}, this machine {here}")
         return greeting.host
 
-    def _end_overdue(self, most: float) -> None:
-        """End the workers that hang; at most `most` seconds are counted since the last call.
+    def _name(self, worker: _Worker) -> str:
+        return f"a worker on {printable(worker.host)}"
 
-        Where it was longer this process was stopped (Ctrl-Z), and its workers may have been with it.
-        """
-        now = time.monotonic()
-        passed, self._looked = min(now - self._looked, most), now
-        for worker in [w for w in self._workers if not w.idle]:
-            worker.ran, worker.silent = worker.ran + passed, worker.silent + passed
-            if worker.slot is not None and worker.ran > self._longest:
-                worker.ended = (
-                    f"TrialOvertimeError: hung for {self._longest:g} s, over search.trial_seconds; its worker was ended"
-                )
-            elif worker.silent > self._silence and not worker.channel.waits():
-                worker.ended = (
-                    f"WorkerSilent: a worker on {printable(worker.host)} gave no sign of life for {self._silence:g} s "
-                    "(executor.silence_seconds), and was ended"
-                )
-            if worker.ended:
-                self._replace(worker)
-
-    def _note(self, line: str) -> None:
-        if line not in self._noted:
-            self._noted.add(line)
-            self._on_note(line)
+    def _end(self, worker: _Worker) -> None:
+        self._replace(worker)
 
     def _replace(self, worker: _Worker) -> None:
         import ray
@@ -348,8 +293,7 @@ class RayExecutor:
         with suppress(ray.exceptions.RayError):
             ray.kill(worker.line.actor, no_restart=True)  # one that cannot be reached may come back
         if worker.slot is not None:
-            where = printable(worker.host)
-            why = worker.ended or f"WorkerDied: a worker on {where} ended: {worker.line.death}"
+            why = worker.ended or f"WorkerDied: {self._name(worker)} ended: {worker.line.death}"
             self._events.append(Failed(worker.slot, why))
         else:
             self._stillborn += 1
@@ -365,8 +309,7 @@ def make(task: Task, on_note: Callable[[str], None]) -> RayExecutor:
         InputError: Ray is not installed, no cluster answers, or its nodes are not fit for the search.
     """
     settings = task.settings.executor
-    if find_spec("ray") is None:
-        raise InputError("executor=ray needs Ray, which is not installed: pip install 'thawline[ray]'")
+    check(settings)
     leave = _connect(settings.address)
     try:
         nodes = _nodes()
@@ -385,26 +328,36 @@ def make(task: Task, on_note: Callable[[str], None]) -> RayExecutor:
         raise
 
 
+def check(settings: ExecutorSettings) -> None:
+    """Look whether there is a Ray and a cluster, before anything is written; Ray itself is not loaded.
+
+    Raises:
+        InputError: there is not, or no token to show it.
+    """
+    if find_spec("ray") is None:
+        raise InputError("executor=ray needs Ray, which is not installed: pip install 'thawline[ray]'")
+    _take_token(own=settings.address == "local")
+    if ":" in settings.address:
+        host, _, port = settings.address.removeprefix("ray://").rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), _CONNECTING_SECONDS).close()
+        except (OSError, OverflowError) as error:
+            raise InputError(f"no Ray cluster answers at executor.address={settings.address} ({error})") from None
+
+
 def _connect(address: str) -> Callable[[], object]:
     """Connect this process to the cluster, unless it is connected; returns what gives the connection back.
 
     Raises:
-        InputError: nothing answers there, or without a token.
+        InputError: nothing answers there.
     """
     # Before Ray is imported, which reads them once. It reports usage to its makers by default.
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_USAGE_STATS_REPORT_URL": _DISCARD}
     os.environ.setdefault("RAY_worker_niceness", "0")  # 15 by default: trials would wait for everything else
-    _take_token(own=address == "local")
     import ray
 
     if ray.is_initialized():
         return lambda: None
-    if ":" in address:
-        host, _, port = address.removeprefix("ray://").rpartition(":")
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), _CONNECTING_SECONDS).close()
-        except (OSError, OverflowError) as error:
-            raise InputError(f"no Ray cluster answers at executor.address={address} ({error})") from None
     ours = {"include_dashboard": False, "num_cpus": len(os.sched_getaffinity(0))} if address == "local" else {}
     before = signal.getsignal(signal.SIGTERM)
     try:
