@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ from search.outcome.summary import print_trials, print_where, print_winner
 from search.outcome.winner import refit_and_test
 from search.report.writing import report_finished_search
 from search.settings.schema import Settings
+from search.study.database import check_database, database_errors
 from search.study.driver import SearchStudy
 from search.study.ownership import owned
 from search.study.progress import StudyProgress
@@ -79,6 +80,8 @@ def run_search(settings: Settings, console: Console) -> SearchOutcome:
     prepare_process(settings)
     check_unopened(settings.tracking.root)
     check_executor(settings.executor)
+    if settings.search.storage is not None:
+        check_database(settings.search.storage)
     space_of(settings)
     tell = partial(console.print, markup=False, soft_wrap=True)
 
@@ -97,7 +100,8 @@ def run_search(settings: Settings, console: Console) -> SearchOutcome:
         others = {one.network or "": one.net for one in task.all} if settings.model.several else None
         space = build_space(settings.space, task.net, beta=settings.trainer.fostering.beta, others=others)
     name = settings.search.study or default_name(settings, task.identity)
-    with owned(root / "studies", name):
+    # A study in a database is owned there, by whoever opens it: file locks do not reach other machines.
+    with owned(root / "studies", name) if settings.search.storage is None else nullcontext():
         return run_study(task, space, name, task.identity, console, clock=clock)
 
 
@@ -122,9 +126,17 @@ def run_study(
     """
     settings = task.settings
     journal = settings.tracking.root / "studies" / f"{name}.journal"
-    study, existed = load_or_create(journal, name, identity, fresh=settings.search.fresh)
-    existed = existed and bool(study.get_trials(deepcopy=False))  # a month's study is made before it is run
-    with _started(task, StudyRecord(study), console, clock or Clock(), TrialFiles.of(journal)) as run:
+    database = settings.search.storage
+    with ExitStack() as stack:
+        if database is not None:
+            stack.enter_context(database_errors(database))
+        study, existed = load_or_create(
+            journal, name, identity, fresh=settings.search.fresh, database=database,
+            say=partial(console.print, markup=False, soft_wrap=True),
+        )  # fmt: skip
+        existed = existed and bool(study.get_trials(deepcopy=False))  # a month's study is made before it is run
+        files = TrialFiles.of(journal)
+        run = stack.enter_context(_started(task, StudyRecord(study), console, clock or Clock(), files))
         with closing(Workers(task, partial(console.print, markup=False, highlight=False, soft_wrap=True))) as workers:
             _run_trials(run, space, journal, workers, existed=existed)
             winner = _test_winner(run, workers)
@@ -197,7 +209,7 @@ def _run_trials(run: StudyRun, space: Space, journal: Path, workers: Workers, *,
         repaired = driver.repair()
     _describe_study(run, finished, existed, repaired)
     if finished < trials:
-        line = f"Watch it live: optuna-dashboard {quote(printable(journal))}"
+        line = f"Watch it live: optuna-dashboard {quote(printable(settings.search.storage or journal))}"
         console.print(line, highlight=False, markup=False, soft_wrap=True)
         if driver.unfinished():
             _execute(run, driver, progress, workers)

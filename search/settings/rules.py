@@ -12,7 +12,7 @@ from search.settings.budget import parse_budget
 from search.settings.plain import flatten, shown
 from search.settings.schema import RetrainSettings, SearchSettings, Settings, ThesisSettings
 
-__all__ = ["check_rules", "refuse_without_effect"]
+__all__ = ["check_rules", "check_storage", "refuse_without_effect"]
 
 _ADDRESS = r"(ray://)?([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:]{2,45}\]):[0-9]{1,5}"
 
@@ -64,6 +64,8 @@ def check_rules(settings: Settings) -> None:
         )
     if settings.model.several:
         _check_networks(settings)
+    if search.storage is not None:
+        check_storage(search.storage)
     if search.budget is not None:
         parse_budget(search.budget)
     if (settings.executor.workers or 1) > 1 and settings.executor.name == "inline":
@@ -119,6 +121,22 @@ def check_rules(settings: Settings) -> None:
             )
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(tracking.root)):  # of ://, a path keeps one slash
         raise InputError(f"tracking.root must be a folder of this machine, no address, got {str(tracking.root)!r}")
+
+
+def check_storage(url: str) -> None:
+    """Refuse what is no database that a study can be kept in. The text itself is not shown: it may hold a password.
+
+    Raises:
+        InputError: it is none, or holds a password.
+    """
+    if not re.fullmatch(r"postgresql\+psycopg2://[^\s/@]*@?[^\s/@]*/[^\s/?]+(\?\S+)?", url):
+        raise InputError(
+            "search.storage must be postgresql+psycopg2://USER@HOST:PORT/DATABASE, or null for a journal file"
+        )
+    if re.search(r"//[^/@]*:[^/@]*@|[?&]password=", url):
+        raise InputError(
+            "search.storage must hold no password, since settings are logged: put it into PGPASSWORD or ~/.pgpass"
+        )
 
 
 def _check_ray(settings: Settings) -> None:

@@ -255,6 +255,12 @@ class SearchSettings:
     study: str | None = setting(
         None, "name of the study; null derives one from data, model and settings", identity=False
     )
+    storage: str | None = setting(
+        None,
+        "where the study is kept: null is a journal file under tracking.root; else a database, as in "
+        "postgresql+psycopg2://USER@HOST/DATABASE (docs/scaling.md)",
+        identity=False,
+    )
     trials: int = setting(8, "finished trials to reach at most", low=1, high=100_000, identity=False)
     metric: str = setting("macro_f1", "validation score that is shown", choices=("macro_f1", "weighted_f1", "accuracy"))
     judge: str = setting(

@@ -61,6 +61,14 @@ SETTINGS = {
         ["executor.address=ray://head:10001"],
         ["executor.address=ray://head:10001 has no effect on executor=local, which uses no Ray cluster"],
     ),
+    "a study in sqlite": (
+        ["search.storage=sqlite:///studies.db"],
+        ["search.storage must be postgresql+psycopg2://USER@HOST:PORT/DATABASE, or null for a journal file"],
+    ),
+    "a password that would be logged": (
+        ["search.storage=postgresql+psycopg2://me:secret@host/studies"],
+        ["search.storage must hold no password, since settings are logged: put it into PGPASSWORD or ~/.pgpass"],
+    ),
     "no address": (
         ["executor=ray", "executor.address=http://head"],
         ["executor.address must be auto, local, ray://HOST:PORT or HOST:PORT, got 'http://head'"],

@@ -87,9 +87,9 @@ def no_actor_left(seconds: float = 30) -> bool:
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Nodes]:
     """Three nodes, for all tests of the session."""
-    pytest.importorskip("ray")
     before = dict(os.environ)
     os.environ |= ENVIRONMENT  # before Ray is loaded, which reads them once
+    pytest.importorskip("ray")
     nodes = Nodes()
     yield nodes
     nodes.close()

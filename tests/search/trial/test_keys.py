@@ -124,6 +124,7 @@ NOTHING = {
     "data.epoch_megapixels": 1.0,  # it decides data.size, which is in the keys
     "search.study": "another",
     "search.trials": 3,
+    "search.storage": "postgresql+psycopg2://me@host/studies",
     "search.members": 2,
     "search.stop": "never",
     "search.budget": "8h",
