@@ -141,7 +141,7 @@ class RayExecutor(WorkerPool[_Worker]):
         self._leave = leave
         self._queued: deque[Job | Refit] = deque()  # no worker has room for them
         self._needs = {"num_cpus": threads, "num_gpus": gpus}
-        self._shared, self._secret = shared / f".ray-{secrets.token_hex(8)}", secrets.token_hex(16)
+        self._shared = shared
         plan = WorkerPlan(
             settings=settings,
             index=task.index,
@@ -158,7 +158,6 @@ class RayExecutor(WorkerPool[_Worker]):
         self._plan, self._pixels = ray.put(plan), ray.put(np.asarray(task.images.pixels))
         self._class = ray.remote(max_restarts=0, max_task_retries=0, max_concurrency=4)(TrialActor)
         shared.mkdir(parents=True, exist_ok=True)
-        self._shared.write_text(self._secret)
         self._workers = [self._spawn() for _ in range(workers)]
         try:
             self._wait_for_first()
@@ -188,8 +187,6 @@ class RayExecutor(WorkerPool[_Worker]):
         actors = [worker.line.actor for worker in self._workers]
         placed = [worker.line.actor for worker in self._workers if worker.host]
         self._workers.clear()
-        with suppress(OSError):
-            self._shared.unlink(missing_ok=True)
         with suppress(ray.exceptions.RayError):  # dead ones are what is wanted
             if placed:
                 ending = [actor.end.remote(_CLOSING_SECONDS) for actor in placed]
@@ -203,7 +200,7 @@ class RayExecutor(WorkerPool[_Worker]):
             **self._needs, scheduling_strategy="SPREAD", runtime_env={"env_vars": _ENVIRONMENT}
         ).remote(self._plan, self._pixels, Path.cwd())
         line = _Line(actor)
-        line.waiting = actor.greet.remote(self._shared, self._secret, self._files)
+        line.waiting = actor.greet.remote(self._shared, self._files)
         return _Worker(line, self._note)
 
     def _wait_for_first(self) -> None:
@@ -271,9 +268,14 @@ class RayExecutor(WorkerPool[_Worker]):
                 f"node {host} of the Ray cluster asks for no token, so whoever reaches its ports can run code there; "
                 "start the cluster with RAY_AUTH_MODE=token (docs/scaling.md)"
             )
-        if greeting.missing:
+        try:
+            (self._shared / greeting.mark).unlink()
+            missing = greeting.missing
+        except OSError:  # it was made in another folder of that name
+            missing = (*greeting.missing, str(self._shared))
+        if missing:
             raise InputError(
-                f"node {host} of the Ray cluster does not share {printable(greeting.missing[0])} with this machine; "
+                f"node {host} of the Ray cluster does not share {printable(missing[0])} with this machine; "
                 "mount it at the same path on every node (docs/scaling.md)"
             )
         for name, here in versions().items():

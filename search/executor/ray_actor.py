@@ -30,13 +30,15 @@ class Greeting:
 
     Attributes:
         host: its name.
-        missing: of the paths that every node must have, those that it cannot read or write or that are other ones here.
+        missing: of the paths that every node must have, those that it cannot read or write.
+        mark: a file that it has made in the folder that all nodes share; its reader removes it.
         guarded: whether its Ray asks for a token.
         versions: package -> version, of what must be the same as the driver's.
     """
 
     host: str
     missing: tuple[str, ...]
+    mark: str
     guarded: bool
     versions: dict[str, str]
 
@@ -67,26 +69,22 @@ class TrialActor:
         self._thread = threading.Thread(target=serve_plan, args=(channel, self._plan), name="thawline-trial")
         self._thread.daemon = True
 
-    def greet(self, shared: Path, secret: str, files: Sequence[Path]) -> Greeting:
+    def greet(self, shared: Path, files: Sequence[Path]) -> Greeting:
         """Say what the node has, and begin to wait for jobs.
 
         Args:
-            shared: a file that the driver has just written, in the folder that all nodes share.
-            secret: its content.
+            shared: folder that all nodes share.
             files: that every node must have.
         """
         missing = [str(path) for path in files if not path.exists()]
+        mark = f".ray-{secrets.token_hex(8)}"
         try:
-            if shared.read_text() != secret:
-                missing.append(str(shared.parent))
-            own = shared.with_name(f"{shared.name}.{secrets.token_hex(4)}")
-            own.touch()
-            own.unlink()
+            (shared / mark).touch()
         except OSError:
-            missing.append(str(shared.parent))
+            missing.append(str(shared))
         self._thread.start()
         guarded = os.environ.get("RAY_AUTH_MODE", "").lower() == "token"
-        return Greeting(gethostname(), tuple(dict.fromkeys(missing)), guarded, versions())
+        return Greeting(gethostname(), tuple(missing), mark, guarded, versions())
 
     def send(self, number: int, message: object) -> None:
         """A message of the driver; calls may arrive in another order than that of their numbers."""

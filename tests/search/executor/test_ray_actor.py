@@ -46,10 +46,9 @@ def make(heard: list[object], tmp_path: Path) -> Iterator[Callable[..., TrialAct
     os.chdir(before)
 
 
-def _greet(actor: TrialActor, folder: Path, *files: Path, written: str = "here") -> Any:
+def _greet(actor: TrialActor, folder: Path, *files: Path) -> Any:
     folder.mkdir(exist_ok=True)
-    (folder / ".ray-1").write_text(written)
-    return actor.greet(folder / ".ray-1", "here", files)
+    return actor.greet(folder, files)
 
 
 def test_messages_are_taken_in_the_order_in_which_they_were_sent(
@@ -68,23 +67,21 @@ def test_messages_are_taken_in_the_order_in_which_they_were_sent(
     assert not actor._thread.is_alive()
 
 
-def test_a_node_that_shares_the_folder_has_nothing_missing(
+def test_a_node_that_shares_the_folder_leaves_its_mark_there(
     make: Callable[..., TrialActor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     greeting = _greet(make(), tmp_path / "studies", tmp_path)
     assert greeting.missing == () and greeting.guarded and greeting.versions == versions()
-    assert [path.name for path in (tmp_path / "studies").iterdir()] == [".ray-1"]
+    assert [path.name for path in (tmp_path / "studies").iterdir()] == [greeting.mark]
 
 
-@pytest.mark.parametrize("written", ["of another search", None], ids=["another folder", "no file"])
-def test_a_node_that_does_not_share_it_says_so(
-    make: Callable[..., TrialActor], tmp_path: Path, written: str | None, monkeypatch: pytest.MonkeyPatch
+def test_a_node_without_the_folder_says_so(
+    make: Callable[..., TrialActor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
-    actor, folder = make(), tmp_path / "studies"
-    greeting = _greet(actor, folder, written=written) if written else actor.greet(folder / ".ray-1", "here", ())
-    assert greeting.missing == (str(folder),) and not greeting.guarded
+    greeting = make().greet(tmp_path / "studies", ())
+    assert greeting.missing == (str(tmp_path / "studies"),) and not greeting.guarded
 
 
 def test_files_are_looked_for_from_the_working_folder_of_the_driver(

@@ -159,17 +159,20 @@ def test_a_driver_that_is_killed_takes_its_workers_along_and_the_same_command_go
 def test_a_folder_that_is_not_shared_is_refused_in_one_line(
     command: Callable[..., list[str]], tmp_path: Path, cluster: Nodes
 ) -> None:
-    """The nodes run on this machine, so what is not shared is a file of weights in another working folder."""
+    """All nodes are this machine, so the workers are told of another folder than the driver looks into."""
     arguments = command("not-shared", "executor=ray", f"executor.address={cluster.address}", "search.fresh=true")
     code = (
-        "import sys; from search.executor import ray; real = ray.RayExecutor._spawn\n"
+        "import sys; from pathlib import Path; from search.executor import ray; real = ray.RayExecutor._spawn\n"
         "def spawn(self):\n"
-        "    self._secret = 'of another search'\n"
-        "    return real(self)\n"
+        "    here, self._shared = self._shared, Path(sys.argv[1])\n"
+        "    worker, self._shared = real(self), here\n"
+        "    return worker\n"
         "ray.RayExecutor._spawn = spawn\n"
-        "from search.__main__ import main; sys.exit(main(sys.argv[1:]))"
+        "from search.__main__ import main; sys.exit(main(sys.argv[2:]))"
     )
-    done = subprocess.run([sys.executable, "-c", code, *arguments[3:]], capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path), *arguments[3:]], capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 2, done.stderr + done.stdout
     line = done.stderr.strip()
     assert "\n" not in line and "does not share" in line and "mount it at the same path on every node" in line
