@@ -112,8 +112,10 @@ class _Kept(Generic[_T]):
     def __get__(self, record: Any, owner: type) -> _T:
         raw = record.source.user_attrs.get(self._key)
         if raw is not None:
-            with _readable(self._key):
+            try:  # no context manager: a driver reads attributes thousands of times for each trial
                 return self._read(raw)
+            except (TypeError, ValueError, KeyError) as error:
+                raise _damaged(self._key, error) from error
         if self._default is _REQUIRED:
             raise KeyError(self._key)
         default: _T = self._default
@@ -129,10 +131,14 @@ def _readable(what: str) -> Iterator[None]:
     try:
         yield
     except (TypeError, ValueError, KeyError) as error:
-        raise StoreError(
-            f"the study's journal is damaged: {what} is not what was written ({type(error).__name__}); put back a copy "
-            "of it, or search.fresh=true starts the study anew"
-        ) from error
+        raise _damaged(what, error) from error
+
+
+def _damaged(what: str, error: Exception) -> StoreError:
+    return StoreError(
+        f"the study's journal is damaged: {what} is not what was written ({type(error).__name__}); put back a copy "
+        "of it, or search.fresh=true starts the study anew"
+    )
 
 
 class _TrialAttributes:
