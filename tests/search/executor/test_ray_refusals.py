@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from lightning_modules.errors import InputError
 from search.executor import ray as ray_executor
-from search.executor.ray import _cause, _room_of, check
+from search.executor.ray import _cause, _connect, _room_of, check
 from search.settings.schema import ExecutorSettings
 
 
@@ -94,3 +96,22 @@ def test_what_ray_says_of_a_death_is_told_in_one_line(said: str, cause: str) -> 
     found = _cause(RuntimeError(said))
     assert found.startswith(cause) and "\n" not in found
     assert len(_cause(RuntimeError("x" * 1000))) == 301
+
+
+def test_ray_reports_no_usage_to_its_makers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It reads these when it is loaded: they must be there before."""
+    seen: dict[str, str] = {}
+
+    class Loaded(ModuleType):
+        def is_initialized(self) -> bool:
+            seen.update(os.environ)
+            return True
+
+    monkeypatch.setitem(sys.modules, "ray", Loaded("ray"))
+    for name in ("RAY_USAGE_STATS_ENABLED", "RAY_USAGE_STATS_REPORT_URL", "RAY_worker_niceness"):
+        monkeypatch.setenv(name, "1")
+    _connect("auto")()
+    assert seen["RAY_USAGE_STATS_ENABLED"] == "0" and seen["RAY_worker_niceness"] == "1"
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection(("127.0.0.1", 9), 5)
+    assert seen["RAY_USAGE_STATS_REPORT_URL"] == "http://127.0.0.1:9"
