@@ -294,7 +294,9 @@ class TrialFeed:
     def news(self) -> tuple[list[TrialRecord], list[TrialRecord]]:
         """The attempts that ended since the last call, and those that are open now."""
         trials = self._study.get_trials(deepcopy=False)
-        records = [TrialRecord(trials[n]) for n in (*(t.number for t in self._open), *range(self._read, len(trials)))]
+        # A storage may put another object in the place of a trial that changes; most have not.
+        before = (t if trials[t.number] is t.source else TrialRecord(trials[t.number]) for t in self._open)
+        records = [*before, *map(TrialRecord, trials[self._read :])]
         self._read, self._open = len(trials), [record for record in records if not record.ended]
         return [record for record in records if record.ended], self._open
 
