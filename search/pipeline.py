@@ -35,8 +35,8 @@ from search.study.progress import StudyProgress
 from search.study.promotion import expected_epochs
 from search.study.record import StudyRecord, Winner, load_or_create
 from search.study.run import Clock, StudyRun
+from search.tracking.server import make_tracker, server_uri
 from search.tracking.store import check_unopened
-from search.tracking.tracker import Tracker
 from search.trial.files import TrialFiles
 from search.trial.preparation import (
     costs_of,
@@ -78,7 +78,10 @@ def run_search(settings: Settings, console: Console) -> SearchOutcome:
     """
     clock = Clock()
     prepare_process(settings)
-    check_unopened(settings.tracking.root)
+    if settings.tracking.uri is None:
+        check_unopened(settings.tracking.root)
+    else:
+        server_uri(settings.tracking)
     check_executor(settings.executor)
     if settings.search.storage is not None:
         check_database(settings.search.storage)
@@ -163,7 +166,7 @@ def _started(task: Task, record: StudyRecord, console: Console, clock: Clock, fi
     with graceful_interrupts(partial(console.print, style="bold")) as stopping:
         try:
             with clock("tracking"), stopping.held():
-                tracker = Tracker.of(tracking)
+                tracker = make_tracker(tracking, partial(console.print, markup=False, highlight=False))
                 parent = parent_run(task, record, tracker)
             yield StudyRun(task, record, tracker, parent, console, stopping, clock, files)
             status = "FINISHED"

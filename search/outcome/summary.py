@@ -112,15 +112,15 @@ def print_where(run: StudyRun, winner: Winner, report: Path | None) -> None:
     """Where runs, model, study and report are, and the command that opens the UI."""
     tracking = run.settings.tracking
     root = tracking.root
+    there = "" if root == Path("mlruns") else f" {quote(f'tracking.root={root}')}"
     picture = root / "artifacts" / winner.run_id / "artifacts" / EVIDENCE_FIGURE
     run.console.print(
-        f"Runs: experiment {tracking.experiment!r} in {root / 'mlflow.db'}, parent run {winner.run_id}.\n"
+        f"Runs: experiment {tracking.experiment!r} in {run.tracker.place}, parent run {winner.run_id}.\n"
         f"{_where_model(run, winner)}\n"
         f"Study: {root / 'studies'}, {run.record.name!r}.\n"
         + (f"Picture of the evidence: {picture}.\n" if picture.exists() else "")
         + (f"Report: {report}.\n" if report is not None else "")
-        + "Look at it: python -m search.ui"
-        + ("" if root == Path("mlruns") else f" {quote(f'tracking.root={root}')}"),
+        + (f"Look at it: {run.tracker.uri}" if tracking.uri is not None else f"Look at it: python -m search.ui{there}"),
         highlight=False,
         soft_wrap=True,
     )

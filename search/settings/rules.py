@@ -119,8 +119,24 @@ def check_rules(settings: Settings) -> None:
             raise InputError(
                 f"{key} must be letters, digits, '.', '_', '-' and spaces, 200 bytes at most, got {_shortened(name)!r}"
             )
+    if tracking.uri is not None:
+        _check_server(settings)
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(tracking.root)):  # of ://, a path keeps one slash
         raise InputError(f"tracking.root must be a folder of this machine, no address, got {str(tracking.root)!r}")
+
+
+def _check_server(settings: Settings) -> None:
+    """Refuse an address that is none, and what needs the store of this machine."""
+    uri = settings.tracking.uri or ""
+    if uri != "environment" and not re.fullmatch(r"https?://[^\s@]+", uri):
+        raise InputError(
+            "tracking.uri must be http://HOST:PORT, https://HOST, environment or null, without a password (that is for "
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD)"
+        )
+    if settings.tracking.report:
+        raise InputError(
+            "tracking.report=true needs runs in tracking.root, got tracking.uri as well (tracking=server sets both)"
+        )
 
 
 def check_storage(url: str) -> None:
@@ -216,7 +232,8 @@ def _check_thesis(settings: Settings) -> None:
         raise InputError(f"thesis.part needs data.folds=1, got {settings.data.folds}")
     idle = [f"search.{item.name}" for item in fields(SearchSettings) if item.name != "metric"]
     why = "which trains every configuration of its part once, one after the other"
-    refuse_without_effect(settings, [*idle, "executor.workers", "decision.costs"], f"protocol=thesis, {why}")
+    idle += ["executor.workers", "decision.costs", "tracking.uri"]
+    refuse_without_effect(settings, idle, f"protocol=thesis, {why}")
 
 
 def refuse_without_effect(settings: Settings, keys: Iterable[str], on: str) -> None:

@@ -419,6 +419,13 @@ class TrackingSettings:
     """Where everything is kept."""
 
     root: Path = setting(Path("mlruns"), "folder of the MLflow store, the studies and the caches", identity=False)
+    uri: str | None = setting(
+        None,
+        "MLflow server for runs and models, as in http://HOST:PORT, or environment, which leaves it to "
+        "MLFLOW_TRACKING_URI; null keeps them in tracking.root, where the other commands look for them "
+        "(docs/scaling.md)",
+        identity=False,
+    )
     experiment: str = setting("thawline", "MLflow experiment", identity=False)
     model_name: str = setting("thawline", "name under which winners are registered", identity=False)
     restore: bool = setting(

@@ -61,6 +61,15 @@ SETTINGS = {
         ["executor.address=ray://head:10001"],
         ["executor.address=ray://head:10001 has no effect on executor=local, which uses no Ray cluster"],
     ),
+    "a server in ftp": (
+        ["tracking.uri=ftp://me"],
+        ["tracking.uri must be http://HOST:PORT, https://HOST"],
+    ),
+    "a password of a server": (["tracking.uri=http://me:secret@host"], ["without a password"]),
+    "a report from a server": (
+        ["tracking.uri=http://host"],
+        ["tracking.report=true needs runs in tracking.root, got tracking.uri as well (tracking=server sets both)"],
+    ),
     "a study in sqlite": (
         ["search.storage=sqlite:///studies.db"],
         ["search.storage must be postgresql+psycopg2://USER@HOST:PORT/DATABASE, or null for a journal file"],

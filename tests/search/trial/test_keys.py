@@ -134,6 +134,7 @@ NOTHING = {
     "trainer.accelerator": "cpu",
     "trainer.cache_gigabytes": 0.0,
     "tracking.root": Path("another"),
+    "tracking.uri": "http://another",
     "tracking.experiment": "another",
     "tracking.model_name": "another",
     "tracking.report": False,
