@@ -20,10 +20,10 @@ COPY lightning_modules lightning_modules
 COPY search search
 RUN pip install --no-cache-dir --no-deps --no-build-isolation .
 
-RUN useradd --uid 1000 --create-home thawline && install --directory --owner=thawline /work
+RUN useradd --uid 1000 --create-home thawline && install --directory --owner=thawline /data
 USER thawline
-WORKDIR /work
-VOLUME /work
+WORKDIR /data
+VOLUME /data
 
 ENTRYPOINT ["python", "-m"]
 CMD ["search", "--help"]
