@@ -244,7 +244,7 @@ class _Field:
     def __init__(self, rung: int, order: Callable[[Standing, int], _Key]) -> None:
         self._rung, self._order = rung, order
         self._keys: dict[_Kind, list[_Key]] = {}
-        self._scores: dict[int, float] = {}  # by slot
+        self._scores: dict[int, tuple[float, float | None]] = {}  # by slot, with the loss
 
     def grows_to(self, trials: Sequence[Standing]) -> bool:
         """Add those that are new; False where others are gone or have another score, and this field is of no use."""
@@ -253,10 +253,11 @@ class _Field:
             if (score := trial.scores.get(rung)) is None:
                 continue
             there += 1
+            now = score, trial.losses.get(rung)
             if (before := known.get(trial.slot)) is None:
-                known[trial.slot] = score
+                known[trial.slot] = now
                 insort(self._keys.setdefault((trial.network, trial.freeze_depth), []), self._order(trial, rung))
-            elif before != score:
+            elif before != now:
                 return False
         return there == len(known)
 
