@@ -170,7 +170,11 @@ def test_a_search_goes_on_when_its_server_was_started_anew(
         assert {run.info.status for run in runs} <= {"FINISHED", "FAILED", "KILLED"}
         assert client.get_model_version_by_alias("thawline", "challenger").version == "1"
         parent = next(run for run in runs if "mlflow.parentRunId" not in run.data.tags)
-        assert {file.path for file in client.list_artifacts(parent.info.run_id)} >= {"activation_cache.json", "figures", "test"}
+        assert {file.path for file in client.list_artifacts(parent.info.run_id)} >= {
+            "activation_cache.json",
+            "figures",
+            "test",
+        }
         assert not (tmp_path / "mlruns" / "mlflow.db").exists()
     finally:
         server.kill()
