@@ -16,6 +16,7 @@ from lightning_modules.errors import InputError
 from lightning_modules.simulated.__main__ import main as simulated
 from search.__main__ import main as search
 from search.command_line.arguments import read_arguments
+from search.copy_study import Arguments as CopyStudy
 from search.explain.arguments import Arguments as Explain
 from search.export.arguments import Arguments as Export
 from search.notebook import load_study
@@ -34,10 +35,17 @@ COMMANDS = {
     "export": Export,
     "report": Report,
     "ui": Ui,
+    "copy_study": CopyStudy,
     "retrain": Retrain,
     "schedule": Schedule,
 }
-REQUIRED = {"predict": ["images=i"], "export": ["images=i"], "explain": ["images=i", "model=m"], "report": ["study=s"]}
+REQUIRED = {
+    "predict": ["images=i"],
+    "export": ["images=i"],
+    "explain": ["images=i", "model=m"],
+    "report": ["study=s"],
+    "copy_study": ["study=s", "to=journal"],
+}
 
 
 def _places(items: Mapping[str, tuple[Field[Any], Any]]) -> set[str]:
@@ -50,7 +58,7 @@ def _arguments(cls: type) -> dict[str, tuple[Field[Any], Any]]:
 
 
 def _setting(key: str) -> Callable[[str], str]:
-    others = {"data.path": ["data=folder"]}.get(key, [])
+    others = {"data.path": ["data=folder"], "executor.node_cache": ["executor=ray"]}.get(key, [])
     return lambda text: str(flatten(compose_settings([*others, f"{key}={text}"]))[key])
 
 
@@ -62,7 +70,8 @@ def _argument(command: str, name: str) -> Callable[[str], str]:
 
 
 PLACES = {
-    **{key: _setting(key) for key in ("data.path", "model.weights", "tracking.root", "decision.costs")},
+    **{key: _setting(key)
+       for key in ("data.path", "model.weights", "tracking.root", "decision.costs", "executor.node_cache")},
     **{f"predict {name}": _argument("predict", name)
        for name in ("images", "model", "to", "maps_to", "costs", "tracking.root")},
     **{f"export {name}": _argument("export", name) for name in ("images", "model", "to", "ranges", "tracking.root")},
@@ -70,6 +79,7 @@ PLACES = {
        for name in ("images", "model", "out", "boxes", "masks", "gap_head", "root")},
     **{f"report {name}": _argument("report", name) for name in ("root", "to")},
 }  # fmt: skip
+PLACES["copy_study tracking.root"] = _argument("copy_study", "tracking.root")
 REQUIRED["ui"] = []
 PLACES["ui tracking.root"] = _argument("ui", "tracking.root")
 
