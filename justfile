@@ -1,6 +1,8 @@
 # Recipes of Thawline; `just` alone lists them. They need Python 3.11 to 3.13 with pip and venv, nothing else.
 
 set shell := ["bash", "-euo", "pipefail", "-c"]
+# Arguments reach a command as they were typed, spaces included: "$@" below.
+set positional-arguments
 
 # Threads that wait sleep instead of spinning: see docs/architecture.md.
 export OMP_WAIT_POLICY := env("OMP_WAIT_POLICY", "PASSIVE")
@@ -8,6 +10,8 @@ export OPENBLAS_NUM_THREADS := env("OPENBLAS_NUM_THREADS", "1")
 
 python := env("THAWLINE_PYTHON", "python3")
 bin := ".venv/bin"
+# The commands print next steps as `just` recipes then.
+run := "THAWLINE_STARTED_BY=just " + bin + "/python -m"
 
 # List the recipes.
 default:
@@ -34,41 +38,49 @@ setup:
     {{ bin }}/uv pip install --quiet --python {{ bin }}/python --no-deps --no-build-isolation "${offline[@]}" --editable .
     echo "$key" > .venv/installed
 
+# Look at images before anything is trained: `just look IMAGES`.
+look *arguments: setup
+    @{{ run }} search.look "$@"
+
 # Search: `just search`, or with any settings, as in `just search data=folder data.path=IMAGES`.
 search *settings: setup
-    {{ bin }}/python -m search {{ settings }}
+    @{{ run }} search "$@"
 
 # Predict images with the champion: `just predict images=FOLDER to=predictions.csv`.
 predict *arguments: setup
-    {{ bin }}/python -m search.predict {{ arguments }}
+    @{{ run }} search.predict "$@"
+
+# What each block of a model looks at: `just explain images=FOLDER`.
+explain *arguments: setup
+    @{{ run }} explain "$@"
 
 # Export a model: `just export images=FOLDER format=onnx`.
 export *arguments: setup
-    {{ bin }}/python -m search.export {{ arguments }}
+    @{{ run }} search.export "$@"
 
 # Retrain with the months that have arrived: `just retrain data=folder data.path=IMAGES`.
 retrain *arguments: setup
-    {{ bin }}/python -m search.retrain {{ arguments }}
+    @{{ run }} search.retrain "$@"
 
 # Retrain by a schedule: `just schedule "cron='0 3 2 * *'" data=folder data.path=IMAGES`.
 schedule *arguments: setup
-    {{ bin }}/python -m search.schedule {{ arguments }}
+    @{{ run }} search.schedule "$@"
 
 # Open MLflow's UI on 127.0.0.1.
 ui *arguments: setup
-    {{ bin }}/python -m search.ui {{ arguments }}
+    @{{ run }} search.ui "$@"
 
 # The report of a study: `just report study=NAME`.
 report *arguments: setup
-    {{ bin }}/python -m search.report {{ arguments }}
+    @{{ run }} search.report "$@"
 
 # Fast tests (6 to 8 minutes on two cores; no data, browser or server needed).
 test *arguments: setup
-    {{ bin }}/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not slow" -q {{ arguments }}
+    {{ bin }}/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not slow" -q "$@"
 
 # Slow tests (about 12 minutes on two cores; real images from ../shared/data where they are).
 test-slow *arguments: setup
-    {{ bin }}/python -m pytest -n 2 --dist loadfile -m "slow and not long" -q {{ arguments }}
+    {{ bin }}/python -m pytest -n 2 --dist loadfile -m "slow and not long" -q "$@"
 
 # Fast tests again under other instruction sets than the processor's own: what is reached by training differs there.
 test-processors *arguments: setup
@@ -84,7 +96,7 @@ test-processors *arguments: setup
         fi
         echo "test-processors: $aten"
         ATEN_CPU_CAPABILITY=$aten ONEDNN_MAX_CPU_ISA=$onednn MKL_ENABLE_INSTRUCTIONS=$mkl OPENBLAS_CORETYPE=$openblas \
-            {{ bin }}/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not slow" -q {{ arguments }} < /dev/null || failed+=("$aten")
+            {{ bin }}/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not slow" -q "$@" < /dev/null || failed+=("$aten")
     done <<'SETS'
     sse4_1 default SSE41 SSE4_2 Nehalem
     avx2 avx2 AVX2 AVX2 Haswell
@@ -124,7 +136,7 @@ wheelhouse: setup
 
 # Speed, as ratios measured in one run each; tables, and rows in benchmarks/results/.
 bench *names: setup
-    {{ bin }}/python -m benchmarks {{ names }}
+    {{ bin }}/python -m benchmarks "$@"
 
 # Long measurements, by hand; results are committed with command and seed. Then the fast tests of other processors.
 verify: setup && test-processors
@@ -134,7 +146,11 @@ verify: setup && test-processors
 
 # The source documents' experiments at small sizes, into docs/results/sources.md: `just experiments`, or `just experiments neu`.
 experiments *data: setup
-    {{ bin }}/python -m benchmarks.experiments {{ data }}
+    {{ bin }}/python -m benchmarks.experiments "$@"
+
+# Free the disk of what a search can compute again: `just clean-cache`, or `just clean-cache dry=true`.
+clean-cache *arguments: setup
+    @{{ run }} search.clean "$@"
 
 # Remove what the recipes made, but not mlruns/.
 clean:

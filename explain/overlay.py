@@ -18,7 +18,15 @@ from torch.nn import functional
 from explain.attribution import upsample
 from explain.superpixels import SuperpixelExplanation
 
-__all__ = ["COLOURS", "SIGNED_COLOURS", "as_pixels", "map_overlay", "superpixel_overlay", "truth_overlay"]
+__all__ = [
+    "COLOURS",
+    "SIGNED_COLOURS",
+    "as_pixels",
+    "map_overlay",
+    "share_overlay",
+    "superpixel_overlay",
+    "truth_overlay",
+]
 
 COLOURS = "inferno"
 """Colour map of maps; perceptually uniform, luminance rising from black."""
@@ -57,7 +65,15 @@ def map_overlay(image: Tensor, values: Tensor, scale: int = 1) -> Pixels:
     """
     height, width = image.shape[1] * scale, image.shape[2] * scale
     share = upsample(values[None].float() / values.max().clamp_min(1e-30), (height, width))[0].numpy()
-    drawn = _blend(as_pixels(image, scale), colormaps[COLOURS](share)[..., :3], 0.35 + 0.45 * share)
+    return share_overlay(as_pixels(image, scale), share)
+
+
+def share_overlay(pixels: Pixels, share: NDArray[Any]) -> Pixels:
+    """A map over a picture of the same size, with a line at half of the maximum; uint8, (H, W, 3).
+
+    `pixels` is uint8 (H, W, 3), `share` the map as a share of its maximum, (H, W) in [0, 1].
+    """
+    drawn = _blend(pixels, colormaps[COLOURS](share)[..., :3], 0.35 + 0.45 * share)
     return _outlined(drawn, share >= 0.5) if share.max() > 0 else drawn
 
 

@@ -47,6 +47,8 @@ class Subject:
         fit: how images of another aspect ratio are brought to that size: stretch, pad or crop.
         minimum: smallest image side the network was made for, in pixels.
         temperature: what logits are divided by to give the probabilities that are shown.
+        original: from a path to the picture as it was taken, uint8 of shape (H, W, 1) or (H, W, 3); None where the
+            network is not shown whole pictures.
     """
 
     net: nn.Module
@@ -59,6 +61,7 @@ class Subject:
     device: torch.device
     name: str
     temperature: float = 1.0
+    original: Callable[[Path], Any] | None = None
 
     @torch.no_grad()
     def probabilities(self, images: Tensor) -> Tensor:

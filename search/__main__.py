@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lightning_modules.errors import InputError
-from search.command_line.exits import run_command, until_interrupted
+from search.command_line.exits import run_command, shown_at_once, until_interrupted
+from search.invocation import typed
+from search.words import class_counts
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from search.command_line.steady_console import SteadyConsole
     from search.settings.schema import Settings
 
 
@@ -40,26 +42,44 @@ def _run(overrides: list[str]) -> int:
 
     for override in overrides:
         if override.startswith("retrain") and not show_only:
-            raise InputError(f"{override.split('=')[0]} is a setting of python -m search.retrain, got {override!r}")
-    settings = compose_settings(overrides)
+            raise InputError(f"{override.split('=')[0]} is a setting of {typed('retrain')}, got {override!r}")
+    with shown_at_once("Reading settings"):
+        settings = compose_settings(overrides)
     if show_only:
         print(as_yaml(settings), end="")
         return 0
-    from rich.console import Console
+    from search.command_line.steady_console import SteadyConsole
 
-    return until_interrupted("search", lambda: _search(settings, Console()))
+    return until_interrupted("search", lambda: _search(settings, SteadyConsole()))
 
 
-def _search(settings: Settings, console: Console) -> int:
-    if settings.protocol == "thesis":
-        from search.thesis.experiment import run_thesis
+def _search(settings: Settings, console: SteadyConsole) -> int:
+    if settings.data.path is not None:
+        _say_what_is_there(settings, console)
+    from search.command_line.steady_console import loading
 
-        run_thesis(settings, console)
-    else:
-        from search.pipeline import run_search
+    with console.steady():
+        if settings.protocol == "thesis":
+            with loading(console):
+                from search.thesis.experiment import run_thesis
 
-        run_search(settings, console)
+            run_thesis(settings, console)
+        else:
+            with loading(console):
+                from search.pipeline import run_search
+
+            run_search(settings, console)
     return 0
+
+
+def _say_what_is_there(settings: Settings, console: SteadyConsole) -> None:
+    """The classes, from the names of folders and files alone: a wrong path is refused before PyTorch is loaded."""
+    from search.trial.splitting import listed
+
+    found = listed(settings.data).images
+    counts = dict(sorted(Counter(image.label for image in found).items()))
+    line = f"Found {len(found)} files in {len(counts)} classes: {class_counts(counts)}."
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

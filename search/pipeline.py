@@ -8,7 +8,6 @@ from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 from rich.console import Console
@@ -22,10 +21,12 @@ from search.errors import InterruptedSearchError, RefitDivergedError, TrialCance
 from search.evidence.collecting import collect_evidence
 from search.evidence.trust import describe_trust
 from search.executor.registry import Workers, check_executor
+from search.invocation import typed_program
 from search.outcome.front import log_front, print_front
 from search.outcome.log import log_outcome, parent_run
-from search.outcome.summary import print_trials, print_where, print_winner
+from search.outcome.summary import print_networks, print_result, print_where, print_winner
 from search.outcome.winner import refit_and_test
+from search.report.live import LiveReport
 from search.report.writing import report_finished_search
 from search.settings.schema import Settings
 from search.study.database import check_database, database_errors
@@ -50,6 +51,7 @@ from search.trial.preparation import (
 )
 from search.trial.space import Space, build_space
 from search.trial.task import Task, build_task
+from search.words import class_counts
 
 __all__ = ["SearchOutcome", "run_search", "run_study"]
 
@@ -85,7 +87,8 @@ def run_search(settings: Settings, console: Console) -> SearchOutcome:
     check_executor(settings.executor)
     if settings.search.storage is not None:
         check_database(settings.search.storage)
-    space_of(settings)
+    with console.status("Building the network"):
+        space_of(settings)
     tell = partial(console.print, markup=False, soft_wrap=True)
 
     def accept(index: ImageIndex) -> list[Rows]:
@@ -97,14 +100,16 @@ def run_search(settings: Settings, console: Console) -> SearchOutcome:
         settings = resolved(settings, images)
         splits = split(settings, images.index)
     describe_data(console, images, splits)
+    if settings.data.path is None:  # of a folder or table they were named before anything was loaded
+        tell(f"  {class_counts(images.index.class_counts())}.", highlight=False)
     root = settings.tracking.root
-    with clock("network"):
+    with clock("network"), console.status("Building the network"):
         task = build_task(settings, images, splits, cache=root / "cache", on_note=tell)
         others = {one.network or "": one.net for one in task.all} if settings.model.several else None
         space = build_space(settings.space, task.net, beta=settings.trainer.fostering.beta, others=others)
     name = settings.search.study or default_name(settings, task.identity)
-    # A study in a database is owned there, by whoever opens it: file locks do not reach other machines.
-    with owned(root / "studies", name) if settings.search.storage is None else nullcontext():
+    # A study in a database is owned there too, by whoever opens it: file locks may not reach other machines.
+    with owned(root / "studies", name):
         return run_study(task, space, name, task.identity, console, clock=clock)
 
 
@@ -150,8 +155,10 @@ def run_study(
             run.tracker.log(run.parent, {"seconds_report": run.clock.seconds["report"]})
         run.files.close()
     if summary:
-        print_trials(console, run.record, run.metric)
+        console.print()
+        print_result(run)
         print_winner(console, winner, run.record.test_reads)
+        print_networks(console, run.record, run.metric)
         if settings.search.objective != "accuracy":
             print_front(console, run.record, run.metric)
         print_where(run, winner, report)
@@ -165,7 +172,7 @@ def _started(task: Task, record: StudyRecord, console: Console, clock: Clock, fi
     parent: str | None = None
     with graceful_interrupts(partial(console.print, style="bold")) as stopping:
         try:
-            with clock("tracking"), stopping.held():
+            with clock("tracking"), stopping.held(), console.status("Opening MLflow's store"):
                 tracker = make_tracker(tracking, partial(console.print, markup=False, highlight=False))
                 parent = parent_run(task, record, tracker)
             yield StudyRun(task, record, tracker, parent, console, stopping, clock, files)
@@ -192,6 +199,8 @@ def _run_trials(run: StudyRun, space: Space, journal: Path, workers: Workers, *,
     batches = -(-len(task.splits.folds[0].train) // settings.trainer.batch_size)
     steps = settings.trainer.epochs * len(task.splits.folds)
     best = record.best()
+    tell = partial(console.print, highlight=False, markup=False, soft_wrap=True)
+    live = LiveReport(record.name, settings.tracking.root, tell) if settings.tracking.report else None
     progress = StudyProgress(
         console,
         trials=trials,
@@ -200,8 +209,10 @@ def _run_trials(run: StudyRun, space: Space, journal: Path, workers: Workers, *,
         expected_epochs=expected_epochs(
             settings.search, steps, trials - finished, batches=batches, in_full=space.in_full
         ),
+        afterwards=settings.trainer.epochs * (settings.search.members + 1) if settings.search.refit else 0,
         metric=run.metric,
         best=(best.value, best.slot) if best else None,
+        on_trial=live.refresh if live is not None else lambda: None,
     )
     driver = SearchStudy(
         settings, space, record.source, run.tracker, run.parent, progress,
@@ -212,10 +223,11 @@ def _run_trials(run: StudyRun, space: Space, journal: Path, workers: Workers, *,
         repaired = driver.repair()
     _describe_study(run, finished, existed, repaired)
     if finished < trials:
-        line = f"Watch it live: optuna-dashboard {quote(printable(settings.search.storage or journal))}"
+        place = printable(settings.search.storage or journal)
+        line = f"Watch it live: {typed_program('optuna-dashboard', place)}"
         console.print(line, highlight=False, markup=False, soft_wrap=True)
         if driver.unfinished():
-            _execute(run, driver, progress, workers)
+            _execute(run, driver, progress, workers, live)
     if run.stopping.requested:
         raise InterruptedSearchError(_continue_line(record, settings))
     finished = len(record.finished())
@@ -226,15 +238,17 @@ def _run_trials(run: StudyRun, space: Space, journal: Path, workers: Workers, *,
         run.tracker.log(run.parent, {}, tags={setting: line})
 
 
-def _execute(run: StudyRun, driver: SearchStudy, progress: StudyProgress, workers: Workers) -> None:
+def _execute(
+    run: StudyRun, driver: SearchStudy, progress: StudyProgress, workers: Workers, live: LiveReport | None
+) -> None:
     """Run trials with whatever executor the settings name."""
     task, executor = run.task, workers()  # they start while the head is warmed up
-    with run.clock("warmup"):
+    with run.clock("warmup"), run.console.status("Fitting the head to the pre-trained blocks"):
         for fold in task.splits.folds:
             task.start_net(fold.train, task.net.num_blocks)
     with run.phase("evidence"):
         _collect_evidence(run)
-    with progress.shown(), run.phase("trials"):
+    with live or nullcontext(), progress.shown(), run.phase("trials"):
         driver.run(executor, run.stopping)
 
 
@@ -256,10 +270,10 @@ def _collect_evidence(run: StudyRun) -> None:
         return
     tracker.log_text(parent, json.dumps(found.to_json(), indent=1), "evidence.json")
     tracker.log(parent, {"evidence_seconds": found.cost.seconds}, tags={"prior": found.describe()})
+    if run.settings.search.prior == "uniform":
+        return  # what it says stands in the report; trials do not go by it
     if len(run.task.all) > 1:
         tell(f"Evidence and prior are of {run.task.net.architecture}, the first network.")
-    if found.cost.forward_passes:
-        tell(f"Evidence: {found.cost.seconds:.1f} s, {len(found.scorers)} scorers.")
     tell(found.describe())
 
 
@@ -284,7 +298,7 @@ def _test_winner(run: StudyRun, workers: Workers) -> Winner:
             limits = {key: getattr(settings.search, key) for key in ("trials", "budget", "trial_seconds")}
             larger = " or ".join(f"search.{key}" for key, value in limits.items() if value is not None)
             raise InputError(f"no trial ran its full length, so there is no winner; raise {larger}")
-    with run.phase("figures"):
+    with run.phase("figures", "Drawing figures"):
         log_outcome(run, winner)
         if settings.search.objective != "accuracy":
             log_front(run)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
-__all__ = ["duration", "epoch_count", "interval_known", "spoken", "times"]
+from lightning_modules.errors import printable
+
+__all__ = ["class_counts", "duration", "epoch_count", "interval_known", "spoken", "times"]
 
 
 def spoken(metric: str) -> str:
@@ -39,3 +42,13 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def class_counts(counts: Mapping[str, int], most: int = 12) -> str:
+    """Classes with their numbers of images, `crack 120, pore 80`; of more than `most` the largest and the rarest."""
+    shown = [f"{printable(name)} {count}" for name, count in counts.items()]
+    if len(shown) <= most:
+        return ", ".join(shown)
+    ranked = sorted(counts.items(), key=lambda one: (-one[1], one[0]))
+    first, last = ([f"{printable(name)} {count}" for name, count in part] for part in (ranked[: most - 3], ranked[-3:]))
+    return f"{', '.join(first)} and {len(ranked) - most} more; the rarest: {', '.join(last)}"

@@ -52,6 +52,8 @@ def test_imports_go_one_way(package: str) -> None:
         "import search.retrain.__main__ as m; assert m.main(['--help']) == 0 and m.main(['reason=a']) == 2",
         "import search.schedule.__main__ as m; assert m.main(['cron=@daily', 'times=0']) == 2",
         "import search.ui as m; assert m.main(['port=0']) == 2",
+        "import search.look.__main__ as m; assert m.main(['to=a.jpg']) == 2",
+        "import search.clean as m; assert m.main(['root=/nowhere']) == 2",
     ],
 )
 def test_light_commands_load_neither_torch_nor_mlflow(code: str) -> None:

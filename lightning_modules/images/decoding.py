@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final, TypeVar
+from typing import Any, BinaryIO, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ from lightning_modules.images.reading import (
 from lightning_modules.images.tiling import Tiling
 from lightning_modules.images.value_range import FULL_RANGE, ValueRange, choose_range, scale_to_uint8, wide_values
 
-__all__ = ["Decoding", "content_digest", "stream"]
+__all__ = ["Decoding", "content_digest", "pixel_digest", "stream"]
 
 Size = tuple[int, int]
 
@@ -37,6 +37,17 @@ _Result = TypeVar("_Result")
 
 def content_digest(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def pixel_digest(pixels: NDArray[Any]) -> str:
+    """Hash of a picture, the same in whatever kind of file it was saved.
+
+    Args:
+        pixels: of any shape, as decoded.
+    """
+    digest = hashlib.blake2b(repr((pixels.shape, pixels.dtype.name)).encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.hexdigest()
 
 
 def stream(work: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:
@@ -126,14 +137,11 @@ class Decoding:
         except InputError as error:
             return _Row(file, StoredFile(None, str(error)))
         scaled_by = self._guess
-        described = repr((pixels.shape, pixels.dtype.name)).encode()
-        digest = hashlib.blake2b(described, digest_size=16)
-        digest.update(np.ascontiguousarray(pixels).data)
         scaled = scale_to_uint8(pixels, scaled_by)
         tiles = (scaled[top : top + height, left : left + width] for top, left, height, width in boxes)
         fitted = np.stack([fit_image(tile, self._size, self._fit) for tile in tiles])
         levels = int(np.count_nonzero(np.bincount(fitted.ravel(), minlength=256)))
-        stored = StoredFile(digest.hexdigest(), None, levels, wide_values(pixels, scaled_by), sides)
+        stored = StoredFile(pixel_digest(pixels), None, levels, wide_values(pixels, scaled_by), sides)
         return _Row(file, stored, fitted, scaled_by)
 
     def _add(self, row: _Row) -> None:

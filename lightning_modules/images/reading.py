@@ -25,6 +25,7 @@ __all__ = [
     "Fit",
     "decode_image",
     "decoded",
+    "field_of_view",
     "fit_image",
     "header_size",
     "looks_like_image",
@@ -237,25 +238,46 @@ def fit_image(pixels: NDArray[np.uint8], size: tuple[int, int], fit: Fit = "stre
     Raises:
         ValueError: Unknown `fit`.
     """
+    box, (top, left, inner_h, inner_w) = field_of_view((pixels.shape[0], pixels.shape[1]), size, fit)
+    image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+    inner = _resize(image, inner_w, inner_h, (box[1], box[0], box[3], box[2]))
+    if fit != "pad":
+        return inner
+    gaps = ((top, size[0] - inner_h - top), (left, size[1] - inner_w - left), (0, 0))
+    return np.pad(inner, gaps, mode="edge")
+
+
+def field_of_view(
+    sides: tuple[int, int], size: tuple[int, int], fit: Fit
+) -> tuple[tuple[float, float, float, float], tuple[int, int, int, int]]:
+    """Which part of an image `fit_image` shows, and where it stands in the result.
+
+    Args:
+        sides: height and width of the image, in pixels.
+        size: those of the result.
+
+    Returns:
+        top, left, bottom and right in pixels of the image; top, left, height and width in pixels of the result, of
+        which the rest is padding.
+
+    Raises:
+        ValueError: Unknown `fit`.
+    """
     if fit not in get_args(Fit):
         raise ValueError(f"fit must be one of {', '.join(get_args(Fit))}, got {fit!r}")
-    rows, columns = pixels.shape[:2]
-    height, width = size
-    image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+    (rows, columns), (height, width) = sides, size
+    whole = (0.0, 0.0, float(rows), float(columns))
     if fit == "stretch":
-        return _resize(image, width, height, (0.0, 0.0, float(columns), float(rows)))
+        return whole, (0, 0, height, width)
     if fit == "crop":
         scale = max(height / rows, width / columns)
         left, top = (columns - width / scale) / 2, (rows - height / scale) / 2
         # Rounding can leave the box a hair outside the image, which Pillow refuses.
-        box = (max(left, 0.0), max(top, 0.0), min(columns - left, float(columns)), min(rows - top, float(rows)))
-        return _resize(image, width, height, box)
+        box = (max(top, 0.0), max(left, 0.0), min(rows - top, float(rows)), min(columns - left, float(columns)))
+        return box, (0, 0, height, width)
     scale = min(height / rows, width / columns)
     inner_h, inner_w = max(1, min(height, round(rows * scale))), max(1, min(width, round(columns * scale)))
-    inner = _resize(image, inner_w, inner_h, (0.0, 0.0, float(columns), float(rows)))
-    top_gap, left_gap = (height - inner_h) // 2, (width - inner_w) // 2
-    gaps = ((top_gap, height - inner_h - top_gap), (left_gap, width - inner_w - left_gap), (0, 0))
-    return np.pad(inner, gaps, mode="edge")
+    return whole, ((height - inner_h) // 2, (width - inner_w) // 2, inner_h, inner_w)
 
 
 def _resize(image: Image.Image, width: int, height: int, box: tuple[float, float, float, float]) -> NDArray[np.uint8]:

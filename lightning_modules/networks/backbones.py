@@ -20,6 +20,7 @@ from torch import nn
 from lightning_modules.errors import InputError
 from lightning_modules.networks.block_split import split_sequence
 from lightning_modules.networks.blocknet import BlockNet
+from lightning_modules.networks.input_sizes import INPUT_SIZES
 from lightning_modules.networks.pretrained import load_weights, package_weights, weights_path
 
 __all__ = ["BACKBONES", "Backbone", "build", "generic_timm", "registered"]
@@ -280,8 +281,8 @@ def generic_timm(architecture: str) -> Backbone:
 
 BACKBONES: dict[str, Backbone] = {
     **{
-        f"efficientnet_lite{number}": Backbone(partial(_efficientnet_lite, number=number), _LITE_BLOCKS, 32, native)
-        for number, native in enumerate((224, 240, 260))
+        name: Backbone(partial(_efficientnet_lite, number=number), _LITE_BLOCKS, *size)
+        for number, (name, size) in enumerate(INPUT_SIZES.items())
     },
     "vgg16": Backbone(_vgg16, tuple(f"block{i}" for i in range(1, 6)), 32, 224, scalable=True),
     "resnet50": Backbone(_resnet50, ("layer1", "layer2", "layer3", "layer4"), 32, 224),

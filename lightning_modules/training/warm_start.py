@@ -34,6 +34,9 @@ __all__ = ["HeadStore", "fit_head", "fit_linear_probe", "warm_depth", "warm_up_h
 
 State = dict[str, Tensor]
 
+_NUMBERS_AT_ONCE = 128 * 3 * 96 * 96  # of what blocks are given: large images a few at a time, or they need gigabytes
+_FEWEST_AT_ONCE = 16
+
 
 def warm_depth(net: BlockNet, freeze_depth: int) -> int:
     """The freeze depth whose head a trial starts from: its own, or L where no batch-norm is thawed."""
@@ -82,8 +85,10 @@ class _LastBlock:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for activations, labels, *_ in self._batches:
             with torch.no_grad():
-                features = self._net.between(activations, self._freeze_depth, self._net.num_blocks)
-            yield features, labels
+                at_once = max(_FEWEST_AT_ONCE, _NUMBERS_AT_ONCE // max(activations[0].numel(), 1))
+                parts = activations.split(at_once)
+                features = [self._net.between(part, self._freeze_depth, self._net.num_blocks) for part in parts]
+            yield torch.cat(features), labels
 
 
 def fit_linear_probe(

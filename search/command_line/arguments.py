@@ -6,7 +6,7 @@ They are read, checked as settings are, refused in one clear line, and listed fo
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, fields
 from difflib import get_close_matches
 from textwrap import wrap
@@ -20,6 +20,7 @@ __all__ = ["argument_names", "argument_table", "read_arguments", "with_whole_nam
 
 Arguments = TypeVar("Arguments")
 
+_ROOT = {"root": "tracking.root"}
 _LARGEST = 2**31 - 1  # seeds, and more than any count
 
 
@@ -61,15 +62,22 @@ def read_arguments(cls: type[Arguments], words: Sequence[str], usage: str = "") 
     return cls(**values)
 
 
-def with_whole_names(words: Sequence[str]) -> list[str]:
-    """The words with `tracking.root=` where they say `root=`, for commands that take both.
+def with_whole_names(words: Sequence[str], names: Mapping[str, str] = _ROOT) -> list[str]:
+    """The words with the second of two names that mean the same, for commands that take both.
+
+    Args:
+        names: name -> the one that it stands for.
 
     Raises:
         InputError: both are given.
     """
-    if any(w.startswith("root=") for w in words) and any(w.startswith("tracking.root=") for w in words):
-        raise InputError("root= and tracking.root= are the same: give one of them")
-    return [f"tracking.{w}" if w.startswith("root=") else w for w in words]
+    found = []
+    for word in words:
+        name, separator, value = word.partition("=")
+        if (whole := names.get(name)) is not None and any(other.startswith(f"{whole}=") for other in words):
+            raise InputError(f"{name}= and {whole}= are the same: give one of them")
+        found.append(f"{names.get(name, name)}{separator}{value}")
+    return found
 
 
 def argument_names(cls: type) -> tuple[str, ...]:

@@ -7,20 +7,23 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
 from lightning_modules.errors import BadImages, InputError
 from search.errors import InterruptedSearchError, StoreError, StudyStalledError, disk_problem
 
-__all__ = ["name_home_and_user", "run_command", "until_interrupted"]
+__all__ = ["explain_missing_package", "name_home_and_user", "run_command", "shown_at_once", "until_interrupted"]
 
 # Variables that lead MLflow past the store that a command names.
 _OTHER_STORES = (
     "MLFLOW_ENABLE_WORKSPACES", "MLFLOW_WORKSPACE_STORE_URI", "MLFLOW_REGISTRY_STORE_URI", "MLFLOW_ARTIFACTS_ONLY",
     "MLFLOW_READ_REPLICA_BACKEND_STORE_URI", "MLFLOW_DEFAULT_ARTIFACT_ROOT",
 )  # fmt: skip
+
+_OUR_PACKAGES = ("explain", "lightning_modules", "search")
 
 
 def _let_threads_sleep() -> None:
@@ -49,6 +52,40 @@ def name_home_and_user() -> None:
         os.environ["USER"] = str(os.getuid())
 
 
+@contextmanager
+def explain_missing_package(program: str) -> Iterator[None]:
+    """Exit with 2 and one line where a package that the block imports is not installed.
+
+    Raises:
+        ModuleNotFoundError: a module of our own is missing, which is our fault.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if not package or package in _OUR_PACKAGES:
+            raise
+        print(
+            f"{program}: the package {package!r} is not installed for {sys.executable}; `just setup` installs what "
+            "Thawline needs, or take the python of that environment (.venv/bin/python)",
+            file=sys.stderr,
+        )
+        sys.exit(2)
+
+
+@contextmanager
+def shown_at_once(text: str) -> Iterator[None]:
+    """Show a line on a terminal while the block lasts, before anything that takes time is imported to show it."""
+    shown = sys.stderr.isatty()
+    if shown:
+        print(text, end="", file=sys.stderr, flush=True)
+    try:
+        yield
+    finally:
+        if shown:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
 def run_command(program: str, arguments: Sequence[str], help_text: Callable[[], str], work: Callable[[], int]) -> int:
     """Print the help where it is asked for, else do the work.
 
@@ -65,7 +102,8 @@ def run_command(program: str, arguments: Sequence[str], help_text: Callable[[], 
     name_home_and_user()
     _let_threads_sleep()
     try:
-        return work()
+        with explain_missing_package(program):
+            return work()
     except InputError as error:
         print(f"{program}: {error}", file=sys.stderr)
         if isinstance(error, BadImages) and len(error.problems) > 1:

@@ -21,9 +21,9 @@ def check_free(out: Path) -> None:
         InputError: `out` is a file, or a folder that is not empty.
     """
     if out.is_dir() and any(out.iterdir()):
-        raise InputError(f"out must be a new or an empty folder, got {printable(out)}, which is not empty")
+        raise InputError(f"to must be a new or an empty folder, got {printable(out)}, which is not empty")
     if (out.exists() or out.is_symlink()) and not out.is_dir():
-        raise InputError(f"out must be a new or an empty folder, got {printable(out)}, which is a file")
+        raise InputError(f"to must be a new or an empty folder, got {printable(out)}, which is a file")
 
 
 @contextmanager
@@ -42,7 +42,7 @@ def new_folder(out: Path) -> Iterator[Path]:
         temporary.mkdir()
         mode = (out if out.is_dir() else temporary).stat().st_mode
     except OSError as error:
-        raise InputError(f"out={printable(out)} cannot be made ({error.strerror})") from error
+        raise InputError(f"{printable(out)} cannot be made ({error.strerror})") from error
     try:
         yield temporary
         check_free(out)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from explain.method_names import BLOCK_METHODS, CAM
 from lightning_modules.errors import InputError
-from search.command_line.arguments import argument_table, read_arguments
+from search.command_line.arguments import argument_table, read_arguments, with_whole_names
+from search.invocation import typed
 from search.settings.field import required, setting
 
 __all__ = ["Arguments", "help_text", "parse"]
@@ -23,12 +24,13 @@ class Arguments:
         ".parquet) with a column path, relative to the folder of the table",
         path=True,
     )
-    model: str = required(
+    model: str | None = setting(
+        None,
         "MLflow run id, alias or version (champion, 3, models:/NAME@ALIAS, models:/NAME/3), or the path of a model "
-        "folder or of the safetensors file in it",
+        "folder or of the safetensors file in it (default champion, else the newest version)",
         path=True,
     )
-    out: Path = setting(Path("explanations"), "folder for the results; must not exist or be empty")
+    to: Path = setting(Path("explanations"), "folder for the results; must not exist or be empty")
     methods: tuple[str, ...] = setting(
         ("gradcam", "layercam"),
         f"list of {', '.join(BLOCK_METHODS)} and lime; the first by block is the one measured in predictions.csv",
@@ -71,10 +73,10 @@ class Arguments:
 def help_text() -> str:
     """Text of `--help`."""
     return (
-        "usage: python -m explain images=PATH_OR_GLOB model=RUN_ID_OR_ALIAS_OR_FOLDER [name=value ...]\n\n"
-        "Writes what every block of a model looks at: OUT/predictions.csv, OUT/figures/*.png, OUT/contact/*.png,\n"
-        "OUT/index.html (one page, no network needed) and OUT/manifest.json; with boxes= or masks= also\n"
-        "OUT/localisation.csv. See docs/explain.md.\n\n"
+        f"usage: {typed('explain')} images=PATH_OR_GLOB_OR_TABLE [name=value ...]\n\n"
+        "Writes what every block of a model looks at into the folder TO: predictions.csv, figures/*.png,\n"
+        "contact/*.png, index.html (one page, no network needed) and manifest.json; with boxes= or masks= also\n"
+        "localisation.csv. See docs/explain.md.\n\n"
         f"{argument_table(Arguments)}\n\n"
         "exit codes: 0 done; 1 done, but some images could not be read (listed on stderr);\n"
         "            2 bad input, nothing written; 130 stopped"
@@ -87,7 +89,7 @@ def parse(words: Sequence[str]) -> Arguments:
     Raises:
         InputError: anything that is not accepted.
     """
-    given = read_arguments(Arguments, words)
+    given = read_arguments(Arguments, with_whole_names(words, {"out": "to", "tracking.root": "root"}))
     if given.methods == ("lime",):
         raise InputError(f"methods must name at least one of {', '.join(BLOCK_METHODS)} beside lime")
     if given.boxes is not None and given.masks is not None:

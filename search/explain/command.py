@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from search.command_line.output_folder import check_free, new_folder
 from search.explain.annotations import Annotation, read_boxes, read_masks
 from search.explain.arguments import Arguments
 from search.explain.labelled_images import labelled_images
-from search.tracking.models import resolve_model, subject_of
+from search.tracking.models import chosen_model, resolve_model, subject_of
 
 if TYPE_CHECKING:
     from explain.subject import Subject
@@ -35,7 +36,7 @@ def run(arguments: Arguments) -> int:
     Raises:
         InputError: bad input; nothing has been written.
     """
-    check_free(arguments.out)
+    check_free(arguments.to)
     annotations = _annotations(arguments)
     masks = {mask for note in annotations.values() for mask in note.masks}
     skipped = Skipped()
@@ -46,7 +47,9 @@ def run(arguments: Arguments) -> int:
             f"{table} names none of the {len(paths)} images; its paths are relative to its own folder, "
             f"the first is {printable(next(iter(annotations)))}"
         )
-    model = resolve_model(arguments.model, arguments.root)
+    named = chosen_model(arguments.model, arguments.root, lambda line: print(f"explain: {line}", file=sys.stderr))
+    model = resolve_model(named, arguments.root)
+    arguments = replace(arguments, model=named)
     if annotations and model.card.tiling is not None:
         raise InputError(
             "boxes= and masks= measure maps of whole images, and this model cuts images into tiles: leave them out, or "
@@ -71,7 +74,7 @@ def run(arguments: Arguments) -> int:
         print(f"explain: {note}", file=sys.stderr)
     heads, labelled = _heads(subject, arguments)
     stream = Stream(subject, paths, arguments, annotations, target, heads, labelled)
-    with new_folder(arguments.out) as folder, _progress(Console(stderr=True)) as progress:
+    with new_folder(arguments.to) as folder, _progress(Console(stderr=True)) as progress:
         rows = write_results(folder, stream, subject, paths, arguments, progress)
     if rows:
         print_localisation(rows)
@@ -132,7 +135,7 @@ def _report(stream: Stream, paths: Sequence[Path], arguments: Arguments) -> int:
         print(f"CAM: {stream.heads}")
     nothing = f" ({stream.flat} show nothing: one grey value)" if stream.flat else ""
     explained = f"{len(paths) - len(stream.problems)} of {len(paths)} images{nothing}"
-    print(f"Explained {explained}: {arguments.out / 'index.html'}")
+    print(f"Explained {explained}: {arguments.to / 'index.html'}")
     if stream.localised:
         print(stream.localised.capitalize())
     if not problems:

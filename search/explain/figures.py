@@ -20,9 +20,10 @@ from explain.superpixels import SuperpixelExplanation
 from lightning_modules.errors import printable
 from search.pages.numbers import written
 
-__all__ = ["contact_sheet", "image_figure", "measure_lines", "shares_line"]
+__all__ = ["contact_sheet", "image_figure", "measure_lines", "roomy_block", "shares_line"]
 
 _PANEL = 1.55  # inches
+_FEWEST_CELLS = 4  # of a side
 _COLUMNS = 8
 _FOOTNOTE = (
     "ce: entropy / ln(h w), 12ca: elliptical area, cd: dispersion, rd: relative difference, of the map at its own "
@@ -95,6 +96,16 @@ def image_figure(explained: ImageExplanation, methods: Sequence[str], classes: S
     return figure
 
 
+def roomy_block(explained: ImageExplanation, method: str) -> tuple[str, bool]:
+    """The last block whose map of this method has at least 4 x 4 cells, or the last one, and whether it has as many.
+
+    A map of two by two says nothing of a place.
+    """
+    own = [block for name, block in explained.maps if name == method]
+    roomy = [block for block in own if min(explained.maps[method, block].shape) >= _FEWEST_CELLS]
+    return (roomy or own)[-1], bool(roomy)
+
+
 def contact_sheet(
     name: str, explained: Sequence[ImageExplanation], method: str, block: str, total: int, columns: int = 6
 ) -> Figure:
@@ -105,6 +116,7 @@ def contact_sheet(
         total: images predicted as this class.
     """
     use_fonts()
+    columns = min(columns, max(3, len(explained)))  # the title needs the width of three
     lines = math.ceil(len(explained) / columns)
     height, width = explained[0].image.shape[1:]
     scale = max(1, math.ceil(160 / max(height, width)))

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from markupsafe import Markup
 from PIL import Image
@@ -15,12 +15,15 @@ from PIL import Image
 from explain.localisation import CONTROL, LocalisationRow
 from explain.overlay import COLOURS, SIGNED_COLOURS, as_pixels, map_overlay, superpixel_overlay, truth_overlay
 from explain.subject import MEASURED, ImageExplanation, described_measures
-from search.explain.figures import shares_line
+from search.explain.figures import roomy_block, shares_line
 from search.pages.html import picture, render, stream
+from search.pages.original_picture import Original, original_overlay
+from search.verdict import counted
 
 __all__ = ["PageContent", "image_article", "image_fragment", "page", "sheet_figure"]
 
-_PANEL_PIXELS = 264
+_PANEL_PIXELS, _LEAD_PIXELS = 264, 400  # of the longer side
+_DEAD = 0.1  # share of dead maps from which a block is said to say little
 
 
 @dataclass(frozen=True)
@@ -62,16 +65,44 @@ def page(content: PageContent, articles: Iterable[Markup], sheets: Iterable[Mark
         best=max((row.energy[0] for row in content.localisation if not math.isnan(row.energy[0])), default=math.nan),
         control=CONTROL,
         colour_map=COLOURS,
+        looks=_looks(content),
+        verdict=None if content.accuracy is None else counted(*content.accuracy),
+        commonest=sorted(((count, name) for name, (count, _) in content.by_class.items() if count), reverse=True),
+        dead=[name for name, values in content.measures.items() if values["dead"] > _DEAD],
     )
 
 
-def image_article(explained: ImageExplanation, methods: Sequence[str], classes: Sequence[str]) -> Markup:
-    """One image with its maps, method by method, as HTML."""
+def _looks(content: PageContent) -> LocalisationRow | None:
+    """The block and method whose maps lie on the defects most, of those that beat chance and both controls.
+
+    All by more than their 95 % interval; None where there is none.
+    """
+    found = [
+        row
+        for row in content.localisation
+        if row.method != CONTROL and all(low > 0 for _, low, _ in (row.over_chance, row.over_random, row.over_control))
+    ]
+    return max(found, key=lambda row: row.energy[0], default=None)
+
+
+def image_article(
+    explained: ImageExplanation,
+    methods: Sequence[str],
+    classes: Sequence[str],
+    original: Original | None = None,
+    *,
+    folded: bool = True,
+) -> Markup:
+    """One image with its maps as HTML: one of them over the picture, then all, method by method.
+
+    Args:
+        original: the picture as it was taken; None shows what the network sees, as where a defect is outlined.
+        folded: whether all maps are in a fold; a notebook shows them at once.
+    """
     scale = max(1, math.ceil(_PANEL_PIXELS / max(explained.image.shape[1:])))
-    if explained.defect is None:
-        image = as_pixels(explained.image, scale)
-    else:
-        image = truth_overlay(explained.image, explained.defect, scale)
+    seen = as_pixels(explained.image, scale)
+    if explained.defect is not None:
+        seen, original = truth_overlay(explained.image, explained.defect, scale), None
     lime: dict[str, Any] | None = None
     if explained.lime is not None:
         lime = {
@@ -84,7 +115,9 @@ def image_article(explained: ImageExplanation, methods: Sequence[str], classes: 
     return render(
         "explained_image.html",
         shown=explained,
-        image=picture(image),
+        folded=folded,
+        image=picture(seen if original is None else original.shown(_LEAD_PIXELS)),
+        lead=_lead(explained, original, scale),
         methods={
             method: [
                 {
@@ -102,14 +135,43 @@ def image_article(explained: ImageExplanation, methods: Sequence[str], classes: 
     )
 
 
+def _lead(explained: ImageExplanation, original: Original | None, scale: int) -> dict[str, Any] | None:
+    """The map that stands beside the picture: LayerCAM where it is there, at the last block with 4 x 4 cells or more.
+
+    In early blocks, where there is room, Grad-CAM averages gradients of both signs.
+
+    Returns:
+        None without maps.
+    """
+    methods = [method for method, _ in explained.maps]
+    if not methods:
+        return None
+    method = "layercam" if "layercam" in methods else methods[0]
+    block, roomy = roomy_block(explained, method)
+    key = (method, block)
+    values = explained.maps[key]
+    drawn = (
+        map_overlay(explained.image, values, scale)
+        if original is None
+        else original_overlay(original, values, _LEAD_PIXELS)
+    )
+    return {
+        "picture": picture(drawn), "method": method, "block": block, "size": values.shape,
+        "dead": not float(values.max()) > 0, "few": not roomy,
+    }  # fmt: skip
+
+
 def image_fragment(explained: ImageExplanation) -> str:
     """One image with its maps for a notebook, where the page's style sheet is not: with the little it needs of it."""
     methods = list(dict.fromkeys(method for method, _ in explained.maps))
     classes = [f"class {k}" for k in range(0 if explained.lime is None else len(explained.lime.shares))]
-    return render("notebook_image.html", article=image_article(explained, methods, classes))
+    return render("notebook_image.html", article=image_article(explained, methods, classes, folded=False))
 
 
-def sheet_figure(name: str, path: Path) -> Markup:
-    """A contact sheet (PNG file) as HTML."""
-    with Image.open(path) as image:
-        return render("contact_sheet.html", name=name, sheet=picture(image.convert("RGB")))
+def sheet_figure(name: str, light: Path | IO[bytes], dark: Path | IO[bytes]) -> Markup:
+    """A contact sheet as HTML, of PNG files on light and on dark ground."""
+    sheets = []
+    for file in (light, dark):
+        with Image.open(file) as image:
+            sheets.append(picture(image.convert("RGB")))
+    return render("contact_sheet.html", name=name, light=sheets[0], dark=sheets[1])

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import cast
 
 from markupsafe import Markup
 from rich.progress import Progress
@@ -18,11 +19,15 @@ from explain.localisation import LocalisationRow
 from explain.method_names import CAM
 from explain.subject import Subject
 from lightning_modules.errors import InputError, printable
+from lightning_modules.images.reading import Fit
 from search.explain.arguments import Arguments
-from search.explain.figures import contact_sheet, image_figure
+from search.explain.figures import contact_sheet, image_figure, roomy_block
 from search.explain.page import PageContent, image_article, page, sheet_figure
 from search.explain.streaming import CONTACT_IMAGES, Stream, Summary
 from search.explain.tables import write_localisation
+from search.invocation import typed
+from search.pages.dark_figure import darken
+from search.pages.original_picture import Original
 
 __all__ = ["problems_of", "write_results"]
 
@@ -63,11 +68,11 @@ def write_results(
         for count, explained in enumerate(drawn, 1):
             figure = image_figure(explained, arguments.block_methods, subject.classes)
             figure.savefig(folder / "figures" / f"{count:04d}_{_file_name(explained.path.stem)}.png")
-            yield image_article(explained, arguments.block_methods, subject.classes)
+            original = _original(subject, explained.path)
+            yield image_article(explained, arguments.block_methods, subject.classes, original)
             progress.advance(drawing)
 
     def contact_sheets() -> Iterator[Markup]:
-        block = stream.blocks_of(arguments.primary)[-1]
         used: set[str] = set()
         for k, places in sheets.items():
             name = subject.classes[k]
@@ -77,8 +82,13 @@ def write_results(
             file = f"{file}_{k}" if file.casefold() in used else file
             used.add(file.casefold())
             path = folder / "contact" / f"{file}.png"
-            contact_sheet(name, explained, arguments.primary, block, summary.selection.counts[k]).savefig(path)
-            yield sheet_figure(name, path)
+            block, _ = roomy_block(explained[0], arguments.primary)
+            sheet = contact_sheet(name, explained, arguments.primary, block, summary.selection.counts[k])
+            sheet.savefig(path)
+            darken(sheet)
+            dark = io.BytesIO()
+            sheet.savefig(dark, format="png")
+            yield sheet_figure(name, path, dark)
             progress.advance(drawing)
 
     with (folder / "index.html").open("w", encoding="utf-8") as out:
@@ -86,6 +96,16 @@ def write_results(
     manifest = _manifest(subject, summary, stream, arguments)
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1, ensure_ascii=False), encoding="utf-8")
     return rows
+
+
+def _original(subject: Subject, path: Path) -> Original | None:
+    """The picture as it was taken; None where the network is not shown whole pictures, or the file is gone."""
+    if subject.original is None:
+        return None
+    try:
+        return Original(subject.original(path), subject.size, cast("Fit", subject.fit))
+    except InputError:
+        return None
 
 
 def problems_of(stream: Stream) -> list[tuple[str, str]]:
@@ -127,13 +147,13 @@ def _content(
 
 
 def _command(arguments: Arguments) -> str:
-    default = Arguments(images="", model="")
-    words = ["python -m explain"]
+    default = Arguments(images="")
+    words = []
     for name, value in asdict(arguments).items():
         if value != getattr(default, name):
             text = f"[{','.join(value)}]" if isinstance(value, tuple) else str(value)
-            words.append(shlex.quote(f"{name}={'true' if value is True else text}"))
-    return " ".join(words)
+            words.append(f"{name}={'true' if value is True else text}")
+    return typed("explain", *words)
 
 
 def _manifest(subject: Subject, summary: Summary, stream: Stream, arguments: Arguments) -> Mapping[str, object]:

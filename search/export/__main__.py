@@ -25,7 +25,7 @@ def _export(arguments: Arguments) -> int:
     parity = found.parity
     changed = f"{len(parity.changed)} decisions changed{''.join(parity.lines())}"
     print(
-        f"Exported {arguments.model} to {found.file}: on {parity.images} images its probabilities differ from the "
+        f"Exported {found.model} to {found.file}: on {parity.images} images its probabilities differ from the "
         f"model's by at most {parity.difference:.2g}, {changed}."
     )
     return 0

@@ -9,6 +9,7 @@ from pathlib import Path
 from lightning_modules.decisions.conformal import LARGEST_COVERAGE
 from lightning_modules.errors import InputError
 from search.command_line.arguments import argument_table, read_arguments, with_whole_names
+from search.invocation import typed
 from search.settings.field import setting
 
 __all__ = ["FORMATS", "Arguments", "help_text", "parse"]
@@ -26,10 +27,10 @@ class Arguments:
         "table with a column path; null takes the validation images of the model's study",
         path=True,
     )
-    model: str = setting(
-        "champion",
+    model: str | None = setting(
+        None,
         "alias or version (champion, 3, models:/NAME@ALIAS, models:/NAME/3), MLflow run id, or the path of a model "
-        "folder",
+        "folder (default champion, else the newest version)",
         path=True,
     )
     format: str = setting("onnx", "what the file is for", choices=FORMATS)
@@ -68,7 +69,7 @@ class Arguments:
 def help_text() -> str:
     """Text of `--help`."""
     return (
-        "usage: python -m search.export [name=value ...]\n\n"
+        f"usage: {typed('export')} [name=value ...]\n\n"
         "Writes a model as a file that runs without PyTorch, compares its answers with the model's and refuses it\n"
         "where they differ. See docs/export.md.\n\n"
         f"{argument_table(Arguments)}\n\n"

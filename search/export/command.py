@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -24,7 +25,7 @@ from search.export.metadata import as_text, metadata
 from search.export.parity import Parity
 from search.export.study_images import study_images
 from search.predict.image_list import listed_images
-from search.tracking.models import resolve_model
+from search.tracking.models import chosen_model, resolve_model
 
 __all__ = ["Exported", "export"]
 
@@ -40,6 +41,7 @@ class Exported:
         milliseconds: what -> batch -> milliseconds an image; empty where it was not measured.
     """
 
+    model: str
     file: Path
     parity: Parity
     milliseconds: dict[str, dict[int, float]]
@@ -53,7 +55,8 @@ def export(arguments: Arguments, console: Console) -> Exported:
     """
     require(arguments.format)
     check_free(arguments.to)
-    model = resolve_model(arguments.model, arguments.root)
+    named = chosen_model(arguments.model, arguments.root, lambda line: print(f"export: {line}", file=sys.stderr))
+    model = resolve_model(named, arguments.root)
     graph = ModelGraph(model).eval()
     plain = metadata(
         model,
@@ -77,7 +80,7 @@ def export(arguments: Arguments, console: Console) -> Exported:
             if arguments.images is not None:
                 shown = _listed(model, arguments.images)
             else:
-                shown = study_images(arguments.model, arguments.root, model.card, console, _BATCH)
+                shown = study_images(named, arguments.root, model.card, console, _BATCH)
             parity, image = _compared(graph, run, shown, plain)
         parity.refuse(max_difference=_known(arguments.max_difference), max_changed=_known(arguments.max_changed))
         (folder / "metadata.json").write_text(text, encoding="utf-8")
@@ -90,7 +93,7 @@ def export(arguments: Arguments, console: Console) -> Exported:
                     milliseconds[name] = {batch: latency(one, image, batch) for batch in BATCHES}
     if milliseconds:
         console.print(latency_table(milliseconds, torch.get_num_threads()))
-    return Exported(arguments.to / file.name, parity, milliseconds)
+    return Exported(named, arguments.to / file.name, parity, milliseconds)
 
 
 def _known(value: float | None) -> float:

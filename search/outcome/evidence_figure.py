@@ -26,7 +26,7 @@ from search.outcome.figures import shortened
 from search.outcome.scorecard import SeenDepth
 from search.words import spoken
 
-__all__ = ["evidence_figure"]
+__all__ = ["depth_words", "evidence_figure", "prior_words"]
 
 _WIDTH, _LEFT, _RIGHT = 9.0, 1.85, 0.15  # inches, as all that follow
 _HEADER, _BEST, _ROW, _PRIOR, _FOOTER, _GAP = 0.95, 1.45, 0.36, 1.05, 0.7, 0.28
@@ -77,7 +77,7 @@ class _Place:
 def evidence_figure(
     evidence: Evidence,
     seen: Mapping[int, SeenDepth],
-    chosen: int,
+    chosen: int | None,
     *,
     metric: str,
     image: Tensor | None = None,
@@ -89,8 +89,9 @@ def evidence_figure(
     What is not there (maps, scores of blocks) has no panel.
 
     Args:
-        seen: what was reached at each freeze depth.
-        chosen: the winner's freeze depth, 0..L.
+        seen: what was reached at each freeze depth; without any, and without a winner, it has no panel.
+        chosen: the winner's freeze depth, 0..L; None while there is no winner: the figure then says of none that it
+            stays frozen.
         image: the image `evidence.maps.row`, (3, H, W), in [0, 1]; maps are drawn over it.
         network: named in the title where the study has several; then `chosen` is of this one's best trial.
     """
@@ -101,12 +102,14 @@ def evidence_figure(
     shape = (1, 1) if image is None else tuple(image.shape[1:])
     maps = 0.3 if evidence.maps is None else 0.3 + side * min(shape[0] / shape[1], 1.6)
     scores = len(rows) * _ROW
-    total = _HEADER + _BEST + _GAP + maps + 0.1 + scores + _GAP + _PRIOR + _FOOTER
+    best = 0.0 if chosen is None and not seen else _BEST + _GAP
+    total = _HEADER + best + maps + 0.1 + scores + _GAP + _PRIOR + _FOOTER
     figure = Figure(figsize=(_WIDTH, total), dpi=110)
     place = _Place(figure, total, blocks)
     _draw_sides(place, chosen, total)
-    _draw_best(place, evidence, seen, chosen, metric)
-    top = _HEADER + _BEST + _GAP
+    if best:
+        _draw_best(place, evidence, seen, chosen, metric)
+    top = _HEADER + best
     _draw_blocks(place, evidence, top, maps, side, image, label)
     top += maps + 0.1
     if rows:
@@ -129,32 +132,44 @@ def _shown(evidence: Evidence) -> list[ScorerEvidence]:
     return [row for row in rows if row.kind == "block" or row.cost.forward_passes]
 
 
+def depth_words(blocks: int, chosen: int | None) -> str:
+    """What a freeze depth 0..blocks means; None before one was chosen."""
+    if chosen is None:
+        return "Before the search: what is known of each block"
+    if chosen == 0:
+        return f"Nothing stays frozen: all {blocks} blocks are trained"
+    if chosen == blocks:
+        return f"All {blocks} blocks stay frozen: only the head is trained"
+    frozen = f"{_named(1, chosen).capitalize()} {'stays' if chosen == 1 else 'stay'} frozen"
+    return f"{frozen}; {_named(chosen + 1, blocks)} and the head are trained"
+
+
+def prior_words(evidence: Evidence) -> str:
+    """What early trials were drawn by."""
+    if evidence.steering is None:
+        return "no prior: the freeze depth was left to the sampler"
+    return f"the prior ({evidence.prior.replace('_', ' ')}) preferred freeze depth {evidence.preferred}"
+
+
 def _draw_title(
-    figure: Figure, evidence: Evidence, seen: Mapping[int, SeenDepth], chosen: int, metric: str, height: float,
+    figure: Figure, evidence: Evidence, seen: Mapping[int, SeenDepth], chosen: int | None, metric: str, height: float,
     network: str,
 ) -> None:  # fmt: skip
-    blocks = len(evidence.blocks)
-    if chosen == 0:
-        title = f"Nothing stays frozen: all {blocks} blocks are trained"
-    elif chosen == blocks:
-        title = f"All {blocks} blocks stay frozen: only the head is trained"
-    else:
-        frozen = f"{_named(1, chosen).capitalize()} {'stays' if chosen == 1 else 'stay'} frozen"
-        title = f"{frozen}; {_named(chosen + 1, blocks)} and the head are trained"
+    title = depth_words(len(evidence.blocks), chosen)
     title = f"{network}: {title[0].lower()}{title[1:]}" if network else title
     figure.text(0.02, 1 - 0.13 / height, title, fontsize=12, weight="bold", va="top")
-    reached = f"best validation {spoken(metric)} there {seen[chosen].best:.3f}; " if chosen in seen else ""
-    words = f"the prior ({evidence.prior.replace('_', ' ')}) preferred freeze depth {evidence.preferred}"
-    if evidence.steering is None:
-        words = "no prior: the freeze depth was left to the sampler"
-    figure.text(0.02, 1 - 0.4 / height, reached + words, fontsize=8.5, color="0.3", va="top")
+    there = None if chosen is None else seen.get(chosen)
+    reached = "" if there is None else f"best validation {spoken(metric)} there {there.best:.3f}; "
+    figure.text(0.02, 1 - 0.4 / height, reached + prior_words(evidence), fontsize=8.5, color="0.3", va="top")
 
 
-def _draw_sides(place: _Place, chosen: int, total: float) -> None:
+def _draw_sides(place: _Place, chosen: int | None, total: float) -> None:
     """What is frozen and what is trained, behind everything, and the line between them."""
     axes = place.panel(_HEADER - 0.22, total - _HEADER + 0.22 - _FOOTER)
     axes.set_zorder(-1)
     axes.set_ylim(0, 1)
+    if chosen is None:
+        return
     axes.axvspan(-0.5, chosen, color=_FROZEN, linewidth=0)
     axes.axvspan(chosen, place.blocks + 0.5, color=_TRAINED, linewidth=0)
     axes.axvline(chosen, color=_LINE, linewidth=1.6)
@@ -165,7 +180,9 @@ def _draw_sides(place: _Place, chosen: int, total: float) -> None:
         axes.text(chosen + room, 0.99, "trained ▶", ha="left", va="top", fontsize=8, color="#b8650f", weight="bold")
 
 
-def _draw_best(place: _Place, evidence: Evidence, seen: Mapping[int, SeenDepth], chosen: int, metric: str) -> None:
+def _draw_best(
+    place: _Place, evidence: Evidence, seen: Mapping[int, SeenDepth], chosen: int | None, metric: str
+) -> None:
     axes = place.panel(_HEADER, _BEST)
     best = np.array([seen[k].best for k in seen])
     spread = max(float(np.ptp(best)), 0.02) if len(best) else 1.0
@@ -255,7 +272,7 @@ def _strengths(values: Numbers) -> Numbers:
     return centred / largest if largest > 0 else centred
 
 
-def _draw_prior(place: _Place, evidence: Evidence, chosen: int, top: float) -> None:
+def _draw_prior(place: _Place, evidence: Evidence, chosen: int | None, top: float) -> None:
     axes = place.panel(top, _PRIOR)
     low, high = evidence.depths
     inside = evidence.probabilities[low : high + 1] / evidence.probabilities[low : high + 1].sum()
@@ -276,9 +293,9 @@ def _draw_prior(place: _Place, evidence: Evidence, chosen: int, top: float) -> N
     place.label(axes, 0.55 * inside.max(), "prior over freeze depths", "where early trials look; dotted: no preference")
 
 
-def _ground(k: int, chosen: int) -> dict[str, Any]:
+def _ground(k: int, chosen: int | None) -> dict[str, Any]:
     """What text at freeze depth k stands on, so that no line runs through it."""
-    colour = "white" if k == chosen else _FROZEN if k < chosen else _TRAINED
+    colour = "white" if chosen in (None, k) else _FROZEN if chosen is not None and k < chosen else _TRAINED
     return {"facecolor": colour, "edgecolor": "none", "alpha": 0.85, "pad": 0.6}
 
 

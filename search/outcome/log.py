@@ -15,8 +15,9 @@ from lightning_modules.errors import printable
 from search.evidence.record import Evidence, TypicalMaps
 from search.outcome.evidence_figure import evidence_figure
 from search.outcome.figures import MAPS_BEFORE, block_slides, curves_figure, histogram_figure
-from search.outcome.scorecard import scorecard, scorecard_metrics, scorecard_table, seen_depths
+from search.outcome.scorecard import scorecard, scorecard_table, seen_depths
 from search.outcome.winner import package_versions
+from search.pages.dark_figure import darken
 from search.settings.plain import flatten
 from search.study.judge import best_seen
 from search.study.notes import begun_note, study_note
@@ -26,10 +27,10 @@ from search.tracking.tracker import NOTE, Tracker
 from search.trial.result import TrialParams, describe_params
 from search.trial.task import Task
 
-__all__ = ["EVIDENCE_FIGURE", "log_outcome", "parent_run", "split_counts"]
+__all__ = ["EVIDENCE_FIGURE", "EVIDENCE_FIGURE_DARK", "log_outcome", "parent_run", "split_counts"]
 
-EVIDENCE_FIGURE = "figures/evidence.png"
-"""Artifact of the parent run."""
+EVIDENCE_FIGURE, EVIDENCE_FIGURE_DARK = "figures/evidence.png", "figures/evidence_dark.png"
+"""Artifacts of the parent run: the same figure on light and on dark ground."""
 
 
 def parent_run(task: Task, record: StudyRecord, tracker: Tracker) -> str:
@@ -113,7 +114,6 @@ def _log_evidence(run: StudyRun, evidence: Evidence, chosen: int, network: str |
     trials = record.finished()
     seen = seen_depths(of_evidence(trials, record.identity or {}))
     rows = scorecard(evidence, seen)
-    tracker.log(parent, scorecard_metrics(rows))
     if rows and record.scorecard_trials != len(trials):  # MLflow appends to a table that is there
         tracker.log_table(parent, scorecard_table(rows, len(trials)), "scorecard.json")
         record.scorecard_trials = len(trials)
@@ -128,6 +128,8 @@ def _log_evidence(run: StudyRun, evidence: Evidence, chosen: int, network: str |
         evidence, seen, chosen, metric=run.metric, image=image, label=label, network=network or ""
     )  # fmt: skip
     tracker.log_figure(parent, figure, EVIDENCE_FIGURE)
+    darken(figure)
+    tracker.log_figure(parent, figure, EVIDENCE_FIGURE_DARK)
 
 
 def _slides(evidence: Evidence, maps: TypicalMaps, image: Tensor, label: str) -> list[tuple[int, NDArray[np.uint8]]]:

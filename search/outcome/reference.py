@@ -17,7 +17,6 @@ from search.trial.task import Judged, Task
 __all__ = ["reference_images", "task_features", "training_distances"]
 
 _MOST = 2048  # training images that travel with a model: 5 MB of 1,280 features
-_BATCH = 128
 
 Floats = NDArray[np.float32]
 
@@ -30,7 +29,7 @@ def task_features(task: Task, net: BlockNet, rows: NDArray[np.int64]) -> tuple[J
     """
     net.eval()
     logits, features = [], []
-    for part in np.array_split(rows, max(1, -(-len(rows) // _BATCH))):
+    for part in np.array_split(rows, max(1, -(-len(rows) // task.images_at_once))):
         found = answer(net, task.inputs(part, np.zeros_like(part)))
         logits.append(found.logits.float().cpu())
         features.append(unit_length(found.features.float().cpu().numpy()).astype(np.float16))

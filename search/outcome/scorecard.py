@@ -20,7 +20,7 @@ from search.evidence.record import Evidence
 from search.study.judge import best_seen
 from search.study.record import Trial, TrialRecord
 
-__all__ = ["ScorecardRow", "SeenDepth", "scorecard", "scorecard_metrics", "scorecard_table", "seen_depths"]
+__all__ = ["ScorecardRow", "SeenDepth", "scorecard", "scorecard_table", "seen_depths"]
 
 
 @dataclass(frozen=True)
@@ -137,17 +137,3 @@ def scorecard_table(rows: Sequence[ScorecardRow], trials: int) -> pd.DataFrame:
             for row in rows
         ]
     )
-
-
-def scorecard_metrics(rows: Sequence[ScorecardRow]) -> dict[str, float]:
-    """The numbers of the scorecard as metrics of a run; a tau or regret that is not known is left out."""
-    found = {}
-    for row in rows:
-        if row.chosen is not None:
-            found[f"scorecard_chosen_depth/{row.scorer}"] = float(row.chosen)
-        found[f"scorecard_seconds/{row.scorer}"] = row.seconds
-        if math.isfinite(row.tau):
-            found[f"scorecard_kendall_tau/{row.scorer}"] = row.tau
-        if row.regret is not None:
-            found[f"scorecard_regret/{row.scorer}"] = row.regret
-    return found

@@ -42,7 +42,6 @@ from search.words import times
 
 __all__ = ["model_card", "package_versions", "refit_and_test"]
 
-_BATCH = 128
 _PACKAGES = ("thawline", "torch", "torchvision", "pytorch-lightning", "timm", "optuna", "mlflow", "numpy")
 
 
@@ -215,7 +214,7 @@ def _default_net(run: StudyRun, nets: Mapping[int, BlockNet]) -> BlockNet | None
 @torch.no_grad()
 def _finite_outputs(task: Task, net: BlockNet, depth: int, rows: NDArray[np.int64]) -> bool:
     net.eval()
-    plain = ActivationBatches(task.cache, depth, rows, task.index.labels[rows], batch_size=_BATCH)
+    plain = ActivationBatches(task.cache, depth, rows, task.index.labels[rows], batch_size=task.images_at_once)
     return all(bool(net.suffix(activations, depth).isfinite().all()) for activations, *_ in plain)
 
 

@@ -7,7 +7,8 @@ nothing is computed from what was rounded:
 - scores have three decimals, as have their intervals: a test of a thousand images cannot tell less apart. The
   difference of two trials has four, because trials are ranked by less than what is shown of each;
 - what else lies between 0 and 1 (probability, correlation, share of the variance) has two;
-- shares that are read as so many in a hundred are percentages with one decimal;
+- shares that are read as so many in a hundred are percentages with one decimal; in a sentence of plain words (whole)
+  without one, and round levels (level) with the digits they have;
 - whatever has a unit or a scale of its own (learning rate, seconds, measure of a map) has three significant digits;
 - p-values have three decimals, and below the last of them say that they are below it;
 - counts are whole, their thousands set apart; numbers that name something (a trial, a depth) are written as they are.
@@ -37,6 +38,8 @@ FORMS: Mapping[str, Callable[[float], str]] = {
     "effect": "{:+.2f}".format,
     "percent": lambda value: f"{100 * value:.1f} %",
     "points": lambda value: f"{100 * value:.1f}",
+    "whole": lambda value: f"{100 * value:.0f}",
+    "level": lambda value: f"{100 * value:g} %",
     "change": lambda value: f"{100 * value:+.1f}",
     "p": lambda value: f"{value:.3f}" if value >= 0.001 else "below 0.001",
     "three": _three,

@@ -8,11 +8,9 @@ import sqlite3
 import sys
 from collections.abc import Sequence
 
-from lightning_modules.errors import InputError
 from lightning_modules.training.allocator import keep_freed_memory
 from search.command_line.exits import run_command
-from search.errors import StoreError
-from search.predict.arguments import DEFAULT_MODEL, Arguments, help_text, parse
+from search.predict.arguments import Arguments, help_text, parse
 
 __all__ = ["main"]
 
@@ -39,14 +37,10 @@ def _predict_and_say(arguments: Arguments) -> int:
 
     check_places(arguments.images, arguments.to, arguments.maps_to, overwrite=arguments.overwrite)
     with listed_images(arguments.images) as images:
-        from search.tracking.models import resolve_model
+        from search.tracking.models import chosen_model, resolve_model
 
-        try:
-            model = resolve_model(arguments.model, arguments.root)
-        except InputError as error:
-            other = arguments.model == DEFAULT_MODEL and not isinstance(error, StoreError)
-            hint = "; model=champion is the default, model= names another" if other else ""
-            raise InputError(f"{error}{hint}") from error
+        named = chosen_model(arguments.model, arguments.root, lambda line: print(f"predict: {line}", file=sys.stderr))
+        model = resolve_model(named, arguments.root)
         from search.predict.run import predict_images
 
         predicted = predict_images(model, images, arguments)
@@ -58,11 +52,13 @@ def _predict_and_say(arguments: Arguments) -> int:
     unknown = "" if predicted.unknown is None else f", {predicted.unknown} unlike anything in training"
     with_maps = f", maps in {arguments.maps_to}" if arguments.maps else ""
     card = model.card
+    out = sys.stdout if arguments.to else sys.stderr
     print(
-        f"Predicted {predicted.images} images{nothing}{by_hand}{unknown}{aside} with {arguments.model} "
+        f"Predicted {predicted.images} images{nothing}{by_hand}{unknown}{aside} with {named} "
         f"({card.architecture}, {len(card.classes)} classes): {arguments.to or 'standard output'}{with_maps}",
-        file=sys.stdout if arguments.to else sys.stderr,
+        file=out,
     )
+    print(*predicted.summary(), sep="\n", file=out)
     return 0
 
 

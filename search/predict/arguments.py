@@ -9,11 +9,10 @@ from pathlib import Path
 from lightning_modules.decisions.conformal import LARGEST_COVERAGE
 from lightning_modules.errors import InputError
 from search.command_line.arguments import argument_table, read_arguments, with_whole_names
+from search.invocation import typed
 from search.settings.field import required, setting
 
-__all__ = ["DEFAULT_MODEL", "Arguments", "help_text", "parse"]
-
-DEFAULT_MODEL = "champion"
+__all__ = ["Arguments", "help_text", "parse"]
 
 
 @dataclass(frozen=True)
@@ -25,10 +24,10 @@ class Arguments:
         ".parquet) with a column path, relative to the folder of the table",
         path=True,
     )
-    model: str = setting(
-        DEFAULT_MODEL,
+    model: str | None = setting(
+        None,
         "alias or version (champion, 3, models:/NAME@ALIAS, models:/NAME/3), MLflow run id, or the path of a model "
-        "folder",
+        "folder (default champion, else the newest version)",
         path=True,
     )
     to: Path | None = setting(Path("predictions.csv"), "CSV file to write; - for standard output")
@@ -72,7 +71,7 @@ class Arguments:
 def help_text() -> str:
     """Text of `--help`."""
     return (
-        "usage: python -m search.predict images=PATH_OR_GLOB_OR_TABLE [name=value ...]\n\n"
+        f"usage: {typed('predict')} images=PATH_OR_GLOB_OR_TABLE [name=value ...]\n\n"
         "Writes one row an image: path, class, probability, margin (first minus second probability) and the\n"
         "probability of every class; with coverage=0.95 or costs=FILE.csv also a decision, with unknown=0.05 whether\n"
         "an image is unlike anything in training, with maps=true pictures of where the model looked. See\n"

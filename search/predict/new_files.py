@@ -62,7 +62,7 @@ def check_places(images: str, to: Path | None, maps: Path | None, *, overwrite: 
     try:
         check_free(maps)
     except InputError as error:
-        reason = str(error).replace("out must", "maps_to must", 1)
+        reason = str(error).replace("to must", "maps_to must", 1)
         raise InputError(f"{reason}; overwrite=true replaces maps") from None
 
 

@@ -35,11 +35,15 @@ from search.command_line.csv_table import TableWriter
 from search.predict.arguments import Arguments
 from search.predict.image_list import ImageList, ListedFile
 from search.predict.new_files import map_name, new_maps, new_table
+from search.words import class_counts
 
 if TYPE_CHECKING:
     from search.predict.maps import MapDrawer
 
-__all__ = ["Predicted", "predict_images"]
+__all__ = ["DOUBTFUL", "Predicted", "predict_images"]
+
+DOUBTFUL = 0.6
+"""Probability of the predicted class below which another one may well be right."""
 
 _MOST_PROBLEMS = 20
 _TILE = ("top", "left", "height", "width")  # in pixels of the image
@@ -52,13 +56,28 @@ Read = tuple[ListedFile, Parts | str]
 @dataclass(frozen=True)
 class Predicted:
     """How many images were predicted; of them show nothing, are to be looked at by hand (None without coverage= or
-    costs=), and are unlike anything in training (None without unknown=); and how many were set aside."""
+    costs=), and are unlike anything in training (None without unknown=); and how many were set aside.
+
+    Attributes:
+        by_class: images of each class that was predicted, in the order of the model's classes.
+        doubtful: those with a probability below `DOUBTFUL`.
+    """
 
     images: int
+    by_class: dict[str, int]
+    doubtful: int
     flat: int
     by_hand: int | None
     unknown: int | None
     set_aside: int
+
+    def summary(self) -> tuple[str, str]:
+        """Images by class, and how many somebody should look at, as lines for people."""
+        by_class = f"By class: {class_counts(self.by_class)}."
+        if self.by_hand is not None:
+            return by_class, f"By hand: {self.by_hand} of {self.images} images (column decision)."
+        doubtful = f"Doubtful: {self.doubtful} of {self.images} images, with a probability below {DOUBTFUL:g}"
+        return by_class, f"{doubtful}; coverage=0.95 leaves such images to a person."
 
 
 def predict_images(model: TrainedModel, images: ImageList, arguments: Arguments) -> Predicted:
@@ -107,7 +126,7 @@ def predict_images(model: TrainedModel, images: ImageList, arguments: Arguments)
             raise InputError(f"none of the {len(images)} images can be predicted; first: {first}")
     by_hand = None if rule is None else table.by_hand
     unknown = None if outliers is None else table.unknown
-    return Predicted(table.predicted, table.flat, by_hand, unknown, table.set_aside)
+    return Predicted(table.predicted, table.by_class(), table.doubtful, table.flat, by_hand, unknown, table.set_aside)
 
 
 def _rule(model: TrainedModel, arguments: Arguments) -> DecisionRule | None:
@@ -170,8 +189,13 @@ class _Table:
         self._writer.write_row(
             ["path", "class", "probability", "margin", *optional, *(f"probability.{name}" for name in self._classes)]
         )
-        self.predicted = self.flat = self.set_aside = self.by_hand = self.unknown = 0
+        self.predicted = self.flat = self.set_aside = self.by_hand = self.unknown = self.doubtful = 0
+        self._counts = [0] * len(self._classes)
         self.first_problem = ("", "")
+
+    def by_class(self) -> dict[str, int]:
+        """Images by predicted class."""
+        return {name: count for name, count in zip(self._classes, self._counts, strict=True) if count}
 
     def add(self, batch: list[Read]) -> None:
         """Predict N images and write their rows.
@@ -232,6 +256,8 @@ class _Table:
         answer = (listed.name, self._classes[top.indices[0]], *numbers)
         self._writer.write_row([*answer, *optional, *_numbers(probabilities)])
         self.predicted += 1
+        self._counts[int(top.indices[0])] += 1
+        self.doubtful += bool(top.values[0] < DOUBTFUL)
 
     def _write_problem(self, listed: ListedFile, reason: str) -> None:
         if not self._errors:

@@ -7,18 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from search.command_line.arguments import read_arguments
+from search.command_line.arguments import read_arguments, with_whole_names
 from search.command_line.exits import run_command
+from search.invocation import typed
 from search.settings.field import required, setting
 
 __all__ = ["main"]
 
-_USAGE = """python -m search.report study=NAME [root=mlruns] [to=FILE]
+_USAGE = """usage: {it} study=NAME [root=mlruns] [to=FILE]
 
 Makes the report of a study: one self-contained HTML page, logged with the study's run in MLflow as report/report.html,
 its data beside it as report.json.
 
-  study=NAME   the study, as python -m search prints it
+  study=NAME   the study, as a search prints it
   root=FOLDER  tracking.root of the search (default: mlruns)
   to=FILE      write the page here too"""
 
@@ -27,18 +28,22 @@ its data beside it as report.json.
 class Arguments:
     """Arguments of the command."""
 
-    study: str = required("the study, as python -m search prints it")
+    study: str = required("the study, as a search prints it")
     root: Path = setting(Path("mlruns"), "tracking.root of the search")
     to: Path | None = setting(None, "write the page here too")
 
 
 def main(arguments: Sequence[str]) -> int:
     """Write a report; returns the exit code: 0, or 2 for bad input."""
-    return run_command("search.report", arguments, lambda: _USAGE, lambda: _report(arguments))
+    return run_command(
+        "search.report", arguments, lambda: _USAGE.format(it=typed("report")), lambda: _report(arguments)
+    )
 
 
 def _report(words: Sequence[str]) -> int:
-    arguments = read_arguments(Arguments, words, usage="study=NAME root=FOLDER to=FILE")
+    arguments = read_arguments(
+        Arguments, with_whole_names(words, {"tracking.root": "root"}), usage="study=NAME root=FOLDER to=FILE"
+    )
     import optuna
     from rich.console import Console
 

@@ -65,19 +65,19 @@ def _mistakes(
     own = judged.evidence(shown, true)
     found = []
     for place in shown.tolist():
-        image, p = judged.image(place), judged.probabilities[place]
+        p = judged.probabilities[place]
         like, similarity = evidence.nearest(place, models)
         found.append(
             Mistake(
                 path=judged.name(place),
                 probability=float(p[wrong]),
                 true_probability=float(p[true]),
-                image=judged.store.add(image),
-                predicted_map=judged.store.add(image, evidence.maps[place]) if judged.block else "",
-                true_map=judged.store.add(image, own.maps[place]) if judged.block else "",
+                image=judged.picture(place),
+                predicted_map=judged.picture(place, evidence.maps[place]) if judged.block else "",
+                true_map=judged.picture(place, own.maps[place]) if judged.block else "",
                 resembles="" if like is None else judged.name(like),
                 similarity=similarity,
-                resembling_map="" if like is None else judged.store.add(judged.image(like), evidence.maps[like]),
+                resembling_map="" if like is None else judged.picture(like, evidence.maps[like]),
             )
         )
     return tuple(found)
@@ -87,9 +87,9 @@ def _near(judged: JudgedImages, near: NDArray[np.int64], true: int, wrong: int) 
     evidence = judged.evidence(near, wrong)
     found = []
     for place in near.tolist():
-        image, p = judged.image(place), judged.probabilities[place]
-        other = judged.store.add(image, evidence.maps[place]) if judged.block else ""
-        found.append(NearMiss(judged.name(place), float(p[true] - p[wrong]), judged.store.add(image), other))
+        p = judged.probabilities[place]
+        other = judged.picture(place, evidence.maps[place]) if judged.block else ""
+        found.append(NearMiss(judged.name(place), float(p[true] - p[wrong]), judged.picture(place), other))
     return tuple(found)
 
 

@@ -9,10 +9,15 @@ from typing import Any
 
 from search.outcome.decisions import DecisionFacts
 from search.report.findings import Findings
+from search.report.wrong_images import WrongImages
 from search.study.bought import Bought
 from search.study.record import Trial
+from search.verdict import Verdict
 
 __all__ = [
+    "FIRST_SUSPECTS",
+    "FIRST_WRONG",
+    "ClassNeed",
     "ClassScores",
     "Confusion",
     "Cost",
@@ -27,6 +32,9 @@ __all__ = [
     "ScorerResult",
     "Tested",
 ]
+
+FIRST_WRONG, FIRST_SUSPECTS = 12, 8
+"""Wrong images and doubtful labels that stand on the page before its folds."""
 
 
 @dataclass(frozen=True)
@@ -211,6 +219,27 @@ class ClassScores:
 
 
 @dataclass(frozen=True)
+class ClassNeed:
+    """A class to take more pictures of.
+
+    Attributes:
+        images: judged images of the class: of the test, or validation images where there are no others.
+        right: of these.
+        low, high: exact 95 % interval of the share that is right, in [0, 1]; None without images.
+        training: training images; None where they were not counted.
+        pairs: positions among the findings' confused pairs of those in which it is the true class.
+    """
+
+    name: str
+    images: int
+    right: int
+    low: float | None
+    high: float | None
+    training: int | None
+    pairs: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Reproduction:
     """How to repeat the search.
 
@@ -233,7 +262,7 @@ class ReportData:
         made: when, UTC, ISO 8601.
         state: complete, running, or interrupted.
         network: or all of them, the first that of trial 0.
-        blocks: names of the first network's L blocks, first to last; empty where no evidence says them.
+        blocks: names of the first network's L blocks, first to last; empty where they are not known.
         depths: the range of freeze depths that the trials span or the space allows.
         size: that the images were brought to, and why where it was chosen.
         asked: trials asked for.
@@ -245,6 +274,10 @@ class ReportData:
         importances: largest first; empty with too few trials.
         prior: in one line, or empty.
         findings: of the validation images, without pictures, or None.
+        verdict: on the test images, without these on the validation images; None while no image was judged.
+        wrong: test images that the winner has wrong, without pictures; None without test images, or where they could
+            not be looked at.
+        needs: classes to take more pictures of, the most needed first.
         notes: what is missing from this report, and why.
     """
 
@@ -276,6 +309,9 @@ class ReportData:
     notes: tuple[str, ...]
     networks: tuple[NetworkResult, ...] = ()
     decisions: DecisionFacts | None = None
+    verdict: Verdict | None = None
+    wrong: WrongImages | None = None
+    needs: tuple[ClassNeed, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain values and counts of them; NaN becomes None; pictures are left out."""
@@ -288,6 +324,10 @@ class ReportData:
             del plain["findings"]["pictures"]
             plain["findings"]["pairs_shown"] = len(self.findings.pairs)
             plain["findings"]["suspects_shown"] = len(self.findings.suspects)
+        if self.wrong is not None:
+            del plain["wrong"]["pictures"]
+            plain["wrong"]["first"] = min(self.wrong.pictured, FIRST_WRONG)
+            plain["wrong"]["listed"] = self.wrong.found - self.wrong.pictured
         return plain
 
 

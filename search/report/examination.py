@@ -87,10 +87,11 @@ def examine(
     if len(task.splits.folds) > 1:
         notes.append(f"Only the validation images of the first of {len(task.splits.folds)} folds are judged.")
     mapped = judged.some(np.arange(len(judged.rows)), _MAPPED if judged.blocks else 0)
+    trained = task.image_index.labels[task.image_rows(fold.train)]
     findings = Findings(
         slot=winner.slot,
         epochs=winner.epochs,
-        training_images=len(task.image_rows(fold.train)),
+        training_images=len(trained),
         judged=len(judged.rows),
         accuracy=found["accuracy"],
         score=found[task.settings.search.metric],
@@ -108,6 +109,8 @@ def examine(
         seconds=time.perf_counter() - started,
         notes=tuple(notes),
         pictures=judged.store.pictures,
+        blocks=task.net.block_names,
+        training=tuple(np.bincount(trained, minlength=len(task.classes)).tolist()),
     )
     return Examination(findings, judged.rows, judged.labels, judged.probabilities, _slides(judged))
 
@@ -168,7 +171,7 @@ def _suspects(judged: JudgedImages) -> tuple[tuple[Suspect, ...], int]:
             confidence=float(p[one.place, one.suggested]),
             threshold=one.threshold,
             given_probability=float(p[one.place, judged.labels[one.place]]),
-            image=judged.store.add(judged.image(one.place)),
+            image=judged.picture(one.place),
         )
         for one in found[:_SUSPECTS]
     ), len(found)

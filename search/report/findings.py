@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 
 __all__ = [
     "ARTIFACT",
+    "MAP_MEASURES",
     "PREDICTIONS",
     "BlockMeasures",
     "ConfusedPair",
@@ -26,6 +27,9 @@ __all__ = [
 
 ARTIFACT = "validation/findings.json"
 """Artifact of the parent run."""
+
+MAP_MEASURES = "validation/map_measures.json"
+"""Artifact of the parent run: `Findings.measures`, a row a block."""
 
 PREDICTIONS = "validation/predictions.json"
 """Artifact of the parent run: out-of-sample probabilities of every judged image, as columns and data."""
@@ -185,6 +189,8 @@ class Findings:
         seconds: that training and examining took.
         notes: what the reader should know, a sentence each.
         pictures: key -> JPEG in base64.
+        training: training images of each class; empty of findings that were kept before these were counted.
+        blocks: names of the network's L blocks, first to last; likewise.
     """
 
     slot: int
@@ -207,6 +213,8 @@ class Findings:
     seconds: float
     notes: tuple[str, ...]
     pictures: Mapping[str, str]
+    training: tuple[int, ...] = ()
+    blocks: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """As it is kept in MLflow."""

@@ -10,10 +10,13 @@ from datetime import UTC, datetime
 from itertools import product
 from typing import Any
 
+from scipy.stats import binomtest
+
 from lightning_modules.errors import printable
-from search.outcome.decisions import ARTIFACT, read_decisions
+from search.outcome.decisions import ARTIFACT, DecisionFacts, read_decisions
 from search.outcome.scorecard import ScorecardRow, scorecard, seen_depths
 from search.report.data import (
+    ClassNeed,
     ClassScores,
     Confusion,
     Cost,
@@ -29,16 +32,20 @@ from search.report.data import (
     Tested,
 )
 from search.report.findings import Findings
+from search.report.wrong_images import WrongImages
 from search.settings.compose import compose_settings
 from search.settings.plain import flatten
 from search.settings.schema import Settings
 from search.study.judge import best_seen
 from search.study.record import Study, Trial, Winner, first_network, of_evidence
 from search.tracking.runs import ParentRun
+from search.verdict import Alone, Verdict, judge
 from search.words import interval_known
 
 __all__ = ["command", "gather"]
 
+_NEEDED = 4  # classes
+_COVERAGE = 0.95
 _DIGESTS = ("data_digest", "splits_digest", "weights_digest")
 _PHASES = ("images", "network", "tracking", "warmup", "evidence", "trials", "winner", "figures", "validation_maps",
            "report")  # fmt: skip
@@ -49,6 +56,7 @@ def gather(
     run: ParentRun,
     importances: Sequence[tuple[str, float]],
     findings: Findings | None,
+    wrong: WrongImages | None = None,
     notes: Sequence[str] = (),
 ) -> ReportData:
     """Everything on the page.
@@ -56,6 +64,7 @@ def gather(
     Args:
         importances: parameter and share, from `charts.importances`.
         findings: of the validation images, or None.
+        wrong: test images that the winner has wrong, or None.
         notes: what is missing, and why.
     """
     tried = [t.freeze_depth for t in study.trials] or [0]
@@ -65,6 +74,14 @@ def gather(
     confusion = _confusion(run) if study.winner is not None and study.winner.test is not None else None
     winner = study.winner
     path = run.params.get("data.path", "None")
+    decisions = None if winner is None else read_decisions(run.artifact(ARTIFACT))
+    classes = () if confusion is None else _classes(run, len(confusion.classes))
+    said = list(notes)
+    if wrong is not None and confusion is not None and wrong.found != _mistakes(confusion):
+        said.append(
+            "The model answers some test images otherwise than when it was tested, on another machine or with other "
+            "versions: the pictures show today's answers, the scores are those of the test."
+        )
     return ReportData(
         study=study.name,
         made=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -75,7 +92,7 @@ def gather(
         network=" or ".join(study.identity["model.name"])
         if several
         else str(study.identity.get("model.name", "unknown")),
-        blocks=study.evidence.blocks if study.evidence is not None else (),
+        blocks=_blocks(study, findings),
         depths=depths,
         images=run.params.get("data.source", "unknown") + ("" if path == "None" else f", {path}"),
         size=run.tags.get("size", "").removeprefix("Size: ") or _size(run.params),
@@ -93,13 +110,78 @@ def gather(
             for r in (_scorecard(study))
         ),
         confusion=confusion,
-        classes=() if confusion is None else _classes(run, len(confusion.classes)),
+        classes=classes,
         findings=findings,
         reproduction=_reproduction(study, run),
-        notes=tuple(notes),
+        notes=tuple(said),
         networks=_networks(study) if several else (),
-        decisions=None if winner is None else read_decisions(run.artifact(ARTIFACT)),
+        decisions=decisions,
+        verdict=_verdict(confusion, findings, decisions),
+        wrong=wrong,
+        needs=_needs(classes, findings),
     )
+
+
+def _blocks(study: Study, findings: Findings | None) -> tuple[str, ...]:
+    """Names of the first network's blocks: of the evidence, or of the winner where it is that network."""
+    if study.evidence is not None:
+        return study.evidence.blocks
+    if findings is None or study.winner is None:
+        return ()
+    return findings.blocks if study.winner.params.get("network") == first_network(study.identity) else ()
+
+
+def _mistakes(confusion: Confusion) -> int:
+    return sum(map(sum, confusion.counts)) - sum(row[i] for i, row in enumerate(confusion.counts))
+
+
+def _verdict(confusion: Confusion | None, findings: Findings | None, decisions: DecisionFacts | None) -> Verdict | None:
+    """Of the test images; without these of the validation images that the winning trial had not seen."""
+    if confusion is not None:
+        return judge(confusion.classes, confusion.counts, alone=_alone(decisions))
+    return None if findings is None else judge(findings.classes, findings.confusion, kind="validation")
+
+
+def _alone(decisions: DecisionFacts | None) -> Alone | None:
+    """At a coverage of 95 %, or the largest below that can be promised; of test images alone."""
+    if decisions is None or decisions.measured_on != "test images":
+        return None
+    for point in reversed(decisions.points):
+        if point.coverage <= _COVERAGE and point.by_hand.of:
+            decided = point.wrong.of
+            wrong = round((point.wrong.value or 0.0) * decided)
+            return Alone(point.coverage, decided, wrong, point.by_hand.of - decided)
+    return None
+
+
+def _needs(classes: Sequence[ClassScores], findings: Findings | None) -> tuple[ClassNeed, ...]:
+    """Classes with mistakes, the weakest first, then those without a judged image; `_NEEDED` at most."""
+    if not classes and findings is None:
+        return ()
+    judged = {one.name: (one.images, round((one.recall or 0.0) * one.images)) for one in classes}
+    if findings is not None and not classes:
+        rows = zip(findings.classes, findings.confusion, strict=True)
+        judged = {name: (sum(row), row[place]) for place, (name, row) in enumerate(rows)}
+    known = findings is not None and len(findings.training) == len(judged)
+    training = dict(zip(findings.classes, findings.training, strict=True)) if findings is not None and known else {}
+    pairs = () if findings is None else findings.pairs
+    found = []
+    for name, (images, right) in judged.items():
+        if images and right == images:
+            continue
+        ends = binomtest(right, images).proportion_ci(0.95, "exact") if images else None
+        found.append(
+            ClassNeed(
+                name=name,
+                images=images,
+                right=right,
+                low=None if ends is None else float(ends.low),
+                high=None if ends is None else float(ends.high),
+                training=training.get(name),
+                pairs=tuple(place for place, pair in enumerate(pairs) if pair.true == name),
+            )
+        )
+    return tuple(sorted(found, key=lambda one: (one.right / one.images if one.images else 1.0, -one.images))[:_NEEDED])
 
 
 def _size(params: Mapping[str, str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -12,15 +12,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from explain.attribution import METHODS, finite_maps
+from explain.overlay import as_pixels
 from explain.signals import BlockSignals, capture
 from explain.subject import choose_blocks
-from lightning_modules.errors import printable
+from lightning_modules.errors import InputError
+from lightning_modules.images.reading import Fit, read_image
 from lightning_modules.networks.blocknet import BlockNet
+from search.outcome.test_predictions import image_name
+from search.pages.original_picture import Original
 from search.report.false_associations import map_traits
-from search.report.pictures import PictureStore
+from search.report.pictures import PICTURE_SIDE, PictureStore
 from search.trial.task import Task
 
-__all__ = ["METHOD", "JudgedImages", "RegionEvidence", "image_name"]
+__all__ = ["METHOD", "JudgedImages", "RegionEvidence", "map_blocks", "original_picture"]
 
 METHOD = "layercam"
 """In early blocks Grad-CAM degenerates to an edge map; LayerCAM does not."""
@@ -80,16 +84,13 @@ class JudgedImages:
         cells = np.bincount(self.labels * count + self.predicted, minlength=count * count)
         self.confusion: NDArray[np.int64] = cells.reshape(count, count)
         self.store = PictureStore()
+        self._read: dict[int, Original] = {}
         self.notes: tuple[str, ...] = ()
         size = task.settings.data.pixels
-        try:
-            self.blocks, left_out = choose_blocks(net, {n: f"blocks.{n}" for n in net.block_names}, size, None)
-        except ValueError:  # not one block has more than one position
-            self.blocks, left_out = {}, net.block_names
+        self.blocks, left_out, self.block = map_blocks(net, size)
         if left_out:
             names = ", ".join(left_out)
             self.notes = (f"No maps of {names}: at {size[0]} x {size[1]} pixels a single position is left there.",)
-        self.block = _shown_block(net, self.blocks, size)
         order = np.random.default_rng([task.settings.seed, 7]).permutation(len(rows))
         self._rank = {int(place): rank for rank, place in enumerate(order)}
 
@@ -104,6 +105,25 @@ class JudgedImages:
     def image(self, place: int) -> Tensor:
         """(3, H, W) in [0, 1], on the CPU."""
         return self._images(np.array([place]))[0].float().cpu()
+
+    def picture(self, place: int, values: Tensor | None = None, side: int = PICTURE_SIDE) -> str:
+        """Keep the picture of an image as it was taken, of a tile that part of it; returns its key in `store`.
+
+        Args:
+            values: map drawn over it, (h, w); None for the image alone.
+            side: of the longer side, in pixels.
+        """
+        return self.store.add(self._original(place), values, side)
+
+    def _original(self, place: int) -> Original:
+        """As the network sees it where the file cannot be read any more."""
+        if place not in self._read:
+            self._read.clear()  # pictures of one image are made one after another
+            found = original_picture(self.task, int(self.rows[place]))
+            self._read[place] = found or Original(
+                as_pixels(self.image(place)), self.task.settings.data.pixels, "stretch"
+            )
+        return self._read[place]
 
     def signals(
         self, places: NDArray[np.int64], targets: NDArray[np.int64], blocks: Mapping[str, str]
@@ -133,13 +153,34 @@ class JudgedImages:
         return self.task.inputs(rows, np.zeros_like(rows))
 
 
-def image_name(task: Task, row: int) -> str:
-    """Path of an image as the report shows it: within the data folder where it lies there."""
-    path, root = task.index.records[row].path, task.settings.data.path
-    if root is None:
-        return printable(Path(*path.parts[-3:]))  # month, class and file of a simulated image
-    folder = root if root.is_dir() else root.parent
-    return printable(path.relative_to(folder) if path.is_relative_to(folder) else path)
+def original_picture(task: Task, row: int) -> Original | None:
+    """The picture of a row as it was taken, of a tile that part of it; None where the file cannot be read any more."""
+    index, data = task.index, task.settings.data
+    try:
+        pixels = read_image(index.records[row].path, max_pixels=data.max_pixels, known=index.value_range)
+    except InputError:
+        return None
+    if index.tiles is not None:
+        top, left, height, width = index.tiles.boxes[row].tolist()
+        pixels = pixels[top : top + height, left : left + width]
+    return Original(pixels, data.pixels, cast("Fit", data.fit))
+
+
+def map_blocks(net: BlockNet, size: tuple[int, int]) -> tuple[dict[str, str], tuple[str, ...], str]:
+    """Which blocks have maps, and the one whose maps are shown where there is room for one.
+
+    Args:
+        size: height and width of the images.
+
+    Returns:
+        label -> module of those that have, first to last; labels of the others; the last whose maps have at least 4 x 4
+        positions, or the last, or nothing without any.
+    """
+    try:
+        blocks, left_out = choose_blocks(net, {n: f"blocks.{n}" for n in net.block_names}, size, None)
+    except ValueError:  # not one block has more than one position
+        blocks, left_out = {}, net.block_names
+    return blocks, left_out, _shown_block(net, blocks, size)
 
 
 @torch.no_grad()

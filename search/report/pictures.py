@@ -1,18 +1,17 @@
-"""Pictures of images and their maps, small enough that a page of a hundred stays below a megabyte."""
+"""Pictures of images and their maps, small enough that a page of a hundred stays below a few megabytes."""
 
 from __future__ import annotations
-
-import math
 
 from PIL import Image
 from torch import Tensor
 
-from explain.overlay import as_pixels, map_overlay
 from search.pages.html import jpeg
+from search.pages.original_picture import Original, original_overlay
 
-__all__ = ["PictureStore"]
+__all__ = ["PICTURE_SIDE", "PictureStore"]
 
-_SIDE = 208  # pixels of the longer side: what a telephone shows of it in a row of two
+PICTURE_SIDE = 208
+"""Pixels of a picture's longer side, unless said: what a telephone shows of it in a row of two."""
 
 
 class PictureStore:
@@ -21,17 +20,14 @@ class PictureStore:
     def __init__(self) -> None:
         self.pictures: dict[str, str] = {}
 
-    def add(self, image: Tensor, values: Tensor | None = None) -> str:
+    def add(self, original: Original, values: Tensor | None = None, side: int = PICTURE_SIDE) -> str:
         """Keep a picture and return its key.
 
         Args:
-            image: (3, H, W) in [0, 1].
-            values: map drawn over it, (h, w), non-negative; None for the image alone.
+            values: map drawn over it, over the network's input, (h, w), non-negative; None for the image alone.
+            side: of the longer side, in pixels.
         """
-        scale = max(1, math.ceil(_SIDE / max(image.shape[1:])))
-        pixels = as_pixels(image, scale) if values is None else map_overlay(image, values, scale)
+        pixels = original.shown(side) if values is None else original_overlay(original, values, side)
         key = f"p{len(self.pictures)}"
-        picture = Image.fromarray(pixels)
-        picture.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
-        self.pictures[key] = jpeg(picture)
+        self.pictures[key] = jpeg(Image.fromarray(pixels))
         return key

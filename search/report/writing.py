@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import asdict, dataclass
+from functools import cache, partial
 from pathlib import Path
-from shlex import quote
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import pandas as pd
 from rich.console import Console
@@ -17,10 +16,13 @@ from rich.console import Console
 from lightning_modules.errors import InputError, printable
 from lightning_modules.whole_file import whole_file
 from search.errors import TrialCancelledError
+from search.invocation import typed
 from search.report.charts import chart_data, importances
-from search.report.findings import ARTIFACT, PREDICTIONS, Findings
+from search.report.findings import ARTIFACT, MAP_MEASURES, PREDICTIONS, Findings
 from search.report.gathering import gather
 from search.report.page import page
+from search.report.wrong_images import ARTIFACT as WRONG_IMAGES
+from search.report.wrong_images import WrongImages
 from search.study.record import Study, load_study
 from search.tracking.runs import ParentRun, read_parent_run
 from search.trial.files import TrialFiles
@@ -30,10 +32,12 @@ if TYPE_CHECKING:
     from search.tracking.tracker import Tracker
     from search.trial.task import Task
 
+_Kept = TypeVar("_Kept", Findings, WrongImages)
+
 __all__ = ["Report", "report_finished_search", "write"]
 
 _PAGE, _DATA = "report/report.html", "report/report.json"  # artifacts of the parent run
-_EVIDENCE = "figures/evidence.png"
+_EVIDENCE, _EVIDENCE_DARK = "figures/evidence.png", "figures/evidence_dark.png"
 
 
 @dataclass(frozen=True)
@@ -65,14 +69,19 @@ def write(name: str, root: Path, console: Console, to: Path | None = None) -> Re
     from search.tracking.tracker import Tracker
 
     tracker, files = Tracker(root, run.experiment), TrialFiles.of(root / "studies" / f"{name}.journal")
-    notes: tuple[str, ...] = ()
-    findings = None
-    try:
-        with console.status("Examining the winning configuration"):
-            findings = _examined(study, run, tracker, partial(_restored, study, run, root, console), files)
-    except InputError as error:
-        notes = (f"No validation image could be examined: {error}",)
-    report = _write_report(name, root, tracker, findings, notes)
+    notes: list[str] = []
+    findings, wrong = None, None
+    restored = cache(partial(_restored, study, run, root, console))
+    with console.status("Examining the winning configuration"):
+        try:
+            findings = _examined(study, run, tracker, restored, files)
+        except InputError as error:
+            notes.append(f"No validation image could be examined: {error}")
+        try:
+            wrong = _wrong_images(study, run, tracker, root, restored)
+        except InputError as error:
+            notes.append(f"The wrong test images cannot be shown: {error}")
+    report = _write_report(name, root, tracker, findings, wrong, tuple(notes))
     if to is not None:
         with whole_file(to, alone=False) as temporary:
             temporary.write_text(report.html, encoding="utf-8")
@@ -91,7 +100,8 @@ def report_finished_search(run: StudyRun) -> Path | None:
         study, parent = _study_and_run(name, root)
         run_id = parent.run_id
         findings = _examined(study, parent, run.tracker, lambda: run.task, run.files, cancelled=run.stopping)
-        return _write_report(name, root, run.tracker, findings, ()).path
+        wrong = _wrong_images(study, parent, run.tracker, root, lambda: run.task)
+        return _write_report(name, root, run.tracker, findings, wrong, ()).path
     except TrialCancelledError:
         raise
     except Exception as error:
@@ -99,22 +109,29 @@ def report_finished_search(run: StudyRun) -> Path | None:
             run.tracker.log_text(run_id, traceback.format_exc(), "report/traceback.txt")
         reason = str(error).strip().split("\n")[0]
         run.console.print(
-            f"No report: {type(error).__name__}: {printable(reason)}; python -m search.report study={quote(name)} "
-            "tries again.",
+            f"No report: {type(error).__name__}: {printable(reason)}; "
+            f"{typed('report', f'study={name}', root=root)} tries again.",
             highlight=False,
             markup=False,
         )
         return None
 
 
-def _write_report(name: str, root: Path, tracker: Tracker, findings: Findings | None, notes: tuple[str, ...]) -> Report:
+def _write_report(
+    name: str,
+    root: Path,
+    tracker: Tracker,
+    findings: Findings | None,
+    wrong: WrongImages | None,
+    notes: tuple[str, ...],
+) -> Report:
     """Make the page and log it, with its data, to the study's run."""
     study, run = _study_and_run(name, root)
     shares = importances(study)
-    data = gather(study, run, shares, findings, notes)
+    data = gather(study, run, shares, findings, wrong, notes)
     winner = None if study.winner is None else study.winner.slot
     charts = chart_data(study, winner, shares)
-    html = page(data, charts, findings.pictures if findings is not None else {}, run.artifact(_EVIDENCE))
+    html = page(data, charts, (run.artifact(_EVIDENCE), run.artifact(_EVIDENCE_DARK)))
     plain = data.to_json()
     tracker.log_text(run.run_id, json.dumps(plain, indent=1, ensure_ascii=False, allow_nan=False), _DATA)
     tracker.log_text(run.run_id, html, _PAGE)
@@ -158,12 +175,12 @@ def _examined(
     """
     if study.winner is None:
         return None
-    kept = _kept(run)
+    kept = _read(Findings, run.artifact(ARTIFACT))
     if kept is not None and kept.slot == study.winner.slot:
         return kept
     from search.outcome.figures import MAPS_OF_WINNER
+    from search.outcome.test_predictions import image_name
     from search.report.examination import examine
-    from search.report.judged_images import image_name
 
     made = task().of(study.winner.params.get("network"))
     found = examine(made, study.winner, files.checkpoint(study.winner.slot), cancelled=cancelled)
@@ -178,31 +195,62 @@ def _examined(
         tracker.log_images(run_id, found.slides, MAPS_OF_WINNER)
     tracker.log_text(run.run_id, findings.to_json(), ARTIFACT)
     tracker.log(run.run_id, _metrics(findings))
+    # A row a block: as metrics they would be forty charts of one bar each.
+    if findings.measures:
+        tracker.log_table(run.run_id, pd.DataFrame([asdict(one) for one in findings.measures]), MAP_MEASURES)
     return findings
 
 
+def _wrong_images(
+    study: Study, run: ParentRun, tracker: Tracker, root: Path, task: Callable[[], Task]
+) -> WrongImages | None:
+    """The test images that the winner has wrong: read where they were logged, else computed and logged.
+
+    Returns:
+        None without a winner, or without test images.
+
+    Raises:
+        InputError: of `task`, or a model that is gone or damaged.
+    """
+    winner = study.winner
+    if winner is None or winner.test is None:
+        return None
+    kept = _read(WrongImages, run.artifact(WRONG_IMAGES))
+    if kept is not None and kept.version == winner.version:
+        return kept
+    from search.outcome.test_predictions import ARTIFACT as PREDICTED
+    from search.outcome.test_predictions import log_test_predictions, read_test_predictions
+    from search.report.wrong_examination import answer_test_images, examine_wrong
+    from search.tracking.models import resolve_model
+
+    name = run.params.get("tracking.model_name", "thawline")
+    model = resolve_model(f"models:/{name}/{winner.version}", root)
+    made = task().of(winner.params.get("network"))
+    answers = read_test_predictions(run.artifact(PREDICTED), made, winner.version)
+    if answers is None:
+        answers = answer_test_images(made, model)
+        log_test_predictions(tracker, run.run_id, made, winner.version, answers)
+    found = examine_wrong(made, model, winner.version, answers)
+    tracker.log_text(run.run_id, found.to_json(), WRONG_IMAGES)
+    return found
+
+
 def _metrics(findings: Findings) -> dict[str, float]:
-    metrics = {
+    return {
         "out_of_sample_accuracy": findings.accuracy,
         "out_of_sample_images": float(findings.judged),
         "suspect_labels": float(findings.suspects_found),
         "confused_pairs": float(findings.pairs_found),
     }
-    for one in findings.measures:
-        for key in ("entropy", "area", "dispersion", "relative_difference", "dead"):
-            value = getattr(one, key)
-            if value is not None:
-                metrics[f"map_{key}/{one.block}"] = value
-    return metrics
 
 
-def _kept(run: ParentRun) -> Findings | None:
-    raw = run.artifact(ARTIFACT)
+def _read(kind: type[_Kept], raw: bytes | None) -> _Kept | None:
+    """What was kept; None where nothing was, or what another version wrote, which is made again."""
     if raw is None:
         return None
     try:
-        return Findings.from_json(raw.decode("utf-8"))
-    except ValueError:  # of another version: made again
+        return kind.from_json(raw.decode("utf-8"))
+    except ValueError:
         return None
 
 

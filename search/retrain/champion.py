@@ -14,6 +14,7 @@ from torch import nn
 from lightning_modules.errors import InputError
 from lightning_modules.networks.blocknet import BlockNet
 from lightning_modules.networks.model_file import TrainedModel
+from search.invocation import typed
 from search.retrain.ledger import Ledger, PromotionRow
 from search.settings.schema import Settings
 from search.tracking.models import resolve_model
@@ -21,8 +22,8 @@ from search.tracking.tracker import Tracker
 from search.trial.result import TrialParams
 
 __all__ = [
-    "BASELINE", "CHAMPION", "PREVIOUS", "Champion", "known_versions", "load_champion", "load_version", "settle",
-    "widened",
+    "BASELINE", "CHAMPION", "PREVIOUS", "Champion", "known_versions", "line_of_champions", "load_champion",
+    "load_version", "settle", "widened",
 ]  # fmt: skip
 
 CHAMPION, PREVIOUS = "champion", "previous"
@@ -86,7 +87,7 @@ def settle(ledger: Ledger, tracker: Tracker, model_name: str) -> PromotionRow | 
     if last.state == "done" and aliases.get(CHAMPION) != last.to_version:
         raise InputError(
             f"the alias champion of model {model_name} names version {aliases.get(CHAMPION, 'none')}, the ledger says "
-            f"{last.to_version}: it was moved by hand; move it back, and use python -m search.retrain rollback"
+            f"{last.to_version}: it was moved by hand; move it back, and use " + typed("retrain", "rollback")
         )
     if last.state != "done":
         tracker.set_alias(model_name, PREVIOUS, last.previous_version if last.previous_version in known else None)
@@ -95,6 +96,20 @@ def settle(ledger: Ledger, tracker: Tracker, model_name: str) -> PromotionRow | 
             if row.state != "done":
                 ledger.mark_done(row)
     return last
+
+
+def line_of_champions(decided: Sequence[PromotionRow]) -> list[str]:
+    """Versions from the first champion to the one in use, each of which the next replaced.
+
+    What a rollback took back is no part of it, so that a second rollback goes one further back and not forth again.
+    """
+    line: list[str] = []
+    for row in decided:
+        if row.kind == "rollback" and row.to_version in line:
+            del line[line.index(row.to_version) + 1 :]
+        else:
+            line.append(row.to_version)
+    return line
 
 
 def known_versions(ledger: Ledger, tracker: Tracker, model_name: str) -> set[str]:
@@ -132,7 +147,7 @@ def _ways_out(ledger: Ledger, tracker: Tracker, model_name: str, lost: str) -> s
         return "put back a copy of the store, or take another tracking.model_name for a new champion"
     return (
         f"put back a copy of the store, or let a version that was champion before ({', '.join(former)}) be it again: "
-        f"python -m search.retrain rollback to={former[-1]} reason=TEXT"
+        + typed("retrain", "rollback", f"to={former[-1]}", "reason=TEXT")
     )
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from contextlib import closing
+from textwrap import wrap
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from lightning_modules.errors import InputError, printable
 from search.command_line.exits import until_interrupted
-from search.retrain.champion import known_versions, load_version, settle
+from search.invocation import typed
+from search.retrain.champion import known_versions, line_of_champions, load_version, settle
 from search.retrain.ledger import Ledger, PromotionRow, ledger_path
 from search.settings.schema import Settings
 from search.tracking.store import readable
@@ -35,7 +34,9 @@ def rollback(settings: Settings, console: Console, *, reason: str, to: str | Non
     """Put the previous champion back, or the former one `to`; returns the exit code."""
     root = settings.tracking.root
     if not ledger_path(root).is_file():
-        raise InputError(f"nothing to roll back: no file {printable(ledger_path(root))}; run python -m search.retrain")
+        raise InputError(
+            f"nothing to roll back: no file {printable(ledger_path(root))}; run {typed('retrain', root=root)}"
+        )
     from search.retrain.driver import owned_model
 
     name, tracker = settings.tracking.model_name, Tracker.of(settings.tracking)
@@ -48,27 +49,32 @@ def rollback(settings: Settings, console: Console, *, reason: str, to: str | Non
 
 
 def _roll_back(settings: Settings, ledger: Ledger, tracker: Tracker, reason: str, to: str | None) -> PromotionRow:
-    """Make the previous champion champion again, or the former one `to`; the other becomes `previous`.
+    """Make the champion before this one champion again, or the former one `to`; the other becomes `previous`.
 
     A rollback that was killed before the aliases moved is finished by the next call, which then does no other. Nothing
     is written before the version that is put back has been loaded.
 
     Raises:
-        InputError: there is no champion, no previous one, or it cannot be loaded.
+        InputError: there is no champion, none before it, or it cannot be loaded.
     """
     name, decided = settings.tracking.model_name, ledger.promotions()
     gone = bool(decided) and decided[-1].to_version not in known_versions(ledger, tracker, name)
     last = decided[-1] if gone else settle(ledger, tracker, name)
     if last is None:
         raise InputError(
-            f"model {name} has no champion yet, so there is nothing to roll back; run python -m search.retrain"
+            f"model {name} has no champion yet, so there is nothing to roll back; run "
+            + typed("retrain", root=settings.tracking.root)
         )
     if last.kind == "rollback" and last.state != "done" and not gone and to in (None, last.to_version):
         return ledger.promotions()[-1]
     former = list(dict.fromkeys(row.to_version for row in decided))
-    target = to or last.previous_version
+    target = to or next(iter(line_of_champions(decided)[-2::-1]), None)
     if target is None:
-        raise InputError(f"model {name} has had one champion only, version {last.to_version}: there is no previous one")
+        later = [version for version in former if version != last.to_version]
+        way = f"; rollback to={later[-1]} reason=TEXT puts a later one back" if later else ""
+        raise InputError(
+            f"version {last.to_version} is the first champion of model {name}, so there is none before it{way}"
+        )
     if target not in former or target == last.to_version:
         others = ", ".join(version for version in former if version != last.to_version) or "none"
         raise InputError(
@@ -109,17 +115,14 @@ def _print_history(console: Console, ledger: Ledger, model_name: str) -> None:
     if not rows:
         console.print(f"Model {model_name} has had no champion yet.", highlight=False, markup=False)
         return
-    table = Table(title=f"Champions of model {model_name}", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    for column in ("decided", "what", "from", "to"):
-        table.add_column(column, no_wrap=True)
-    table.add_column("accuracy", justify="right", no_wrap=True)
-    table.add_column("why", overflow="fold", ratio=1)
+    console.print(f"Champions of model {model_name}", highlight=False, markup=False)
     for row in rows:
         what = f"{row.kind} {row.month}" if row.month and row.kind != "bootstrap" else row.kind
-        table.add_row(
-            row.decided[:10], what, row.from_version or "-", row.to_version, _accuracies(row), escape(row.reason)
-        )
-    console.print(table)
+        change = f"version {row.to_version}" if row.from_version is None else f"{row.from_version} -> {row.to_version}"
+        numbers = "" if (accuracy := _accuracies(row)) == "-" else f"  accuracy {accuracy}"
+        console.print(f"{row.decided[:10]}  {what:<18}  {change:<12}{numbers}", highlight=False, markup=False)
+        for line in wrap(row.reason, max(40, min(console.width, 100) - 4), break_on_hyphens=False):
+            console.print(f"    {line}", highlight=False, markup=False)
     done = [one for one in ledger.latest().values() if one.outcome in ("kept", "not needed", "refused")]
     for one in sorted(done, key=lambda one: one.month):
         said = f"refused: {one.reason}" if one.outcome == "refused" else one.reason

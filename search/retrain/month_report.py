@@ -9,13 +9,17 @@ import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from lightning_modules.errors import printable
+from explain.overlay import as_pixels
+from lightning_modules.errors import InputError, printable
+from lightning_modules.images.reading import Fit, read_image
 from lightning_modules.networks.blocknet import BlockNet
+from search.pages.original_picture import Original
 from search.retrain.champion import BASELINE
 from search.retrain.month.context import MonthContext
 from search.retrain.month.decisions import MonthDecisions
@@ -112,8 +116,21 @@ def _pictures(context: MonthContext, challenger: BlockNet | None) -> _Shown:
         return _Shown(pictures, suspects)
     # Of an image in tiles, the champion's: both networks are explained on one picture.
     images = torch.cat(list(shown_images(context.champion_net, context.images, rows[positions])))
-    maps = explained(context.champion_net, challenger, images)
+    originals = [_original(context, int(row), image) for row, image in zip(rows[positions], images.cpu(), strict=True)]
+    maps = explained(context.champion_net, challenger, images, originals)
     return _Shown(pictures, suspects, {paths[i]: one for i, one in zip(positions.tolist(), maps, strict=True)})
+
+
+def _original(context: MonthContext, row: int, image: Tensor) -> Original:
+    """An image as it was taken; of one in tiles, and of one whose file is gone meanwhile, what the network sees."""
+    index, data = context.images.index, context.settings.data
+    if context.images.tiling is None:
+        try:
+            pixels = read_image(index.records[row].path, max_pixels=data.max_pixels, known=index.value_range)
+            return Original(pixels, data.pixels, cast("Fit", data.fit))
+        except InputError:
+            pass
+    return Original(as_pixels(image), data.pixels, "stretch")
 
 
 def _shown_path(given: Path | None, path: Path) -> str:

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 from lightning_modules.errors import InputError, printable
 from search.command_line.arguments import argument_names, argument_table, read_arguments
 from search.command_line.exits import run_command
+from search.invocation import typed
 from search.settings.field import required, setting
 
 if TYPE_CHECKING:
@@ -51,8 +52,8 @@ class Arguments:
 def help_text() -> str:
     """Text of `--help`."""
     return (
-        'usage: python -m search.schedule cron="0 3 2 * *" [name=value ...] [settings of search.retrain ...]\n\n'
-        "Starts python -m search.retrain with the settings given, at the start and at the times of cron. Two runs\n"
+        f'usage: {typed("schedule")} cron="0 3 2 * *" images=IMAGES [name=value ...] [settings of retraining ...]\n\n'
+        f"Starts {typed('retrain')} with the settings given, at the start and at the times of cron. Two runs\n"
         "never overlap; a run that fails does not end the schedule. See docs/scheduling.md.\n\n"
         f"{argument_table(Arguments)}\n\n"
         "exit codes: 0 times printed; 2 bad input; 130 stopped by Ctrl-C, 143 by SIGTERM: a run under way gets the\n"
@@ -72,7 +73,7 @@ def parse(words: Sequence[str]) -> tuple[Arguments, list[str]]:
     given = read_arguments(Arguments, own)
     month = next((s for s in settings if s.partition("=")[0] == "month"), None)
     if month is not None:
-        raise InputError(f"a schedule runs every month that is not done; {month} is for python -m search.retrain")
+        raise InputError(f"a schedule runs every month that is not done; {month} is for {typed('retrain')}")
     # Before the first run, which may be a month away.
     from search.settings.compose import compose_settings
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from lightning_modules.errors import InputError, printable
+from lightning_modules.home_folder import home_path
 from search.settings.parsing import accepted, one_or_several, parse, unknown_key
 from search.settings.plain import key_paths, to_plain
 from search.settings.schema import Settings
@@ -47,6 +48,7 @@ def compose_settings(overrides: Sequence[str]) -> Settings:
     Raises:
         InputError: an override that is no `key=value`, an unknown key or option, a value that is not accepted.
     """
+    overrides = _whole_names(overrides)
     checked = [_checked(override) for override in overrides if override != "experiment=null"]
     # Imported here so that --help answers without Hydra.
     from hydra import compose, initialize_config_dir
@@ -72,6 +74,38 @@ def compose_settings(overrides: Sequence[str]) -> Settings:
     if not isinstance(values, dict):
         raise InputError(f"configuration must be a mapping, got {type(values).__name__}")
     return parse({str(key): value for key, value in values.items()})
+
+
+def _whole_names(overrides: Sequence[str]) -> list[str]:
+    """The settings that `images=` and `root=`, which every command takes, are short for.
+
+    Raises:
+        InputError: nothing is there, or the settings are given as well.
+    """
+    found: list[str] = []
+    for override in overrides:
+        name, separator, value = override.partition("=")
+        if name in ("images", "root") and sum(other.startswith(f"{name}=") for other in overrides) > 1:
+            raise InputError(f"{name}= must be given once, got it again as {override!r}")
+        if name == "root" and separator:
+            long = [f"tracking.root={value}"]
+        elif name == "images" and separator:
+            place = Path(home_path(value, name))
+            if not value or not place.exists():
+                raise InputError(
+                    f"images must be a folder, IMAGES/<class>/*, or a table with the columns path and label, got "
+                    f"{printable(value)!r}: no such file or folder"
+                )
+            long = [f"data={'folder' if place.is_dir() else 'manifest'}", f"data.path={value}"]
+        else:
+            found.append(override)
+            continue
+        for one in long:
+            key = one.partition("=")[0]
+            if any(other.startswith(f"{key}=") for other in overrides):
+                raise InputError(f"{name}= stands for {' and '.join(w.partition('=')[0] for w in long)}=: give one")
+        found += long
+    return found
 
 
 def _refuse_references(values: Any, key: str = "") -> None:

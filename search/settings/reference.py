@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 
+from search.invocation import typed
 from search.settings.compose import group_options
 from search.settings.parsing import accepted
 from search.settings.plain import flatten, key_paths, shown
@@ -11,15 +12,18 @@ from search.settings.schema import Settings
 
 __all__ = ["configuration_page", "help_text", "setting_lines"]
 
-_USAGE = """Usage: python -m search [GROUP=OPTION ...] [key=value ...]
+_USAGE = """Usage: {it} [images=IMAGES] [GROUP=OPTION ...] [key=value ...]
 
 Searches optimizer, learning rate and freeze depth for an image classifier that starts from a pre-trained network;
 logs every trial in MLflow, tests the winner once and registers it. The same command again continues the study.
 
-  python -m search                                    the built-in simulated ultrasonic images
-  python -m search data=folder data.path=IMAGES       IMAGES/<class>/* or IMAGES/<YYYY-MM>/<class>/*
-  python -m search data=manifest data.path=FILE.csv   columns path,label[,month,group,split,mask]
-  python -m search experiment=quick                   a first look in about a minute
+  {it}                                     the built-in simulated ultrasonic images
+  {it} images=FOLDER                       FOLDER/<class>/* or FOLDER/<YYYY-MM>/<class>/*
+  {it} images=FILE.csv                     columns path,label[,month,group,split,mask]
+  {it} images=FOLDER experiment=quick      a first result in two or three minutes
+
+  images=FOLDER    short for data=folder data.path=FOLDER; images=FILE for data=manifest data.path=FILE
+  root=FOLDER      short for tracking.root=FOLDER
 
   --help       this page
   --cfg job    print the composed configuration and stop
@@ -29,7 +33,7 @@ logs every trial in MLflow, tests the winner once and registers it. The same com
 
 def help_text() -> str:
     """The page that `--help` prints."""
-    lines = [_USAGE, "Groups and their options (files of conf/)"]
+    lines = [_USAGE.format(it=typed("search")), "Groups and their options (files of conf/)"]
     lines += [f"  {group}={'|'.join(options)}" for group, options in group_options().items()]
     lines += ["", "Settings (default) accepted values", *setting_lines()]
     return "\n".join(lines)

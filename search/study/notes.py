@@ -25,10 +25,9 @@ __all__ = [
 
 
 def run_name(slot: int, params: TrialParams) -> str:
-    """Name of a trial's run, such as `t07 nag lr=2.1e-3 freeze=3`."""
-    beta = "" if params.fostering_beta is None else f" beta={params.fostering_beta:g}"
+    """Name of a trial's run, such as `t07 nag depth 3`; its columns say the rest."""
     network = "" if params.network is None else f"{params.network} "
-    return f"t{slot:02d} {network}{params.optimizer} lr={_rate(params)} freeze={params.freeze_depth}{beta}"
+    return f"t{slot:02d} {network}{params.optimizer} depth {params.freeze_depth}"
 
 
 def start_tags(params: TrialParams, study: str, prior: str) -> dict[str, Any]:

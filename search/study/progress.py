@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -13,10 +13,34 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from search.trial.result import EpochReport, TrialParams, describe_params
-from search.words import duration, epoch_count
+from search.command_line.steady_console import SteadyConsole
+from search.trial.result import EpochReport, TrialParams
+from search.words import epoch_count, spoken
 
-__all__ = ["StudyListener", "StudyProgress"]
+__all__ = ["OUTCOMES", "StudyListener", "StudyProgress", "spoken_params"]
+
+OUTCOMES = {"pruned": "stopped early", "overtime": "over its time"}
+"""Outcome of a trial -> what it is called where people read it; others are called as they are."""
+
+_ENOUGH = 0.2  # of the epochs expected, before the time that is left is told
+_SURE = (0.75, 1.4)  # factors on the estimate: trials at other depths cost more or less than those so far
+
+
+def spoken_params(params: TrialParams) -> str:
+    """Parameters as people read them: `adam, learning rate 0.001, freeze depth 4`."""
+    beta = "" if params.fostering_beta is None else f", fostering beta {params.fostering_beta:g}"
+    network = "" if params.network is None else f"{params.network}, "
+    rate, depth = f"learning rate {params.learning_rate:.2g}", f"freeze depth {params.freeze_depth}"
+    return f"{network}{params.optimizer}, {rate}, {depth}{beta}"
+
+
+def _span(low: float, high: float) -> str:
+    """Two times in seconds, as a guess is said: 40 to 75 s, 3 to 6 min, 1.5 to 2.8 h."""
+    if high < 120:
+        return f"{low:.0f} to {high:.0f} s"
+    if high < 7200:
+        return f"{max(low / 60, 1):.0f} to {high / 60:.0f} min"
+    return f"{low / 3600:.1f} to {high / 3600:.1f} h"
 
 
 class StudyListener(Protocol):
@@ -48,7 +72,9 @@ class StudyProgress:
         finished: how many there are already.
         epochs: of a full trial, over all folds.
         expected_epochs: that the trials to come will take together, about.
+        afterwards: the same of what follows the trials: the winner's networks, trained again.
         best: score and slot of the best trial so far, if any.
+        on_trial: called when a trial has ended or waits.
     """
 
     def __init__(
@@ -59,25 +85,33 @@ class StudyProgress:
         finished: int,
         epochs: int,
         expected_epochs: float,
+        afterwards: float = 0.0,
         metric: str,
         best: tuple[float, int] | None,
+        on_trial: Callable[[], None] = lambda: None,
     ) -> None:
-        self._console = console
+        self._console, self._on_trial = console, on_trial
         self._trials, self._finished = trials, finished
         self._epochs, self._metric, self._best = epochs, metric, best
         self._started = time.monotonic()
-        self._left = expected_epochs
+        self._left, self._afterwards = expected_epochs, afterwards
         self._whole = expected_epochs >= (trials - finished) * epochs  # what a pruned trial saves was not foreseen
         self._done = 0
         self._waits: dict[int, int] = {}  # slot -> epochs
         self._running: dict[int, tuple[TrialParams, int, float | None]] = {}
+        self._right: dict[int, float] = {}  # slot -> share of the validation images that are right
+        self._default: float | None = None  # score of trial 0
         self._live: Live | None = None
 
     @contextmanager
     def shown(self) -> Iterator[StudyProgress]:
         """Show the live display while the block runs, on a terminal only."""
         if not self._console.is_terminal:
-            yield self
+            try:
+                yield self
+            finally:
+                if isinstance(self._console, SteadyConsole):
+                    self._console.doing = ""
             return
         with Live(self._render(), console=self._console, refresh_per_second=4, transient=True) as live:
             self._live = live
@@ -95,6 +129,8 @@ class StudyProgress:
     def epoch(self, slot: int, report: EpochReport) -> None:
         params = self._running[slot][0]
         self._running[slot] = (params, report.step + 1, report.value)
+        if (accuracy := report.metrics.get("val_accuracy")) is not None:
+            self._right[slot] = accuracy
         self._done += 1
         self._left -= 1
         self.waiting()
@@ -116,27 +152,51 @@ class StudyProgress:
         if slot not in self._running:  # it waited, and its line has been shown
             self._waits.pop(slot, None)
             return
+        if slot == 0 and outcome == "complete":
+            self._default = value
         params, epochs, _ = self._running.pop(slot)
         if self._whole and outcome != "failed":
             self._left -= self._epochs - epochs
         self._line(slot, params, outcome, value, epochs)
 
     def _line(self, slot: int, params: TrialParams, outcome: str, value: float | None, epochs: int) -> None:
-        score = "" if value is None else f" {self._metric} {value:.4f}"
-        best = f", best {self._best[0]:.4f} (trial {self._best[1]})" if self._best else ""
-        after = f" after {epoch_count(epochs)}"
-        line = f"trial {slot:>3}  {describe_params(params):<36} {outcome:<9}{score}{after}{best}"
-        self._console.print(line + self._remaining(", about {} left"), highlight=False, soft_wrap=True)
+        said = OUTCOMES.get(outcome, outcome)
+        score = "" if value is None else f", {spoken(self._metric)} {value:.4f}"
+        if (right := self._right.get(slot)) is not None:
+            score += f", {100 * right:.0f} % of the validation images right"
+        best = f"; best {self._best[0]:.4f} (trial {self._best[1]}{self._gain()})" if self._best else ""
+        line = f"trial {slot:>3}  {spoken_params(params)}: {said} after {epoch_count(epochs)}{score}{best}"
+        self._console.print(line + self._remaining("; "), highlight=False, soft_wrap=True)
         self.waiting()
+        self._on_trial()
+
+    def _gain(self) -> str:
+        """What the search has gained so far over the default, by validation images, which chose it."""
+        if self._default is None or self._best is None or self._best[1] == 0:
+            return ""
+        return f", {self._best[0] - self._default:+.4f} to trial 0"
 
     def waiting(self) -> None:
         if self._live is not None:
             self._live.update(self._render())
+        elif isinstance(self._console, SteadyConsole):
+            self._console.doing = self._in_words()
 
-    def _remaining(self, template: str) -> str:
-        if not self._done or self._left < 1:
+    def _in_words(self) -> str:
+        """What the trials are at, for where there is no terminal."""
+        running = [
+            f"trial {slot} in epoch {min(epochs + 1, self._epochs)} of {self._epochs}"
+            for slot, (_, epochs, _) in self._running.items()
+        ]
+        done = f"{self._finished} of {self._trials} trials done{self._waiting_text()}"
+        return "; ".join([done, *running]) + self._remaining("; ")
+
+    def _remaining(self, before: str) -> str:
+        """The time that is left, as a range; nothing before it can be told."""
+        if not self._done or self._left < 1 or self._done < _ENOUGH * (self._done + self._left):
             return ""
-        return template.format(duration((time.monotonic() - self._started) / self._done * self._left))
+        seconds = (time.monotonic() - self._started) / self._done * (self._left + self._afterwards)
+        return f"{before}about {_span(*(seconds * factor for factor in _SURE))} left"
 
     def _waiting_text(self) -> str:
         return f" and {len(self._waits)} waiting" if self._waits else ""
@@ -149,17 +209,17 @@ class StudyProgress:
         grid.add_row(
             Text("study", style="bold"),
             ProgressBar(total=self._trials, completed=self._finished, width=24),
-            Text(f"{self._finished}/{self._trials} trials{self._waiting_text()}{self._remaining(', about {} left')}"),
+            Text(f"{self._finished}/{self._trials} trials{self._waiting_text()}{self._remaining(', ')}"),
         )
         for slot, (params, epochs, value) in self._running.items():
-            shown = "" if value is None else f"{self._metric} {value:.4f}"
+            shown = "" if value is None else f"{spoken(self._metric)} {value:.4f}"
             grid.add_row(
                 Text(f"trial {slot}"),
                 ProgressBar(total=self._epochs, completed=epochs, width=24),
                 Text(f"{epochs}/{self._epochs} epochs {shown}"),
             )
-            grid.add_row(Text(""), Text(describe_params(params), style="dim", no_wrap=True, overflow="ellipsis"), "")
+            grid.add_row(Text(""), Text(spoken_params(params), style="dim", no_wrap=True, overflow="ellipsis"), "")
         if self._best:
-            grid.add_row(Text("best"), Text(f"{self._metric} {self._best[0]:.4f}", style="bold green"),
+            grid.add_row(Text("best"), Text(f"{spoken(self._metric)} {self._best[0]:.4f}", style="bold green"),
                          Text(f"trial {self._best[1]}"))  # fmt: skip
         return Group(grid)

@@ -25,6 +25,7 @@ from lightning_modules.home_folder import home_path
 from lightning_modules.whole_file import whole_file
 from search.errors import StoreError
 from search.evidence.record import Evidence
+from search.invocation import typed
 from search.settings.plain import flatten, shown
 from search.settings.schema import Settings
 from search.study.bought import Bought
@@ -441,7 +442,7 @@ def open_study(root: Path, name: str) -> optuna.Study:
     known = sorted({p.name.removesuffix(p.suffix) for p in kept})
     # Never a path made of the name: it comes from the user, and opening a journal creates it.
     if name not in known:
-        there = "no studies yet; run python -m search first"
+        there = f"no studies yet; run {typed('search', root=root)} first"
         if known:
             rest = f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else ""
             there = f"studies: {', '.join(printable(one) for one in known[:_SHOWN])}{rest}"

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
 from lightning_modules.errors import InputError, printable
+from search.invocation import typed
 from search.tracking.store import artifacts_of, reading
 
 if TYPE_CHECKING:
@@ -18,10 +20,13 @@ if TYPE_CHECKING:
     from explain.subject import Subject
     from lightning_modules.networks.model_file import TrainedModel
 
-__all__ = ["DEFAULT_NAME", "InputError", "TrainedModel", "resolve_model", "run_of_model", "subject_of"]
+__all__ = [
+    "DEFAULT_NAME", "InputError", "TrainedModel", "chosen_model", "resolve_model", "run_of_model", "subject_of",
+]  # fmt: skip
 
 DEFAULT_NAME = "thawline"
 
+_CHAMPION = "champion"
 _CARD = "model.json"
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
 _LOGGED = re.compile(r"models:/(m-[0-9a-f]+)")
@@ -61,6 +66,36 @@ def resolve_model(reference: str, root: Path = Path("mlruns")) -> TrainedModel:
         ) from error
 
 
+def chosen_model(reference: str | None, root: Path, say: Callable[[str], None]) -> str:
+    """The model that is meant: the one named, else the champion, else the newest version; which it is, is said.
+
+    Raises:
+        InputError: none is named and there is none.
+    """
+    if reference is not None:
+        return reference
+    with reading(root) as client:
+        if client is None:
+            raise InputError(
+                f"there are no runs yet: no file {printable(root / 'mlflow.db')}; run {typed('search', root=root)} "
+                "first, or name a model folder with model="
+            )
+        known = {str(model.name): model for model in client.search_registered_models()}
+        found = client.search_model_versions(f"name = '{DEFAULT_NAME}'")
+        versions = sorted((str(one.version) for one in found), key=int)
+        champion = known[DEFAULT_NAME].aliases.get(_CHAMPION) if DEFAULT_NAME in known else None
+    if str(champion) in versions:
+        say(f"model: version {champion}, the champion; model= names another")
+        return _CHAMPION
+    if not versions:
+        raise InputError(
+            f"no model {DEFAULT_NAME!r} is registered; {_those(known, 'registered')}; model= names one, "
+            f"{typed('search', root=root)} makes one"
+        )
+    say(f"model: version {versions[-1]}, the newest, for there is no champion yet; model= names another")
+    return versions[-1]
+
+
 def run_of_model(client: MlflowClient, reference: str) -> str | None:
     """Id of the run that left a model; None where the reference is a path.
 
@@ -89,6 +124,7 @@ def subject_of(model: TrainedModel, wanted: Sequence[str] | None = None) -> tupl
         InputError: an unknown label, a block without positions, or no block that can be explained.
     """
     from explain.subject import Subject, choose_blocks
+    from lightning_modules.images.reading import read_image
 
     net, card = model.net, model.card
     try:
@@ -100,7 +136,9 @@ def subject_of(model: TrainedModel, wanted: Sequence[str] | None = None) -> tupl
         name = f"{name}, the first of {len(card.others) + 1} networks that answer together"
     device = net.mean.device
     made = (net, card.classes, blocks, model.read, card.size, card.fit, net.minimum_size, device, name)
-    return Subject(*made, temperature=1.0 if card.temperature is None else card.temperature), left_out
+    original = partial(read_image, max_pixels=card.max_pixels, known=card.value_range)
+    temperature = 1.0 if card.temperature is None else card.temperature
+    return Subject(*made, temperature=temperature, original=original if card.tiling is None else None), left_out
 
 
 def _folder(reference: str) -> Path | None:
@@ -122,7 +160,7 @@ def _from_store(reference: str, root: Path) -> Path:
         if client is None:
             raise InputError(
                 f"model={printable(reference)}: there are no runs yet: no file {printable(root / 'mlflow.db')}; "
-                "run python -m search first, or name a model folder"
+                f"run {typed('search', root=root)} first, or name a model folder"
             )
         return _from_client(client, root, reference)
 
@@ -163,7 +201,7 @@ def _of_registry(client: MlflowClient, root: Path, name: str, alias: str | None,
     # The sqlite store leaves model_id empty and keeps the logged model's id in the source.
     source = _LOGGED.fullmatch(client.get_model_version(name, str(wanted)).source or "")
     if source is None:
-        raise InputError(f"version {wanted} of model {name} was not written by python -m search")
+        raise InputError(f"version {wanted} of model {name} was not written by Thawline")
     return _artifact(client, root, source[1], f"version {wanted} of model {name}")
 
 
@@ -197,7 +235,7 @@ def _artifact(client: MlflowClient, root: Path, model_id: str, what: str) -> Pat
     logged = artifacts_of(root, model_id)
     for card in sorted(logged.glob(f"artifacts/*/{_CARD}")):
         return card.parent
-    raise InputError(f"{what} is not a model of python -m search, or its files are gone: none in {printable(logged)}")
+    raise InputError(f"{what} is not a model of Thawline, or its files are gone: none in {printable(logged)}")
 
 
 def _runs_with_model(client: MlflowClient, without: str = "") -> str:

@@ -18,6 +18,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from lightning_modules.errors import InputError, printable
 from search.errors import StoreError
 from search.settings.schema import TrackingSettings
+from search.tracking.saved_view import TRIALS_VIEW, trials_view
 from search.tracking.tracker import Tracker, experiment_tags
 
 __all__ = ["ServerTracker", "make_tracker", "server_uri"]
@@ -82,10 +83,12 @@ class ServerTracker(Tracker):
         found = self._client.get_experiment_by_name(experiment)
         if found is None:
             self.experiment_id = self._client.create_experiment(experiment, tags=experiment_tags())
-            return
-        self.experiment_id = found.experiment_id
-        if found.lifecycle_stage == LifecycleStage.DELETED:
-            self._restore_experiment(experiment)
+        else:
+            self.experiment_id = found.experiment_id
+            if found.lifecycle_stage == LifecycleStage.DELETED:
+                self._restore_experiment(experiment)
+        if found is None or found.tags.get(TRIALS_VIEW) != trials_view():
+            self._client.set_experiment_tag(self.experiment_id, TRIALS_VIEW, trials_view())
 
     @property
     def uri(self) -> str:

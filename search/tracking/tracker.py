@@ -30,6 +30,7 @@ from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 
 from lightning_modules.errors import InputError, printable
 from search.settings.schema import TrackingSettings
+from search.tracking.saved_view import TRIALS_VIEW, trials_view
 from search.tracking.served_model import CODE_FOLDERS, requirements, signature
 from search.tracking.store import adopt, artifacts_of, check_store, database_uri, explained, make_store
 
@@ -138,6 +139,8 @@ class Tracker:
                 self.experiment_id = found.experiment_id
                 if found.lifecycle_stage == LifecycleStage.DELETED:
                     self._restore_experiment(experiment)
+            if found is None or found.tags.get(TRIALS_VIEW) != trials_view():
+                self._client.set_experiment_tag(self.experiment_id, TRIALS_VIEW, trials_view())
             with closing(sqlite3.connect(self._root / "mlflow.db")) as database:
                 if new:
                     database.execute("PRAGMA journal_mode=WAL")  # halves the cost of a batch of metrics

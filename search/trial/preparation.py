@@ -18,7 +18,7 @@ from lightning_modules.errors import InputError, printable
 from lightning_modules.images.index import ImageIndex, value_notes
 from lightning_modules.images.resolution import Resolution
 from lightning_modules.images.split_units import Rows
-from lightning_modules.images.splits import Splits, make_splits
+from lightning_modules.images.splits import Splits
 from lightning_modules.images.store import ImageSet, load_images
 from lightning_modules.images.tiling import Tiling
 from lightning_modules.images.value_range import ValueRange
@@ -28,6 +28,7 @@ from search.settings.schema import Settings
 from search.trial.keys import digest
 from search.trial.resolution import before_images, choose_resolution, is_open, largest_size, resolved
 from search.trial.space import Space, build_space, check_fostering, fosters
+from search.trial.splitting import split
 from search.trial.task import choose_device
 
 __all__ = [
@@ -113,23 +114,6 @@ def tiling_of(settings: Settings) -> Tiling | None:
     """How the settings cut images into tiles; None where they do not."""
     data = settings.data
     return None if data.tile is None else Tiling(data.tile, data.tile_overlap, data.normal)
-
-
-def split(settings: Settings, index: ImageIndex) -> Splits:
-    """Split as `settings.data` says."""
-    data = settings.data
-    return make_splits(
-        index,
-        test=data.test,  # type: ignore[arg-type]
-        test_months=data.test_months,
-        test_fraction=data.test_fraction,
-        validation=data.validation,  # type: ignore[arg-type]
-        validation_fraction=data.validation_fraction,
-        folds=data.folds,
-        repeats=data.repeats,
-        max_train_per_class=data.max_train_per_class,
-        seed=settings.seed,
-    )
 
 
 def training_rows(folds: Sequence[Rows]) -> Rows:

@@ -12,7 +12,7 @@ from lightning_modules.images.resolution import FAR_OFF, SMALLEST, Bounds, Resol
 from lightning_modules.images.split_units import Rows
 from lightning_modules.images.store import ImageSet
 from lightning_modules.images.tiling import Tiling
-from lightning_modules.networks import backbones
+from lightning_modules.networks.input_sizes import INPUT_SIZES, InputSize
 from search.settings.schema import DataSettings, Settings
 
 __all__ = [
@@ -42,12 +42,21 @@ def is_open(settings: Settings) -> bool:
 
 def native_size(settings: Settings) -> int:
     """Side in pixels of the images that the network was made for; the smallest of several networks'."""
-    return min(entry.native_size for entry in _registered(settings))
+    return min(size.native for size in _input_sizes(settings))
 
 
-def _registered(settings: Settings) -> list[backbones.Backbone]:
+def _input_sizes(settings: Settings) -> list[InputSize]:
     model = settings.model
-    return [backbones.registered(model.architecture_of(name)) for name in model.names]
+    return [_input_size(model.architecture_of(name)) for name in model.names]
+
+
+def _input_size(name: str) -> InputSize:
+    if (known := INPUT_SIZES.get(name)) is not None:
+        return known
+    from lightning_modules.networks import backbones  # torch, which a look at images does without
+
+    entry = backbones.registered(name)
+    return InputSize(entry.minimum_size, entry.native_size)
 
 
 def largest_size(settings: Settings) -> tuple[int, int]:
@@ -127,9 +136,9 @@ def _choose(
 ) -> tuple[tuple[int, int], str]:
     model, limit = settings.model, settings.data.epoch_megapixels
     on_cpu = Bounds(
-        network=min(model.names, key=lambda name: backbones.registered(model.architecture_of(name)).native_size),
+        network=min(model.names, key=lambda name: _input_size(model.architecture_of(name)).native),
         native=native_size(settings),
-        smallest=max(entry.minimum_size for entry in _registered(settings)),
+        smallest=max(size.minimum for size in _input_sizes(settings)),
         trained=model.weights != "none",
         epoch_images=images,
         megapixels=limit,

@@ -198,6 +198,12 @@ class Task:
         counts = np.bincount(self.index.labels[rows], minlength=len(self.classes))
         return torch.tensor(len(rows) / (len(self.classes) * np.maximum(counts, 1)), dtype=torch.float32)
 
+    @property
+    def images_at_once(self) -> int:
+        """How many images a network is shown at a time outside training: 128 of 96 x 96, fewer of larger ones."""
+        height, width = self.settings.data.pixels
+        return min(128, max(16, 128 * 96 * 96 // (height * width)))
+
     def rows(self, fold: int | None) -> NDArray[np.int64]:
         """Rows that a network is trained on: the training images of a fold; None takes all that may be trained on."""
         if fold is not None:

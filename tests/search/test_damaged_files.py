@@ -6,7 +6,6 @@ A search is stopped by SIGTERM in its second trial. Its store then holds every k
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import signal
 from collections.abc import Callable, Iterator
@@ -164,12 +163,13 @@ def registered(finished: Any) -> tuple[str, Path]:
     """The run of a registered model, and the model's folder in the store."""
     from mlflow import MlflowClient
 
+    from search.study.record import load_study
     from search.tracking.tracker import tracking_uri
 
-    found = re.search("parent run ([0-9a-f]{32})", finished.outcome.out)
-    assert found is not None
-    model = MlflowClient(tracking_uri(finished.root)).get_run(found[1]).outputs.model_outputs[0].model_id
-    return found[1], next((finished.root / "artifacts" / "models" / model).rglob("model.safetensors")).parent
+    run_id = load_study(finished.study, finished.root).run_id
+    assert run_id is not None
+    model = MlflowClient(tracking_uri(finished.root)).get_run(run_id).outputs.model_outputs[0].model_id
+    return run_id, next((finished.root / "artifacts" / "models" / model).rglob("model.safetensors")).parent
 
 
 @pytest.mark.parametrize("how", [FLIPPED, CUT, ZEROS])

@@ -5,12 +5,14 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -37,12 +39,23 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def server(browser: Browser, finished: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the command prints."""
+    return tmp_path_factory.mktemp("ui") / "log"
+
+
+@pytest.fixture(scope="module")
+def printed(log: Path) -> Callable[[], str]:
+    """What the command has printed."""
+    return lambda: log.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def server(browser: Browser, finished: SimpleNamespace, log: Path) -> Iterator[str]:
     """Address of the UI on the session's store; not started where there is no browser."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    log = tmp_path_factory.mktemp("ui") / "log"
     with log.open("wb") as out:
         process = subprocess.Popen(
             [sys.executable, "-m", "search.ui", f"tracking.root={finished.root}", f"port={port}"],
@@ -106,9 +119,28 @@ def test_the_runs_of_a_study_are_listed(browser: Browser, page: str, study: Stud
     browser.evaluate(f"{expander}.click()")
     for trial in study.trials:
         _until(
-            browser, f"document.body.innerText.includes('t{trial.slot:02d} {trial.optimizer} lr=')", "run of a trial"
+            browser, f"document.body.innerText.includes('t{trial.slot:02d} {trial.optimizer} depth ')", "run of a trial"
         )
     assert f"{len(study.trials) + 1} matching runs" in browser.evaluate("document.body.innerText")
+
+
+def test_the_printed_address_opens_on_the_trials_best_first(
+    browser: Browser, server: str, study: Study, printed: Callable[[], str]
+) -> None:
+    (address,) = re.findall(r"^Trials of experiment thawline, the best first: (http://\S+)$", printed(), re.MULTILINE)
+    assert address.startswith(server)
+    browser.open("about:blank")  # only the fragment differs from what is open, which would load nothing
+    browser.open(address)
+    _until(browser, "document.querySelectorAll('.ag-row[row-index]').length > 1", "list of runs")
+    text = _until(browser, "/final_val_macro_f1/.test(document.body.innerText) && document.body.innerText", "columns")
+    for column in ("freeze_depth", "optimizer", "learning_rate", "status"):
+        assert column in text
+    for trial in study.trials:
+        name = f"t{trial.slot:02d} {trial.optimizer} depth {trial.freeze_depth}"
+        _until(browser, f"document.body.innerText.includes('{name}')", name)
+    cells = "[...document.querySelectorAll('[col-id*=final_val_macro_f1].ag-cell')].map(c => parseFloat(c.innerText))"
+    scores = [score for score in _until(browser, f"{cells}.length > 1 && {cells}", "scores") if score is not None]
+    assert scores == sorted(scores, reverse=True)
 
 
 def test_two_are_selected_and_compared(browser: Browser, page: str, study: Study) -> None:
@@ -122,7 +154,7 @@ def test_two_are_selected_and_compared(browser: Browser, page: str, study: Study
     browser.evaluate(f"{compare}.click()")
     _until(browser, "document.body.innerText.includes('Comparing 2 Runs')", "comparison")
     text = _until(browser, "/learning_rate/.test(document.body.innerText) && document.body.innerText", "parameters")
-    compared = [trial for trial in study.trials if f"t{trial.slot:02d} {trial.optimizer} lr=" in text]
+    compared = [trial for trial in study.trials if f"t{trial.slot:02d} {trial.optimizer} depth " in text]
     assert len(compared) == 2
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from mlflow import MlflowClient
 
 from lightning_modules.networks.model_file import load_model
+from search.invocation import typed, typed_program
 from search.study.record import finished_trials
 from search.study.storage import open_storage
 from search.tracking.tracker import tracking_uri
@@ -37,19 +39,26 @@ def _children(client: MlflowClient, parent: str) -> list[Any]:
 
 
 def test_what_is_printed(finished: SimpleNamespace) -> None:
-    lines = finished.outcome.out.splitlines()
+    found, *lines = finished.outcome.out.splitlines()
+    assert found == f"Found 36 files in 3 classes: {', '.join(f'{name} 12' for name in ('가로 줄무늬', '세로', '점'))}."
     assert lines[0] == "Images: 36 in 3 classes; 24 train, 6 validation, 6 test."
     assert lines[1] == "Network: efficientnet_lite0, pre-trained weights, 8 blocks on cpu."
     assert lines[2] == "Study: tiny, 4 trials."
-    assert lines[3] == f"Watch it live: optuna-dashboard {finished.root / 'studies' / 'tiny.journal'}"
-    assert lines[4].startswith("Evidence: ") and lines[5].startswith("Prior over freeze depths 0..8: ")
-    trials = [line for line in lines[6:] if line.startswith("trial ")]
+    assert (
+        lines[3] == f"Watch it live: {typed_program('optuna-dashboard')} {finished.root / 'studies' / 'tiny.journal'}"
+    )
+    trials = [line for line in lines[4:] if line.startswith("trial ")]
     assert {line.split()[1] for line in trials} == {"0", "1", "2", "3"}
-    assert trials[0].split()[1:5] == ["0", "adam", "lr=0.001", "freeze=4"]  # the default
+    assert trials[0].startswith("trial   0  adam, learning rate 0.001, freeze depth 4: complete after 2 epochs")
     text = finished.outcome.out
-    assert "Test scores on 6 images, read once" in text
-    assert f"Look at it: python -m search.ui tracking.root={finished.root}" in text
-    assert finished.outcome.err == ""
+    result = next(place for place, line in enumerate(lines) if line.startswith("Result: "))
+    assert re.match(r"Result: [0-6] of 6 new images right \(\d+ to \d+ %\); ", lines[result])
+    rest = lines[result + 1 :]
+    assert sum(line.startswith("Winner: trial ") for line in rest) == 1
+    assert any(line.startswith("Test scores on 6 images, read once: accuracy ") for line in rest)
+    assert lines[-1] == f"All trials: {typed('ui', root=finished.root)}"
+    assert not {"scorer", "tau", "prior", "Prior", "pruned", "macro_f1"} & set(re.findall(r"\w+", text))
+    assert [line for line in finished.outcome.err.splitlines() if not line.startswith("  after ")] == []
 
 
 def test_runs_and_study_agree(finished: SimpleNamespace, client: MlflowClient) -> None:
@@ -93,9 +102,9 @@ def test_the_parent_run_is_complete(finished: SimpleNamespace, client: MlflowCli
     names = {
         artifact.path for folder in ("figures", "test") for artifact in client.list_artifacts(run.info.run_id, folder)
     }
-    assert names == {
+    assert names - {"test/predictions.json", "test/wrong_images.json"} == {  # of a report, if one was made since
         "figures/classes.png", "figures/training_curves.png", "figures/confusion.png", "figures/evidence.png",
-        "test/per_class.json", "test/confusion.json",
+        "figures/evidence_dark.png", "test/per_class.json", "test/confusion.json",
     }  # fmt: skip
 
 
@@ -134,10 +143,10 @@ def test_the_same_command_again_trains_nothing_and_reads_no_test_image(
     assert "trial   0" not in again.out
     # Another study of this store may have taken the alias since; all else is the same.
     version = before.user_attrs["winner"]["version"]
-    expected = finished.outcome.out.split("Best 4 of 4")[1]
+    expected = finished.outcome.out.split("Result: ")[1]
     if str(client.get_registered_model("thawline").aliases["challenger"]) != version:
         expected = expected.replace("models:/thawline@challenger ", f"models:/thawline/{version} ")
-    assert again.out.split("Best 4 of 4")[1] == expected
+    assert again.out.split("Result: ")[1] == expected
     assert after.user_attrs["test_reads"] == 1
     assert after.user_attrs["winner"] == before.user_attrs["winner"]
     assert len(after.trials) == 4 and len(_children(client, after.user_attrs["parent"])) == runs
@@ -226,7 +235,7 @@ def test_bad_images_are_set_aside_by_name(
     assert outcome.code == 0, outcome.err
     assert "Set aside: 1 inputs." in outcome.out
     assert "none \\xe9.png: empty file (0 bytes)" in outcome.out
-    assert outcome.err == ""
+    assert [line for line in outcome.err.splitlines() if not line.startswith("  after ")] == []
 
 
 def test_no_run_is_left_open(finished: SimpleNamespace) -> None:

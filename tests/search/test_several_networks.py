@@ -42,7 +42,7 @@ def test_both_are_tried_and_one_is_registered(searched: SimpleNamespace) -> None
         resolve_model(f"models:/thawline/{winner.version}", searched.root).card.architecture == winner.params["network"]
     )
     assert "Or: lenet5_relu, 3 blocks, 1 times the operations." in searched.out
-    assert "Best macro_f1 by network: lenet5 " in searched.out
+    assert "Best macro F1 by network: lenet5 " in searched.out
     assert f"Winner: trial {winner.slot}, {winner.params['network']}, " in searched.out
     digests = study.identity["weights_digest"].split()
     assert study.identity["model.name"] == list(NAMES) and len(set(digests)) == 2
@@ -98,7 +98,8 @@ def test_pretrained_networks_in_workers_with_a_report(
     assert data["winner"]["network"] in data["network"]
     assert " 'model.name=[efficientnet_lite0,efficientnet_lite1]' " in data["reproduction"]["command"]
     page = (folder / "report.html").read_text(encoding="utf-8")
-    assert "The search chose among" in page and "Take " in page
+    made = page[page.index('<p class="made">') :]
+    assert "The search chose among" in page and data["winner"]["network"] in made[: made.index("</p>")]
     again = run_search(*arguments)
     assert again.code == 0 and "complete with 8 finished trials" in again.out
 

@@ -19,17 +19,21 @@
       return {...layout, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", autosize: true,
         font: {color: ink.trim(), family: "system-ui, sans-serif", size: 12}, margin: {l: 50, r: 16, t: 12, b: 44}};
     };
-    const draw = async () => {
-      for (const figure of figures) {
-        const chart = charts[figure.dataset.chart], live = figure.querySelector(".live");
-        live.hidden = false;
-        live.style.height = figure.dataset.chart === "curves" ? "380px" : "260px";
-        await Plotly.react(live, chart.data, look(chart), {responsive: true, displayModeBar: false});
-        figure.querySelector(".still").hidden = true;
-      }
+    const drawn = new Set();
+    const draw = async figure => {
+      const chart = charts[figure.dataset.chart], live = figure.querySelector(".live");
+      live.hidden = false;
+      live.style.height = figure.dataset.chart === "curves" ? "380px" : "260px";
+      await Plotly.react(live, chart.data, look(chart), {responsive: true, displayModeBar: false});
+      figure.querySelector(".still").hidden = true;
+      drawn.add(figure);
     };
-    await draw();
-    dark.addEventListener("change", draw);
+    // Within a fold there is no width to draw at.
+    const visible = () => figures.filter(figure => !drawn.has(figure) && !figure.closest("details:not([open])"));
+    const drawVisible = async () => { for (const figure of visible()) await draw(figure); };
+    await drawVisible();
+    document.addEventListener("toggle", drawVisible, true);
+    dark.addEventListener("change", () => [...drawn].forEach(draw));
     root.dataset.charts = "drawn";
   } catch (reason) {
     for (const live of document.querySelectorAll(".live")) live.hidden = true;

@@ -244,32 +244,57 @@ def decide(
         raise ValueError(f"margin must be in (0, 1), got {margin}")
     if not 0 < guard <= 1:
         raise ValueError(f"guard must be in (0, 1], got {guard}")
-    accuracy = newest.accuracy
-    gained = newest.only_challenger > newest.only_champion
-    checks = [
-        (f"the challenger has {'more' if gained else 'no more'} of the newest images right", gained),
-        (
-            f"the interval reaches down to {_points(accuracy.low)}, {_points(-margin)} accepted",
-            accuracy.low > -margin,
-        ),
-    ]
+    checks = [_better(newest), _not_inferior(newest, margin)]
     for known, place in ((regression, "images of the regression set"), (others, "held-out images of other months")):
         if known is not None:
             old = known.accuracy.difference
-            checks.append(
-                (f"{_points(old)} points on {known.n} {place}, {_points(-margin)} accepted", old >= -margin - 1e-12)
-            )
+            words = f"on {known.n} {place} it is {_apart(old)}{_allowed(old, margin)}"
+            checks.append((words, old >= -margin - 1e-12))
     fallen = _collapsed({"newest": newest, "regression set": regression, "other months": others}, guard)
-    words = f"recall collapsed for {', '.join(fallen)}" if fallen else "no class collapsed"
+    words = f"it fails a class: {', '.join(fallen)}" if fallen else "it fails no class"
     checks.append((words, not fallen))
     promote = all(held for _, held in checks)
     numbers = (
-        f"the challenger has {accuracy.challenger:.1%} of {newest.n} newest images right, the champion "
-        f"{accuracy.champion:.1%}, {_points(accuracy.difference)} points "
-        f"(95 % interval {_points(accuracy.low)} to {_points(accuracy.high)})"
+        f"the challenger has {_right(newest.accuracy.challenger, newest.n)} new images right, the champion "
+        f"{round(newest.accuracy.champion * newest.n)}"
     )
     said = "; ".join(words for words, held in checks if held is promote)
     return Decision(promote, f"{'promoted' if promote else 'champion kept'}: {numbers}; {said}", tuple(checks))
+
+
+def _better(newest: Comparison) -> tuple[str, bool]:
+    gained = newest.only_challenger > newest.only_champion
+    if gained:
+        return f"it has {newest.only_challenger - newest.only_champion} more of the new images right", True
+    fewer = newest.only_champion - newest.only_challenger
+    return ("it has as many new images right" if not fewer else f"it has {fewer} fewer of the new images right"), False
+
+
+def _not_inferior(newest: Comparison, margin: float) -> tuple[str, bool]:
+    """Whether the interval of the difference excludes a loss of the margin."""
+    low = newest.accuracy.low
+    if low >= 0:
+        return f"with {newest.n} images it is shown to be no worse", True
+    if low > -margin:
+        words = f"with {newest.n} images it can be at most {_points(-low, margin)} points worse{_allowed(low, margin)}"
+        return words, True
+    points = _points(-low, margin)
+    return f"with {newest.n} images we cannot exclude that it is {points} points worse{_allowed(low, margin)}", False
+
+
+def _apart(difference: float) -> str:
+    """A difference in accuracy in words, without its sign."""
+    if round(100 * difference, 1) == 0:
+        return "as good"
+    return f"{_points(abs(difference))} points {'better' if difference > 0 else 'worse'}"
+
+
+def _allowed(difference: float, margin: float) -> str:
+    return f"; {_points(margin)} are allowed" if round(100 * difference, 1) < 0 else ""
+
+
+def _right(share: float, images: int) -> str:
+    return f"{round(share * images)} of {images}"
 
 
 def _collapsed(found: Mapping[str, Comparison | None], guard: float) -> list[str]:
@@ -295,5 +320,8 @@ def _collapsed(found: Mapping[str, Comparison | None], guard: float) -> list[str
     return list(fallen.values())
 
 
-def _points(difference: float) -> str:
-    return f"{round(100 * difference, 1) + 0.0:+.1f}"  # no -0.0
+def _points(share: float, beside: float = 0.0) -> str:
+    """Percentage points: from ten on whole, unless they would be those they are compared with; else with a decimal."""
+    value, other = 100 * share, 100 * beside
+    whole = value >= 10 and round(value) != round(other)
+    return f"{round(value, 0 if whole else 1):g}"

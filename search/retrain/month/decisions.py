@@ -62,25 +62,25 @@ class MonthDecisions(Stored):
     def lines(self) -> list[str]:
         """What does not hold any more, a sentence each; else that all does."""
         said = [
-            f"Of the month's images {point.covered.value:.1%} were in their prediction sets, promised were "
-            f"{point.coverage:.1%} (95 % interval {point.covered.low:.1%} to {point.covered.high:.1%})."
+            f"Its sets of classes should hold the right one for {point.coverage:.1%} of the images; this month they do "
+            f"for {point.covered.value:.1%} ({point.covered.low:.1%} to {point.covered.high:.1%})."
             for point in self.broken
         ]
         if self.moved and self.refitted is not None:
             value, low, high = self.refitted
             said.append(
-                f"Its probabilities are not calibrated any more: temperature {self.temperature:.2f}, on this month "
-                f"{value:.2f} (95 % interval {low:.2f} to {high:.2f})."
+                f"Its probabilities do not hold any more: temperature {self.temperature:.2f}, on this month "
+                f"{value:.2f} ({low:.2f} to {high:.2f})."
             )
         if self.unknown:
             said.append(f"Images of classes that it does not know, which no set can hold: {self.unknown}.")
         if self.strange is not None and (self.strange.called.low or 0.0) > self.strange.rate:
             called = self.strange.called
             said.append(
-                f"Unlike anything in training: {called.value:.1%} (interval {called.low:.1%} to {called.high:.1%}); "
+                f"Unlike anything in training: {called.value:.1%} ({called.low:.1%} to {called.high:.1%}); "
                 f"of known kinds of images at most {self.strange.rate:.0%} would be."
             )
-        return said or [f"Probabilities and prediction sets hold, as far as {self.reliability.images} images show."]
+        return said or [f"Its probabilities and sets of classes hold, as far as {self.reliability.images} images show."]
 
     def metrics(self) -> dict[str, float]:
         """Flat numbers for MLflow."""

@@ -27,6 +27,13 @@ LEVEL = 0.05
 SCALARS = {"brightness": "brightness", "contrast": "contrast", "confidence": "the champion's confidence"}
 """What drift compares of each image as one number, and its name in a sentence."""
 
+_CHANGED = {
+    "brightness": ("The images are darker", "The images are brighter"),
+    "contrast": ("The images have less contrast", "The images have more contrast"),
+    "confidence": ("The champion is less sure", "The champion is surer"),
+}
+"""What a fall and a rise of each mean."""
+
 PLACES = ("newest", "regression", "others")
 """Images on which champion and challenger are compared."""
 
@@ -130,28 +137,23 @@ class Drift(Stored):
     def lines(self) -> list[str]:
         """What has changed, a sentence each; what has not, in the last one."""
         said = []
-        for name, words in SCALARS.items():
+        for name, (less, more) in _CHANGED.items():
             shift = self[name]
             if shift.seen:
-                said.append(
-                    f"{words[0].upper()}{words[1:]} {'rose' if shift.new > shift.old else 'fell'} from "
-                    f"{shift.old:.3f} to {shift.new:.3f} (KS {shift.statistic:.2f}, {_p(shift.adjusted)})."
-                )
+                words = more if shift.new > shift.old else less
+                said.append(f"{words}: {shift.new:.3f} on average, before {shift.old:.3f}.")
         if self["label_mix"].seen:
-            said.append(f"The mix of classes changed ({_p(self['label_mix'].adjusted)}): {self._moved()}.")
-        if (shift := self["features"]).seen:
-            said.append(
-                f"What the champion computes of the images changed (MMD² {shift.statistic:.4f}, {_p(shift.adjusted)})."
-            )
-        if moved := [block for block in self.blocks if block.seen]:
-            shown = ", ".join(f"{block.block} (KS {block.statistic:.2f})" for block in moved)
-            said.append(f"Where blocks look changed in {len(moved)} of {len(self.blocks)}: {shown}.")
-        still = [{**SCALARS, "label_mix": "the mix of classes", "features": "the champion's features"}[shift.name]
+            said.append(f"The mix of classes changed: {self._moved()}.")
+        if self["features"].seen:
+            said.append("To the champion the images look different from those that it was tested on.")
+        if moved := [block.block for block in self.blocks if block.seen]:
+            said.append(f"It looks elsewhere: {len(moved)} of its {len(self.blocks)} blocks ({', '.join(moved)}).")
+        still = [{**SCALARS, "label_mix": "the mix of classes", "features": "what the champion sees"}[shift.name]
                  for shift in self.shifts if not shift.seen]  # fmt: skip
-        still += [] if moved else ["where its blocks look"]
+        still += [] if moved else ["where it looks"]
         if still:
             said.append(
-                f"No change shown of {', '.join(still)}, with {self.images[0]} old and {self.images[1]} new images."
+                f"No change is shown of {', '.join(still)}, with {self.images[0]} old and {self.images[1]} new images."
             )
         return said
 
@@ -479,7 +481,3 @@ def confused(comparison: Comparison) -> Iterator[tuple[str, int, int, int]]:
             wrong = [cell for cell in cells if cell[0] != cell[1]]
             cells = sorted(wrong, key=lambda cell: -cell[2])[:_MOST_CONFUSIONS]
         yield from ((who, *cell) for cell in cells)
-
-
-def _p(value: float) -> str:
-    return f"p = {value:.3f}" if value >= 0.001 else "p < 0.001"

@@ -3,15 +3,15 @@ What it says is in `templates/month.html`."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from explain.overlay import COLOURS, as_pixels, map_overlay
 from lightning_modules.whole_file import whole_file
-from search.pages.html import drawing, picture, render
-from search.retrain.month.record import MATRIX_CLASSES, PLACES, MonthRecord, PictureFacts, confused
+from search.pages.dark_figure import darken
+from search.pages.html import Picture, drawing, picture, render
+from search.pages.original_picture import original_overlay
+from search.retrain.month.record import MATRIX_CLASSES, PLACES, DepthDecision, MonthRecord, PictureFacts, confused
 from search.retrain.page.depth_figure import depth_figure, depth_title
 from search.retrain.page.pictures import PagePicture
 
@@ -23,8 +23,8 @@ _VERDICTS = {
     "not needed": "The champion stays: nothing was retrained",
     "refused": "The month was refused; the champion stays",
 }
-_COMPARED = {"newest": "newest images", "regression": "regression set", "others": "other months"}
-_SMALLEST, _LARGEST = 200, 240  # pixels of a picture's longer side: a page of many stays light
+_COMPARED = {"newest": "new images", "regression": "regression set", "others": "other months"}
+_SIDE = 280  # pixels of a picture's longer side: a page of many stays light
 
 
 def write_page(record: Mapping[str, Any], pictures: Mapping[str, PagePicture], path: Path) -> None:
@@ -48,9 +48,9 @@ def month_page(record: MonthRecord, pictures: Mapping[str, PagePicture]) -> str:
         metrics=record.metrics(),
         tags=record.tags(),
         verdict=_VERDICTS[record.outcome],
-        tiles=_tiles(record),
         mix=_mix(record),
-        depth=None if depth is None else drawing(depth_figure(depth), 120),
+        depth=None if depth is None else _drawn(depth),
+        map_block=next((shown.block for shown in pictures.values() if shown.block), ""),
         depth_title=None if depth is None else depth_title(depth),
         drifted=() if record.drift is None else [block.block for block in record.drift.blocks],
         compared=[one for one in compared if one[2] is not None],
@@ -58,21 +58,15 @@ def month_page(record: MonthRecord, pictures: Mapping[str, PagePicture]) -> str:
         confusions=_confusions(record),
         pictures=_shown(record.pictures, pictures),
         suspects=_shown(record.suspects, pictures),
-        colour_map=COLOURS,
     )
 
 
-def _tiles(record: MonthRecord) -> list[tuple[str, str, str]]:
-    """Metric, form and words of the four numbers that matter most, of those that are known."""
-    if record.newest is not None:
-        return [
-            ("newest_accuracy_champion", "percent", "champion, newest images"),
-            ("newest_accuracy_challenger", "percent", "challenger, newest images"),
-            ("newest_accuracy_difference", "change", "points gained"),
-            ("newest_smallest_detectable", "points", "points: smallest difference so many images show"),
-        ]
-    scores = {"accuracy": "champion, accuracy", "macro_f1": "champion, macro F1"}
-    return [(f"champion_{key}", "percent", words) for key, words in scores.items() if key in record.champion_scores]
+def _drawn(depth: DepthDecision) -> tuple[Picture, Picture]:
+    """The figure of the decision on light and on dark ground."""
+    figure = depth_figure(depth)
+    light = drawing(figure, 120)
+    darken(figure)
+    return light, drawing(figure, 120)
 
 
 def _mix(record: MonthRecord) -> dict[str, tuple[float, float]]:
@@ -107,23 +101,18 @@ def _shown(
 
 
 def _panels(facts: PictureFacts, shown: PagePicture) -> Iterator[dict[str, Any]]:
-    scale = max(1, math.ceil(_SMALLEST / max(shown.image.shape[1:])))
     yield {
-        "picture": picture(as_pixels(shown.image, scale), _LARGEST),
-        "alt": f"{facts.path} as the network sees it",
-        "what": "image",
-        "block": "",
+        "picture": picture(shown.original.shown(_SIDE)),
+        "alt": f"{facts.path}: labelled {facts.truth}",
+        "what": "",
         "dead": False,
     }
     models = {"champion": (facts.champion, shown.champion), "challenger": (facts.challenger, shown.challenger)}
-    for role, (answer, maps) in models.items():
-        if answer is None:
-            continue
-        for block, values in maps.items():
+    for role, (answer, values) in models.items():
+        if answer is not None and values is not None:
             yield {
-                "picture": picture(map_overlay(shown.image, values, scale), _LARGEST),
-                "alt": f"where the {role} looks for {answer[0]} at block {block}, over {facts.path}",
+                "picture": picture(original_overlay(shown.original, values, _SIDE)),
+                "alt": f"where the {role} looks for {answer[0]} at block {shown.block}, over {facts.path}",
                 "what": role,
-                "block": block,
                 "dead": not float(values.max()) > 0,
             }

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from explain.attribution import METHODS
+from explain.attribution import METHODS, finite_maps
 from explain.signals import capture
 from lightning_modules.networks.blocknet import BlockNet
+from search.pages.original_picture import Original
+from search.report.judged_images import map_blocks
 from search.retrain.month.record import PictureFacts
 
 __all__ = ["SUSPECTS_RULE", "PagePicture", "explained", "informative", "picture_facts", "suspect"]
@@ -24,6 +25,7 @@ SUSPECTS_RULE = (
 """By which rule `suspect` finds images, in words."""
 
 _SURE = 0.8
+_DOUBT = 0.5  # margin of the most probable class, above which nothing is in doubt
 _MOST_DISAGREEING, _MOST_WRONG = 6, 2
 _BATCH = 16
 
@@ -32,17 +34,19 @@ Numbers = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class PagePicture:
-    """One image with its maps.
+    """One image with a map of each model.
 
     Attributes:
-        image: (3, H, W) in [0, 1], on the CPU.
-        champion: block -> LayerCAM map of the champion's answer, (h, w).
-        challenger: likewise of the challenger; empty without one.
+        original: as it was taken.
+        block: whose maps they are; empty without any.
+        champion: LayerCAM map of the champion's answer, (h, w), over the network's input; None without a map.
+        challenger: likewise of the challenger; None without one.
     """
 
-    image: Tensor
-    champion: Mapping[str, Tensor]
-    challenger: Mapping[str, Tensor]
+    original: Original
+    block: str
+    champion: Tensor | None
+    challenger: Tensor | None
 
 
 def informative(
@@ -51,8 +55,9 @@ def informative(
     """Rows of the images that tell most about the two models, and why each is shown.
 
     First up to six on which exactly one of the two is right, lost and gained ones in turn, the surest wrong answer
-    first; then up to two on which both are wrong; then the smallest margins of the challenger (champion, without one).
-    What is left free by one kind goes to the next.
+    first; then up to two on which both are wrong; then those that the challenger (champion, without one) hesitates at,
+    the smallest margin first: the most probable class is ahead of the second by less than a half. What is left free by
+    one kind goes to the next.
 
     Probabilities are (N, C), labels (N,).
     """
@@ -75,9 +80,10 @@ def informative(
             chosen[row] = both
     top = np.sort(other, axis=1)
     hesitates = "the champion hesitates" if challenger is None else "the challenger hesitates"
-    for row in np.argsort(top[:, -1] - top[:, -2], kind="stable"):
+    margin = top[:, -1] - top[:, -2]
+    for row in _ordered(margin < _DOUBT, margin):
         if len(chosen) < most:
-            chosen.setdefault(int(row), hesitates)
+            chosen.setdefault(row, hesitates)
     return list(chosen.items())
 
 
@@ -122,30 +128,28 @@ def picture_facts(
     )
 
 
-def explained(champion: BlockNet, challenger: BlockNet | None, images: Tensor, *, most: int = 3) -> list[PagePicture]:
+def explained(
+    champion: BlockNet, challenger: BlockNet | None, images: Tensor, originals: Sequence[Original]
+) -> list[PagePicture]:
     """LayerCAM maps of both models' own answers to images (N, 3, H, W) in [0, 1].
 
-    At `most` blocks spread evenly over the network, the last included.
+    At the last block with at least 4 x 4 cells (`map_blocks`), the same of both.
     """
-    none: list[dict[str, Tensor]] = [{} for _ in images]
-    maps = [_maps(net, images, most) if net is not None else none for net in (champion, challenger)]
-    return [
-        PagePicture(image.detach().float().cpu(), one, other) for image, one, other in zip(images, *maps, strict=True)
-    ]
+    if not len(images):
+        return []
+    size = (int(images.shape[2]), int(images.shape[3]))
+    _, _, block = map_blocks(champion, size)
+    none: list[Tensor | None] = [None] * len(images)
+    maps = [_maps(net, images, block) if net is not None and block else none for net in (champion, challenger)]
+    return [PagePicture(original, block, one, other) for original, one, other in zip(originals, *maps, strict=True)]
 
 
-def _maps(net: BlockNet, images: Tensor, most: int) -> list[dict[str, Tensor]]:
-    last = net.num_blocks - 1
-    shown = (
-        sorted({round(last * (k + 1) / most) for k in range(most)}) if net.num_blocks > most else range(net.num_blocks)
-    )
-    names = [net.block_names[k] for k in shown]
-    found: list[dict[str, Tensor]] = []
+def _maps(net: BlockNet, images: Tensor, block: str) -> list[Tensor | None]:
+    found: list[Tensor | None] = []
     for start in range(0, len(images), _BATCH):
         batch = images[start : start + _BATCH]
-        captured = capture(net, batch.to(net.mean.device), [f"blocks.{name}" for name in names])
-        maps = [torch.nan_to_num(METHODS["layercam"](signals), posinf=0.0).cpu() for signals in captured]
-        found += [dict(zip(names, one, strict=True)) for one in zip(*maps, strict=True)]
+        (signals,) = capture(net, batch.to(net.mean.device), [f"blocks.{block}"])
+        found += list(finite_maps(METHODS["layercam"](signals)).cpu())
     return found
 
 

@@ -150,7 +150,7 @@ def test_localisation_by_block_and_method_beside_controls(
 
 BAD = {
     "nothing": ([], "images= is missing"),
-    "no model": (["images={images}"], "model= is missing"),
+    "no model": (["images={images}"], "there are no runs yet: no file mlruns/mlflow.db"),
     "unknown argument": (["images={images}", "model={model}", "metods=[lime]"], "did you mean methods?"),
     "not name=value": (["{images}"], "arguments must be name=value"),
     "twice": (["images={images}", "images={images}", "model={model}"], "images must be given once"),

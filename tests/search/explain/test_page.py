@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import base64
+import io
 import math
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -17,12 +20,13 @@ from explain.localisation import LocalisationRow
 from explain.subject import MEASURED, ImageExplanation, measure
 from explain.superpixels import SuperpixelExplanation
 from search.explain.page import PageContent, image_article, page, sheet_figure
+from search.pages.original_picture import Original
 from tests.headless_browser import OVERFLOWING, Browser, opened_browser
 
 EVIL = '<script>alert("x")</script> & 섬'
 CLASSES = (EVIL, "pipe")
 BLOCKS = tuple(f"stage{k}" for k in range(1, 8))
-VOID = {"meta", "link", "img", "br"}
+VOID = {"meta", "link", "img", "br", "source"}
 
 
 def explained(name: str) -> ImageExplanation:
@@ -71,7 +75,7 @@ def write(folder: Path) -> Path:
         image_article(explained(f"{'deep/' * 20}{EVIL}_{k}.png"), ("gradcam", "layercam"), CLASSES) for k in "ab"
     )
     path = folder / "index.html"
-    sheets = (sheet_figure(EVIL, folder / "sheet.png") for _ in range(1))
+    sheets = (sheet_figure(EVIL, folder / "sheet.png", folder / "sheet.png") for _ in range(1))
     path.write_text("".join(page(content, articles, sheets)), encoding="utf-8")
     return path
 
@@ -96,7 +100,7 @@ class Structure(HTMLParser):
         self.names.append(tag)
         if tag == "img":
             self.images.append(given)
-        self.loads += [str(given[a]) for a in ("src", "href") if a in given and tag != "a"]
+        self.loads += [str(given[a]) for a in ("src", "srcset", "href") if a in given and tag != "a"]
         if tag not in VOID:
             self.open.append(tag)
 
@@ -117,8 +121,8 @@ def test_is_well_formed_and_asks_for_nothing(written: Path) -> None:
 def test_every_image_is_decoded_and_described(written: Path) -> None:
     structure = Structure()
     structure.feed(written.read_text(encoding="utf-8"))
-    # Two images: itself, seven blocks by two methods, super-pixels; and one sheet.
-    assert len(structure.images) == 2 * (1 + 14 + 1) + 1
+    # Two images: itself and the map beside it, seven blocks by two methods, super-pixels; and one sheet.
+    assert len(structure.images) == 2 * (2 + 14 + 1) + 1
     for image in structure.images:
         assert image["alt"]
         kind, data = str(image["src"]).split(",", 1)
@@ -133,11 +137,36 @@ def test_labels_are_escaped_and_facts_are_told(written: Path) -> None:
     for expected in (
         "1 of 3 images with a known class",
         "dead map",
-        "maps explain pipe",
+        "What speaks for <b>pipe</b> 0.200: layercam at stage7, 6 x 6 cells",
+        "<h1>1 of 3 images right (1 to 91 %)</h1>",
+        "it looks at the defects: maps of block <b>stage1</b> (gradcam) lie on them",
         "stability 0.50",
         "1 left out",
     ):
         assert expected in text
+
+
+def test_the_map_beside_the_picture_has_room_for_a_place() -> None:
+    """The last block with 4 x 4 cells, over the picture as it was taken."""
+    shown = explained("a.png")
+    maps = {**shown.maps, ("gradcam", "stage7"): torch.rand(2, 2), ("gradcam", "stage6"): torch.rand(4, 5)}
+    maps = {key: values for key, values in maps.items() if key[0] == "gradcam"}
+    original = Original(np.full((40, 120, 1), 90, np.uint8), (48, 48), "pad")
+    article = image_article(replace(shown, maps=maps, defect=None, lime=None), ("gradcam",), CLASSES, original)
+    assert "gradcam at stage6, 4 x 5 cells" in article
+    (first, second) = re.findall(r'base64,([^"]*)"', article)[:2]
+    sizes = [Image.open(io.BytesIO(base64.b64decode(one))).size for one in (first, second)]
+    assert sizes == [(400, 133)] * 2, "its shape is kept"
+    few = image_article(replace(shown, maps={("gradcam", "stage7"): torch.ones(2, 2)}), ("gradcam",), CLASSES)
+    assert "So few cells hardly say where." in few
+
+
+def test_a_block_that_does_not_beat_all_controls_is_not_said_to_look_at_defects() -> None:
+    beats, not_known, below = (0.1, 0.05, 0.2), (math.nan,) * 3, (0.1, -0.01, 0.2)
+    for over in ((beats, beats, not_known), (below, beats, beats), (beats, below, beats)):
+        row = LocalisationRow("b", "layercam", 9, 0.0, beats, beats, beats, beats, *over)
+        content = PageContent("t", {}, {"a": (1, 0.5)}, None, "layercam", {}, [row], (9, 0.1), [], "c")
+        assert "it is not shown to look at the defects" in "".join(page(content, [], []))
 
 
 def test_without_pictures_it_says_so() -> None:
@@ -166,7 +195,7 @@ def test_in_a_browser(browser: Browser, written: Path, width: int, scheme: str) 
         "() => [i.alt]))).then(found => found.flat())"
     )
     assert broken == []
-    assert browser.evaluate("document.images.length") == 33
+    assert browser.evaluate("document.images.length") == 35
     assert browser.evaluate("document.documentElement.clientWidth") > width - 20
     assert browser.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth") is True
     assert browser.evaluate(OVERFLOWING) == []

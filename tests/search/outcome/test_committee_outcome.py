@@ -36,7 +36,7 @@ def test_the_best_trials_answer_together(together: SimpleNamespace) -> None:
     assert study.winner is not None
     ranked = sorted(study.trials, key=rank)
     assert study.winner.members == tuple(trial.slot for trial in ranked[:2])
-    assert f"It answers together with trials {ranked[1].slot}, trained alike (search.members)." in together.out
+    assert f"; it answers together with trial {ranked[1].slot}, trained alike." in together.out
     model = resolve_model(f"models:/together/{study.winner.version}", together.root)
     assert model.card.freeze_depth == ranked[0].freeze_depth and model.card.others == (ranked[1].freeze_depth,)
     assert model.card.shared == min(ranked[0].freeze_depth, ranked[1].freeze_depth)

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import math
-import re
-from collections.abc import Sequence
 
 import numpy as np
 import pytest
 from optuna.distributions import IntDistribution
 from optuna.trial import TrialState, create_trial
-from rich.console import Console
 
 from explain.evidence import Cost
 from search.evidence.record import Evidence, ScorerEvidence
-from search.outcome.scorecard import ScorecardRow, SeenDepth, scorecard, scorecard_metrics, scorecard_table, seen_depths
-from search.outcome.summary import print_scorecard
+from search.outcome.scorecard import SeenDepth, scorecard, scorecard_table, seen_depths
 from search.study.record import TrialRecord
 
 NAN = float("nan")
@@ -99,8 +94,7 @@ def test_depths_without_a_score_are_left_out() -> None:
     assert (row.order, row.tau, row.depths, row.regret) == ((2, 1), pytest.approx(1), 2, pytest.approx(0))
     (row,) = scorecard(_evidence(_scorer("cka", [NAN] * 5, 3)), SEEN)
     assert (row.order, row.chosen, row.depths, row.regret) == ((), None, 0, None)
-    assert "scorecard_chosen_depth/cka" not in scorecard_metrics([row])
-    assert math.isnan(scorecard_table([row], 3)["chosen_depth"][0]) and " cka " in f" {_printed([row], (0, 4), 80)} "
+    assert math.isnan(scorecard_table([row], 3)["chosen_depth"][0])
     assert math.isnan(row.tau) and math.isnan(row.p_value)
 
 
@@ -121,15 +115,14 @@ def test_one_depth_or_none_gives_no_tau(seen: dict[int, SeenDepth], regret: floa
     (row,) = scorecard(_evidence(_scorer("logme", [1, 2, 3, 2, 1], 2)), seen)
     assert math.isnan(row.tau) and math.isnan(row.p_value)
     assert (row.depths, row.regret) == (len(seen), regret)
-    assert "scorecard_kendall_tau/logme" not in scorecard_metrics([row])
 
 
 def test_no_scorers_give_no_rows() -> None:
     assert scorecard(_evidence(), SEEN) == ()
-    assert scorecard_table([], 0).empty and scorecard_metrics([]) == {}
+    assert scorecard_table([], 0).empty
 
 
-def test_table_and_metrics_hold_what_is_known() -> None:
+def test_the_table_holds_what_is_known() -> None:
     rows = scorecard(
         _evidence(_scorer("logme", [1, 3, 2, 2.5, 4], 1), _scorer("deepest", [0, 0, 0, 1, 0], 4), prior="deepest"), SEEN
     )
@@ -138,37 +131,3 @@ def test_table_and_metrics_hold_what_is_known() -> None:
     assert list(table["order"]) == ["4 1 3 2 0", "3 4 2 1 0"] and list(table["trials"]) == [10, 10]
     assert table["regret"][0] == pytest.approx(0.1) and math.isnan(table["regret"][1])
     assert list(table["chosen_was_tried"]) == [True, False]
-    metrics = scorecard_metrics(rows)
-    assert metrics["scorecard_regret/logme"] == pytest.approx(0.1)
-    assert metrics["scorecard_chosen_depth/deepest"] == 3
-    assert not {"scorecard_regret/deepest", "scorecard_kendall_tau/deepest"} & set(metrics)
-    assert all(math.isfinite(value) for value in metrics.values())
-
-
-def _printed(rows: Sequence[ScorecardRow], depths: tuple[int, int], width: int) -> str:
-    stream = io.StringIO()
-    print_scorecard(Console(file=stream, width=width), rows, SEEN, depths, "macro_f1")
-    return stream.getvalue()
-
-
-@pytest.mark.parametrize("width", [60, 80, 120])
-def test_nothing_is_cut_off_on_a_page_of_60_columns(width: int) -> None:
-    names = ("train_validation_disagreement", "faithful_localisation_control", "deepest")
-    s = [float(k % 7) for k in range(18)]
-    scorers = [_scorer(name, s, 17, 1234.0) for name in names]
-    text = _printed(scorecard(_evidence(*scorers, prior="deepest", blocks=17), SEEN), (0, 17), width)
-    assert "…" not in text and "\x1b" not in text
-    assert all(len(line) <= width for line in text.splitlines())
-    # depth, beginning of the order, tau, regret, seconds
-    rows = re.findall(r" 13 +13 6[ 0-9]*(?: \.\.)? +-?\d\.\d\d \(4\) +not tried +1234 *$", text, re.MULTILINE)
-    assert len(rows) == 3
-    assert "disagreement" in text and "deepest *" in text
-
-
-def test_the_order_is_whole_where_there_is_room() -> None:
-    rows = scorecard(_evidence(_scorer("logme", [1, 3, 2, 2.5, 4], 1)), SEEN)
-    text = _printed(rows, (0, 4), 80)
-    assert "4 1 3 2 0" in text and "0.33 (4)" in text and "0.1000" in text
-    assert "0: 0.6000, 1: 0.7000, 2: 0.9000, 4: 0.8000 (early); not tried: 3." in " ".join(text.split())
-    assert "had a hand" not in text
-    assert "4 1 3 .." in _printed(rows, (0, 4), 60)

@@ -87,7 +87,11 @@ class TestTable:
         self, predict: Callable[..., int], images: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert predict(f"images={images}", "batch_size=3") == 0
-        assert re.fullmatch(r"Predicted 7 images with .*: predictions\.csv\n", capsys.readouterr().out)
+        said = capsys.readouterr().out
+        assert re.match(
+            r"Predicted 7 images with .*: predictions\.csv\nBy class: .*\.\nDoubtful: [0-7] of 7 images, ", said
+        )
+        assert sum(map(int, re.findall(r"(\d+)[,.]", said.splitlines()[1]))) == 7
         rows = read(tmp_path / "predictions.csv")
         assert list(rows[0]) == ["path", "class", "probability", "margin", *(f"probability.{c}" for c in CLASSES)]
         found = [row["path"].removeprefix(f"{images}/") for row in rows]
@@ -356,7 +360,10 @@ class TestMaps:
         (["images={images}", "to={there}"], r"to=.*there\.csv exists; overwrite=true replaces it"),
         (["images={there}", "to={there}", "overwrite=true"], "is the input; name another file"),
         (["images={images}", "root=a", "tracking.root=b"], "root= and tracking.root= are the same"),
-        (["images={images}", "model=champion"], r"no file mlruns/mlflow\.db; .*; model=champion is the default"),
+        (
+            ["images={images}", "model=champion"],
+            r"there are no runs yet: no file mlruns/mlflow\.db; run .* search first, or name a model",
+        ),
         (["images={images}", "device=tpu"], "device must be one of auto, cpu, cuda, got 'tpu'"),
     ],
 )

@@ -81,7 +81,9 @@ def test_sets_and_decisions_are_in_the_table(
         assert row["decision"] == (inside[0] if len(inside) == 1 else BY_HAND)
     by_hand = sum(row["decision"] == BY_HAND for row in found)
     assert 0 < by_hand < 8, "the images are to show both"
-    assert f"Predicted 8 images, {by_hand} by hand, 1 set aside" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"Predicted 8 images, {by_hand} by hand, 1 set aside" in said
+    assert f"By hand: {by_hand} of 8 images (column decision)." in said
 
 
 def test_the_temperature_is_in_the_probabilities(model: Path, images: Path, tmp_path: Path) -> None:

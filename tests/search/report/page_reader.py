@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from html.parser import HTMLParser
 
-VOID = frozenset({"meta", "link", "img", "br"})
+VOID = frozenset({"meta", "link", "img", "br", "source"})
 _SAID = ("bdi", "svg", "code", "script", "style", "title")
 
 
@@ -50,7 +50,7 @@ class PageReader(HTMLParser):
         given = {key: value or "" for key, value in attrs}
         self.elements.append(tag)
         self.handlers += [key for key in given if key.startswith("on")]
-        self.loads += [given[key] for key in ("src", "href") if key in given and tag != "a"]
+        self.loads += [given[key] for key in ("src", "srcset", "href") if key in given and tag != "a"]
         if tag == "img":
             self.images.append(given)
         if tag == "section":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from lightning_modules.decisions.reliability import Reliability, ReliabilityBin
 from search.outcome.decisions import Counted, CoveragePoint, DecisionFacts, PolicyCost, Strangers
 from search.report.data import (
+    ClassNeed,
     ClassScores,
     Confusion,
     Cost,
@@ -27,7 +28,9 @@ from search.report.findings import (
     Suspect,
     Trait,
 )
+from search.report.wrong_images import WrongImage, WrongImages
 from search.study.record import Trial
+from search.verdict import Alone, judge
 
 IMAGE = "<img src=x onerror=alert(1)>"
 SCRIPT = "</script><script>alert(2)</script>"
@@ -80,6 +83,16 @@ def decisions(problem: str = "") -> DecisionFacts:
     )  # fmt: skip
 
 
+def wrong_images() -> WrongImages:
+    """Two with a picture, one whose map says nothing, and one that is only listed."""
+    shown = [
+        WrongImage(f"{IMAGE}.png", IMAGE, SCRIPT, 0.9, 0.05, "p0", "p0"),
+        WrongImage("b.png", SCRIPT, EVIL[3], 0.6, 0.3, "p0", "p0", "alike"),
+    ]
+    listed = WrongImage("c.png", SCRIPT, IMAGE, 0.5, 0.4)
+    return WrongImages("3", 18, 6, (*shown, listed), 2, 1, "layercam", "stage1", (4, 4), (), {"p0": PIXEL})
+
+
 def report_data(*, winner: bool = True) -> ReportData:
     """A study of three trials."""
     trials = (trial(0, 1, 0.7, "pruned"), trial(1, 2, 0.8), trial(2, 0, 0.0, "diverged"))
@@ -121,6 +134,11 @@ def report_data(*, winner: bool = True) -> ReportData:
         reproduction=Reproduction(f"python -m search data.path='{SCRIPT}'", "abc", {"torch": "2"}, {"data": "12ab"}),
         notes=() if winner else (f"No images at {IMAGE}",),
         decisions=decisions() if winner else None,
+        verdict=judge(EVIL, counts, alone=Alone(0.9, 12, 1, 6)) if winner else None,
+        wrong=wrong_images() if winner else None,
+        needs=(ClassNeed(IMAGE, 6, 3, 0.12, 0.88, 20, (0,)), ClassNeed(EVIL[3], 0, 0, None, None, None, ()))
+        if winner
+        else (),
     )  # fmt: skip
 
 

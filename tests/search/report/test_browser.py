@@ -74,6 +74,16 @@ def drawn(browser: Browser) -> str:
     return "never"
 
 
+def unfold(browser: Browser) -> None:
+    """Open all folds and wait until the charts in them are drawn."""
+    browser.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true })")
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        if browser.evaluate("[...document.querySelectorAll('.chart .still')].every(s => s.hidden)"):
+            return
+        time.sleep(0.1)
+
+
 def said(browser: Browser) -> list[dict[str, Any]]:
     loud = ("Log.entryAdded", "Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Page.javascriptDialogOpening")
     return [event for event in browser.events if event["method"] in loud]
@@ -83,7 +93,9 @@ def said(browser: Browser) -> list[dict[str, Any]]:
 def test_it_is_whole_silent_and_alone(browser: Browser, written: Path, width: int, scheme: str) -> None:
     show(browser, written, width, scheme)
     assert drawn(browser) == "drawn"
-    browser.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true })")
+    height = browser.evaluate("document.documentElement.scrollHeight")
+    assert width < 1440 or height <= 4000, "what is not in a fold is read without much scrolling"
+    unfold(browser)
     assert browser.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth") is True
     assert browser.evaluate(OVERFLOWING) == []
     broken = browser.evaluate(
@@ -139,6 +151,7 @@ def test_without_scripts_and_on_paper_the_drawings_stay(browser: Browser, writte
     browser.call("Emulation.setScriptExecutionDisabled", value=True)
     try:
         show(browser, written, 768)
+        browser.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true })")
         assert browser.evaluate(shown) == [[True, False]] * 5
     finally:
         browser.call("Emulation.setScriptExecutionDisabled", value=False)

@@ -48,7 +48,7 @@ def test_a_month_promotes_and_the_same_again_does_nothing(months: Months) -> Non
     assert (promotion.kind, promotion.month, promotion.from_version, promotion.to_version, promotion.state) == (
         "promotion", "2020-02", "1", "2", "done",
     )  # fmt: skip
-    before = f"of 12 newest images right, the champion {row.numbers['accuracy_before']:.1%}"
+    before = f"of 12 new images right, the champion {12 * row.numbers['accuracy_before']:.0f}"
     assert promotion.reason == row.reason and before in promotion.reason
     assert row.numbers["accuracy_after"] > row.numbers["accuracy_before"]
     assert row.numbers.items() <= promotion.numbers.items()

@@ -10,7 +10,8 @@ from shutil import copytree
 
 import pytest
 
-from search.retrain.ledger import Ledger, ledger_path
+from search.retrain.champion import line_of_champions
+from search.retrain.ledger import Ledger, PromotionRow, ledger_path
 from tests.search.retrain.conftest import LEARNS, Months, Outcome, Saved
 
 
@@ -51,7 +52,7 @@ def test_back_and_forth_is_remembered_in_ledger_and_mlflow(promoted: Months) -> 
     assert (run.data.params["from_version"], run.data.params["to_version"]) == ("2", "1")
     # No month is done again for it, and the way forward is the same command.
     assert "Nothing to do" in months.retrain().out and months.aliases["champion"] == "1"
-    assert months.retrain("rollback", "reason=it was the lamp").code == 0
+    assert months.retrain("rollback", "to=2", "reason=it was the lamp").code == 0
     assert months.aliases == {"champion": "2", "previous": "1"}
 
     result = months.retrain("history")
@@ -62,6 +63,37 @@ def test_back_and_forth_is_remembered_in_ledger_and_mlflow(promoted: Months) -> 
     kinds = [(one.kind, one.from_version, one.to_version) for one in months.ledger.promotions()]
     assert kinds == [("bootstrap", None, "1"), ("promotion", "1", "2"), ("rollback", "2", "1"), ("rollback", "1", "2")]
     assert all(one.decided and one.finished and one.run_id for one in months.ledger.promotions())
+
+
+def test_a_second_rollback_never_puts_back_what_the_first_took_away(promoted: Months) -> None:
+    """Whoever finds that the champion before is bad too wants the one before that, not the one just taken back."""
+    months = promoted
+    assert months.retrain("rollback", "reason=scratches are missed").code == 0
+    said = months.retrain("rollback", "reason=still missed")
+    assert said.code == 2 and said.err.count("\n") == 1
+    assert "version 1 is the first champion of model sheets, so there is none before it" in said.err
+    assert "rollback to=2 reason=TEXT" in said.err
+    assert months.aliases == {"champion": "1", "previous": "2"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ([("bootstrap", "1"), ("promotion", "2"), ("promotion", "3")], ["1", "2", "3"]),
+        ([("bootstrap", "1"), ("promotion", "2"), ("promotion", "3"), ("rollback", "2")], ["1", "2"]),
+        ([("bootstrap", "1"), ("promotion", "2"), ("promotion", "3"), ("rollback", "1")], ["1"]),
+        ([("bootstrap", "1"), ("promotion", "2"), ("rollback", "1"), ("promotion", "3")], ["1", "3"]),
+        ([("bootstrap", "1"), ("promotion", "2"), ("rollback", "1"), ("rollback", "2")], ["1", "2"]),
+        ([("bootstrap", "1"), ("promotion", "2"), ("rollback", "1"), ("promotion", "3"), ("rollback", "2")],
+         ["1", "3", "2"]),
+    ],
+)  # fmt: skip
+def test_the_line_of_champions_leaves_out_what_was_taken_back(changes: list[tuple[str, str]], line: list[str]) -> None:
+    rows = [
+        PromotionRow(number, kind, None, None, version, None, "", {}, None, "done", "", "")
+        for number, (kind, version) in enumerate(changes)
+    ]
+    assert line_of_champions(rows) == line
 
 
 @pytest.mark.parametrize("kind", ["promotion", "rollback"])
@@ -105,7 +137,7 @@ def test_an_alias_moved_by_hand_is_not_overruled(promoted: Months) -> None:
         (["reason=a", "reason=b"], "reason must be given once, got it again as 'reason=b'"),
         (["reason=a", "month=2020-01"], "month= is for python -m search.retrain alone, got rollback with month="),
         (["reason=a", "retrain.gard=0.1"], "retrain.gard"),
-        (["reason=a"], "model sheets has had one champion only, version 1: there is no previous one"),
+        (["reason=a"], "version 1 is the first champion of model sheets, so there is none before it"),
         (["reason=a", "tracking.model_name=other"], "model other has no champion yet, so there is nothing to roll"),
         (["reason=a", "tracking.root=nowhere"], "nothing to roll back: no file nowhere/retraining.db"),
     ],

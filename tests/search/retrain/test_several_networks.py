@@ -39,7 +39,7 @@ def test_the_first_champion_is_searched_among_all(months: Months) -> None:
     listed = ("model.name=[lenet5,lenet5_relu]", "search.trials=2")
     first = several.retrain(*listed)
     assert first.code == 0, first.err
-    assert "Best macro_f1 by network: lenet5 " in first.out
+    assert "Best macro F1 by network: lenet5 " in first.out
     champion = resolve_model(f"models:/{several.model}/1", several.root).card.architecture
     assert champion in ("lenet5", "lenet5_relu")
     assert f"Network: {champion}, the champion's, of lenet5, lenet5_relu." in first.out

@@ -15,10 +15,12 @@ import yaml
 from lightning_modules.errors import InputError
 from lightning_modules.simulated.__main__ import main as simulated
 from search.__main__ import main as search
+from search.clean import Arguments as Clean
 from search.command_line.arguments import read_arguments
 from search.copy_study import Arguments as CopyStudy
 from search.explain.arguments import Arguments as Explain
 from search.export.arguments import Arguments as Export
+from search.look.__main__ import Arguments as Look
 from search.notebook import load_study
 from search.predict.arguments import Arguments as Predict
 from search.report.__main__ import Arguments as Report
@@ -31,7 +33,9 @@ from search.ui import Arguments as Ui
 
 COMMANDS = {
     "predict": Predict,
+    "clean": Clean,
     "explain": Explain,
+    "look": Look,
     "export": Export,
     "report": Report,
     "ui": Ui,
@@ -76,12 +80,13 @@ PLACES = {
        for name in ("images", "model", "to", "maps_to", "costs", "tracking.root")},
     **{f"export {name}": _argument("export", name) for name in ("images", "model", "to", "ranges", "tracking.root")},
     **{f"explain {name}": _argument("explain", name)
-       for name in ("images", "model", "out", "boxes", "masks", "gap_head", "root")},
+       for name in ("images", "model", "to", "boxes", "masks", "gap_head", "root")},
     **{f"report {name}": _argument("report", name) for name in ("root", "to")},
 }  # fmt: skip
 PLACES["copy_study tracking.root"] = _argument("copy_study", "tracking.root")
-REQUIRED["ui"] = []
-PLACES["ui tracking.root"] = _argument("ui", "tracking.root")
+for command, name in (("clean", "root"), ("look", "to"), ("ui", "tracking.root")):
+    REQUIRED[command] = []
+    PLACES[f"{command} {name}"] = _argument(command, name)
 
 
 @pytest.fixture

@@ -52,8 +52,8 @@ def children(parent: Run, client: MlflowClient) -> dict[int, Run]:
 
 
 def test_a_run_is_named_by_what_it_tried() -> None:
-    assert run_name(7, NAG) == "t07 nag lr=2.1e-3 freeze=3"
-    assert run_name(123, TrialParams("adamw", 1.0, 0, 0.1)) == "t123 adamw lr=1.0e-3 freeze=0 beta=0.1"
+    assert run_name(7, NAG) == "t07 nag depth 3"
+    assert run_name(123, TrialParams("adamw", 1.0, 0, 0.1)) == "t123 adamw depth 0"
 
 
 def test_a_note_says_what_became_of_a_trial_a_line_a_number() -> None:

@@ -165,7 +165,7 @@ def test_a_trial_over_its_time_is_stopped_with_what_it_has(
     assert "no trial ran its full length, so there is no winner; raise search.trials or search.trial_seconds" in (
         outcome.err
     )
-    found = re.findall(r"trial +([0-9]+) .* overtime +macro_f1 [0-9.]+ after ([0-9]+) epochs", outcome.out)
+    found = re.findall(r"trial +([0-9]+) .*: over its time after ([0-9]+) epochs?, macro F1 [0-9.]+", outcome.out)
     assert [slot for slot, _ in found] == ["0", "1"] and all(0 < int(epochs) < 10000 for _, epochs in found)
     storage = open_storage(tracking_root / "studies" / "overtime.journal")
     trials = finished_trials(optuna.load_study(study_name="overtime", storage=storage))

@@ -160,7 +160,7 @@ def test_a_search_goes_on_when_its_server_was_started_anew(
             err = process.stderr.read()
         assert process.returncode == 0, said + err
         assert killed and "does not answer. Waiting for it" in said
-        assert f"in {server.uri}, parent run" in said and err == ""
+        assert f"All trials: {server.uri}" in said and err == ""
         client = MlflowClient(server.uri, registry_uri=server.uri)
         experiment = client.get_experiment_by_name("thawline")
         assert experiment is not None and experiment.artifact_location.startswith("mlflow-artifacts:/")

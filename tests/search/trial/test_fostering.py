@@ -24,7 +24,6 @@ from lightning_modules.networks.backbones import build
 from search.command_line.interrupts import InterruptFlag
 from search.executor.protocol import Finished
 from search.outcome.front import log_front, pareto_front, print_front
-from search.outcome.summary import print_trials
 from search.settings.compose import compose_settings
 from search.settings.parsing import parse
 from search.settings.schema import (
@@ -185,9 +184,6 @@ def test_a_study_over_beta_asks_lost_trials_again_with_the_same_beta() -> None:
         replace(space.default, fostering_beta=beta) for beta in (0.0, 1.0, 10.0)
     ]
     assert all(params["fostering_beta"] in space.fostering for params in bench.params())
-    console = Console(width=100, record=True, file=io.StringIO())
-    print_trials(console, StudyRecord(bench.study), "macro_f1")
-    assert "beta" in console.export_text()
     for run in bench.tracker.runs.values():
         assert run.params["fostering_beta"] in (0.0, 1.0, 10.0) and "beta=" in run.name
 
@@ -311,7 +307,6 @@ def test_the_front_is_what_no_trial_beats_in_both() -> None:
     assert front[0] == StudyRecord(bench.study).best()
     console = Console(width=100, record=True, file=io.StringIO())
     print_front(console, StudyRecord(bench.study), "macro_f1")
-    print_trials(console, StudyRecord(bench.study), "macro_f1")
     text = console.export_text()
     assert all(f"{t.map_spread:.3f}" in text for t in front) and "No trial was stopped early" in text
     assert "beta" not in text  # it is not searched here

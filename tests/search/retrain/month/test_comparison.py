@@ -179,14 +179,30 @@ def test_the_rule(what: str, newest: dict[str, int], regression: dict[str, int],
     assert decision.promote is promoted, decision.reason
     assert decision.promote is all(held for _, held in decision.checks)
     assert decision.reason.startswith("promoted: " if promoted else "champion kept: ")
-    assert "of 90 newest images right, the champion " in decision.reason and "-0.0" not in decision.reason
+    assert "of 90 new images right, the champion " in decision.reason and "-0" not in decision.reason
 
 
 @pytest.mark.parametrize(("others", "promoted"), [({"gained": 0, "lost": 4}, True), ({"gained": 0, "lost": 6}, False)])
 def test_other_months_are_not_to_be_forgotten_either(others: dict[str, int], promoted: bool) -> None:
     decision = decide(pair(gained=12), pair(), pair(**others), margin=0.05, guard=0.3)
     assert decision.promote is promoted, decision.reason
-    assert "held-out images of other months, -5.0 accepted" in decision.reason
+    assert (
+        "held-out images of other months it is " in decision.reason and "points worse; 5 are allowed" in decision.reason
+    )
+
+
+@pytest.mark.parametrize(
+    ("gained", "lost", "images", "said"),
+    [
+        (2, 1, 20, "with 20 images we cannot exclude that it is 16 points worse; 5 are allowed"),
+        (12, 2, 90, "with 90 images it is shown to be no worse"),
+        (4, 1, 100, "with 100 images it can be at most 1.9 points worse; 5 are allowed"),
+    ],
+)
+def test_what_so_many_images_show_is_said_plainly(gained: int, lost: int, images: int, said: str) -> None:
+    decision = decide(pair(images, gained=gained, lost=lost), None, margin=0.05, guard=0.9)
+    assert decision.checks[1][0] == said
+    assert decision.reason.count(said) == 1
 
 
 def test_without_a_regression_set_it_is_not_asked_for() -> None:

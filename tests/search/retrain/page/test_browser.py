@@ -100,9 +100,11 @@ def test_a_promoted_month(browser: Browser, months: Months) -> None:
         assert right / sum(cells.values()) == pytest.approx(run.data.metrics[f"newest_accuracy_{who}"])
     assert len(names) > 80
     # The ledger, the run and the page say the same.
-    text = browser.evaluate("document.body.innerText")
-    assert str(row.reason) in text
-    assert browser.evaluate("document.querySelectorAll('.picture, article').length") >= 10
+    text = browser.evaluate("document.body.textContent")
+    _, numbers, *checks = re.split(": |; ", str(row.reason))
+    assert checks and all(words in text for words in checks)
+    assert re.fullmatch(r"the challenger has \d+ of \d+ new images right, the champion \d+", numbers)
+    assert browser.evaluate("document.querySelectorAll('figure.wrong').length") >= 6
     assert browser.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0 && i.alt)") is True
 
 
@@ -112,4 +114,4 @@ def test_a_refused_month(browser: Browser, months: Months) -> None:
     row = months.ledger.months()[-1]
     names = reread(browser, months, months.client.get_run(str(row.run_id)))
     assert names == {"month_images/month"}
-    assert f"refused: {row.reason}" in browser.evaluate("document.body.innerText")
+    assert f"refused: {row.reason}" in browser.evaluate("document.body.textContent")

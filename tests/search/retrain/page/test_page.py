@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from lightning_modules.decisions.reference_images import ReferenceImages
 from lightning_modules.decisions.temperature import log_probabilities
 from lightning_modules.networks import backbones
 from lightning_modules.networks.model_file import ModelCard, TrainedModel
+from search.pages.original_picture import Original
 from search.retrain.month.comparison import compare, decide
 from search.retrain.month.decisions import MonthDecisions, measure_decisions
 from search.retrain.month.depth_decision import decide as decide_depth
@@ -33,7 +35,7 @@ from tests.search.retrain.made_up import made_up, two_models
 EVIL = '<script>alert("x")</script> & 섬 2'
 CLASSES = (EVIL, "pipe", "a-name-without-any-space-" * 4, *(f"class {k}" for k in range(8)))
 PATHS = [f"2020-02/{'deep/' * 12}{EVIL}_{k}.png" for k in range(120)]
-VOID = {"meta", "link", "img", "br"}
+VOID = {"meta", "link", "img", "br", "source"}
 
 
 def month_decisions(sharper: float) -> MonthDecisions:
@@ -69,8 +71,8 @@ def test_promises_that_broke_are_said() -> None:
     assert broken.broken and broken.moved and broken.strange is not None and broken.strange.called.value == 1
     assert broken.lines()[-1].startswith("Unlike anything in training: 100.0%")
     assert broken.metrics()["month_unknown/0.05"] == 1
-    assert all(line.startswith("Of the month's images ") for line in broken.lines()[: len(broken.broken)])
-    assert "not calibrated any more: temperature 1.00, on this month " in broken.lines()[len(broken.broken)]
+    assert all(line.startswith("Its sets of classes should hold ") for line in broken.lines()[: len(broken.broken)])
+    assert "do not hold any more: temperature 1.00, on this month " in broken.lines()[len(broken.broken)]
     assert MonthDecisions.from_json(json.loads(json.dumps(broken.to_json()))) == broken
 
 
@@ -123,9 +125,10 @@ def pictures(record: MonthRecord) -> dict[str, PagePicture]:
     random = torch.Generator().manual_seed(0)
     found = {}
     for one in (*record.pictures[1:], *record.suspects):
-        maps = [{block: torch.rand(6, 6, generator=random) for block in ("stage3", "stage5", "top")} for _ in "ab"]
-        maps[0]["stage3"] *= 0
-        found[one.path] = PagePicture(torch.rand(3, 96, 96, generator=random), *maps)
+        champion, challenger = torch.rand(2, 6, 6, generator=random)
+        pixels = torch.randint(0, 256, (120, 90, 1), generator=random, dtype=torch.uint8).numpy()
+        dead = champion * 0 if not found else champion
+        found[one.path] = PagePicture(Original(pixels, (96, 96), "pad"), "stage5", dead, challenger)
     return found
 
 
@@ -154,7 +157,7 @@ class Reader(HTMLParser):
         given = dict(attrs)
         self.names.add(tag)
         self.images += [given] if tag == "img" else []
-        self.loads += [str(given[a]) for a in ("src", "href") if a in given and tag != "a"]
+        self.loads += [str(given[a]) for a in ("src", "srcset", "href") if a in given and tag != "a"]
         if tag not in VOID:
             self.open.append((tag, given))
 
@@ -190,6 +193,16 @@ def test_every_number_is_a_metric_and_every_sentence_a_tag(record: MonthRecord, 
         assert words == tags[tag]
     # What is printed without being a result of the month: "macro F1", "MMD²" and the like are words.
     assert [words for words in reader.unnamed if not re.fullmatch(r"[^\d]*(F1)?[^\d]*", words)] == []
+
+
+def test_the_verdict_comes_first_in_plain_sentences(record: MonthRecord, written: Path) -> None:
+    html = written.read_text(encoding="utf-8")
+    head = html[html.index("<header>") : html.index("</header>")]
+    said = [unescape(re.sub(r"<[^>]*>", "", one)) for one in re.findall(r"<li class=.*?</li>", head)]
+    assert said == [words for words, _ in record.decision.checks] + list(record.cautions)
+    assert head.index("<h1") < head.index('class="lead"') < head.index("<li")
+    for jargon in ("KS", "McNemar", "interval reaches", "accepted"):
+        assert jargon not in re.sub(r"<[^>]*>", "", head)
 
 
 def test_what_is_shown_is_the_rounded_value(written: Path) -> None:
@@ -242,13 +255,13 @@ def test_every_picture_is_decoded_and_described(record: MonthRecord, written: Pa
     reader = read(written.read_text(encoding="utf-8"))
     known = {one.path for one in (*record.pictures[1:], *record.suspects)}
     shown = sum(one.path in known for one in (*record.pictures, *record.suspects))
-    assert len(reader.images) == 1 + 7 * shown  # the figure; each image, and three blocks of both models
+    assert len(reader.images) == 1 + 3 * shown  # the figure; each image, and a map of both models
     for image in reader.images:
         assert image["alt"]
         data = base64.b64decode(str(image["src"]).split(",", 1)[1], validate=True)
         assert data[:3] == b"\xff\xd8\xff" or data[:4] == b"\x89PNG"
     html = written.read_text(encoding="utf-8")
-    assert "could not be read again" in html and "dead map" in html
+    assert "could not be read again" in html and html.count("map is empty: no place speaks") == 1
 
 
 def test_a_month_of_which_little_is_known_has_a_page(record: MonthRecord) -> None:
@@ -261,7 +274,7 @@ def test_a_month_of_which_little_is_known_has_a_page(record: MonthRecord) -> Non
     html = month_page(bare, {})
     read(html)
     for words in ("The month was refused; the champion stays", "Drift was not measured.", "None were chosen.",
-                  "There is no challenger to compare.", "The rule was not asked.",
+                  "There is no challenger to compare.", "The rule was not asked.", "refused: 3 empty images",
                   "Labels were not checked."):  # fmt: skip
         assert words in html
     assert MonthRecord.from_json(json.loads(json.dumps(bare.to_json()))) == bare

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
+from explain.overlay import as_pixels
 from lightning_modules.networks import backbones
+from search.pages.original_picture import Original
 from search.retrain.page.pictures import explained, informative, suspect
 from tests.search.retrain.made_up import two_models
 
@@ -27,6 +30,17 @@ def test_disagreements_come_first_then_shared_errors_then_small_margins() -> Non
     assert len(informative(champion[:2], challenger[:2], labels[:2])) == 2
 
 
+def test_who_is_sure_does_not_hesitate() -> None:
+    """Right answers at 99.4 % are in no doubt, though some margin is always the smallest."""
+    labels = np.arange(30) % 3
+    sure = np.where(np.eye(3)[labels] > 0, 0.994, 0.003)
+    assert informative(sure, sure, labels) == informative(sure, None, labels) == []
+    doubtful = sure.copy()
+    doubtful[4] = (0.3, 0.55, 0.15)
+    assert informative(sure, doubtful, labels) == [(4, "the challenger hesitates")]
+    assert informative(doubtful, None, labels) == [(4, "the champion hesitates")]
+
+
 def test_suspects_are_those_both_models_are_sure_of() -> None:
     champion, challenger, labels = two_models()
     found = suspect(champion, challenger, labels)
@@ -36,12 +50,14 @@ def test_suspects_are_those_both_models_are_sure_of() -> None:
         assert min(champion[row].max(), challenger[row].max()) >= 0.8
 
 
-def test_maps_are_of_both_models_at_blocks_over_the_whole_depth() -> None:
+def test_maps_are_of_both_models_at_the_last_block_with_room() -> None:
     nets = [backbones.build("lenet5", classes=11, size=(32, 32), weights="none", seed=s).eval() for s in (1, 2)]
     images = torch.rand(3, 3, 32, 32)
-    found = explained(nets[0], nets[1], images, most=2)
-    assert len(found) == 3
-    assert list(found[0].champion)[-1] == nets[0].block_names[-1] and len(found[0].champion) <= 2
-    assert not torch.equal(*(next(iter(one.values())) for one in (found[0].champion, found[0].challenger)))
-    assert explained(nets[0], None, images)[0].challenger == {}
-    assert explained(nets[0], None, images[:0]) == []
+    originals = [Original(as_pixels(image), (32, 32), "stretch") for image in images]
+    found = explained(nets[0], nets[1], images, originals)
+    assert [one.original for one in found] == originals
+    for one in found:
+        assert one.champion is not None and one.challenger is not None and one.block in nets[0].block_names
+        assert min(one.champion.shape) >= 4 and not torch.equal(one.champion, one.challenger)
+    assert explained(nets[0], None, images, originals)[0].challenger is None
+    assert explained(nets[0], None, images[:0], []) == []
