@@ -1,7 +1,7 @@
 """A console on which nothing is silent for long: where there is no terminal, lines say what goes on.
 
 On a terminal, a status is a spinner. Elsewhere (a log, a pipe, a container) rich shows none, and a search would say
-nothing for minutes. The lines go to the error stream, so that what a command answers stays as it is.
+nothing for minutes. The lines go where its other lines go: the error stream holds what is wrong, in one line.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class SteadyConsole(Console):
                 self._said = now
                 with suppress(OSError, ValueError):  # nobody reads it any more, which must not end a search
                     said = f"  after {duration(now - self._began)}: {self.doing or 'working'}"
-                    print(said, file=sys.stderr, flush=True)
+                    super().print(said, markup=False, highlight=False, soft_wrap=True)
 
 
 class _ToldStatus(Status):
@@ -102,6 +102,6 @@ def loading(console: SteadyConsole) -> Iterator[None]:
         yield
         return
     if not console.is_terminal:
-        print(f"{_LOADING}.", file=sys.stderr, flush=True)
+        console.print(f"{_LOADING}.", markup=False, highlight=False)
     with console.status(_LOADING):
         yield

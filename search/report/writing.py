@@ -113,6 +113,7 @@ def report_finished_search(run: StudyRun) -> Path | None:
             f"{typed('report', f'study={name}', root=root)} tries again.",
             highlight=False,
             markup=False,
+            soft_wrap=True,
         )
         return None
 

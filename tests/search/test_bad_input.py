@@ -264,7 +264,9 @@ def _manifest(path: Path, header: tuple[str, ...], rows: list[tuple[str, ...]]) 
 
 def _assert_refused(outcome: SimpleNamespace, words: list[str]) -> None:
     assert outcome.code == 2, outcome
-    assert outcome.out == ""
+    assert all(
+        said.startswith(("Found ", "  after ", "Loading ")) and said.isprintable() for said in outcome.out.splitlines()
+    )
     lines = outcome.err.splitlines()
     assert len(lines) == 1, outcome.err
     assert lines[0].startswith("search: ")

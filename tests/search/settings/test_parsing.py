@@ -99,6 +99,7 @@ BOUND_TO_OTHERS = (
     "data.outside",
     "protocol",
     "search.objective",
+    "search.trust",
     "space.default_optimizer",
     "thesis.part",
 )
