@@ -124,7 +124,7 @@ audit: setup
 
 # Resolve the dependencies anew into requirements.lock.
 lock: setup
-    {{ bin }}/uv pip compile pyproject.toml --extra dev --extra networks --extra export --universal --python-version 3.11 --generate-hashes --upgrade \
+    {{ bin }}/uv pip compile pyproject.toml --extra dev --extra networks --extra export --extra ray --extra postgresql --universal --python-version 3.11 --generate-hashes --upgrade \
         --no-header --no-emit-index-url --no-emit-find-links --quiet --output-file requirements.lock
 
 # Collect in wheelhouse/ everything a closed network needs to install; `just setup` uses the folder where it exists.

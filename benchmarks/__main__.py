@@ -11,6 +11,7 @@ NAMES = {
     "seconds_by_depth": "seconds of a trial by freeze depth, against the operations",
     "throughput": "images a second: two trials of one thread / one of two; bfloat16 / float32",
     "driver": "driver seconds a trial as the study grows",
+    "many_workers": "driver seconds a trial, and busy workers, at 1, 8, 64 and 256 of them",
     "digests": "checking a file / decoding, writing or reading it",
     "data_memory": "memory against the size of the data",
     "explain": "maps at all blocks / captum, pytorch-grad-cam, a training step",

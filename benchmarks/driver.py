@@ -33,7 +33,7 @@ from search.trial.space import Space
 EPOCHS = 3
 
 
-def _made_up(params: TrialParams) -> list[float]:
+def made_up_curve(params: TrialParams) -> list[float]:
     """A smooth landscape with its best at factor 2 and depth 3."""
     top = math.exp(-(math.log(params.lr_factor / 2) ** 2) - ((params.freeze_depth - 3) / 8) ** 2)
     return [top * (epoch + 1) / EPOCHS for epoch in range(EPOCHS)]
@@ -57,7 +57,13 @@ class Stopwatch(SilentListener):
         self.peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
-def made_up_study(tracker: Tracker, root: Path, trials: int, listener: StudyListener | None = None) -> str:
+def made_up_study(
+    tracker: Tracker,
+    root: Path,
+    trials: int,
+    listener: StudyListener | None = None,
+    executor: TableExecutor | None = None,
+) -> str:
     """A study of trials that cost nothing, in a store of MLflow; returns the id of its parent run."""
     settings = Settings()
     settings = replace(
@@ -69,7 +75,7 @@ def made_up_study(tracker: Tracker, root: Path, trials: int, listener: StudyList
     parent = tracker.start_parent("driver", {}, {})
     study, _ = load_or_create(root / "studies" / "driver.journal", "driver", {}, fresh=False)
     SearchStudy(settings, space, study, tracker, parent, listener or Stopwatch()).run(
-        TableExecutor(_made_up, lambda _: 0.0)
+        executor or TableExecutor(made_up_curve, lambda _: 0.0)
     )
     tracker.finish(parent, "FINISHED")
     return parent

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from search.command_line.interrupts import graceful_interrupts
 from search.errors import InterruptedSearchError, RefitDivergedError, TrialCancelledError
 from search.evidence.collecting import collect_evidence
 from search.evidence.trust import describe_trust
-from search.executor.registry import Workers
+from search.executor.registry import Workers, check_executor
 from search.invocation import typed_program
 from search.outcome.front import log_front, print_front
 from search.outcome.log import log_outcome, parent_run
@@ -29,14 +29,15 @@ from search.outcome.winner import refit_and_test
 from search.report.live import LiveReport
 from search.report.writing import report_finished_search
 from search.settings.schema import Settings
+from search.study.database import check_database, database_errors
 from search.study.driver import SearchStudy
 from search.study.ownership import owned
 from search.study.progress import StudyProgress
 from search.study.promotion import expected_epochs
 from search.study.record import StudyRecord, Winner, load_or_create
 from search.study.run import Clock, StudyRun
+from search.tracking.server import make_tracker, server_uri
 from search.tracking.store import check_unopened
-from search.tracking.tracker import Tracker
 from search.trial.files import TrialFiles
 from search.trial.preparation import (
     costs_of,
@@ -79,7 +80,13 @@ def run_search(settings: Settings, console: Console) -> SearchOutcome:
     """
     clock = Clock()
     prepare_process(settings)
-    check_unopened(settings.tracking.root)
+    if settings.tracking.uri is None:
+        check_unopened(settings.tracking.root)
+    else:
+        server_uri(settings.tracking)
+    check_executor(settings.executor)
+    if settings.search.storage is not None:
+        check_database(settings.search.storage)
     with console.status("Building the network"):
         space_of(settings)
     tell = partial(console.print, markup=False, soft_wrap=True)
@@ -101,6 +108,7 @@ def run_search(settings: Settings, console: Console) -> SearchOutcome:
         others = {one.network or "": one.net for one in task.all} if settings.model.several else None
         space = build_space(settings.space, task.net, beta=settings.trainer.fostering.beta, others=others)
     name = settings.search.study or default_name(settings, task.identity)
+    # A study in a database is owned there too, by whoever opens it: file locks may not reach other machines.
     with owned(root / "studies", name):
         return run_study(task, space, name, task.identity, console, clock=clock)
 
@@ -126,9 +134,17 @@ def run_study(
     """
     settings = task.settings
     journal = settings.tracking.root / "studies" / f"{name}.journal"
-    study, existed = load_or_create(journal, name, identity, fresh=settings.search.fresh)
-    existed = existed and bool(study.get_trials(deepcopy=False))  # a month's study is made before it is run
-    with _started(task, StudyRecord(study), console, clock or Clock(), TrialFiles.of(journal)) as run:
+    database = settings.search.storage
+    with ExitStack() as stack:
+        if database is not None:
+            stack.enter_context(database_errors(database))
+        study, existed = load_or_create(
+            journal, name, identity, fresh=settings.search.fresh, database=database,
+            say=partial(console.print, markup=False, soft_wrap=True),
+        )  # fmt: skip
+        existed = existed and bool(study.get_trials(deepcopy=False))  # a month's study is made before it is run
+        files = TrialFiles.of(journal)
+        run = stack.enter_context(_started(task, StudyRecord(study), console, clock or Clock(), files))
         with closing(Workers(task, partial(console.print, markup=False, highlight=False, soft_wrap=True))) as workers:
             _run_trials(run, space, journal, workers, existed=existed)
             winner = _test_winner(run, workers)
@@ -157,7 +173,7 @@ def _started(task: Task, record: StudyRecord, console: Console, clock: Clock, fi
     with graceful_interrupts(partial(console.print, style="bold")) as stopping:
         try:
             with clock("tracking"), stopping.held(), console.status("Opening MLflow's store"):
-                tracker = Tracker.of(tracking)
+                tracker = make_tracker(tracking, partial(console.print, markup=False, highlight=False))
                 parent = parent_run(task, record, tracker)
             yield StudyRun(task, record, tracker, parent, console, stopping, clock, files)
             status = "FINISHED"
@@ -207,7 +223,8 @@ def _run_trials(run: StudyRun, space: Space, journal: Path, workers: Workers, *,
         repaired = driver.repair()
     _describe_study(run, finished, existed, repaired)
     if finished < trials:
-        line = f"Watch it live: {typed_program('optuna-dashboard', printable(journal))}"
+        place = printable(settings.search.storage or journal)
+        line = f"Watch it live: {typed_program('optuna-dashboard', place)}"
         console.print(line, highlight=False, markup=False, soft_wrap=True)
         if driver.unfinished():
             _execute(run, driver, progress, workers, live)

@@ -8,14 +8,11 @@ out-of-memory killer) costs the trial it was training; another takes its place. 
 
 from __future__ import annotations
 
-import math
 import multiprocessing
 import os
 import signal
 import time
-from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -25,41 +22,25 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from search.executor.protocol import Event, Failed, Job, Refit
-from search.executor.worker import ChannelClosedError, WorkerHandle, WorkerPlan, pipe_channel, serve
-from search.trial.result import Verdict
+from search.executor.pool import DYING, PoolWorker, WorkerPool
+from search.executor.protocol import Failed, Job, Refit
+from search.executor.worker import ChannelClosedError, WorkerPlan, pipe_channel, serve
 from search.trial.task import Task
 
 __all__ = ["LocalExecutor", "make"]
 
 _CLOSING_SECONDS = 5.0
-_LEAST_GRACE_SECONDS = 10.0
-_STARTING_SECONDS = 120.0  # of a worker that imports torch and builds its task on a busy machine
 _MOST_STILLBORN = 3
 _MOST_WORKERS = 4  # more trials at a time are asked for with less known of those before
-_DYING = suppress(ChannelClosedError)  # the worker died just now: `poll` finds that out and reports its job as failed
 
 
-class _Worker(WorkerHandle):
+class _Worker(PoolWorker):
     def __init__(self, process: SpawnProcess, pipe: Connection, on_note: Callable[[str], None]) -> None:
         super().__init__(pipe_channel(pipe), on_note)
         self.process, self.pipe = process, pipe
-        self.ran = 0.0  # seconds since its job began, or will have begun at the latest
-        self.silent = 0.0  # seconds since it was heard of
-        self.started = False
-        self.limited = True  # by `search.trial_seconds`
-        self.ended = ""  # why it was ended
-
-    def submit(self, job: Job | Refit) -> None:
-        self.limited = isinstance(job, Job)
-        self.ran = self.silent = 0.0 if self.started else -_STARTING_SECONDS
-        super().submit(job)
-
-    def began(self) -> None:
-        self.ran, self.started = 0.0, True
 
 
-class LocalExecutor:
+class LocalExecutor(WorkerPool[_Worker]):
     """Executor of persistent worker processes.
 
     Args:
@@ -76,15 +57,8 @@ class LocalExecutor:
             workers = len(_gpus()) if task.device.type == "cuda" else min(cores, _MOST_WORKERS)
         if workers < 1:
             raise ValueError(f"workers must be 1 or more, got {workers}")
+        super().__init__(task.settings, on_note)
         self.capacity = workers
-        self._on_note = on_note
-        self._noted: set[str] = set()
-        self._events: deque[Event] = deque()
-        limit = task.settings.search.trial_seconds
-        # A trial that is over its time stops itself at its next batch. One that hangs comes to none.
-        self._longest = math.inf if limit is None else limit + max(limit, _LEAST_GRACE_SECONDS)
-        self._silence = task.settings.executor.silence_seconds
-        self._looked = time.monotonic()
         pixels = task.images.pixels
         self._plan = WorkerPlan(
             settings=task.settings,
@@ -96,36 +70,14 @@ class LocalExecutor:
             device=None,
             start=task.start,
         )
-        self._stillborn = 0
         self._workers = [self._spawn(position) for position in range(workers)]
 
     def submit(self, job: Job | Refit) -> None:
         """See `Executor.submit`."""
         while (worker := next((w for w in self._workers if w.idle), None)) is None:
             self._receive(1.0)  # one that was cancelled is in its last batch
-        with _DYING:
+        with DYING:
             worker.submit(job)
-
-    def poll(self, timeout: float) -> Event | None:
-        """See `Executor.poll`."""
-        if not self._events:
-            self._receive(timeout)
-        return self._events.popleft() if self._events else None
-
-    def answer(self, slot: int, verdict: Verdict) -> None:
-        """See `Executor.answer`."""
-        for worker in self._workers:
-            if worker.slot == slot:
-                with _DYING:
-                    worker.answer(verdict)
-
-    def cancel(self, slot: int) -> None:
-        """See `Executor.cancel`."""
-        for worker in self._workers:
-            if worker.slot == slot:
-                with _DYING:
-                    worker.cancel()
-        self._events = deque(e for e in self._events if e.slot != slot)
 
     def close(self) -> None:
         """Close the pipes, which ends idle workers at once and busy ones after their batch; kill what stays."""
@@ -173,31 +125,11 @@ class LocalExecutor:
                 if (event := worker.take(message)) is not None:
                     self._events.append(event)
 
-    def _end_overdue(self, most: float) -> None:
-        """End the workers that hang; at most `most` seconds are counted since the last call.
+    def _name(self, worker: _Worker) -> str:
+        return f"worker process {worker.process.pid}"
 
-        Where it was longer this process was stopped (Ctrl-Z), and its workers may have been with it.
-        """
-        now = time.monotonic()
-        passed, self._looked = min(now - self._looked, most), now
-        for worker in (w for w in self._workers if not w.idle):
-            worker.ran, worker.silent = worker.ran + passed, worker.silent + passed
-            if worker.limited and worker.slot is not None and worker.ran > self._longest:
-                worker.ended = (
-                    f"TrialOvertimeError: hung for {self._longest:g} s, over search.trial_seconds; its worker was ended"
-                )
-            elif worker.silent > self._silence and not worker.pipe.poll():
-                worker.ended = (
-                    f"WorkerSilent: worker process {worker.process.pid} gave no sign of life for {self._silence:g} s "
-                    "(executor.silence_seconds), and was ended"
-                )
-            if worker.ended:
-                worker.process.kill()  # its pipe closes, which `_receive` finds
-
-    def _note(self, line: str) -> None:
-        if line not in self._noted:
-            self._noted.add(line)
-            self._on_note(line)
+    def _end(self, worker: _Worker) -> None:
+        worker.process.kill()  # its pipe closes, which `_receive` finds
 
     def _replace(self, position: int, worker: _Worker) -> None:
         worker.pipe.close()

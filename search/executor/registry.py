@@ -10,9 +10,20 @@ from functools import partial
 from importlib import import_module
 
 from search.executor.protocol import Executor
+from search.settings.schema import ExecutorSettings
 from search.trial.task import Task
 
-__all__ = ["Workers", "make_executor"]
+__all__ = ["Workers", "check_executor", "make_executor"]
+
+
+def check_executor(settings: ExecutorSettings) -> None:
+    """Look whether that executor can be had, before anything is written.
+
+    Raises:
+        InputError: it cannot.
+    """
+    if settings.name == "ray":
+        import_module("search.executor.ray").check(settings)
 
 
 def make_executor(task: Task, on_note: Callable[[str], None]) -> Executor:

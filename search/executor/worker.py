@@ -39,6 +39,7 @@ __all__ = [
     "queue_channel",
     "serve",
     "serve_jobs",
+    "serve_plan",
 ]
 
 _SIGNS = 5  # of life, in `executor.silence_seconds`
@@ -272,9 +273,13 @@ class WorkerPlan:
 
 def serve(pipe: Connection, plan: WorkerPlan) -> None:
     """Main function of a worker process; returns when the driver closes the pipe or is gone."""
+    serve_plan(pipe_channel(pipe), plan)
+
+
+def serve_plan(channel: Channel, plan: WorkerPlan) -> None:
+    """Build the driver's task again and train the jobs that come; returns when the channel closes."""
     if plan.device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = plan.device
-    channel = pipe_channel(pipe)
     pause = plan.settings.executor.silence_seconds / _SIGNS
     threading.Thread(target=_show_life, args=(channel, pause), name="thawline-life", daemon=True).start()
     # Imported here: the environment must be set before CUDA is touched.

@@ -104,7 +104,8 @@ def print_where(run: StudyRun, winner: Winner, report: Path | None) -> None:
     if report is not None:
         print_line(run.console, f"Report: {printable(report)}")
     print_line(run.console, _where_model(run, winner))
-    print_line(run.console, f"All trials: {typed('ui', root=root)}")
+    elsewhere = run.settings.tracking.uri is not None
+    print_line(run.console, f"All trials: {run.tracker.uri if elsewhere else typed('ui', root=root)}")
 
 
 def _where_model(run: StudyRun, winner: Winner) -> str:

@@ -224,7 +224,7 @@ def _check(settings: Settings, month: str | None) -> None:
         check_month_name(month)
     said = "retrain.test_fraction and retrain.regression_fraction say what is held out"
     refuse_without_effect(settings, ("data.test", "data.test_months", "data.test_fraction"), f"retraining: {said}")
-    refuse_without_effect(settings, ("search.study", "search.fresh"), "retraining")
+    refuse_without_effect(settings, ("search.study", "search.fresh", "search.storage", "tracking.uri"), "retraining")
 
 
 def _blocks(settings: Settings) -> int:

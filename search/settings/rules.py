@@ -7,12 +7,14 @@ from collections.abc import Iterable
 from dataclasses import fields
 from shlex import quote
 
-from lightning_modules.errors import InputError
+from lightning_modules.errors import InputError, printable
 from search.settings.budget import parse_budget
 from search.settings.plain import flatten, shown
 from search.settings.schema import RetrainSettings, SearchSettings, Settings, ThesisSettings
 
-__all__ = ["check_rules", "refuse_without_effect"]
+__all__ = ["check_rules", "check_storage", "refuse_without_effect"]
+
+_ADDRESS = r"(ray://)?([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:]{2,45}\]):[0-9]{1,5}"
 
 
 def check_rules(settings: Settings) -> None:
@@ -62,12 +64,17 @@ def check_rules(settings: Settings) -> None:
         )
     if settings.model.several:
         _check_networks(settings)
+    if search.storage is not None:
+        check_storage(search.storage)
     if search.budget is not None:
         parse_budget(search.budget)
     if (settings.executor.workers or 1) > 1 and settings.executor.name == "inline":
-        raise InputError(f"executor.workers={settings.executor.workers} needs executor=local, got executor=inline")
+        raise InputError(
+            f"executor.workers={settings.executor.workers} needs executor=local or ray, got executor=inline"
+        )
     if settings.executor.name == "inline":
         refuse_without_effect(settings, ("executor.silence_seconds",), "executor=inline, which has no worker processes")
+    _check_ray(settings)
     _check_retrain(settings)
     _check_thesis(settings)
     if space.first_optimizer not in space.optimizers:
@@ -112,8 +119,56 @@ def check_rules(settings: Settings) -> None:
             raise InputError(
                 f"{key} must be letters, digits, '.', '_', '-' and spaces, 200 bytes at most, got {_shortened(name)!r}"
             )
+    if tracking.uri is not None:
+        _check_server(settings)
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(tracking.root)):  # of ://, a path keeps one slash
         raise InputError(f"tracking.root must be a folder of this machine, no address, got {str(tracking.root)!r}")
+
+
+def _check_server(settings: Settings) -> None:
+    """Refuse an address that is none, and what needs the store of this machine."""
+    uri = settings.tracking.uri or ""
+    if uri != "environment" and not re.fullmatch(r"https?://[^\s@]+", uri):
+        raise InputError(
+            "tracking.uri must be http://HOST:PORT, https://HOST, environment or null, without a password (that is for "
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD)"
+        )
+    if settings.tracking.report:
+        raise InputError(
+            "tracking.report=true needs runs in tracking.root, got tracking.uri as well (tracking=server sets both)"
+        )
+
+
+def check_storage(url: str) -> None:
+    """Refuse what is no database that a study can be kept in. The text itself is not shown: it may hold a password.
+
+    Raises:
+        InputError: it is none, or holds a password.
+    """
+    if not re.fullmatch(r"postgresql\+psycopg2://[^\s/@]*@?[^\s/@]*/[^\s/?]+(\?\S+)?", url):
+        raise InputError(
+            "search.storage must be postgresql+psycopg2://USER@HOST:PORT/DATABASE, or null for a journal file"
+        )
+    if re.search(r"//[^/@]*:[^/@]*@|[?&]password=", url):
+        raise InputError(
+            "search.storage must hold no password, since settings are logged: put it into PGPASSWORD or ~/.pgpass"
+        )
+
+
+def _check_ray(settings: Settings) -> None:
+    """Refuse what only a Ray cluster has where there is none, and an address that is none."""
+    executor = settings.executor
+    if executor.name != "ray":
+        keys = ("executor.address", "executor.gpus", "executor.node_cache")
+        refuse_without_effect(settings, keys, f"executor={executor.name}, which uses no Ray cluster")
+        return
+    if executor.address not in ("auto", "local") and not re.fullmatch(_ADDRESS, executor.address):
+        raise InputError(
+            "executor.address must be auto, local, ray://HOST:PORT or HOST:PORT, got "
+            f"{printable(_shortened(executor.address))!r}"
+        )
+    if executor.gpus == 0 and settings.trainer.accelerator == "gpu":
+        raise InputError("executor.gpus=0 gives trials no GPU, got trainer.accelerator=gpu")
 
 
 def _check_networks(settings: Settings) -> None:
@@ -177,7 +232,8 @@ def _check_thesis(settings: Settings) -> None:
         raise InputError(f"thesis.part needs data.folds=1, got {settings.data.folds}")
     idle = [f"search.{item.name}" for item in fields(SearchSettings) if item.name != "metric"]
     why = "which trains every configuration of its part once, one after the other"
-    refuse_without_effect(settings, [*idle, "executor.workers", "decision.costs"], f"protocol=thesis, {why}")
+    idle += ["executor.workers", "decision.costs", "tracking.uri"]
+    refuse_without_effect(settings, idle, f"protocol=thesis, {why}")
 
 
 def refuse_without_effect(settings: Settings, keys: Iterable[str], on: str) -> None:

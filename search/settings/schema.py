@@ -38,6 +38,7 @@ OPTIMIZER_NAMES = tuple(OPTIMIZERS)
 EXECUTORS = {
     "inline": "one trial at a time, in this process",
     "local": "worker processes that live as long as the search",
+    "ray": "workers on the machines of a Ray cluster (docs/scaling.md)",
 }
 """Name of a file of `search/executor/` -> what it does. Named here because settings import nothing that runs trials."""
 
@@ -254,6 +255,12 @@ class SearchSettings:
     study: str | None = setting(
         None, "name of the study; null derives one from data, model and settings", identity=False
     )
+    storage: str | None = setting(
+        None,
+        "where the study is kept: null is a journal file under tracking.root; else a database, as in "
+        "postgresql+psycopg2://USER@HOST/DATABASE (docs/scaling.md)",
+        identity=False,
+    )
     trials: int = setting(8, "finished trials to reach at most", low=1, high=100_000, identity=False)
     metric: str = setting("macro_f1", "validation score that is shown", choices=("macro_f1", "weighted_f1", "accuracy"))
     judge: str = setting(
@@ -412,6 +419,13 @@ class TrackingSettings:
     """Where everything is kept."""
 
     root: Path = setting(Path("mlruns"), "folder of the MLflow store, the studies and the caches", identity=False)
+    uri: str | None = setting(
+        None,
+        "MLflow server for runs and models, as in http://HOST:PORT, or environment, which leaves it to "
+        "MLFLOW_TRACKING_URI; null keeps them in tracking.root, where the other commands look for them "
+        "(docs/scaling.md)",
+        identity=False,
+    )
     experiment: str = setting("thawline", "MLflow experiment", identity=False)
     model_name: str = setting("thawline", "name under which winners are registered", identity=False)
     restore: bool = setting(
@@ -438,7 +452,8 @@ class ExecutorSettings:
     )
     workers: int | None = setting(
         None,
-        "trials that run at the same time; null is one a GPU, or one a core up to 4 (1 with executor=inline)",
+        "trials that run at the same time; null is one a GPU, or one a core up to 4 (1 with executor=inline; with "
+        "executor=ray as many as the cluster has room for when the search starts)",
         unit="processes",
         low=1,
         high=256,
@@ -446,7 +461,8 @@ class ExecutorSettings:
     )
     threads: int | None = setting(
         None,
-        "threads of a trial; null shares out the cores that this process may use among the workers",
+        "threads of a trial; null shares out the cores that this process may use among the workers (executor=ray: 1, "
+        "or a GPU's share of the cluster's cores)",
         unit="threads",
         low=1,
         high=1024,
@@ -454,10 +470,31 @@ class ExecutorSettings:
     silence_seconds: float = setting(
         300.0,
         "a worker that trains and gives no sign of life for so long (it is stopped, or its machine thrashes) is ended, "
-        "which costs an attempt (executor=local); it gives one five times in this time, also while an epoch lasts",
+        "which costs an attempt (not with executor=inline); it gives one five times in this time, also while an "
+        "epoch lasts",
         unit="s",
         low=5,
         high=1e9,
+        identity=False,
+    )
+    address: str = setting(
+        "auto",
+        "the Ray cluster (executor=ray): auto is the one that RAY_ADDRESS names or that runs on this machine; local "
+        "starts one on this machine for the time of the search; or ray://HOST:PORT or HOST:PORT",
+        identity=False,
+    )
+    gpus: float | None = setting(
+        None,
+        "share of a GPU that a worker takes (executor=ray): 0.5 lets two workers share one; null is 1 where the "
+        "cluster has GPUs, else 0",
+        low=0,
+        high=1,
+        identity=False,
+    )
+    node_cache: Path | None = setting(
+        None,
+        "folder of a node's own for activations (executor=ray); null is one for each user in the node's folder for "
+        "temporary files",
         identity=False,
     )
     checkpoint_seconds: float | None = setting(

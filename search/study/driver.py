@@ -220,7 +220,7 @@ class SearchStudy:
             trial, params, slot, attempt, seed, self._tracker, self._parent, tags, self.settings.search.judge
         )
         self._listener.trial_started(slot, params, attempt)
-        return Job(slot, params, seed, self._files.checkpoint(slot))
+        return Job(slot, params, seed, self._files.take_over(slot, attempt))
 
     def _draw(self, slot: int) -> TrialParams:
         """The default first, then the same at the depth that the prior prefers, then what the sampler says."""
@@ -256,7 +256,8 @@ class SearchStudy:
         reported = len(self.study.get_trials(deepcopy=False)[active.trial.number].intermediate_values)
         self._tracker.log(active.run_id, {}, tags={"status": "running"})
         self._listener.trial_goes_on(slot, active.params, reported)
-        return Job(slot, active.params, slot_seed(self.settings.seed, slot), self._files.checkpoint(slot), reported)
+        checkpoint = self._files.checkpoint(slot, active.record.attempt)
+        return Job(slot, active.params, slot_seed(self.settings.seed, slot), checkpoint, reported)
 
     def _report(self, slot: int, report: EpochReport) -> Verdict:
         active = self._active[slot]
@@ -311,7 +312,10 @@ class SearchStudy:
             active.run_id,
             {**summary, **{f"final_{n}": v for n, v in result.metrics.items()}},
             step=len(result.curve),
-            tags=outcome_tags(active.params, self.settings.search.metric, outcome, reason, summary),
+            tags={
+                **outcome_tags(active.params, self.settings.search.metric, outcome, reason, summary),
+                **(result.machine.tags() if result.machine is not None else {}),
+            },
         )
         if outcome == "waiting":
             active.record.waiting = True
@@ -328,6 +332,7 @@ class SearchStudy:
         if outcome == "complete":
             self.study.tell(active.trial, value)
             self._complete += 1
+            self._files.settle(slot, active.record.attempt)
             self._members = self._record.members(self.settings.search.members)
         else:
             self.study.tell(active.trial, state=TrialState.PRUNED)

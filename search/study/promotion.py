@@ -14,7 +14,7 @@ trust(k)/factor. Patience: from the first rung, a trial that is trusted more tha
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
+from bisect import bisect_left, insort
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -119,6 +119,7 @@ class PromotionRule:
         self._judge = judge
         self._early, self._reach, self._in_full = early, reach, frozenset(in_full)
         self._trials: Sequence[Standing] = ()
+        self._current: set[int] = set()  # rungs whose field is that of these trials
         self._fields: dict[int, _Field] = {}
 
     def next(self, trials: Sequence[Standing], *, closing: bool = False) -> int | None:
@@ -129,10 +130,12 @@ class PromotionRule:
             closing: no more trials will come. Then the best trial at a rung goes on however few there are, so that
                 one runs its full length.
         """
+        all_waiting = [t for t in trials if t.waiting]
         for rung in reversed(self.at):
-            reached = [t for t in trials if rung in t.scores]
-            waiting = sorted((t for t in reached if t.waiting and t.epoch == rung), key=lambda t: self._order(t, rung))
-            for trial in waiting:
+            first: dict[_Kind, Standing] = {}  # where the best of its kind does not pass, no other of it does
+            for trial in sorted((t for t in all_waiting if t.epoch == rung), key=lambda t: self._order(t, rung)):
+                first.setdefault((trial.network, trial.freeze_depth), trial)
+            for trial in first.values():
                 if self.passes(trial, trials, closing=closing):
                     return trial.slot
         return None
@@ -168,7 +171,18 @@ class PromotionRule:
 
     def hopeless(self, trials: Sequence[Standing], most: int) -> list[Standing]:
         """Those that wait for what can no longer happen; see `may_pass`."""
-        return [t for t in trials if t.waiting and t.epoch in self.at and not self.may_pass(t, trials, most)]
+        waiting = [t for t in trials if t.waiting and t.epoch in self.at]
+        some: set[tuple[_Kind, int]] = set()  # kinds and rungs of which one may pass, and so all that are ahead of it
+        gone: set[int] = set()
+        for trial in sorted(waiting, key=lambda t: self._order(t, t.epoch), reverse=True):
+            alike = (trial.network, trial.freeze_depth), trial.epoch
+            if alike in some:
+                continue
+            if self.may_pass(trial, trials, most):
+                some.add(alike)
+            else:
+                gone.add(trial.slot)
+        return [t for t in waiting if t.slot in gone]
 
     def reason(self, trial: Standing, trials: Sequence[Standing]) -> str:
         """One line for people."""
@@ -206,11 +220,16 @@ class PromotionRule:
         return self._field(trials, trial.epoch).rank(trial, reach)
 
     def _field(self, trials: Sequence[Standing], rung: int) -> _Field:
-        """Those at a rung, sorted once for all questions about the same list of trials."""
+        """Those at a rung; a list that has only grown since the last question is not sorted again."""
         if trials is not self._trials:
-            self._trials, self._fields = trials, {}
-        if rung not in self._fields:
-            self._fields[rung] = _Field(trials, rung, self._order)
+            self._trials, self._current = trials, set()
+        if rung not in self._current:
+            field = self._fields.get(rung)
+            if field is None or not field.grows_to(trials):
+                field = _Field(rung, self._order)
+                field.grows_to(trials)
+            self._fields[rung] = field
+            self._current.add(rung)
         return self._fields[rung]
 
     def _order(self, trial: Standing, rung: int) -> _Key:
@@ -222,16 +241,35 @@ class PromotionRule:
 class _Field:
     """All trials that reached a rung, by network and freeze depth, best first."""
 
-    def __init__(self, trials: Sequence[Standing], rung: int, order: Callable[[Standing, int], _Key]) -> None:
+    def __init__(self, rung: int, order: Callable[[Standing, int], _Key]) -> None:
         self._rung, self._order = rung, order
         self._keys: dict[_Kind, list[_Key]] = {}
+        self._scores: dict[int, tuple[float, float | None]] = {}  # by slot, with the loss
+
+    def grows_to(self, trials: Sequence[Standing]) -> bool:
+        """Add those that are new; False where others are gone or have another score, and this field is of no use."""
+        rung, known, there = self._rung, self._scores, 0
         for trial in trials:
-            if rung in trial.scores:
-                self._keys.setdefault((trial.network, trial.freeze_depth), []).append(order(trial, rung))
-        for keys in self._keys.values():
-            keys.sort()
-        self.size = sum(map(len, self._keys.values()))
-        self.best = min((keys[0] for keys in self._keys.values()), default=None)
+            if (score := trial.scores.get(rung)) is None:
+                continue
+            there += 1
+            now = score, trial.losses.get(rung)
+            if (before := known.get(trial.slot)) is None:
+                known[trial.slot] = now
+                insort(self._keys.setdefault((trial.network, trial.freeze_depth), []), self._order(trial, rung))
+            elif before != now:
+                return False
+        return there == len(known)
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+        return len(self._scores)
+
+    @property
+    def best(self) -> _Key | None:
+        """Key of the best of all."""
+        return min((keys[0] for keys in self._keys.values()), default=None)
 
     def rank(self, trial: Standing, reach: int | None) -> tuple[int, int]:
         """How many are ahead of a trial, and how many there are; with `reach`, among those so many depths away

@@ -16,17 +16,20 @@ from typing import Any, Generic, TypeVar
 
 import optuna
 import pandas as pd
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import TypeAdapter
 
 from lightning_modules.errors import InputError, printable
 from lightning_modules.home_folder import home_path
+from lightning_modules.whole_file import whole_file
 from search.errors import StoreError
 from search.evidence.record import Evidence
 from search.invocation import typed
 from search.settings.plain import flatten, shown
 from search.settings.schema import Settings
 from search.study.bought import Bought
+from search.study.database import StudyLock, database_errors, open_database
 from search.study.judge import best_trial, members
 from search.study.storage import open_storage, repair_journal
 from search.tracking.store import check_root
@@ -43,12 +46,14 @@ __all__ = [
     "TrialFeed",
     "TrialRecord",
     "Winner",
+    "database_of",
     "finished_trials",
     "first_network",
     "load_or_create",
     "load_study",
     "of_evidence",
     "open_study",
+    "point_to_database",
 ]
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -108,8 +113,10 @@ class _Kept(Generic[_T]):
     def __get__(self, record: Any, owner: type) -> _T:
         raw = record.source.user_attrs.get(self._key)
         if raw is not None:
-            with _readable(self._key):
+            try:  # no context manager: a driver reads attributes thousands of times for each trial
                 return self._read(raw)
+            except (TypeError, ValueError, KeyError) as error:
+                raise _damaged(self._key, error) from error
         if self._default is _REQUIRED:
             raise KeyError(self._key)
         default: _T = self._default
@@ -125,10 +132,14 @@ def _readable(what: str) -> Iterator[None]:
     try:
         yield
     except (TypeError, ValueError, KeyError) as error:
-        raise StoreError(
-            f"the study's journal is damaged: {what} is not what was written ({type(error).__name__}); put back a copy "
-            "of it, or search.fresh=true starts the study anew"
-        ) from error
+        raise _damaged(what, error) from error
+
+
+def _damaged(what: str, error: Exception) -> StoreError:
+    return StoreError(
+        f"the study's journal is damaged: {what} is not what was written ({type(error).__name__}); put back a copy "
+        "of it, or search.fresh=true starts the study anew"
+    )
 
 
 class _TrialAttributes:
@@ -284,7 +295,9 @@ class TrialFeed:
     def news(self) -> tuple[list[TrialRecord], list[TrialRecord]]:
         """The attempts that ended since the last call, and those that are open now."""
         trials = self._study.get_trials(deepcopy=False)
-        records = [TrialRecord(trials[n]) for n in (*(t.number for t in self._open), *range(self._read, len(trials)))]
+        # A storage may put another object in the place of a trial that changes; most have not.
+        before = (t if trials[t.number] is t.source else TrialRecord(trials[t.number]) for t in self._open)
+        records = [*before, *map(TrialRecord, trials[self._read :])]
         self._read, self._open = len(trials), [record for record in records if not record.ended]
         return [record for record in records if record.ended], self._open
 
@@ -425,8 +438,8 @@ def open_study(root: Path, name: str) -> optuna.Study:
     """
     check_root(root)
     folder = root / "studies"
-    journals = [p for p in folder.glob("*.journal") if p.is_file()] if folder.is_dir() else []
-    known = sorted(p.name.removesuffix(".journal") for p in journals)
+    kept = [p for kind in ("journal", "storage") for p in folder.glob(f"*.{kind}") if p.is_file()]
+    known = sorted({p.name.removesuffix(p.suffix) for p in kept})
     # Never a path made of the name: it comes from the user, and opening a journal creates it.
     if name not in known:
         there = f"no studies yet; run {typed('search', root=root)} first"
@@ -434,28 +447,71 @@ def open_study(root: Path, name: str) -> optuna.Study:
             rest = f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else ""
             there = f"studies: {', '.join(printable(one) for one in known[:_SHOWN])}{rest}"
         raise InputError(f"there is no study {printable(name)!r} in {printable(root)}: {there}")
+    if (url := database_of(folder / f"{name}.journal")) is not None:
+        with database_errors(url):
+            try:
+                return optuna.load_study(study_name=name, storage=open_database(url))
+            except KeyError:
+                raise InputError(f"the database of study {printable(name)!r} does not hold it any more") from None
     try:
         return optuna.load_study(study_name=name, storage=open_storage(folder / f"{name}.journal"))
     except KeyError:
         raise InputError(f"{printable(folder / name)}.journal holds no study {printable(name)!r}") from None
 
 
-def load_or_create(path: Path, name: str, identity: Mapping[str, Any], *, fresh: bool) -> tuple[optuna.Study, bool]:
-    """Open the study `name` in the journal at `path`, or create it; returns it and whether it existed.
+def database_of(path: Path) -> str | None:
+    """URL of the database in which a study is kept instead of the journal at `path`; None where it is not."""
+    pointer = path.with_suffix(".storage")
+    return pointer.read_text().strip() if pointer.is_file() else None
+
+
+def point_to_database(path: Path, url: str | None) -> None:
+    """Say, to commands that are given no `search.storage`, where the study is kept instead of the journal at `path`."""
+    pointer = path.with_suffix(".storage")
+    if url is None:
+        pointer.unlink(missing_ok=True)
+    else:
+        with whole_file(pointer, alone=False) as temporary:
+            temporary.write_text(f"{url}\n")
+
+
+def load_or_create(
+    path: Path,
+    name: str,
+    identity: Mapping[str, Any],
+    *,
+    fresh: bool,
+    database: str | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> tuple[optuna.Study, bool]:
+    """Open the study `name` in the journal at `path` or in a database, or create it; returns it and whether it existed.
 
     Args:
         identity: dotted setting -> value of everything that would make it another study.
+        database: `search.storage`; this process owns the study there until it ends.
+        say: called with a line for the user.
 
     Raises:
-        InputError: the study exists with another identity (names the first setting that differs).
+        InputError: the study exists with another identity (names the first setting that differs), or elsewhere.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if fresh:
         path.unlink(missing_ok=True)
-    repair_journal(path)
-    existed = path.exists()
-    storage = open_storage(path)
-    if existed and name in optuna.get_all_study_names(storage):
+        point_to_database(path, None)
+    _refuse_two_places(path, name, database)
+    if database is None:
+        repair_journal(path)
+        existed = path.exists()
+        storage: BaseStorage = open_storage(path)
+        known = existed and name in optuna.get_all_study_names(storage)
+    else:
+        storage = open_database(database, lock=StudyLock(database, name), say=say)
+        existed = known = name in optuna.get_all_study_names(storage)
+        if known and fresh:
+            optuna.delete_study(study_name=name, storage=storage)
+            existed = known = False
+        point_to_database(path, database)
+    if known:
         study = optuna.load_study(study_name=name, storage=storage)
     else:
         TrialFiles.of(path).close()  # what lies there is of a study that is gone
@@ -479,3 +535,15 @@ def load_or_create(path: Path, name: str, identity: Mapping[str, Any], *, fresh:
             f"{same}take another search.study, or search.fresh=true to start anew"
         )
     return study, existed
+
+
+def _refuse_two_places(path: Path, name: str, database: str | None) -> None:
+    """Refuse to begin a study in one place that is kept in another."""
+    there = database_of(path)
+    if there is not None and there != database:
+        raise InputError(f"study {name!r} is kept in a database: give search.storage={printable(there)}")
+    if database is not None and there is None and path.exists():
+        raise InputError(
+            f"study {name!r} is kept in {printable(path)}; python -m search.copy_study copies it into the database, "
+            "search.fresh=true starts it anew"
+        )

@@ -24,6 +24,7 @@ from search.study.record import FINISHED, TrialRecord
 __all__ = ["PriorSampler", "SamplerView", "build_sampler", "network_seed", "prior_weight", "slot_seed"]
 
 _DEPTH, _NETWORK = "freeze_depth", "network"
+_MOST_SHOWN, _BEST_SHOWN = 300, 60  # trials that a sampler sees, and how many of them for their score
 
 
 def slot_seed(seed: int, slot: int) -> int:
@@ -188,12 +189,13 @@ class SamplerView:
             sampler: of the copy.
             network: shows the trials of this network alone, as those of a study that has no other.
         """
-        shown = [t for t in self._study.get_trials(deepcopy=False) if network in (None, t.params.get(_NETWORK))]
+        trials = self._study.get_trials(deepcopy=False)
+        shown = _some([t for t in trials if network in (None, t.params.get(_NETWORK))])
         return self._copy(shown, waiting, sampler, network or "", lambda name: name != _NETWORK)
 
     def networks(self, waiting: Collection[int], sampler: BaseSampler) -> optuna.Study:
         """The same of all trials, with their network as the only parameter."""
-        shown = self._study.get_trials(deepcopy=False)
+        shown = _some(self._study.get_trials(deepcopy=False))
         return self._copy(shown, waiting, sampler, None, lambda name: name == _NETWORK)
 
     def _copy(
@@ -240,6 +242,19 @@ class SamplerView:
         if trial.state.is_finished():
             self._shown[kind, trial.number] = shown
         return shown
+
+
+def _some(trials: list[FrozenTrial]) -> list[FrozenTrial]:
+    """The newest and, of the others, the best: a sampler learns no more of a thousand than of three hundred.
+
+    Its time, and that of copying them, would grow with the study.
+    """
+    if len(trials) <= _MOST_SHOWN:
+        return trials
+    older, newest = trials[: -_MOST_SHOWN + _BEST_SHOWN], trials[-_MOST_SHOWN + _BEST_SHOWN :]
+    done = [t for t in older if t.state is TrialState.COMPLETE and t.value is not None]
+    best = sorted(done, key=lambda t: (-(t.value or 0.0), t.number))[:_BEST_SHOWN]
+    return [*sorted(best, key=lambda t: t.number), *newest]
 
 
 class _Shown(FrozenTrial):

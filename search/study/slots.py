@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection
+from dataclasses import replace
 
 import optuna
 
@@ -25,6 +26,7 @@ class Slots:
         self._errors: dict[int, int] = {}
         self._standings: list[Standing] = []
         self._open: list[TrialRecord] = []
+        self._known: dict[int, Standing] = {}  # of open trials, by their number
 
     @property
     def filled(self) -> frozenset[int]:
@@ -70,8 +72,15 @@ class Slots:
             waiting: slots of the trials that wait at a rung.
         """
         self._update()
-        running = [_standing(t, t.slot in waiting) for t in self._open if _competes(t)]
-        return [*self._standings, *running]
+        known, self._known = self._known, {}
+        for trial in self._open:
+            before, scores = known.get(trial.number), trial.scores
+            if before is not None and len(before.scores) == len(scores):
+                waits = before.slot in waiting
+                self._known[trial.number] = before if before.waiting is waits else replace(before, waiting=waits)
+            elif _competes(trial):
+                self._known[trial.number] = _standing(trial, trial.slot in waiting)
+        return [*self._standings, *self._known.values()]
 
     def _update(self) -> None:
         ended, self._open = self._feed.news()
@@ -90,4 +99,4 @@ def _competes(trial: TrialRecord) -> bool:
 
 
 def _standing(trial: TrialRecord, waits: bool) -> Standing:
-    return Standing(trial.slot, trial.freeze_depth, trial.scores, waits, trial.network, trial.losses)
+    return Standing(trial.slot, trial.freeze_depth, dict(trial.scores), waits, trial.network, trial.losses)

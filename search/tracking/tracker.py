@@ -15,7 +15,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-__all__ = ["MODEL_NOTE_BEGINS", "NOTE", "Tracker", "tracking_uri"]
+__all__ = ["MODEL_NOTE_BEGINS", "NOTE", "Tracker", "experiment_tags", "tracking_uri"]
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -59,6 +59,11 @@ MODEL_NOTE_BEGINS = "Image classifiers that a search of Thawline chose."
 """How the description of a registered model begins; one that begins otherwise is the user's and stays."""
 
 
+def experiment_tags() -> dict[str, str]:
+    """Tags of an experiment that is made."""
+    return {"mlflow.experimentKind": "custom_model_development", NOTE: _EXPERIMENT_NOTE}
+
+
 def tracking_uri(root: Path) -> str:
     """URI of the sqlite store under `root`, as `mlflow ui --backend-store-uri` takes it."""
     return database_uri(root / "mlflow.db")
@@ -69,8 +74,7 @@ def _guarded(method: Callable[Concatenate[Tracker, _P], _R]) -> Callable[Concate
 
     @wraps(method)
     def guarded(self: Tracker, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
-        with explained(self._root):
-            return method(self, *args, **kwargs)
+        return self._called(partial(method, self, *args, **kwargs))
 
     return guarded
 
@@ -98,6 +102,24 @@ class Tracker:
 
     @_guarded
     def _open(self, experiment: str) -> None:
+        self._connect(experiment)
+
+    @property
+    def uri(self) -> str:
+        """Of the store, for MLflow."""
+        return tracking_uri(self._root)
+
+    @property
+    def place(self) -> str:
+        """Where the runs are, for people."""
+        return printable(self._root / "mlflow.db")
+
+    def _called(self, call: Callable[[], _R]) -> _R:
+        """What a call of the store gives; its errors as `StoreError`."""
+        with explained(self._root):
+            return call()
+
+    def _connect(self, experiment: str) -> None:
         self._root.mkdir(parents=True, exist_ok=True)
         for noisy in ("alembic", "mlflow"):
             logging.getLogger(noisy).setLevel(logging.WARNING)  # migrations announce themselves line by line
@@ -112,23 +134,25 @@ class Tracker:
             found = self._client.get_experiment_by_name(experiment)
             if found is None:
                 location = (self._root / "artifacts").resolve().as_uri()
-                tags = {"mlflow.experimentKind": "custom_model_development", NOTE: _EXPERIMENT_NOTE}
-                self.experiment_id = self._client.create_experiment(experiment, location, tags)
+                self.experiment_id = self._client.create_experiment(experiment, location, experiment_tags())
             else:
                 self.experiment_id = found.experiment_id
                 if found.lifecycle_stage == LifecycleStage.DELETED:
-                    if not self._restore:
-                        raise InputError(
-                            f"experiment {experiment!r} was deleted in MLflow; tracking.restore=true brings it back "
-                            "with all its runs, or take another tracking.experiment"
-                        )
-                    self._client.restore_experiment(found.experiment_id)
+                    self._restore_experiment(experiment)
             if found is None or found.tags.get(TRIALS_VIEW) != trials_view():
                 self._client.set_experiment_tag(self.experiment_id, TRIALS_VIEW, trials_view())
             with closing(sqlite3.connect(self._root / "mlflow.db")) as database:
                 if new:
                     database.execute("PRAGMA journal_mode=WAL")  # halves the cost of a batch of metrics
                 self._last = database.execute("SELECT max(timestamp) FROM latest_metrics").fetchone()[0] or 0
+
+    def _restore_experiment(self, experiment: str) -> None:
+        if not self._restore:
+            raise InputError(
+                f"experiment {experiment!r} was deleted in MLflow; tracking.restore=true brings it back "
+                "with all its runs, or take another tracking.experiment"
+            )
+        self._client.restore_experiment(self.experiment_id)
 
     def active(self, run_id: str) -> bool:
         """Whether there is such a run and it was not deleted in MLflow."""
@@ -181,8 +205,8 @@ class Tracker:
         stage = self._stage(run_id)
         if stage == "gone":
             raise InputError(
-                f"run {run_id} is no longer in {printable(self._root / 'mlflow.db')}: it was deleted for good, or is "
-                f"of another store; put back a copy of mlflow.db that holds it, or {anew}"
+                f"run {run_id} is no longer in {self.place}: it was deleted for good, or is "
+                f"of another store; put back a copy of the store that holds it, or {anew}"
             )
         if stage == LifecycleStage.DELETED:
             if not self._restore:
@@ -265,8 +289,11 @@ class Tracker:
     @_guarded
     def log_table(self, run_id: str, table: pd.DataFrame, file: str) -> None:
         """Log a table that the UI can show and compare, instead of one of that name that is there."""
-        self.artifact(run_id, file).unlink(missing_ok=True)  # MLflow would append to it
+        self._remove_artifact(run_id, file)  # MLflow would append to it
         self._client.log_table(run_id, table, file)
+
+    def _remove_artifact(self, run_id: str, file: str) -> None:
+        self.artifact(run_id, file).unlink(missing_ok=True)
 
     @_guarded
     def log_images(self, run_id: str, images: Sequence[tuple[int, NDArray[np.uint8]]], key: str) -> None:
@@ -297,8 +324,8 @@ class Tracker:
 
         `note` describes the version, and the model too unless its user did. The run's metrics become the model's.
         """
-        mlflow.set_tracking_uri(tracking_uri(self._root))
-        mlflow.set_registry_uri(tracking_uri(self._root))
+        mlflow.set_tracking_uri(self.uri)
+        mlflow.set_registry_uri(self.uri)
         packages = Path(__file__).resolve().parents[2]
         with warnings.catch_warnings(), mlflow.start_run(run_id=run_id):
             # An example would be a picture of the user's, copied into the registry; the signature is given instead.

@@ -21,12 +21,40 @@ class TrialFiles:
 
     @classmethod
     def of(cls, journal: Path) -> TrialFiles:
-        """Of the study with this journal."""
-        return cls(journal.with_name(f"{journal.name.removesuffix('.journal')}.waiting"))
+        """Of the study with this journal. Their paths are absolute: a worker's working folder may be another."""
+        return cls(journal.absolute().with_name(f"{journal.name.removesuffix('.journal')}.waiting"))
 
-    def checkpoint(self, slot: int) -> Path | None:
-        """File in which the trial of a slot waits; its network lies beside it."""
-        return self._folder / f"slot-{slot}.pt" if self._folder is not None else None
+    def checkpoint(self, slot: int, attempt: int = 0) -> Path | None:
+        """File in which an attempt at the trial of a slot waits; its network lies beside it.
+
+        A worker on a machine that could not be reached may still write while the next attempt runs elsewhere: to a file
+        that nobody reads any more.
+        """
+        which = f".attempt-{attempt}" if attempt else ""
+        return self._folder / f"slot-{slot}{which}.pt" if self._folder is not None else None
+
+    def take_over(self, slot: int, attempt: int) -> Path | None:
+        """The same, from which the attempt goes on: what the latest before it left is its own now.
+
+        Raises:
+            OSError: the folder is not writable.
+        """
+        own = self.checkpoint(slot, attempt)
+        for earlier in (self.checkpoint(slot, before) for before in reversed(range(attempt))):
+            if own is not None and earlier is not None and earlier.is_file():
+                earlier.replace(own)
+                break
+        return own
+
+    def settle(self, slot: int, attempt: int) -> None:
+        """Let the network of a complete trial lie where it is looked for, whichever attempt it is of.
+
+        Raises:
+            OSError: the folder is not writable.
+        """
+        own, there = self.checkpoint(slot, attempt), self.checkpoint(slot)
+        if attempt and own is not None and there is not None and network_file(own).is_file():
+            network_file(own).replace(network_file(there))
 
     def leave(self, slot: int, *, best: Collection[int], before: Collection[int]) -> None:
         """Remove what a trial that has ended leaves, and the networks of those that were among the best before it.
@@ -40,7 +68,8 @@ class TrialFiles:
         """
         if self._folder is None or not self._folder.is_dir():
             return
-        (self._folder / f"slot-{slot}.pt").unlink(missing_ok=True)
+        for checkpoint in (self._folder / f"slot-{slot}.pt", *self._folder.glob(f"slot-{slot}.attempt-*")):
+            checkpoint.unlink(missing_ok=True)
         for other in {slot, *before} - set(best):
             network_file(self._folder / f"slot-{other}.pt").unlink(missing_ok=True)
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from lightning_modules.training.optimizers import OPTIMIZERS
+from search.trial.machine import Machine
 
 __all__ = ["EpochReport", "TrialParams", "TrialResult", "Verdict", "describe_params"]
 
@@ -82,6 +83,7 @@ class TrialResult:
         micro_batch: images that went through the network at once; less than the batch size where memory ran out.
             Batch-norm then saw these smaller batches.
         threads: it was computed with; another number may sum in another order.
+        machine: on which it ended; None where it was computed on none.
     """
 
     value: float
@@ -93,6 +95,7 @@ class TrialResult:
     stopped: str | None
     micro_batch: int = 0
     threads: int = 0
+    machine: Machine | None = None
 
     @property
     def map_spread(self) -> float | None:

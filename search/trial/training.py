@@ -27,6 +27,7 @@ from search.trial.checkpoint import (
 from search.trial.files import network_file
 from search.trial.fitting import fit
 from search.trial.keys import trial_key
+from search.trial.machine import this_machine
 from search.trial.recorder import STOPPED, Recorder
 from search.trial.result import EpochReport, TrialParams, TrialResult, Verdict
 from search.trial.task import Task
@@ -119,6 +120,7 @@ def run_trial(
         stopped=stopped,
         micro_batch=micro_batch,
         threads=torch.get_num_threads(),
+        machine=this_machine(task.device),
     )
 
 

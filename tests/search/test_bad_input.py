@@ -53,10 +53,40 @@ SETTINGS = {
     "month and folds": (["data.validation=newest_month", "data.folds=2"], ["needs data.folds=1"]),
     "workers without processes": (
         ["executor=inline", "executor.workers=2"],
-        ["executor.workers=2 needs executor=local, got executor=inline"],
+        ["executor.workers=2 needs executor=local or ray, got executor=inline"],
     ),
     "no worker": (["executor.workers=0"], ["executor.workers must be a whole number >= 1", "got 0"]),
-    "unknown executor": (["executor=ray"], ["executor must be one of inline, local", "'ray'"]),
+    "unknown executor": (["executor=dask"], ["executor must be one of inline, local, ray", "'dask'"]),
+    "a cluster for workers here": (
+        ["executor.address=ray://head:10001"],
+        ["executor.address=ray://head:10001 has no effect on executor=local, which uses no Ray cluster"],
+    ),
+    "a server in ftp": (
+        ["tracking.uri=ftp://me"],
+        ["tracking.uri must be http://HOST:PORT, https://HOST"],
+    ),
+    "a password of a server": (["tracking.uri=http://me:secret@host"], ["without a password"]),
+    "a report from a server": (
+        ["tracking.uri=http://host"],
+        ["tracking.report=true needs runs in tracking.root, got tracking.uri as well (tracking=server sets both)"],
+    ),
+    "a study in sqlite": (
+        ["search.storage=sqlite:///studies.db"],
+        ["search.storage must be postgresql+psycopg2://USER@HOST:PORT/DATABASE, or null for a journal file"],
+    ),
+    "a password that would be logged": (
+        ["search.storage=postgresql+psycopg2://me:secret@host/studies"],
+        ["search.storage must hold no password, since settings are logged: put it into PGPASSWORD or ~/.pgpass"],
+    ),
+    "no address": (
+        ["executor=ray", "executor.address=http://head"],
+        ["executor.address must be auto, local, ray://HOST:PORT or HOST:PORT, got 'http://head'"],
+    ),
+    "two GPUs for a trial": (["executor=ray", "executor.gpus=2"], ["executor.gpus must be", "<= 1", "got 2"]),
+    "a GPU for trials without": (
+        ["executor=ray", "executor.gpus=0", "trainer.accelerator=gpu"],
+        ["executor.gpus=0 gives trials no GPU, got trainer.accelerator=gpu"],
+    ),
     "default not searched": (
         ["space.default_optimizer=adamw"],
         ["space.default_optimizer must be one of space.optimizers (sgd, momentum, nag, adam, rmsprop)", "'adamw'"],

@@ -17,6 +17,7 @@ from lightning_modules.simulated.__main__ import main as simulated
 from search.__main__ import main as search
 from search.clean import Arguments as Clean
 from search.command_line.arguments import read_arguments
+from search.copy_study import Arguments as CopyStudy
 from search.explain.arguments import Arguments as Explain
 from search.export.arguments import Arguments as Export
 from search.look.__main__ import Arguments as Look
@@ -38,10 +39,17 @@ COMMANDS = {
     "export": Export,
     "report": Report,
     "ui": Ui,
+    "copy_study": CopyStudy,
     "retrain": Retrain,
     "schedule": Schedule,
 }
-REQUIRED = {"predict": ["images=i"], "export": ["images=i"], "explain": ["images=i", "model=m"], "report": ["study=s"]}
+REQUIRED = {
+    "predict": ["images=i"],
+    "export": ["images=i"],
+    "explain": ["images=i", "model=m"],
+    "report": ["study=s"],
+    "copy_study": ["study=s", "to=journal"],
+}
 
 
 def _places(items: Mapping[str, tuple[Field[Any], Any]]) -> set[str]:
@@ -54,7 +62,7 @@ def _arguments(cls: type) -> dict[str, tuple[Field[Any], Any]]:
 
 
 def _setting(key: str) -> Callable[[str], str]:
-    others = {"data.path": ["data=folder"]}.get(key, [])
+    others = {"data.path": ["data=folder"], "executor.node_cache": ["executor=ray"]}.get(key, [])
     return lambda text: str(flatten(compose_settings([*others, f"{key}={text}"]))[key])
 
 
@@ -66,7 +74,8 @@ def _argument(command: str, name: str) -> Callable[[str], str]:
 
 
 PLACES = {
-    **{key: _setting(key) for key in ("data.path", "model.weights", "tracking.root", "decision.costs")},
+    **{key: _setting(key)
+       for key in ("data.path", "model.weights", "tracking.root", "decision.costs", "executor.node_cache")},
     **{f"predict {name}": _argument("predict", name)
        for name in ("images", "model", "to", "maps_to", "costs", "tracking.root")},
     **{f"export {name}": _argument("export", name) for name in ("images", "model", "to", "ranges", "tracking.root")},
@@ -74,6 +83,7 @@ PLACES = {
        for name in ("images", "model", "to", "boxes", "masks", "gap_head", "root")},
     **{f"report {name}": _argument("report", name) for name in ("root", "to")},
 }  # fmt: skip
+PLACES["copy_study tracking.root"] = _argument("copy_study", "tracking.root")
 for command, name in (("clean", "root"), ("look", "to"), ("ui", "tracking.root")):
     REQUIRED[command] = []
     PLACES[f"{command} {name}"] = _argument(command, name)

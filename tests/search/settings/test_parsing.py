@@ -159,7 +159,7 @@ def test_unknown_key_inside_a_group() -> None:
         ({"data": {"test": "rest"}}, "needs data.max_train_per_class=n"),
         ({"data": {"validation": "newest_month", "folds": 2}}, "needs data.folds=1"),
         ({"data": {"repeats": 2}}, "data.repeats needs data.folds of 2 or more"),
-        ({"executor": {"name": "inline", "workers": 3}}, "executor.workers=3 needs executor=local"),
+        ({"executor": {"name": "inline", "workers": 3}}, "executor.workers=3 needs executor=local or ray"),
         ({"data": {"folds": 2}, "search": {"refit": False}}, "search.refit=false needs data.folds=1"),
         (
             {"space": {"optimizers": ["sgd"], "default_optimizer": "adam"}},

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -181,3 +183,34 @@ def test_a_trial_in_full_passes_where_it_is_last_and_is_one_of_those_that_others
 def test_a_factor_that_lets_everybody_on_is_refused(factor: float) -> None:
     with pytest.raises(ValueError, match=f"factor must be greater than 1, got {factor}"):
         PromotionRule((1,), factor)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_rule_that_has_been_asked_before_answers_as_a_new_one(seed: int) -> None:
+    """It sorts what is new among what it knows; trials come, go on, are lost and come again with another score."""
+    rng = np.random.default_rng(seed)
+    asked, at = PromotionRule((1, 2, 4), 3, in_full=[0]), (1, 2, 4)
+    trials: dict[int, Standing] = {}
+    for step in range(120):
+        slot = int(rng.integers(0, 40))
+        if slot not in trials or rng.random() < 0.05:
+            trials[slot] = Standing(slot, slot % 6, {1: rng.choice([0.1, 0.5, rng.random()])}, True)
+        elif rng.random() < 0.1:
+            del trials[slot]  # diverged, or lost
+        else:
+            before = trials[slot]
+            scores = {**before.scores, before.epoch + 1: rng.random()}
+            trials[slot] = replace(before, scores=scores, waiting=before.epoch + 1 in at and bool(rng.random() < 0.8))
+        all_, new = list(trials.values()), PromotionRule(at, 3, in_full=[0])
+        closing = bool(step % 7 == 0)
+        assert asked.next(all_, closing=closing) == new.next(all_, closing=closing)
+        waiting = [t for t in all_ if t.waiting and t.epoch in at]
+        expected = [t for t in waiting if not new.may_pass(t, all_, 60)]
+        assert asked.hopeless(all_, 60) == expected
+        passing = [
+            t
+            for rung in reversed(at)
+            for t in sorted((t for t in waiting if t.epoch == rung), key=lambda t: asked._order(t, rung))
+            if new.passes(t, all_, closing=closing)
+        ]
+        assert asked.next(all_, closing=closing) == (passing[0].slot if passing else None)

@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 
 from explain.evidence import depth_prior
 from search.settings.schema import SearchSettings
-from search.study.sampler import PriorSampler, build_sampler, prior_weight
+from search.study.sampler import PriorSampler, SamplerView, build_sampler, prior_weight
 from search.trial.result import TrialParams
 from search.trial.space import Space
 
@@ -139,3 +139,21 @@ def test_reseeding_reaches_the_wrapped_sampler() -> None:
     sampler.reseed_rng()
     study = optuna.create_study(sampler=sampler)
     assert 0 <= SPACE.suggest(study.ask()).freeze_depth <= 4
+
+
+def test_a_sampler_sees_the_newest_trials_and_the_best_of_the_others() -> None:
+    study = optuna.create_study(direction="maximize", sampler=RandomSampler(0))
+    for number in range(340):
+        trial = study.ask({"lr_factor": optuna.distributions.FloatDistribution(0.1, 10)})
+        if number % 3:
+            study.tell(trial, number / 340 if number < 50 else 0.05)
+        else:
+            study.tell(trial, state=TrialState.PRUNED)
+    shown = SamplerView(study).study((), RandomSampler(0)).get_trials()
+    assert len(shown) == 300 and [t.number for t in shown] == list(range(300))
+    seen = {t.datetime_start for t in shown}
+    kept = [t.number for t in study.get_trials() if t.datetime_start in seen]
+    assert kept[-240:] == list(range(100, 340))
+    finished = [n for n in range(100) if n % 3]
+    best = sorted(finished, key=lambda n: (-(n / 340 if n < 50 else 0.05), n))[:60]
+    assert kept[:60] == sorted(best)

@@ -193,3 +193,26 @@ def test_a_network_that_the_driver_has_not_been_told_of_stays(tmp_path: Path) ->
         network_file(tmp_path / f"slot-{slot}.pt").touch()
     TrialFiles(tmp_path).leave(1, best=[0], before=[2])
     assert sorted(file.name for file in tmp_path.iterdir()) == ["slot-0.network.pt", "slot-3.network.pt"]
+
+
+def test_each_attempt_has_a_file_of_its_own_and_takes_over_what_the_one_before_it_left(tmp_path: Path) -> None:
+    files = TrialFiles(tmp_path)
+    first, second, third = (files.checkpoint(3, attempt) for attempt in range(3))
+    assert first is not None and second is not None and third is not None
+    assert [path.name for path in (first, second, third)] == ["slot-3.pt", "slot-3.attempt-1.pt", "slot-3.attempt-2.pt"]
+    first.write_text("first")
+    assert files.take_over(3, 1) == second and second.read_text() == "first" and not first.exists()
+    first.write_text("written by a worker that cannot be reached")
+    assert files.take_over(3, 2) == third and third.read_text() == "first"
+    network_file(third).write_text("network")
+    files.settle(3, 2)
+    files.leave(3, best=[3], before=[])
+    assert [path.name for path in tmp_path.iterdir()] == ["slot-3.network.pt"]
+    assert network_file(first).read_text() == "network"
+    assert files.take_over(4, 2) == tmp_path / "slot-4.attempt-2.pt"  # nothing to take over
+
+
+def test_a_study_that_keeps_no_files_has_none_to_take_over() -> None:
+    files = TrialFiles(None)
+    files.settle(0, 1)
+    assert files.take_over(0, 1) is None
