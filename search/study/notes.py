@@ -27,7 +27,8 @@ __all__ = [
 def run_name(slot: int, params: TrialParams) -> str:
     """Name of a trial's run, such as `t07 nag depth 3`; its columns say the rest."""
     network = "" if params.network is None else f"{params.network} "
-    return f"t{slot:02d} {network}{params.optimizer} depth {params.freeze_depth}"
+    beta = "" if params.fostering_beta is None else f" beta={params.fostering_beta:g}"
+    return f"t{slot:02d} {network}{params.optimizer} depth {params.freeze_depth}{beta}"
 
 
 def start_tags(params: TrialParams, study: str, prior: str) -> dict[str, Any]:

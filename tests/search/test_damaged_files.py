@@ -154,7 +154,10 @@ def test_a_damaged_store_gives_the_same_study_and_says_what_is_made_again(
     assert code == 0, lines
     for files, words in expected:
         for file in files:
-            assert [line for line in lines if str(file) in line and line.endswith(words)], (str(file), "\n".join(lines))
+            name = str(
+                file.with_suffix("")
+            )  # an attempt takes over the checkpoint of the one before under a name of its own
+            assert [line for line in lines if name in line and line.endswith(words)], (name, "\n".join(lines))
     assert _outcome(root) == undisturbed[1]
 
 

@@ -144,7 +144,7 @@ def test_a_database_that_is_gone(study: tuple[Path, list[str]], command: Any, mo
     # Making MLflow's tables takes seconds; that this run is not among them is all that counts.
     with closing(sqlite3.connect(root / "mlflow.db")) as database, database:
         database.execute("UPDATE runs SET run_uuid = 'x' || run_uuid")
-    refused(command("search", arguments), "is no longer in", "put back a copy of mlflow.db")
+    refused(command("search", arguments), "is no longer in", "put back a copy of the store")
 
 
 def test_a_locked_database(study: tuple[Path, list[str]], command: Any, monkeypatch: pytest.MonkeyPatch) -> None:

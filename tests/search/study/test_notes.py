@@ -53,7 +53,7 @@ def children(parent: Run, client: MlflowClient) -> dict[int, Run]:
 
 def test_a_run_is_named_by_what_it_tried() -> None:
     assert run_name(7, NAG) == "t07 nag depth 3"
-    assert run_name(123, TrialParams("adamw", 1.0, 0, 0.1)) == "t123 adamw depth 0"
+    assert run_name(123, TrialParams("adamw", 1.0, 0, 0.1)) == "t123 adamw depth 0 beta=0.1"
 
 
 def test_a_note_says_what_became_of_a_trial_a_line_a_number() -> None:

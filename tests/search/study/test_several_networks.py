@@ -163,6 +163,6 @@ def test_a_budget_of_epochs_counts_a_larger_network_for_more() -> None:
     assert Spending(bench.study, parse_budget(f"{spent}epochs"), cost).exhausted
 
 
-@pytest.mark.parametrize(("network", "words"), [(None, "sgd depth "), ("large", "large sgd depth ")])
+@pytest.mark.parametrize(("network", "words"), [(None, "sgd lr="), ("large", "large sgd lr=")])
 def test_words_name_the_network_where_there_are_several(network: Any, words: str) -> None:
     assert describe_params(TrialParams("sgd", 1.0, 2, None, network)).startswith(words)
