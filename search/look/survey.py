@@ -61,7 +61,7 @@ def survey(settings: Settings, seconds: float = _SECONDS) -> Survey:
     data = settings.data
     listing = listed(data)
     order = list(range(len(listing.images)))
-    random.Random(0).shuffle(order)  # noqa: S311 # nosec B311 - a sample, no secret
+    random.Random(0).shuffle(order)  # nosec B311 - a sample, no secret
     started = time.monotonic()
     contents: dict[int, str | Problem] = {}
     sizes: dict[int, tuple[int, int]] = {}
