@@ -23,7 +23,6 @@ from search.export.graph import ModelGraph
 from search.export.latency import BATCHES, latency, latency_table
 from search.export.metadata import as_text, metadata
 from search.export.parity import Parity
-from search.export.study_images import study_images
 from search.predict.image_list import listed_images
 from search.tracking.models import chosen_model, resolve_model
 
@@ -80,6 +79,9 @@ def export(arguments: Arguments, console: Console) -> Exported:
             if arguments.images is not None:
                 shown = _listed(model, arguments.images)
             else:
+                # Not before: it brings what a search loads, which leaves folders in the home.
+                from search.export.study_images import study_images
+
                 shown = study_images(named, arguments.root, model.card, console, _BATCH)
             parity, image = _compared(graph, run, shown, plain)
         parity.refuse(max_difference=_known(arguments.max_difference), max_changed=_known(arguments.max_changed))

@@ -29,6 +29,7 @@ NEU = (
     "data.size=[48,48]",
     "trainer.epochs=3",
     "search.startup_trials=3",
+    "search.stop=never",  # how good the best is depends on the processor
     "executor.threads=1",
 )
 
@@ -81,11 +82,6 @@ def test_table_runs_model_and_study_agree(searched: str, root: Path) -> None:
     study, client = _study(root, "whole"), _client(root)
     trials, parent = finished_trials(study), study.user_attrs["parent"]
     assert [t.user_attrs["slot"] for t in trials] == list(range(6))
-    printed = {
-        int(row[0]): row
-        for row in (line.split() for line in searched.splitlines())
-        if len(row) >= 8 and row[0].isdigit() and row[-1] in ("complete", "pruned", "diverged")
-    }
     for trial in trials:
         run = client.get_run(trial.user_attrs["run_id"])
         assert run.info.status == "FINISHED"
@@ -99,11 +95,6 @@ def test_table_runs_model_and_study_agree(searched: str, root: Path) -> None:
         history = {m.step: m.value for m in client.get_metric_history(run.info.run_id, "val_macro_f1")}
         assert history == pytest.approx(trial.intermediate_values)
         assert history[max(history)] == pytest.approx(trial.user_attrs["value"])
-        row = printed[trial.user_attrs["slot"]]
-        assert row[1] == trial.params["optimizer"]
-        assert int(row[3]) == trial.params["freeze_depth"]
-        assert float(row[4]) == pytest.approx(trial.user_attrs["value"], abs=5e-5)
-        assert row[-1] == trial.user_attrs["outcome"]
     winner = study.user_attrs["winner"]
     parent_run = client.get_run(parent)
     assert parent_run.info.status == "FINISHED"
@@ -112,9 +103,10 @@ def test_table_runs_model_and_study_agree(searched: str, root: Path) -> None:
     for name, (low, high) in winner["intervals"].items():
         assert parent_run.data.metrics[f"test_{name}_low"] == pytest.approx(low)
         assert parent_run.data.metrics[f"test_{name}_high"] == pytest.approx(high)
-        shown = re.search(rf"{name.replace('_', ' ')} +([\d.]+) +([\d.]+) to ([\d.]+)", searched)
-        assert shown is not None
-        assert [float(g) for g in shown.groups()] == pytest.approx([winner["test"][name], low, high], abs=5e-5)
+    told = re.search(r"^Test scores on \d+ images, read once: accuracy ([\d.]+), macro F1 ([\d.]+)\.$", searched, re.M)
+    assert told is not None, searched
+    scores = [winner["test"][name] for name in ("accuracy", "macro_f1")]
+    assert [float(g) for g in told.groups()] == pytest.approx(scores, abs=5e-5)
     assert study.user_attrs["test_reads"] == 1
     version = client.get_model_version_by_alias("thawline", "challenger")
     assert str(version.version) == winner["version"]

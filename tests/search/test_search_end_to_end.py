@@ -184,7 +184,7 @@ def test_folds(tiny: tuple[str, ...], tracking_root: Path, client: MlflowClient,
         *tiny, "search.study=folds", "data.folds=2", "search.trials=1", "trainer.epochs=1", "search.pruner=none"
     )
     assert outcome.code == 0, outcome.err
-    assert "validation in 2 folds, " in outcome.out.splitlines()[0]
+    assert "validation in 2 folds, " in outcome.out
     study = _study(tracking_root, "folds")
     (trial,) = finished_trials(study)
     history = client.get_metric_history(trial.user_attrs["run_id"], "val_macro_f1")

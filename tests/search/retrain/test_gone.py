@@ -87,7 +87,7 @@ def test_a_champion_whose_files_are_gone(promoted: Months, tmp_path: Path) -> No
     own.arrives("2020-03")
     with without(own.model_folder("2")):
         said = refused(own, *LOOK)
-        assert "version 2 of model sheets is not a model of python -m search, or its files are gone" in said
+        assert "version 2 of model sheets is not a model of Thawline, or its files are gone" in said
         told = own.retrain(*way_out(said))
         assert (told.code, told.out) == (0, "Champion: version 1, rolled back from version 2.\n")
         assert own.retrain(*LOOK).code == 0 and own.aliases == {"champion": "1", "previous": "2"}
