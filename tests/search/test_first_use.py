@@ -17,7 +17,7 @@ import pytest
 
 from search.invocation import STARTED_BY
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(1200)]
 
 ROOT = Path(__file__).parents[2]
 SHORT = (

@@ -117,6 +117,7 @@ def test_one_worker_gives_bit_for_bit_the_trials_of_this_process(
     _assert_whole(tracking_root, "on-ray", lost=0)
 
 
+@pytest.mark.long
 def test_a_worker_that_is_killed_costs_one_attempt(command: Callable[..., list[str]], tracking_root: Path) -> None:
     with _running(command("worker-killed")) as process:
         kill_one_actor()
@@ -141,6 +142,7 @@ def test_a_node_that_is_killed_costs_the_trials_on_it(
     assert sum(t.state.name == "FAIL" for t in _study(tracking_root, "node-killed").trials) <= 1
 
 
+@pytest.mark.long
 def test_a_driver_that_is_killed_takes_its_workers_along_and_the_same_command_goes_on(
     command: Callable[..., list[str]], tracking_root: Path
 ) -> None:
@@ -156,6 +158,7 @@ def test_a_driver_that_is_killed_takes_its_workers_along_and_the_same_command_go
     _assert_whole(tracking_root, "driver-killed", lost=None)
 
 
+@pytest.mark.long
 def test_a_folder_that_is_not_shared_is_refused_in_one_line(
     command: Callable[..., list[str]], tmp_path: Path, cluster: Nodes
 ) -> None:
@@ -178,6 +181,7 @@ def test_a_folder_that_is_not_shared_is_refused_in_one_line(
     assert "\n" not in line and "does not share" in line and "mount it at the same path on every node" in line
 
 
+@pytest.mark.long
 def test_a_cluster_that_asks_for_another_token_is_refused(command: Callable[..., list[str]]) -> None:
     wrong = {**os.environ, "RAY_AUTH_TOKEN": "0" * 64}
     done = subprocess.run(command("wrong-token"), capture_output=True, text=True, timeout=300, env=wrong)

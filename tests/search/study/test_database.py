@@ -118,6 +118,7 @@ def test_a_server_that_stays_away_stops_the_search(server: Server, monkeypatch: 
     assert len(study.trials) == 3
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_a_search_in_a_database_is_that_in_a_journal_though_the_server_is_started_anew(
     tiny: tuple[str, ...], server: Server, tracking_root: Path, run_search: Callable[..., Any]

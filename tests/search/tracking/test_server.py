@@ -132,6 +132,7 @@ class Server:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_a_search_goes_on_when_its_server_was_started_anew(
     tiny: tuple[str, ...], run_search: Callable[..., Any], tmp_path: Path
