@@ -15,7 +15,6 @@ from lightning_modules.errors import InputError, printable
 from lightning_modules.home_folder import home_path
 from search.evidence import record as evidence_record
 from search.outcome.decisions import ARTIFACT, DecisionFacts, read_decisions
-from search.outcome.evidence_figure import depth_words, evidence_figure, prior_words
 from search.outcome.scorecard import ScorecardRow, SeenDepth, scorecard, seen_depths
 from search.pages.html import drawing, render
 from search.study import record as study_record
@@ -33,6 +32,8 @@ class Evidence(evidence_record.Evidence):
     """What the scorers said before the first trial, shown with its figure."""
 
     def __repr__(self) -> str:
+        from search.outcome.evidence_figure import prior_words  # Matplotlib's import comes after `search.tracking`
+
         low, high = self.depths
         return "\n".join(
             (
@@ -167,6 +168,8 @@ def evidence_html(
         seen: what was reached at each freeze depth; None before the first trial.
         chosen: the winner's freeze depth; None without a winner.
     """
+    from search.outcome.evidence_figure import depth_words, evidence_figure, prior_words
+
     figure = evidence_figure(evidence, seen or {}, chosen, metric=metric)
     return render(
         "notebook_evidence.html",

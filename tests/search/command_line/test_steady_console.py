@@ -123,6 +123,7 @@ def test_a_terminal_shows_something_at_once() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_no_silence_of_a_search_is_long(
     tiny: tuple[str, ...], tmp_path: Path, make_stripes: Callable[..., Path]
 ) -> None:

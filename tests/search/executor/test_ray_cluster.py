@@ -128,6 +128,7 @@ def test_a_worker_that_is_killed_costs_one_attempt(command: Callable[..., list[s
     _assert_whole(tracking_root, "worker-killed", lost=len(lost))
 
 
+@pytest.mark.long
 def test_a_node_that_is_killed_costs_the_trials_on_it(
     command: Callable[..., list[str]], tracking_root: Path, cluster: Nodes
 ) -> None:
