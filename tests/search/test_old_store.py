@@ -110,12 +110,12 @@ def test_the_study_is_reported_and_begun_anew(
     page = " ".join(re.sub(r"<[^>]*>", "", Path("before.html").read_text(encoding="utf-8")).split())
     assert "lenet5" in page and "adam at learning rate 0.001" in page and "No winner yet" not in page
     before = load_study("old", Path("mlruns"))
-    then = "trainer.schedule=constant"  # the default when the store was made
-    outcome = run_search_warm(*SEARCH[1:], then, "search.trials=5", cwd=own_store)
+    then = ("trainer.schedule=constant", "search.evidence=true")  # the defaults when the store was made
+    outcome = run_search_warm(*SEARCH[1:], *then, "search.trials=5", cwd=own_store)
     assert outcome.code == 2
     assert "study 'old' was made with trials judged otherwise (by their best epoch, as earlier code did)" in outcome.err
     assert load_study("old", Path("mlruns")).trials == before.trials
-    outcome = run_search_warm(*SEARCH[1:], then, "search.trials=4", "search.fresh=true", cwd=own_store)
+    outcome = run_search_warm(*SEARCH[1:], *then, "search.trials=4", "search.fresh=true", cwd=own_store)
     assert outcome.code == 0, outcome.err
     assert [trial.slot for trial in load_study("old", Path("mlruns")).trials] == [0, 1, 2, 3]
 
