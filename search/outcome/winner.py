@@ -30,6 +30,7 @@ from search.outcome.figures import confusion_figure
 from search.outcome.out_of_sample import OutOfSample, image_groups, out_of_sample
 from search.outcome.reference import reference_images, task_features
 from search.outcome.side_by_side import train_side_by_side
+from search.outcome.test_predictions import TestPredictions, log_test_predictions
 from search.study.bought import DEFAULT_SLOT, Bought, bought
 from search.study.notes import version_note
 from search.study.record import TrialRecord, Winner
@@ -106,6 +107,7 @@ def refit_and_test(run: StudyRun, members: Sequence[TrialRecord], workers: Worke
     scores: TestScores | None = None
     found: Bought | None = None
     tested: OutOfSample | None = None
+    answers: TestPredictions | None = None
     strange: tuple[Strangers, ...] = ()
     if len(task.splits.test):
         default = _default_net(run, nets)
@@ -125,6 +127,8 @@ def refit_and_test(run: StudyRun, members: Sequence[TrialRecord], workers: Worke
         strange = () if reference is None else strangers(reference, features)
         groups = image_groups(task)[task.images_of(judged.rows)]
         tested = OutOfSample(judged.logits.double().numpy(), judged.labels.numpy(), groups)
+        probabilities = (judged.logits.double() / (unseen.temperature or 1.0)).softmax(1)
+        answers = TestPredictions(judged.rows, judged.labels.numpy(), probabilities.numpy())
     costs = costs_of(settings, task.classes, note)
     facts = decision_facts(unseen, tested, task.classes, costs=costs, found_strange=strange, seed=settings.seed)
     log_decisions(run, facts)
@@ -132,6 +136,9 @@ def refit_and_test(run: StudyRun, members: Sequence[TrialRecord], workers: Worke
     run.tracker.forget_versions(
         run.parent, settings.tracking.model_name, "challenger", after=int(known.version) if known is not None else 0
     )
+    version = _register(run, net, members, scores, len(task.image_rows(rows)), unseen, costs, reference)
+    if answers is not None:
+        log_test_predictions(run.tracker, run.parent, task, version, answers)
     record.winner = winner = Winner(
         slot=trial.slot,
         params=trial.params.searched(),
@@ -141,7 +148,7 @@ def refit_and_test(run: StudyRun, members: Sequence[TrialRecord], workers: Worke
         images=(len(task.image_rows(rows)), len(task.image_rows(task.splits.test))),
         test=scores.values if scores else None,
         intervals=scores.intervals if scores else None,
-        version=_register(run, net, members, scores, len(task.image_rows(rows)), unseen, costs, reference),
+        version=version,
         run_id=run.parent,
         seconds=time.perf_counter() - started,
         members=tuple(nets),

@@ -102,10 +102,27 @@ def test_the_parent_run_is_complete(finished: SimpleNamespace, client: MlflowCli
     names = {
         artifact.path for folder in ("figures", "test") for artifact in client.list_artifacts(run.info.run_id, folder)
     }
-    assert names - {"test/predictions.json", "test/wrong_images.json"} == {  # of a report, if one was made since
+    assert names - {"test/wrong_images.json"} == {  # of a report, if one was made since
         "figures/classes.png", "figures/training_curves.png", "figures/confusion.png", "figures/evidence.png",
         "figures/evidence_dark.png", "test/per_class.json", "test/confusion.json",
+        "test/predictions.json",
     }  # fmt: skip
+
+
+def test_answers_on_the_test_images_are_kept_from_their_one_reading(
+    finished: SimpleNamespace, client: MlflowClient
+) -> None:
+    study = _study(finished.root, finished.study)
+    winner, parent = study.user_attrs["winner"], study.user_attrs["parent"]
+    file = client.download_artifacts(parent, "test/predictions.json")
+    kept = json.loads(Path(file).read_text(encoding="utf-8"))
+    rows = [dict(zip(kept["columns"], row, strict=True)) for row in kept["data"]]
+    assert len(rows) == winner["images"][1] and {row["version"] for row in rows} == {winner["version"]}
+    right = sum(row["label"] == row["predicted"] for row in rows)
+    assert right / len(rows) == pytest.approx(winner["test"]["accuracy"])
+    for row in rows:
+        p = {name.removeprefix("p(").removesuffix(")"): value for name, value in row.items() if name.startswith("p(")}
+        assert sum(p.values()) == pytest.approx(1, abs=1e-5) and max(p, key=p.__getitem__) == row["predicted"]
 
 
 def test_the_registered_model_is_the_one_that_was_tested(
