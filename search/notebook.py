@@ -131,11 +131,11 @@ def load_study(name: str, root: str | Path = "mlruns") -> Study:
 
     Example:
         >>> from search import load_study
-        >>> load_study("none of that name", root="no such folder")
+        >>> load_study("none of that name", root="no such folder")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
         ...
         lightning_modules.errors.InputError: there is no study 'none of that name' in no such folder: no studies yet; \
-run python -m search first
+run ... first
     """
     found = _values(study_record.load_study(name, root))
     if found["evidence"] is not None:

@@ -43,9 +43,12 @@ def fit_weights(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> tuple
         labels: (N,).
 
     Example:
-        >>> sure = np.array([[[9.0, 0.0], [0.0, 9.0]]] * 50).reshape(1, 100, 2)
-        >>> first, second = fit_weights(np.concatenate([sure, -sure]), np.tile([0, 1], 50))
-        >>> first > 0.9
+        >>> labels = np.tile([0, 1], 50)
+        >>> right = 4.0 * np.eye(2)[labels]
+        >>> [round(weight, 2) for weight in fit_weights(np.stack([right, right]), labels)]
+        [0.5, 0.5]
+        >>> first, _ = fit_weights(np.stack([right, -right]), labels)  # the second has all of them wrong
+        >>> first > 0.8
         True
     """
 

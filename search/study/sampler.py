@@ -85,7 +85,7 @@ def prior_weight(finished: int, trials: int) -> float:
         trials: from so many on the weight is 0, >= 1.
 
     Example:
-        >>> [prior_weight(finished, 10) for finished in (0, 5, 6, 9, 10, 29)]
+        >>> [round(prior_weight(finished, 10), 1) for finished in (0, 5, 6, 9, 10, 29)]
         [1.0, 1.0, 0.8, 0.2, 0.0, 0.0]
     """
     return float(np.clip(2 * (1 - finished / trials), 0, 1))
