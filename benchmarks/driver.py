@@ -24,8 +24,8 @@ from benchmarks.results_file import write_rows
 from benchmarks.table_executor import SilentListener, TableExecutor
 from search.settings.schema import Settings
 from search.study.driver import SearchStudy
+from search.study.opening import load_or_create
 from search.study.progress import StudyListener
-from search.study.record import load_or_create
 from search.tracking.tracker import Tracker
 from search.trial.result import TrialParams
 from search.trial.space import Space

@@ -23,7 +23,8 @@ from rich.table import Table
 
 from benchmarks.localisation_data import grouped_by_tile, test_set
 from benchmarks.real_images import DATA, refusal
-from search.study.record import Study, load_study
+from search.study.opening import load_study
+from search.study.record import Study
 
 RESULTS = Path(__file__).parent / "results" / "localisation.json"
 ROOT = Path("mlruns") / "localisation"

@@ -23,7 +23,8 @@ from rich.table import Table
 from benchmarks.real_images import DATA
 from benchmarks.results_file import write_rows
 from search.settings.schema import SearchSettings
-from search.study.record import StudyRecord, TrialRecord, open_study
+from search.study.opening import open_study
+from search.study.record import StudyRecord, TrialRecord
 
 _NEU = ("data=manifest", f"data.path={DATA}/neu/manifest.csv", "data.test=rest", "data.max_train_per_class=10",
         "data.size=[96,96]", "data.fit=stretch")  # fmt: skip

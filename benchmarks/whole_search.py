@@ -20,7 +20,7 @@ def whole_search(study: str, arguments: Sequence[str], root: Path) -> tuple[Winn
     command = [sys.executable, "-m", "search", *arguments, f"search.study={study}", f"tracking.root={root}"]
     started = time.perf_counter()
     subprocess.run(command, check=True)  # noqa: S603 - our own interpreter and arguments
-    from search.study.record import load_study
+    from search.study.opening import load_study
 
     winner = load_study(study, root).winner
     if winner is None:

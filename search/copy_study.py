@@ -45,8 +45,8 @@ def copy_study(root: Path, name: str, to: str) -> str:
 
     from search.settings.rules import check_storage
     from search.study.database import StudyLock, database_errors, open_database
+    from search.study.opening import database_of, open_study, point_to_database
     from search.study.ownership import owned
-    from search.study.record import database_of, open_study, point_to_database
     from search.study.storage import open_storage
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -17,6 +17,7 @@ from search.evidence import record as evidence_record
 from search.outcome.decisions import ARTIFACT, DecisionFacts, read_decisions
 from search.outcome.scorecard import ScorecardRow, SeenDepth, scorecard, seen_depths
 from search.pages.html import drawing, render
+from search.study import opening
 from search.study import record as study_record
 from search.study.judge import best_seen, rank
 from search.tracking.store import artifacts_of
@@ -137,7 +138,7 @@ def load_study(name: str, root: str | Path = "mlruns") -> Study:
         lightning_modules.errors.InputError: there is no study 'none of that name' in no such folder: no studies yet; \
 run ... first
     """
-    found = _values(study_record.load_study(name, root))
+    found = _values(opening.load_study(name, root))
     if found["evidence"] is not None:
         found["evidence"] = Evidence(**_values(found["evidence"]))
     return Study(**found)

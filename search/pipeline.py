@@ -31,10 +31,11 @@ from search.report.writing import report_finished_search
 from search.settings.schema import Settings
 from search.study.database import check_database, database_errors
 from search.study.driver import SearchStudy
+from search.study.opening import load_or_create
 from search.study.ownership import owned
 from search.study.progress import StudyProgress
 from search.study.promotion import expected_epochs
-from search.study.record import StudyRecord, Winner, load_or_create
+from search.study.record import StudyRecord, Winner
 from search.study.run import Clock, StudyRun
 from search.tracking.server import make_tracker, server_uri
 from search.tracking.store import check_unopened

@@ -23,7 +23,8 @@ from search.report.gathering import gather
 from search.report.page import page
 from search.report.wrong_images import ARTIFACT as WRONG_IMAGES
 from search.report.wrong_images import WrongImages
-from search.study.record import Study, load_study
+from search.study.opening import load_study
+from search.study.record import Study
 from search.tracking.runs import ParentRun, read_parent_run
 from search.trial.files import TrialFiles
 

@@ -166,7 +166,7 @@ def registered(finished: Any) -> tuple[str, Path]:
     """The run of a registered model, and the model's folder in the store."""
     from mlflow import MlflowClient
 
-    from search.study.record import load_study
+    from search.study.opening import load_study
     from search.tracking.tracker import tracking_uri
 
     run_id = load_study(finished.study, finished.root).run_id

@@ -18,7 +18,8 @@ from typing import Any
 
 import pytest
 
-from search.study.record import Study, load_study
+from search.study.opening import load_study
+from search.study.record import Study
 from tests.headless_browser import Browser, opened_browser
 
 pytestmark = pytest.mark.slow

@@ -17,7 +17,8 @@ from search.pipeline import run_study
 from search.retrain.champion import Champion, widened
 from search.retrain.month.context import MonthContext
 from search.settings.schema import Settings
-from search.study.record import StudyRecord, TrialRecord, Winner, load_or_create
+from search.study.opening import load_or_create
+from search.study.record import StudyRecord, TrialRecord, Winner
 from search.trial.keys import digest
 from search.trial.space import Space, build_space
 from search.trial.task import Task, build_task

@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from lightning_modules.decisions.costs import Costs
 from search import load_study as shown_study
 from search.outcome.decisions import COVERAGES, decision_facts, read_decisions
-from search.study.record import load_study
+from search.study.opening import load_study
 from search.tracking.models import resolve_model
 from search.tracking.tracker import tracking_uri
 

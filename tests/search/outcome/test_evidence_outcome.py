@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from search.study.record import load_study
+from search.study.opening import load_study
 from search.tracking.tracker import tracking_uri
 
 

@@ -19,7 +19,7 @@ from search.outcome.test_predictions import ARTIFACT as PREDICTED
 from search.pages.numbers import written
 from search.report.__main__ import main
 from search.report.findings import ARTIFACT, MAP_MEASURES, PREDICTIONS
-from search.study.record import load_or_create, load_study
+from search.study.opening import load_or_create, load_study
 from search.tracking.tracker import Tracker, tracking_uri
 from tests.search.report.page_reader import PageReader
 

@@ -21,7 +21,7 @@ from search.copy_study import copy_study
 from search.errors import StoreError
 from search.study import database
 from search.study.database import StudyLock, check_database, database_errors, open_database
-from search.study.record import load_or_create, load_study
+from search.study.opening import load_or_create, load_study
 from tests.search.study.postgres import Server, server
 
 __all__ = ["server"]
@@ -67,7 +67,7 @@ def test_a_study_goes_into_the_database_and_back_as_it_was(server: Server, tmp_p
 
 def test_a_study_comes_out_of_the_database(server: Server, tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from search.study.record import load_or_create\n"
+        "import sys; from pathlib import Path; from search.study.opening import load_or_create\n"
         "from tests.search.study.test_database import _fill\n"
         "study, _ = load_or_create(Path(sys.argv[1]), 'back', {'seed': 1}, fresh=False, database=sys.argv[2])\n"
         "_fill(study)"

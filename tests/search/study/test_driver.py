@@ -14,7 +14,8 @@ from search.errors import StudyStalledError
 from search.settings.parsing import parse
 from search.settings.plain import to_plain
 from search.study.driver import SearchStudy
-from search.study.record import finished_trials, load_or_create
+from search.study.opening import load_or_create
+from search.study.record import finished_trials
 from search.study.sampler import slot_seed
 from search.trial.result import TrialParams
 from tests.search.study.scripted_study import CRASH, DEFAULT, EPOCHS, Bench, ScriptedExecutor, curve, settings_of

@@ -11,7 +11,7 @@ from typing import Any
 import optuna
 import pytest
 
-from search.study.record import load_or_create
+from search.study.opening import load_or_create
 
 
 @pytest.fixture

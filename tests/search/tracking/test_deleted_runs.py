@@ -12,7 +12,8 @@ from mlflow import MlflowClient
 from optuna.trial import TrialState
 
 from search import load_study
-from search.study.record import TrialRecord, open_study
+from search.study.opening import open_study
+from search.study.record import TrialRecord
 from search.tracking.tracker import tracking_uri
 from tests.store_copies import copy_store
 
