@@ -74,6 +74,7 @@ def _search(settings: Settings, console: SteadyConsole) -> int:
 
 def _say_what_is_there(settings: Settings, console: SteadyConsole) -> None:
     """The classes, from the names of folders and files alone: a wrong path is refused before PyTorch is loaded."""
+    from search.command_line.plain_line import print_line
     from search.trial.splitting import listed
 
     found = listed(settings.data).images
@@ -81,7 +82,7 @@ def _say_what_is_there(settings: Settings, console: SteadyConsole) -> None:
     if not found:
         return
     line = f"Found {len(found)} files in {len(counts)} classes: {class_counts(counts)}."
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
+    print_line(console, line)
 
 
 if __name__ == "__main__":

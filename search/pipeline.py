@@ -146,7 +146,7 @@ def run_study(
         existed = existed and bool(study.get_trials(deepcopy=False))  # a month's study is made before it is run
         files = TrialFiles.of(journal)
         run = stack.enter_context(_started(task, StudyRecord(study), console, clock or Clock(), files))
-        with closing(Workers(task, partial(console.print, markup=False, highlight=False, soft_wrap=True))) as workers:
+        with closing(Workers(task, run.say)) as workers:
             _run_trials(run, space, journal, workers, existed=existed)
             winner = _test_winner(run, workers)
         report = None
@@ -200,8 +200,7 @@ def _run_trials(run: StudyRun, space: Space, journal: Path, workers: Workers, *,
     batches = -(-len(task.splits.folds[0].train) // settings.trainer.batch_size)
     steps = settings.trainer.epochs * len(task.splits.folds)
     best = record.best()
-    tell = partial(console.print, highlight=False, markup=False, soft_wrap=True)
-    live = LiveReport(record.name, settings.tracking.root, tell) if settings.tracking.report else None
+    live = LiveReport(record.name, settings.tracking.root, run.say) if settings.tracking.report else None
     progress = StudyProgress(
         console,
         trials=trials,
@@ -226,7 +225,7 @@ def _run_trials(run: StudyRun, space: Space, journal: Path, workers: Workers, *,
     if finished < trials:
         place = printable(settings.search.storage or journal)
         line = f"Watch it live: {typed_program('optuna-dashboard', place)}"
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        run.say(line)
         if driver.unfinished():
             _execute(run, driver, progress, workers, live)
     if run.stopping.requested:
@@ -326,7 +325,7 @@ def _describe_study(run: StudyRun, finished: int, existed: bool, repaired: int) 
     if net.num_blocks == 1 and net.pretrained:
         run.console.print("It is one block: nothing lies between freezing all of it and nothing.", highlight=False)
     if beside := NOT_USED.get(run.settings.model.weights):
-        run.console.print(f"Not used of the file of weights: {beside}.", highlight=False, markup=False, soft_wrap=True)
+        run.say(f"Not used of the file of weights: {beside}.")
     if not existed:
         state = f"{trials} trials"
     elif finished >= trials:

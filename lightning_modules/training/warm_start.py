@@ -30,12 +30,20 @@ from lightning_modules.networks.blocknet import BlockNet, final_linear
 from lightning_modules.networks.freezing import freeze
 from lightning_modules.whole_file import from_cache, read_checked, whole_file
 
-__all__ = ["HeadStore", "fit_head", "fit_linear_probe", "warm_depth", "warm_up_head"]
+__all__ = ["HeadStore", "fit_head", "fit_linear_probe", "shown_at_once", "warm_depth", "warm_up_head"]
 
 State = dict[str, Tensor]
 
-_NUMBERS_AT_ONCE = 128 * 3 * 96 * 96  # of what blocks are given: large images a few at a time, or they need gigabytes
-_FEWEST_AT_ONCE = 16
+_NUMBERS_AT_ONCE = 128 * 3 * 96 * 96
+_FEWEST_AT_ONCE, _MOST_AT_ONCE = 16, 128
+
+
+def shown_at_once(numbers: int) -> int:
+    """How many inputs of so many numbers blocks are given at a time outside training: 128 images of 96 x 96 pixels.
+
+    Of larger ones fewer, but 16 at least: all at once they need gigabytes.
+    """
+    return min(_MOST_AT_ONCE, max(_FEWEST_AT_ONCE, _NUMBERS_AT_ONCE // numbers))
 
 
 def warm_depth(net: BlockNet, freeze_depth: int) -> int:
@@ -85,8 +93,7 @@ class _LastBlock:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for activations, labels, *_ in self._batches:
             with torch.no_grad():
-                at_once = max(_FEWEST_AT_ONCE, _NUMBERS_AT_ONCE // max(activations[0].numel(), 1))
-                parts = activations.split(at_once)
+                parts = activations.split(shown_at_once(activations[0].numel()))
                 features = [self._net.between(part, self._freeze_depth, self._net.num_blocks) for part in parts]
             yield torch.cat(features), labels
 

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lightning_modules.errors import printable
+from search.command_line.plain_line import print_line
 from search.invocation import typed
 from search.study.bought import DEFAULT_SLOT
 from search.study.judge import best_seen
@@ -24,7 +25,7 @@ from search.trial.result import TrialParams
 from search.verdict import judge, words
 from search.words import epoch_count, spoken, times
 
-__all__ = ["print_line", "print_networks", "print_result", "print_where", "print_winner", "titled_table"]
+__all__ = ["print_networks", "print_result", "print_where", "print_winner", "titled_table"]
 
 _SHOWN = 5  # weak classes
 _WEAK = 0.9  # share of a class's images that are right, below which it is named
@@ -53,11 +54,6 @@ def print_result(run: StudyRun) -> None:
         shown = ", ".join(f"{printable(name)} {right} of {images}" for _, right, images, name in weak[:_SHOWN])
         rest = f" and {len(weak) - _SHOWN} more" if len(weak) > _SHOWN else ""
         print_line(run.console, f"Weak classes, images right: {shown}{rest}.")
-
-
-def print_line(console: Console, line: str) -> None:
-    """A line as it is: no colours, and not wrapped, so that paths can be copied."""
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def print_networks(console: Console, record: StudyRecord, metric: str) -> None:

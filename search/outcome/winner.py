@@ -95,11 +95,10 @@ def refit_and_test(run: StudyRun, members: Sequence[TrialRecord], workers: Worke
     rows = task.rows(_delivered(run))
     train_side_by_side(run, workers, _wanted(run, members))
     nets = {member.slot: _refitted(run, member) for member in members}
-    note = partial(run.console.print, highlight=False, markup=False, soft_wrap=True)
     unseen = out_of_sample(task, partial(_of_fold, run, members, nets))
     net = committee(list(nets.values()), weights=unseen.weights)
     if unseen.problem:
-        note(f"The winner's probabilities are not calibrated: {unseen.problem}.")
+        run.say(f"The winner's probabilities are not calibrated: {unseen.problem}.")
     reference = None
     if unseen.distances is not None and np.isfinite(unseen.distances).all():
         most = min(len(task.image_rows(fold.train)) for fold in task.splits.folds)
@@ -129,7 +128,7 @@ def refit_and_test(run: StudyRun, members: Sequence[TrialRecord], workers: Worke
         tested = OutOfSample(judged.logits.double().numpy(), judged.labels.numpy(), groups)
         probabilities = (judged.logits.double() / (unseen.temperature or 1.0)).softmax(1)
         answers = TestPredictions(judged.rows, judged.labels.numpy(), probabilities.numpy())
-    costs = costs_of(settings, task.classes, note)
+    costs = costs_of(settings, task.classes, run.say)
     facts = decision_facts(unseen, tested, task.classes, costs=costs, found_strange=strange, seed=settings.seed)
     log_decisions(run, facts)
     known = record.winner
@@ -166,9 +165,8 @@ def _network(run: StudyRun, trial: TrialRecord, fold: int | None) -> BlockNet:
     task, settings = run.task.of(trial.params.network), run.settings
     params, epochs, seed = trial.params, settings.trainer.epochs, slot_seed(settings.seed, trial.slot)
     checkpoint = run.files.checkpoint(trial.slot)
-    note = partial(run.console.print, highlight=False, markup=False, soft_wrap=True)
     return trial_network(
-        task, params, seed, epochs, fold=fold, checkpoint=checkpoint, cancelled=run.stopping, on_note=note
+        task, params, seed, epochs, fold=fold, checkpoint=checkpoint, cancelled=run.stopping, on_note=run.say
     )
 
 
@@ -287,7 +285,7 @@ def _register(
 def _trained_on(task: Task) -> frozenset[str]:
     """Digests of the images that trained or chose the version, or the model that it starts from."""
     before = None if task.start is None else load_model(task.start).trained_on
-    rows = task.image_rows(np.unique(np.concatenate([part for f in task.splits.folds for part in (f.train, f.val)])))
+    rows = task.image_rows(task.searched_rows)
     return frozenset(task.image_index.records[row].digest for row in rows.tolist()) | (before or frozenset())
 
 

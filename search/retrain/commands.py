@@ -9,6 +9,7 @@ from rich.console import Console
 
 from lightning_modules.errors import InputError, printable
 from search.command_line.exits import until_interrupted
+from search.command_line.plain_line import print_line
 from search.invocation import typed
 from search.retrain.champion import known_versions, line_of_champions, load_version, settle
 from search.retrain.ledger import Ledger, PromotionRow, ledger_path
@@ -126,7 +127,7 @@ def _print_history(console: Console, ledger: Ledger, model_name: str) -> None:
     done = [one for one in ledger.latest().values() if one.outcome in ("kept", "not needed", "refused")]
     for one in sorted(done, key=lambda one: one.month):
         said = f"refused: {one.reason}" if one.outcome == "refused" else one.reason
-        console.print(f"{one.month}: {said}", highlight=False, markup=False, soft_wrap=True)
+        print_line(console, f"{one.month}: {said}")
 
 
 def _accuracies(row: PromotionRow) -> str:

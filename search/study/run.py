@@ -8,6 +8,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from search.command_line.plain_line import print_line
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -63,6 +65,10 @@ class StudyRun:
     def metric(self) -> str:
         """Name of the validation score."""
         return self.task.settings.search.metric
+
+    def say(self, line: str) -> None:
+        """Say a line to the user (`print_line`)."""
+        print_line(self.console, line)
 
     @contextmanager
     def phase(self, name: str, status: str = "") -> Iterator[None]:

@@ -11,15 +11,13 @@ from typing import Any, TypeVar
 
 import mlflow
 from mlflow import MlflowClient
-from mlflow.entities import LifecycleStage
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from lightning_modules.errors import InputError, printable
 from search.errors import StoreError
 from search.settings.schema import TrackingSettings
-from search.tracking.saved_view import TRIALS_VIEW, trials_view
-from search.tracking.tracker import Tracker, experiment_tags
+from search.tracking.tracker import Tracker
 
 __all__ = ["ServerTracker", "make_tracker", "server_uri"]
 
@@ -80,15 +78,7 @@ class ServerTracker(Tracker):
         mlflow.set_registry_uri(self._uri)
         self._client = MlflowClient(self._uri, registry_uri=self._uri)
         self._last = 0
-        found = self._client.get_experiment_by_name(experiment)
-        if found is None:
-            self.experiment_id = self._client.create_experiment(experiment, tags=experiment_tags())
-        else:
-            self.experiment_id = found.experiment_id
-            if found.lifecycle_stage == LifecycleStage.DELETED:
-                self._restore_experiment(experiment)
-        if found is None or found.tags.get(TRIALS_VIEW) != trials_view():
-            self._client.set_experiment_tag(self.experiment_id, TRIALS_VIEW, trials_view())
+        self._open_experiment(experiment)
 
     @property
     def uri(self) -> str:

@@ -131,20 +131,27 @@ class Tracker:
             weakref.finalize(self, os.close, adopt(self._root))
             self._client = MlflowClient(tracking_uri(self._root), registry_uri=tracking_uri(self._root))
             _artifact_repos_cache.clear()  # by run alone, and a copy of this store has the same runs
-            found = self._client.get_experiment_by_name(experiment)
-            if found is None:
-                location = (self._root / "artifacts").resolve().as_uri()
-                self.experiment_id = self._client.create_experiment(experiment, location, experiment_tags())
-            else:
-                self.experiment_id = found.experiment_id
-                if found.lifecycle_stage == LifecycleStage.DELETED:
-                    self._restore_experiment(experiment)
-            if found is None or found.tags.get(TRIALS_VIEW) != trials_view():
-                self._client.set_experiment_tag(self.experiment_id, TRIALS_VIEW, trials_view())
+            self._open_experiment(experiment, (self._root / "artifacts").resolve().as_uri())
             with closing(sqlite3.connect(self._root / "mlflow.db")) as database:
                 if new:
                     database.execute("PRAGMA journal_mode=WAL")  # halves the cost of a batch of metrics
                 self._last = database.execute("SELECT max(timestamp) FROM latest_metrics").fetchone()[0] or 0
+
+    def _open_experiment(self, experiment: str, location: str | None = None) -> None:
+        """Find the experiment or create it, with the view of trials that MLflow opens on.
+
+        Args:
+            location: of the artifacts of a new one; None lets the server decide.
+        """
+        found = self._client.get_experiment_by_name(experiment)
+        if found is None:
+            self.experiment_id = self._client.create_experiment(experiment, location, experiment_tags())
+        else:
+            self.experiment_id = found.experiment_id
+            if found.lifecycle_stage == LifecycleStage.DELETED:
+                self._restore_experiment(experiment)
+        if found is None or found.tags.get(TRIALS_VIEW) != trials_view():
+            self._client.set_experiment_tag(self.experiment_id, TRIALS_VIEW, trials_view())
 
     def _restore_experiment(self, experiment: str) -> None:
         if not self._restore:

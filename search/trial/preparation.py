@@ -24,6 +24,7 @@ from lightning_modules.images.tiling import Tiling
 from lightning_modules.images.value_range import ValueRange
 from lightning_modules.networks import backbones
 from lightning_modules.training.allocator import keep_freed_memory
+from search.command_line.plain_line import print_line
 from search.settings.schema import Settings
 from search.trial.keys import digest
 from search.trial.resolution import before_images, choose_resolution, is_open, largest_size, resolved
@@ -91,7 +92,7 @@ def load(
             seed=settings.seed,
             cache=settings.tracking.root / "cache",
             on_progress=show,
-            on_note=partial(console.print, highlight=False, markup=False, soft_wrap=True),
+            on_note=partial(print_line, console),
             accept=training,
             value_range=value_range,
             choose=choose if is_open(settings) and data.source != "simulated" else None,
@@ -132,13 +133,13 @@ def describe_data(console: Console, images: ImageSet, splits: Splits) -> None:
         highlight=False,
     )
     for note in (*index.notes, *value_notes(index), *splits.notes):
-        console.print(f"  {note}", highlight=False, markup=False, soft_wrap=True)
+        print_line(console, f"  {note}")
     if images.resolution is not None and images.resolution.why:
-        console.print(images.resolution.why, highlight=False, markup=False, soft_wrap=True)
+        print_line(console, images.resolution.why)
     if index.set_aside:
         console.print(f"Set aside: {len(index.set_aside)} inputs.", style="yellow")
         for problem in index.set_aside:
-            console.print(f"  {problem.path}: {problem.reason}", highlight=False, markup=False, soft_wrap=True)
+            print_line(console, f"  {problem.path}: {problem.reason}")
 
 
 def default_name(settings: Settings, identity: dict[str, Any]) -> str:

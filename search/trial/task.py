@@ -28,7 +28,7 @@ from lightning_modules.networks.freezing import block_flops, epoch_equivalents, 
 from lightning_modules.networks.model_file import load_model
 from lightning_modules.training.activation_cache import ActivationCache
 from lightning_modules.training.datamodule import ActivationBatches, view_order
-from lightning_modules.training.warm_start import HeadStore, fit_head, warm_depth
+from lightning_modules.training.warm_start import HeadStore, fit_head, shown_at_once, warm_depth
 from search.settings.schema import Settings
 from search.trial.keys import activation_key, head_key, study_identity
 from search.trial.resolution import resolved
@@ -200,16 +200,18 @@ class Task:
 
     @property
     def images_at_once(self) -> int:
-        """How many images a network is shown at a time outside training: 128 of 96 x 96, fewer of larger ones."""
+        """How many images a network is shown at a time outside training (`shown_at_once`)."""
         height, width = self.settings.data.pixels
-        return min(128, max(16, 128 * 96 * 96 // (height * width)))
+        return shown_at_once(3 * height * width)
 
     def rows(self, fold: int | None) -> NDArray[np.int64]:
         """Rows that a network is trained on: the training images of a fold; None takes all that may be trained on."""
-        if fold is not None:
-            return self.splits.folds[fold].train
-        parts = [part for one in self.splits.folds for part in (one.train, one.val)]
-        return self.trainable(np.unique(np.concatenate(parts)))
+        return self.trainable(self.searched_rows) if fold is None else self.splits.folds[fold].train
+
+    @property
+    def searched_rows(self) -> NDArray[np.int64]:
+        """Rows of the training and validation images of all folds, ascending."""
+        return np.unique(np.concatenate([part for fold in self.splits.folds for part in (fold.train, fold.val)]))
 
     def start_net(self, rows: NDArray[np.int64], freeze_depth: int) -> BlockNet:
         """A copy of the network; a pre-trained one's head is warmed up on the images `rows` for this freeze depth.

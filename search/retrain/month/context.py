@@ -18,6 +18,7 @@ from lightning_modules.errors import InputError
 from lightning_modules.images.split_units import Rows
 from lightning_modules.images.store import ImageSet
 from lightning_modules.networks.blocknet import BlockNet
+from search.command_line.plain_line import print_line
 from search.retrain.champion import BASELINE, Champion, widened
 from search.retrain.ledger import Ledger, MonthRow
 from search.retrain.month.baseline import Baseline, measure_baseline
@@ -65,7 +66,7 @@ class Session:
 
     def say(self, line: str) -> None:
         """Tell the user a line."""
-        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        print_line(self.console, line)
 
     def seconds(self, row: MonthRow) -> float:
         """Of all finished steps of a month."""

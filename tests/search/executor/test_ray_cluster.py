@@ -8,8 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from mlflow import MlflowClient
 from search.study.storage import open_storage
 from search.tracking.tracker import tracking_uri
 from tests.search.executor.ray_nodes import Nodes, actors, cluster, kill_one_actor, no_actor_left
+from tests.search.running_search import rest_of, running
 
 __all__ = ["cluster"]
 
@@ -56,28 +56,9 @@ def command(stripes: Path, tracking_root: Path, cluster: Nodes) -> Callable[...,
     return make
 
 
-@contextmanager
-def _running(command: list[str]) -> Iterator[subprocess.Popen[str]]:
-    """The command, once its first trial has ended."""
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
-    ) as process:  # fmt: skip
-        assert process.stdout is not None
-        said = ""
-        for line in process.stdout:
-            said += line
-            if line.startswith("trial "):
-                break
-        else:
-            pytest.fail(said)
-        yield process
-
-
 def _finish(process: subprocess.Popen[str]) -> str:
-    assert process.stdout is not None
-    said = process.stdout.read()
-    assert process.wait(600) == 0, said
+    said = rest_of(process)
+    assert process.returncode == 0, said
     return said
 
 
@@ -119,7 +100,7 @@ def test_one_worker_gives_bit_for_bit_the_trials_of_this_process(
 
 @pytest.mark.long
 def test_a_worker_that_is_killed_costs_one_attempt(command: Callable[..., list[str]], tracking_root: Path) -> None:
-    with _running(command("worker-killed")) as process:
+    with running(command("worker-killed")) as process:
         kill_one_actor()
         _finish(process)
     lost = [t for t in _study(tracking_root, "worker-killed").trials if t.state.name == "FAIL"]
@@ -133,7 +114,7 @@ def test_a_node_that_is_killed_costs_the_trials_on_it(
     command: Callable[..., list[str]], tracking_root: Path, cluster: Nodes
 ) -> None:
     try:
-        with _running(command("node-killed")) as process:
+        with running(command("node-killed")) as process:
             cluster.kill()
             said = _finish(process)
     finally:
@@ -147,7 +128,7 @@ def test_a_node_that_is_killed_costs_the_trials_on_it(
 def test_a_driver_that_is_killed_takes_its_workers_along_and_the_same_command_goes_on(
     command: Callable[..., list[str]], tracking_root: Path
 ) -> None:
-    with _running(command("driver-killed")) as process:
+    with running(command("driver-killed")) as process:
         assert actors()
         process.send_signal(signal.SIGKILL)
     began = time.monotonic()

@@ -22,6 +22,7 @@ from search.errors import StoreError
 from search.study import database
 from search.study.database import StudyLock, check_database, database_errors, open_database
 from search.study.opening import load_or_create, load_study
+from tests.search.running_search import rest_of, running
 from tests.search.study.postgres import Server, server
 
 __all__ = ["server"]
@@ -126,20 +127,13 @@ def test_a_search_in_a_database_is_that_in_a_journal_though_the_server_is_starte
     common = (*tiny, "executor=inline", "search.trials=6", "search.evidence=false", "tracking.report=false")
     assert run_search(*common, "search.study=in-journal").code == 0
     command = [sys.executable, "-m", "search", *common, "search.study=in-database", f"search.storage={server.url}"]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
-    ) as process:  # fmt: skip
-        assert process.stdout is not None
-        said = ""
-        for line in process.stdout:
-            said += line
-            if line.startswith("trial ") and "second" not in locals():
-                process.send_signal(signal.SIGSTOP)  # it would be at its end before the second one looks
-                second = run_search(*common, "search.study=in-database", f"search.storage={server.url}")
-                server.stop()
-                server.start()
-                process.send_signal(signal.SIGCONT)
+    with running(command) as process:
+        process.send_signal(signal.SIGSTOP)  # it would be at its end before the second one looks
+        second = run_search(*common, "search.study=in-database", f"search.storage={server.url}")
+        server.stop()
+        server.start()
+        process.send_signal(signal.SIGCONT)
+        said = rest_of(process)
     if process.returncode:  # the server went away in the middle of a write
         assert process.returncode == 2 and "run the same command again once it works" in said, said
         again = run_search(*common, "search.study=in-database", f"search.storage={server.url}")
