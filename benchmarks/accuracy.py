@@ -14,17 +14,17 @@ import sys
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 
 import numpy as np
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
-from scipy.stats import t as student
 
 from benchmarks.localisation_data import grouped_by_tile
 from benchmarks.real_images import DATA, refusal
 from benchmarks.results_file import read_rows, write_rows
+from benchmarks.student_interval import interval
 from benchmarks.whole_search import whole_search
 
 SEEDS = (0, 1, 2)
@@ -149,9 +149,9 @@ def main(arguments: list[str]) -> int:
         found = [r for r in rows if r["task"] == name]
         values = [r["test"][task.score] for r in found]
         if len(values) > 1:
-            half = float(student.ppf(0.975, len(values) - 1)) * stdev(values) / len(values) ** 0.5
+            low, high = interval(values)
             table.add_row(
-                name, task.score, f"{mean(values):.4f}", f"{mean(values) - half:.4f} to {mean(values) + half:.4f}",
+                name, task.score, f"{mean(values):.4f}", f"{low:.4f} to {high:.4f}",
                 ", ".join(f"{v:.4f}" for v in values), ", ".join(str(r["images"][1]) for r in found),
                 f"{mean(r['seconds'] for r in found):.0f}",
             )  # fmt: skip

@@ -24,11 +24,11 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 from scipy.special import log_softmax, softmax
-from scipy.stats import t as student
 from sklearn.metrics import f1_score, log_loss
 from sklearn.model_selection import StratifiedGroupKFold
 
 from benchmarks.depth_tables import CACHE, TABLES, WATCHED, table_data
+from benchmarks.student_interval import interval
 from lightning_modules.networks.committee import fit_weights
 
 KEPT = TABLES / "committees"
@@ -169,10 +169,8 @@ def compare() -> None:
     for name, by_task in gains.items():
         cells = [f"{np.mean([g for g, *_ in by_task[w]]):+.2f}" if w in by_task else "" for w in base]
         every = np.array([one for w in by_task.values() for one in w])
-        several = len(every) > 1
-        half = student.ppf(0.975, len(every) - 1) * every[:, 0].std(ddof=1) / len(every) ** 0.5 if several else np.nan
         mean = np.mean([np.mean([g for g, *_ in w]) for w in by_task.values()])
-        low, high = every[:, 0].mean() - half, every[:, 0].mean() + half
+        low, high = interval(every[:, 0])
         table.add_row(name, *cells, f"{mean:+.2f}", f"{low:+.2f} to {high:+.2f}", f"{every[:, 1].mean():+.3f}",
                       f"{every[:, 2].mean():.1f}")  # fmt: skip
     Console(width=90 + 16 * len(base)).print(table)

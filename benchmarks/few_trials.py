@@ -21,9 +21,9 @@ import optuna
 from optuna.samplers import GPSampler
 from rich.console import Console
 from rich.table import Table
-from scipy.stats import t as student
 
 from benchmarks.finished_tables import DepthTable, Floats, is_complete, read_table
+from benchmarks.student_interval import interval
 from benchmarks.table_search import Strategy, replay
 
 TASKS = ("neu_10", "neu_40", "simulated", "magnetic_tile", "planted_0", "planted_middle", "planted_L")
@@ -163,8 +163,8 @@ def main(draws: int) -> None:
 
 def _interval(values: list[Floats], other: list[Floats]) -> str:
     gains = np.concatenate([a - b for a, b in zip(values, other, strict=True)])
-    half = student.ppf(0.975, len(gains) - 1) * gains.std(ddof=1) / len(gains) ** 0.5
-    return f"{gains.mean():+.2f} ({gains.mean() - half:+.2f} to {gains.mean() + half:+.2f})"
+    low, high = interval(gains)
+    return f"{gains.mean():+.2f} ({low:+.2f} to {high:+.2f})"
 
 
 if __name__ == "__main__":

@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import rankdata
-from scipy.stats import t as student
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
@@ -32,6 +31,7 @@ from sklearn.metrics import f1_score
 
 from benchmarks.finished_tables import read_table
 from benchmarks.output_tables import OUTPUTS
+from benchmarks.student_interval import interval
 from lightning_modules.decisions.temperature import fit_temperature, log_probabilities
 from search.trial.space import spread_depths
 
@@ -131,12 +131,18 @@ def posterior_mean(table: OutputTable, drawn: NDArray[np.int64], values: Floats,
     deepest = max(int(key.split("/")[0]) for key in table.keys)
     where = np.array([(int(k) / deepest, np.log10(float(f)), float(o == "adam")) for k, o, f in parts])
     kernel = ConstantKernel(1.0, (1e-2, 1e2)) * Matern([0.5, 0.5, 1.0], (0.1, 10.0), nu=2.5)
-    spread = max(values.std(), 1e-6)
+    return _believed(GaussianProcessRegressor(kernel, alpha=(errors / _spread(values)) ** 2 + 1e-6), where, values)
+
+
+def _spread(values: Floats) -> float:
+    return max(float(values.std()), 1e-6)
+
+
+def _believed(process: GaussianProcessRegressor, where: Floats, values: Floats) -> Floats:
+    """The process's mean at these places, once it is fitted to the standardized values there, (M,)."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a length at its bound: that parameter says nothing
-        noise = (errors / spread) ** 2 + 1e-6
-        process = GaussianProcessRegressor(kernel, alpha=noise, normalize_y=False)
-        found: Floats = process.fit(where, (values - values.mean()) / spread).predict(where)
+        found: Floats = process.fit(where, (values - values.mean()) / _spread(values)).predict(where)
     return found
 
 
@@ -231,10 +237,10 @@ def compare_constant() -> None:
     first = next(iter(found.values()))
     for judge, values in found.items():
         gains = np.array([values[key] - first[key] for key in first])
-        half = student.ppf(0.975, len(gains) - 1) * gains.std(ddof=1) / len(gains) ** 0.5
+        low, high = interval(gains)
         cells = [np.mean([v for (n, _), v in values.items() if n == name]) for name in CONSTANT]
-        interval = f"{gains.mean() - half:+.2f} to {gains.mean() + half:+.2f}"
-        table.add_row(judge, *(f"{cell:.1f}" for cell in cells), f"{gains.mean():+.2f}", interval)
+        shown = (f"{cell:.1f}" for cell in cells)
+        table.add_row(judge, *shown, f"{gains.mean():+.2f}", f"{low:+.2f} to {high:+.2f}")
     Console(width=170).print(table)
 
 
@@ -243,11 +249,7 @@ def smoothed(where: Floats, values: Floats) -> Floats:
     kernel = ConstantKernel(1.0, (1e-2, 10.0)) * Matern([0.5, 0.5, 0.5], (0.1, 10.0), nu=2.5) + WhiteKernel(
         0.3, (1e-2, 2.0)
     )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        standard = (values - values.mean()) / max(values.std(), 1e-6)
-        found: Floats = GaussianProcessRegressor(kernel).fit(where, standard).predict(where)
-    return found
+    return _believed(GaussianProcessRegressor(kernel), where, values)
 
 
 def print_compared(found: dict[str, dict[str, Floats]], title: str) -> None:
@@ -261,8 +263,8 @@ def print_compared(found: dict[str, dict[str, Floats]], title: str) -> None:
         cells = [f"{values[row].mean():.2f}" if row in values else "" for values in found.values()]
         if whole:
             gains = np.array([values[row].mean() - values[rows[0]].mean() for values in found.values()])
-            half = student.ppf(0.975, len(gains) - 1) * gains.std(ddof=1) / len(gains) ** 0.5
-            cells += [f"{gains.mean():+.2f}", f"{gains.mean() - half:+.2f} to {gains.mean() + half:+.2f}"]
+            low, high = interval(gains)
+            cells += [f"{gains.mean():+.2f}", f"{low:+.2f} to {high:+.2f}"]
         table.add_row(row, *cells)
     Console(width=80 + 12 * len(found)).print(table)
 

@@ -21,10 +21,10 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
-from scipy.stats import t as student
 from torch import Tensor
 from torch.nn import functional as F
 
+from benchmarks.student_interval import interval
 from lightning_modules.training.classifier import Classifier
 
 ROWS = Path(__file__).parent / "tables" / "levers"
@@ -356,9 +356,9 @@ def summary() -> None:
     order = list(LEVERS)
     for (network, name, task), found in sorted(gains.items(), key=lambda one: (one[0][0], order.index(one[0][1]))):
         gain, loss, seconds = np.array(found).T
-        half = student.ppf(0.975, len(gain) - 1) * gain.std(ddof=1) / len(gain) ** 0.5 if len(gain) > 1 else np.nan
-        interval = f"{gain.mean() - half:+.2f} to {gain.mean() + half:+.2f}" if len(gain) > 1 else ""
-        cells = (f"{len(gain)}", f"{gain.mean():+.2f}", interval, f"{loss.mean():+.3f}", f"{np.median(seconds):.2f}")
+        low, high = interval(gain)
+        shown = f"{low:+.2f} to {high:+.2f}" if len(gain) > 1 else ""
+        cells = (f"{len(gain)}", f"{gain.mean():+.2f}", shown, f"{loss.mean():+.3f}", f"{np.median(seconds):.2f}")
         table.add_row(network, name, task, *cells)
     Console(width=140).print(table)
 
