@@ -2,8 +2,9 @@
 
 The default optimizer and rate is trained on training and validation images, as a winner is, at several freeze depths,
 at two of these under three seeds, and at `FIRST` each on its own four fifths of the images (what a member would be that
-need not be refitted) and on the training images alone, as the trials are: by what these answer on the validation images
-the refitted ones are weighted too (`fit_weights`). KEYS, with commas between them, are those to train; otherwise all.
+need not be refitted) and on the training images alone, as the trials are. By what these answer on the validation images
+the refitted ones are weighted too (`fit_weights`), and these go on for a few epochs on all images (`GOING_ON`). KEYS,
+with commas between them, are those to train; otherwise all.
 
 Logits of `WATCHED` test images, of the plain image and the mean over it and its views, are kept in
 benchmarks/tables/committees/TASK-NETWORK-SIZE-SPLIT.npz, with the cost in epochs of training everything on the training
@@ -35,6 +36,7 @@ KEPT = TABLES / "committees"
 VIEWS = 4
 DEPTHS = (4, 8, 2, 6, 5, 3, 0)  # of eight blocks
 SEEDS = {4: (1, 2), 2: (1, 2)}
+GOING_ON = {"on 3": (3, 1.0), "on 3 at .3": (3, 0.3), "on 5 at .3": (5, 0.3)}  # epochs, times the trial's rate
 FIRST = (4, 8, 2)  # what a search tries first; the j-th of them without the j-th fifth
 
 COMMITTEES: dict[str, tuple[str, ...]] = {
@@ -49,6 +51,7 @@ COMMITTEES: dict[str, tuple[str, ...]] = {
     "4 under three seeds": ("4/0", "4/1", "4/2"),
     "2 under three seeds": ("2/0", "2/1", "2/2"),
     "4, 8, 2, not refitted": ("4/trial", "8/trial", "2/trial"),
+    **{f"4, 8, 2, trials gone {k}": tuple(f"{d}/{k}" for d in (4, 8, 2)) for k in GOING_ON},
     "4, 8, 2, each on four fifths": ("4/left out", "8/left out", "2/left out"),
     "weights of 4 under three seeds averaged (a soup)": ("4/soup",),
     "2": ("2/0",),
@@ -88,7 +91,8 @@ def fill(name: str, split: int, network: str = "efficientnet_lite0", size: int =
     left = [rows[i] for i, _ in fifths.split(rows, task.index.labels[rows], image_groups(task)[rows])]
     states: list[dict[str, torch.Tensor]] = []
     for key, depth, seed in trained(task.net.num_blocks):
-        if f"{key}/plain" in held or (only and key not in only.split(",")):
+        keys = [key, *(f"{depth_of(key)}/{going}" for going in GOING_ON if seed == -2)]
+        if all(f"{one}/plain" in held for one in keys) or (only and key not in only.split(",")):
             continue
         started = time.perf_counter()
         fold = task.splits.folds[0]
@@ -98,6 +102,11 @@ def fill(name: str, split: int, network: str = "efficientnet_lite0", size: int =
         cost = task.epochs_worth(depth, epochs) * share
         held |= _kept(task, key, net, test, cost)
         if seed == -2:
+            for name_of, (more, times) in GOING_ON.items():
+                params = TrialParams("adam", times, depth)
+                on = train_final(task, params, split, rows, more, start=net)
+                cost = task.epochs_worth(depth, more) * len(rows) / len(fold.train)
+                held |= _kept(task, f"{depth_of(key)}/{name_of}", on, test, cost)
             held |= {f"{key}/val": _answers(task, net, fold.val, 0), "val_labels": task.index.labels[fold.val]}
         if key.startswith("4/") and seed >= 0:
             states.append(net.state_dict())

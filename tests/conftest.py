@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from search.invocation import STARTED_BY
+
+# Commands print next steps as they can be typed, so tests see one shell: the activated environment, without just.
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+os.environ.pop(STARTED_BY, None)
 
 # Laws must not fail because a machine is busy: no time limits, and the same examples everywhere.
 settings.register_profile("thawline", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])

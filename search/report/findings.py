@@ -6,11 +6,10 @@ makes them. Nothing here loads torch.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 
-from pydantic import TypeAdapter
+from search.report.kept_json import KeptJson
 
 __all__ = [
     "ARTIFACT",
@@ -167,7 +166,7 @@ class Suspect:
 
 
 @dataclass(frozen=True)
-class Findings:
+class Findings(KeptJson):
     """Everything learned from the validation images of the first fold.
 
     Attributes:
@@ -215,16 +214,3 @@ class Findings:
     pictures: Mapping[str, str]
     training: tuple[int, ...] = ()
     blocks: tuple[str, ...] = ()
-
-    def to_json(self) -> str:
-        """As it is kept in MLflow."""
-        return json.dumps(asdict(replace(self, pictures=dict(self.pictures))), ensure_ascii=False, allow_nan=False)
-
-    @staticmethod
-    def from_json(text: str) -> Findings:
-        """What `to_json` wrote.
-
-        Raises:
-            ValueError: `text` is something else.
-        """
-        return TypeAdapter(Findings).validate_json(text)

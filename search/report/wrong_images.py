@@ -5,11 +5,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 
-from pydantic import TypeAdapter
+from search.report.kept_json import KeptJson
 
 __all__ = ["ALIKE", "ARTIFACT", "EMPTY", "SPREAD", "WrongImage", "WrongImages"]
 
@@ -44,7 +43,7 @@ class WrongImage:
 
 
 @dataclass(frozen=True)
-class WrongImages:
+class WrongImages(KeptJson):
     """All of them.
 
     Attributes:
@@ -72,16 +71,3 @@ class WrongImages:
     cells: tuple[int, int]
     notes: tuple[str, ...]
     pictures: Mapping[str, str]
-
-    def to_json(self) -> str:
-        """As it is kept in MLflow."""
-        return json.dumps(asdict(replace(self, pictures=dict(self.pictures))), ensure_ascii=False, allow_nan=False)
-
-    @staticmethod
-    def from_json(text: str) -> WrongImages:
-        """What `to_json` wrote.
-
-        Raises:
-            ValueError: `text` is something else.
-        """
-        return TypeAdapter(WrongImages).validate_json(text)

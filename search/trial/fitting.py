@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Literal
 
@@ -55,6 +56,7 @@ def fit(
     val: NDArray[np.int64],
     epochs: int,
     recorder: Recorder,
+    start: BlockNet | None = None,
 ) -> Fitted:
     """Train once; where memory runs out, once more from the start with batches in twice as many parts.
 
@@ -63,12 +65,14 @@ def fit(
     Args:
         val: rows to validate on after every epoch; without any, batch-norm is re-estimated at the end.
         recorder: gets every epoch and ends the training.
+        start: network to go on from, under a schedule of `epochs`, not changed itself; by default `Task.start_net`,
+            under the schedule of a whole trial.
     """
     batch_size = task.settings.trainer.batch_size
     parts = recorder.resumed.parts if recorder.resumed else first_parts(task, params.freeze_depth)
     while True:
         try:
-            return _fit_in_parts(task, params, seed, train, val, epochs, recorder, parts)
+            return _fit_in_parts(task, params, seed, train, val, epochs, recorder, parts, start)
         except RuntimeError as error:  # torch.OutOfMemoryError is one; on a CPU it has no name of its own
             smallest = batch_size // (2 * parts) < _SMALLEST_MICRO_BATCH
             if smallest or not (isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)):
@@ -99,6 +103,7 @@ def _fit_in_parts(
     epochs: int,
     recorder: Recorder,
     parts: int,
+    start: BlockNet | None,
 ) -> Fitted:
     settings = task.settings.trainer
     resumed = recorder.resumed
@@ -118,7 +123,7 @@ def _fit_in_parts(
         watched=task.watched,
     )
     torch.manual_seed(seed)  # dropout draws from the global generator
-    net = task.start_net(train, params.freeze_depth)
+    net = task.start_net(train, params.freeze_depth) if start is None else deepcopy(start)
     model = Classifier(
         net,
         params.freeze_depth,
@@ -126,7 +131,7 @@ def _fit_in_parts(
         params.lr_factor,
         weight_decay=settings.weight_decay,
         schedule=settings.schedule,
-        epochs=task.settings.trainer.epochs,
+        epochs=settings.epochs if start is None else epochs,
         class_weights=task.class_weights(train),
         label_smoothing=settings.label_smoothing,
         statistics=data.statistics,

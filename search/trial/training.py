@@ -194,11 +194,16 @@ def train_final(
     rows: NDArray[np.int64],
     epochs: int,
     *,
+    start: BlockNet | None = None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> BlockNet:
-    """Train once on `rows` for `epochs` epochs; the network comes back in eval mode, batch-norm re-estimated."""
+    """Train once on `rows` for `epochs` epochs; the network comes back in eval mode, batch-norm re-estimated.
+
+    Args:
+        start: network to go on from; see `fit`.
+    """
     recorder = Recorder(task.settings.search.metric, 0, [], cancelled=cancelled)
-    return fit(task, params, seed, rows, rows[:0], epochs, recorder).model.net.eval()
+    return fit(task, params, seed, rows, rows[:0], epochs, recorder, start).model.net.eval()
 
 
 def train_in_full(
