@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from rich.console import Console
@@ -198,21 +199,18 @@ def _run_trials(run: StudyRun, space: Space, journal: Path, workers: Workers, *,
     settings, task, record, console = run.settings, run.task, run.record, run.console
     finished, trials = len(record.finished()), settings.search.trials
     batches = -(-len(task.splits.folds[0].train) // settings.trainer.batch_size)
-    steps = settings.trainer.epochs * len(task.splits.folds)
     best = record.best()
     live = LiveReport(record.name, settings.tracking.root, run.say) if settings.tracking.report else None
     progress = StudyProgress(
         console,
         trials=trials,
         finished=finished,
-        epochs=steps,
-        expected_epochs=expected_epochs(
-            settings.search, steps, trials - finished, batches=batches, in_full=space.in_full
-        ),
-        afterwards=settings.trainer.epochs * (settings.search.members + 1) if settings.search.refit else 0,
+        epochs=settings.trainer.epochs * len(task.splits.folds),
         metric=run.metric,
         best=(best.value, best.slot) if best else None,
         on_trial=live.refresh if live is not None else lambda: None,
+        cost=task.epoch_cost,
+        **asdict(_forecast(run, space, finished, batches)),
     )
     driver = SearchStudy(
         settings, space, record.source, run.tracker, run.parent, progress,
@@ -236,6 +234,35 @@ def _run_trials(run: StudyRun, space: Space, journal: Path, workers: Workers, *,
         line = f"{why}: {finished} of {trials} trials finished; {way_on}."
         console.print(line, highlight=False, soft_wrap=True)
         run.tracker.log(run.parent, {}, tags={setting: line})
+
+
+@dataclass(frozen=True)
+class _Forecast:
+    """What a search is expected to cost, in epochs of training everything; see `StudyProgress`."""
+
+    expected: float
+    afterwards: float
+    drawn_cost: float
+    in_full: int
+    whole: bool
+
+
+def _forecast(run: StudyRun, space: Space, finished: int, batches: int) -> _Forecast:
+    settings, task, first = run.settings, run.task, space.first[: space.in_full]
+    steps, to_come = settings.trainer.epochs * len(task.splits.folds), settings.search.trials - finished
+    epochs = expected_epochs(settings.search, steps, to_come, batches=batches, in_full=space.in_full)
+    low, high = space.freeze_depth
+    drawn = fmean(task.epoch_cost(replace(space.default, freeze_depth=depth)) for depth in range(low, high + 1))
+    known = [task.epoch_cost(params) for params in first[finished : settings.search.trials]]
+    again = [task.epoch_cost(params) for params in first[: settings.search.members]]
+    again += [drawn] * (settings.search.members - len(again))
+    return _Forecast(
+        expected=sum(known) * steps + max(epochs - len(known) * steps, 0) * drawn,
+        afterwards=sum(again) * settings.trainer.epochs if settings.search.refit else 0.0,
+        drawn_cost=drawn,
+        in_full=len(first),
+        whole=epochs >= to_come * steps,
+    )
 
 
 def _execute(

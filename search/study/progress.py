@@ -71,10 +71,14 @@ class StudyProgress:
     Args:
         finished: how many there are already.
         epochs: of a full trial, over all folds.
-        expected_epochs: that the trials to come will take together, about.
+        expected: what the trials to come will cost together, about; see `cost`.
         afterwards: the same of what follows the trials: the winner's networks, trained again.
         best: score and slot of the best trial so far, if any.
         on_trial: called when a trial has ended or waits.
+        cost: of one epoch of such a trial, in any unit.
+        drawn_cost: the same, as `expected` counts it for trials after the first `in_full`, whose depth was not known.
+        in_full: how many of the first trials are counted at their own cost.
+        whole: whether `expected` counts every trial at its full length, so that what a stopped one saves comes off.
     """
 
     def __init__(
@@ -84,19 +88,23 @@ class StudyProgress:
         trials: int,
         finished: int,
         epochs: int,
-        expected_epochs: float,
+        expected: float,
         afterwards: float = 0.0,
         metric: str,
         best: tuple[float, int] | None,
         on_trial: Callable[[], None] = lambda: None,
+        cost: Callable[[TrialParams], float] = lambda _: 1.0,
+        drawn_cost: float = 1.0,
+        in_full: int = 0,
+        whole: bool = True,
     ) -> None:
         self._console, self._on_trial = console, on_trial
+        self._cost, self._drawn_cost, self._in_full, self._whole = cost, drawn_cost, in_full, whole
         self._trials, self._finished = trials, finished
         self._epochs, self._metric, self._best = epochs, metric, best
         self._started = time.monotonic()
-        self._left, self._afterwards = expected_epochs, afterwards
-        self._whole = expected_epochs >= (trials - finished) * epochs  # what a pruned trial saves was not foreseen
-        self._done = 0
+        self._left, self._afterwards = expected, afterwards
+        self._done = 0.0
         self._waits: dict[int, int] = {}  # slot -> epochs
         self._running: dict[int, tuple[TrialParams, int, float | None]] = {}
         self._right: dict[int, float] = {}  # slot -> share of the validation images that are right
@@ -130,10 +138,19 @@ class StudyProgress:
         params = self._running[slot][0]
         self._running[slot] = (params, report.step + 1, report.value)
         if (accuracy := report.metrics.get("val_accuracy")) is not None:
+            self._say_first(slot, params, report, accuracy)
             self._right[slot] = accuracy
-        self._done += 1
-        self._left -= 1
+        self._done += self._cost(params)
+        self._left -= self._foreseen(slot, params)
         self.waiting()
+
+    def _say_first(self, slot: int, params: TrialParams, report: EpochReport, accuracy: float) -> None:
+        """The first score of a study, long before its first trial ends."""
+        if self._best is not None or self._finished or self._right:
+            return
+        first = f"First score: {100 * accuracy:.0f} % of the validation images right"
+        line = f"{first}, after {epoch_count(report.step + 1)} of trial {slot} ({spoken_params(params)})."
+        self._console.print(line, highlight=False, soft_wrap=True)
 
     def trial_waits(self, slot: int, value: float) -> None:
         params, epochs, _ = self._running.pop(slot)
@@ -156,8 +173,12 @@ class StudyProgress:
             self._default = value
         params, epochs, _ = self._running.pop(slot)
         if self._whole and outcome != "failed":
-            self._left -= self._epochs - epochs
+            self._left -= (self._epochs - epochs) * self._foreseen(slot, params)
         self._line(slot, params, outcome, value, epochs)
+
+    def _foreseen(self, slot: int, params: TrialParams) -> float:
+        """What `expected` counts for an epoch of this trial."""
+        return self._cost(params) if slot < self._in_full else self._drawn_cost
 
     def _line(self, slot: int, params: TrialParams, outcome: str, value: float | None, epochs: int) -> None:
         said = OUTCOMES.get(outcome, outcome)
@@ -193,9 +214,10 @@ class StudyProgress:
 
     def _remaining(self, before: str) -> str:
         """The time that is left, as a range; nothing before it can be told."""
-        if not self._done or self._left < 1 or self._done < _ENOUGH * (self._done + self._left):
+        trials = max(self._left, 0.0)
+        if not self._done or self._done < _ENOUGH * (self._done + trials) or trials + self._afterwards <= 0:
             return ""
-        seconds = (time.monotonic() - self._started) / self._done * (self._left + self._afterwards)
+        seconds = (time.monotonic() - self._started) / self._done * (trials + self._afterwards)
         return f"{before}about {_span(*(seconds * factor for factor in _SURE))} left"
 
     def _waiting_text(self) -> str:

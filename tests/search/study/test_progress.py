@@ -26,7 +26,7 @@ class _Clock:
 
 def _progress(console: Console, *, trials: int = 10, afterwards: float = 0) -> StudyProgress:
     return StudyProgress(
-        console, trials=trials, finished=0, epochs=4, expected_epochs=4 * trials, afterwards=afterwards,
+        console, trials=trials, finished=0, epochs=4, expected=4 * trials, afterwards=afterwards,
         metric="macro_f1", best=None,
     )  # fmt: skip
 
@@ -52,14 +52,16 @@ def test_a_trial_is_a_sentence() -> None:
 def test_what_is_right_so_far_and_what_was_gained() -> None:
     out, ended = io.StringIO(), []
     shown = StudyProgress(
-        Console(file=out, width=200), trials=4, finished=0, epochs=1, expected_epochs=4, metric="macro_f1", best=None,
+        Console(file=out, width=200), trials=4, finished=0, epochs=1, expected=4, metric="macro_f1", best=None,
         on_trial=lambda: ended.append(1),
     )  # fmt: skip
     for slot, value in ((0, 0.9), (1, 0.95)):
         shown.trial_started(slot, PARAMS, 0)
         shown.epoch(slot, EpochReport(0, 0, 0, value, 0.7, {"val_accuracy": value}, 1.0))
         shown.trial_ended(slot, "complete", value, (value, slot))
-    first, second = out.getvalue().splitlines()
+    score, first, second = out.getvalue().splitlines()
+    said = "First score: 90 % of the validation images right, after 1 epoch of trial 0 "
+    assert score == f"{said}(adam, learning rate 0.001, freeze depth 4)."
     assert first.partition("; about")[0].endswith(
         "complete after 1 epoch, macro F1 0.9000, 90 % of the validation images right; best 0.9000 (trial 0)"
     )
@@ -75,6 +77,30 @@ def test_what_goes_on_is_named_where_there_is_no_terminal() -> None:
         shown.epoch(0, _report(0))
         assert console.doing == "0 of 10 trials done; trial 0 in epoch 2 of 4"
     assert console.doing == ""
+
+
+def test_time_left_goes_by_what_trials_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trials of other freeze depths take other times; that of the first is known, of those drawn their mean."""
+    clock = _Clock(monkeypatch)
+    costs = {8: 0.1, 4: 1.0, 2: 2.0}
+    console = SteadyConsole(file=io.StringIO())
+    shown = StudyProgress(
+        console, trials=5, finished=0, epochs=4, expected=4 * (0.1 + 1 + 2 + 2 * 1.0), afterwards=4 * 3.1, in_full=3,
+        metric="macro_f1", best=None, cost=lambda params: costs[params.freeze_depth], drawn_cost=1.0,
+    )  # fmt: skip
+    whole = 10 * 4 * (0.1 + 1 + 2 + 2 + 0.1 + 3.1)  # ten seconds a unit of cost; the drawn ones are at 2 and 8
+    with shown.shown():
+        for slot, depth in enumerate((8, 4, 2, 2, 8)):
+            shown.trial_started(slot, TrialParams("adam", 1.0, depth), 0)
+            for step in range(4):
+                clock.now += 10 * costs[depth]
+                shown.epoch(slot, _report(step))
+                if found := re.search(r"about (\d+) to (\d+) (s|min) left", console.doing):
+                    unit = 60 if found[3] == "min" else 1
+                    assert unit * (int(found[1]) - 0.5) <= whole - clock.now <= unit * (int(found[2]) + 0.5)
+                else:
+                    assert slot < 2, console.doing
+            shown.trial_ended(slot, "complete", 0.5, (0.5, 0))
 
 
 @pytest.mark.parametrize(
