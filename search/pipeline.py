@@ -53,6 +53,7 @@ from search.trial.preparation import (
 )
 from search.trial.space import Space, build_space
 from search.trial.task import Task, build_task
+from search.trial.training import goes_on
 from search.words import class_counts
 
 __all__ = ["SearchOutcome", "run_search", "run_study"]
@@ -256,9 +257,10 @@ def _forecast(run: StudyRun, space: Space, finished: int, batches: int) -> _Fore
     known = [task.epoch_cost(params) for params in first[finished : settings.search.trials]]
     again = [task.epoch_cost(params) for params in first[: settings.search.members]]
     again += [drawn] * (settings.search.members - len(again))
+    refit_epochs = settings.search.refit_epochs if goes_on(task) else None
     return _Forecast(
         expected=sum(known) * steps + max(epochs - len(known) * steps, 0) * drawn,
-        afterwards=sum(again) * settings.trainer.epochs if settings.search.refit else 0.0,
+        afterwards=sum(again) * (refit_epochs or settings.trainer.epochs) if settings.search.refit else 0.0,
         drawn_cost=drawn,
         in_full=len(first),
         whole=epochs >= to_come * steps,

@@ -56,6 +56,12 @@ def check_rules(settings: Settings) -> None:
         raise InputError(f"data.repeats needs data.folds of 2 or more, got repeats={data.repeats} with folds=1")
     if data.folds > 1 and not search.refit:
         raise InputError("search.refit=false needs data.folds=1: with folds there is no single trained winner")
+    if not search.refit:
+        refuse_without_effect(settings, ("search.refit_epochs", "search.refit_rate"), "search.refit=false")
+    elif search.refit_epochs is None:
+        refuse_without_effect(settings, ("search.refit_rate",), "search.refit_epochs=null")
+    elif data.folds > 1:
+        refuse_without_effect(settings, ("search.refit_epochs", "search.refit_rate"), "data.folds of 2 or more")
     if search.trust == "evidence" and (search.pruner != "halving" or not search.evidence):
         evidence = str(search.evidence).lower()
         raise InputError(

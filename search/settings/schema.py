@@ -349,7 +349,18 @@ class SearchSettings:
     )
     max_attempts: int = setting(3, "how often a trial lost to a crash is tried in all", low=1, high=10, identity=False)
     fresh: bool = setting(False, "forget an earlier study of the same name and start anew", identity=False)
-    refit: bool = setting(True, "whether the winner is trained again on training and validation images together")
+    refit: bool = setting(True, "whether the winner is trained on training and validation images together")
+    refit_epochs: int | None = setting(
+        None,
+        "epochs that each of the winner's networks goes on from its trial for, on training and validation images; null "
+        "trains it anew in full, as several folds do",
+        unit="epochs",
+        low=1,
+        high=10_000,
+    )
+    refit_rate: float = setting(
+        0.3, "times its trial's learning rate, from which that of these epochs falls to 0", above=0, high=10
+    )
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ from search.trial.recorder import STOPPED, Recorder
 from search.trial.result import EpochReport, TrialParams, TrialResult, Verdict
 from search.trial.task import Task
 
-__all__ = ["keep_network", "run_trial", "train_final", "train_in_full", "trial_network"]
+__all__ = ["goes_on", "keep_network", "run_trial", "train_final", "train_in_full", "trial_network"]
 
 
 def run_trial(
@@ -135,11 +136,12 @@ def trial_network(
     cancelled: Callable[[], bool] = lambda: False,
     on_note: Callable[[str], None] = lambda _: None,
 ) -> BlockNet:
-    """The network of a trial after so many epochs, in eval mode.
+    """The network of a trial after so many epochs, in eval mode, or as it is delivered.
 
     Args:
         epochs: that it was trained for.
-        fold: on whose training images; None takes all that are trained on (`Task.rows`).
+        fold: on whose training images; None is the network refitted on all that are trained on (`Task.rows`), see
+            `goes_on`.
         checkpoint: of the trial; where the network does not lie beside it, it is trained again.
         cancelled: asked before every training batch; True raises `TrialCancelledError`.
         on_note: called with a line for the user where that file is damaged.
@@ -148,7 +150,20 @@ def trial_network(
         net, of = deepcopy(task.net), _network_key(task, params, seed, fold)
         if load_network(file, net, params.freeze_depth, of=of, epoch=epochs - 1, on_note=on_note):
             return net
-    return train_final(task, params, seed, task.rows(fold), epochs, cancelled=cancelled)
+    if fold is not None or not goes_on(task):
+        return train_final(task, params, seed, task.rows(fold), epochs, cancelled=cancelled)
+    start = trial_network(task, params, seed, epochs, checkpoint=checkpoint, cancelled=cancelled, on_note=on_note)
+    search = task.settings.search
+    slower = replace(params, lr_factor=params.lr_factor * search.refit_rate)
+    return train_final(task, slower, seed, task.rows(None), search.refit_epochs or 0, start=start, cancelled=cancelled)
+
+
+def goes_on(task: Task) -> bool:
+    """Whether a refit goes on from the trial's network for a few epochs; otherwise it trains as the trial did, anew.
+
+    A trial with several folds has several networks, none of which is more its own than another.
+    """
+    return task.settings.search.refit_epochs is not None and len(task.splits.folds) == 1
 
 
 def keep_network(
@@ -162,7 +177,7 @@ def keep_network(
 ) -> None:
     """Train a trial's network and leave it where `trial_network` finds it; on a full disk it is not left."""
     epochs = task.settings.trainer.epochs
-    net = train_final(task, params, seed, task.rows(fold), epochs, cancelled=cancelled)
+    net = trial_network(task, params, seed, epochs, fold=fold, checkpoint=checkpoint, cancelled=cancelled)
     with suppress(OSError):  # who wants the network trains it again
         of = _network_key(task, params, seed, fold)
         save_network(network_file(checkpoint, fold), net, of=of, epoch=epochs - 1)
@@ -170,7 +185,9 @@ def keep_network(
 
 def _network_key(task: Task, params: TrialParams, seed: int, fold: int | None) -> str:
     """What a kept network is the network of."""
-    trial = trial_key(task.own_identity, params, seed)
+    trial, search = trial_key(task.own_identity, params, seed), task.settings.search
+    if fold is None and goes_on(task):
+        return f"{trial}/all, {search.refit_epochs} more epochs at {search.refit_rate:g}"
     return trial if fold == 0 else f"{trial}/{'all' if fold is None else fold}"
 
 

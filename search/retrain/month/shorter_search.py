@@ -22,6 +22,7 @@ from search.study.record import StudyRecord, TrialRecord, Winner
 from search.trial.keys import digest
 from search.trial.space import Space, build_space
 from search.trial.task import Task, build_task
+from search.trial.training import goes_on
 
 __all__ = ["search_month"]
 
@@ -105,7 +106,8 @@ def _cost(task: Task, trials: list[TrialRecord], winner: Winner) -> tuple[float,
     searched = sum(t.epoch_equivalents for t in trials)
     images = float(np.mean([len(task.image_rows(fold.train)) for fold in folds]))
     depths = [trial.freeze_depth for trial in trials if trial.slot in winner.members]
-    refit = sum(epoch_equivalents(task.flops, depth, winner.epochs) for depth in depths)
+    epochs = (task.settings.search.refit_epochs or winner.epochs) if goes_on(task) else winner.epochs
+    refit = sum(epoch_equivalents(task.flops, depth, epochs) for depth in depths)
     passes = searched * images + refit * winner.images[0]
     return passes / winner.images[0], passes
 

@@ -76,6 +76,23 @@ def test_a_network_that_a_worker_leaves_is_the_one_that_would_be_trained(
         trial_network(task, PARAMS, 3, 1, fold=0, checkpoint=file, cancelled=lambda: True)
 
 
+def test_a_refit_goes_on_from_the_network_of_its_trial(make_task: Callable[..., Task], tmp_path: Path) -> None:
+    task, file = make_task(epochs=2), tmp_path / "slot-0.pt"
+    search = replace(task.settings.search, refit_epochs=1)
+    short = replace(task, settings=replace(task.settings, search=search))
+    run_trial(short, PARAMS, seed=3, checkpoint=file)
+    keep_network(short, PARAMS, 3, fold=None, checkpoint=file)
+    kept = trial_network(short, PARAMS, 3, 2, fold=None, checkpoint=file, cancelled=lambda: True).state_dict()
+    network_file(file).unlink()
+    other = trial_network(short, PARAMS, 3, 2, fold=None).state_dict()  # the trial and the epoch after it, once more
+    assert all(torch.equal(part, other[name]) for name, part in kept.items())
+    trial, anew = (trial_network(t, PARAMS, 3, 2, fold=f).state_dict() for t, f in ((short, 0), (task, None)))
+    for one in (trial, anew):
+        assert not all(torch.equal(part, one[name]) for name, part in kept.items())
+    with pytest.raises(TrialCancelledError):  # another refit
+        trial_network(task, PARAMS, 3, 2, fold=None, checkpoint=file, cancelled=lambda: True)
+
+
 @pytest.mark.parametrize("change", ["nothing there", "cut", "of another trial", "of another epoch"])
 def test_what_is_not_the_network_is_trained_again(make_task: Callable[..., Task], tmp_path: Path, change: str) -> None:
     task, file = make_task(), tmp_path / "slot-0.pt"

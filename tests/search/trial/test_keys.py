@@ -89,6 +89,8 @@ STUDY = {
     "search.halving_factor": 2,
     "search.trust": "evidence",
     "search.refit": False,
+    "search.refit_epochs": 4,
+    "search.refit_rate": 0.5,
     "trainer.epochs": 5,
     "trainer.schedule": "constant",
     "trainer.weight_decay": 1e-3,
