@@ -28,6 +28,7 @@ from search.outcome.log import log_outcome, parent_run
 from search.outcome.summary import print_networks, print_result, print_where, print_winner
 from search.outcome.winner import refit_and_test
 from search.report.live import LiveReport
+from search.report.so_far import look_so_far
 from search.report.writing import report_finished_search
 from search.settings.schema import Settings
 from search.study.database import check_database, database_errors
@@ -201,7 +202,8 @@ def _run_trials(run: StudyRun, space: Space, journal: Path, workers: Workers, *,
     finished, trials = len(record.finished()), settings.search.trials
     batches = -(-len(task.splits.folds[0].train) // settings.trainer.batch_size)
     best = record.best()
-    live = LiveReport(record.name, settings.tracking.root, run.say) if settings.tracking.report else None
+    look = partial(look_so_far, run)
+    live = LiveReport(record.name, settings.tracking.root, run.say, look) if settings.tracking.report else None
     progress = StudyProgress(
         console,
         trials=trials,

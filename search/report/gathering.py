@@ -32,6 +32,7 @@ from search.report.data import (
     Tested,
 )
 from search.report.findings import Findings
+from search.report.so_far import SoFar
 from search.report.wrong_images import WrongImages
 from search.settings.compose import compose_settings
 from search.settings.plain import flatten
@@ -58,6 +59,7 @@ def gather(
     findings: Findings | None,
     wrong: WrongImages | None = None,
     notes: Sequence[str] = (),
+    so_far: SoFar | None = None,
 ) -> ReportData:
     """Everything on the page.
 
@@ -66,6 +68,7 @@ def gather(
         findings: of the validation images, or None.
         wrong: test images that the winner has wrong, or None.
         notes: what is missing, and why.
+        so_far: what the best trial has wrong; shown while there is no winner.
     """
     tried = [t.freeze_depth for t in study.trials] or [0]
     depths = study.evidence.depths if study.evidence is not None else (min(tried), max(tried))
@@ -116,8 +119,10 @@ def gather(
         notes=tuple(said),
         networks=_networks(study) if several else (),
         decisions=decisions,
-        verdict=_verdict(confusion, findings, decisions),
-        wrong=wrong,
+        verdict=judge(so_far.classes, so_far.confusion, kind="validation")
+        if winner is None and so_far is not None
+        else _verdict(confusion, findings, decisions),
+        wrong=so_far.wrong if winner is None and so_far is not None else wrong,
         needs=_needs(classes, findings),
     )
 

@@ -11,6 +11,7 @@ from types import TracebackType
 from rich.console import Console
 
 from lightning_modules.errors import printable
+from search.report.so_far import SoFar
 from search.report.writing import write
 
 __all__ = ["LiveReport"]
@@ -27,10 +28,18 @@ class LiveReport:
         name: of the study.
         root: of the store.
         tell: called with a line for the user, from the thread.
+        look: from what the best trial had wrong to what it has wrong now; called in the thread before each page.
     """
 
-    def __init__(self, name: str, root: Path, tell: Callable[[str], None]) -> None:
-        self._name, self._root, self._tell = name, root, tell
+    def __init__(
+        self,
+        name: str,
+        root: Path,
+        tell: Callable[[str], None],
+        look: Callable[[SoFar | None], SoFar | None] = lambda before: before,
+    ) -> None:
+        self._name, self._root, self._tell, self._look = name, root, tell, look
+        self._so_far: SoFar | None = None
         self._due, self._over = threading.Event(), False
         self._said: set[str] = set()
         self._thread = threading.Thread(target=self._run, name="thawline-report", daemon=True)
@@ -54,7 +63,8 @@ class LiveReport:
         while self._due.wait() and not self._over:
             self._due.clear()
             try:
-                report = write(self._name, self._root, Console(file=io.StringIO()))
+                self._so_far = self._look(self._so_far)
+                report = write(self._name, self._root, Console(file=io.StringIO()), so_far=self._so_far)
             except Exception as error:  # whatever it is, the trials go on
                 reason = str(error).strip().split("\n")[0]
                 self._once(f"No report yet: {type(error).__name__}: {printable(reason)}")

@@ -21,6 +21,7 @@ from search.report.charts import chart_data, importances
 from search.report.findings import ARTIFACT, MAP_MEASURES, PREDICTIONS, Findings
 from search.report.gathering import gather
 from search.report.page import page
+from search.report.so_far import SoFar
 from search.report.wrong_images import ARTIFACT as WRONG_IMAGES
 from search.report.wrong_images import WrongImages
 from search.study.opening import load_study
@@ -54,11 +55,12 @@ class Report:
     notes: tuple[str, ...]
 
 
-def write(name: str, root: Path, console: Console, to: Path | None = None) -> Report:
+def write(name: str, root: Path, console: Console, to: Path | None = None, so_far: SoFar | None = None) -> Report:
     """Make the report of a study, in whatever state it is.
 
     Args:
         to: where to write the page beside MLflow.
+        so_far: what the best trial has wrong, while there is no winner.
 
     Raises:
         InputError: no such study, or a file that cannot be written; nothing has been written.
@@ -82,7 +84,7 @@ def write(name: str, root: Path, console: Console, to: Path | None = None) -> Re
             wrong = _wrong_images(study, run, tracker, root, restored)
         except InputError as error:
             notes.append(f"The wrong test images cannot be shown: {error}")
-    report = _write_report(name, root, tracker, findings, wrong, tuple(notes))
+    report = _write_report(name, root, tracker, findings, wrong, tuple(notes), so_far)
     if to is not None:
         with whole_file(to, alone=False) as temporary:
             temporary.write_text(report.html, encoding="utf-8")
@@ -126,11 +128,12 @@ def _write_report(
     findings: Findings | None,
     wrong: WrongImages | None,
     notes: tuple[str, ...],
+    so_far: SoFar | None = None,
 ) -> Report:
     """Make the page and log it, with its data, to the study's run."""
     study, run = _study_and_run(name, root)
     shares = importances(study)
-    data = gather(study, run, shares, findings, wrong, notes)
+    data = gather(study, run, shares, findings, wrong, notes, so_far)
     winner = None if study.winner is None else study.winner.slot
     charts = chart_data(study, winner, shares)
     html = page(data, charts, (run.artifact(_EVIDENCE), run.artifact(_EVIDENCE_DARK)))
@@ -222,7 +225,7 @@ def _wrong_images(
         return kept
     from search.outcome.test_predictions import ARTIFACT as PREDICTED
     from search.outcome.test_predictions import log_test_predictions, read_test_predictions
-    from search.report.wrong_examination import answer_test_images, examine_wrong
+    from search.report.wrong_examination import answer_images, examine_wrong
     from search.tracking.models import resolve_model
 
     name = run.params.get("tracking.model_name", "thawline")
@@ -230,9 +233,9 @@ def _wrong_images(
     made = task().of(winner.params.get("network"))
     answers = read_test_predictions(run.artifact(PREDICTED), made, winner.version)
     if answers is None:
-        answers = answer_test_images(made, model)
+        answers = answer_images(made, model.net, made.splits.test, model.card.temperature)
         log_test_predictions(tracker, run.run_id, made, winner.version, answers)
-    found = examine_wrong(made, model, winner.version, answers)
+    found, _ = examine_wrong(made, model.net, winner.version, answers)
     tracker.log_text(run.run_id, found.to_json(), WRONG_IMAGES)
     return found
 

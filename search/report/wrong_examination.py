@@ -1,6 +1,6 @@
-"""The winner on the test images again, after its score is final: which it has wrong, and where it looked.
+"""Images that a network has wrong, and where it looked: of the test images by the winner, else of the validation ones.
 
-The score was made by the one reading of `search.outcome.winner`; nothing is chosen or scored here.
+The winner's score is final then: it was made by the one reading of `search.outcome.winner`; nothing is chosen here.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from explain.attribution import METHODS, finite_maps
-from lightning_modules.networks.model_file import TrainedModel
+from lightning_modules.networks.blocknet import BlockNet
 from search.outcome.reference import task_features
 from search.outcome.test_predictions import TestPredictions
 from search.report.judged_images import METHOD, JudgedImages
 from search.report.wrong_images import ALIKE, EMPTY, SPREAD, WrongImage, WrongImages
 from search.trial.task import Task
 
-__all__ = ["answer_test_images", "examine_wrong", "says_nothing"]
+__all__ = ["answer_images", "examine_wrong", "says_nothing"]
 
 _PICTURED = 24
 _SIDE = 320  # pixels: 160 on a page, twice that on a fine screen
@@ -28,27 +28,35 @@ _ALIKE_COSINE = 0.95
 _FEWEST_POSITIONS = 4
 
 
-def answer_test_images(task: Task, model: TrainedModel) -> TestPredictions:
-    """The winner's answers on the test images.
+def answer_images(
+    task: Task, net: BlockNet, rows: NDArray[np.int64], temperature: float | None = None
+) -> TestPredictions:
+    """A network's answers.
 
     Args:
-        task: of the winner's network; it has test images.
+        task: of this network.
+        rows: of the task's index.
+        temperature: see `ModelCard`.
     """
-    answers, _ = task_features(task, model.net.to(task.device), task.splits.test)
-    logits = answers.logits.double() / (model.card.temperature or 1.0)
+    answers, _ = task_features(task, net.to(task.device), rows)
+    logits = answers.logits.double() / (temperature or 1.0)
     return TestPredictions(answers.rows, answers.labels.cpu().numpy(), logits.softmax(1).cpu().numpy())
 
 
-def examine_wrong(task: Task, model: TrainedModel, version: str, answers: TestPredictions) -> WrongImages:
-    """Look at the test images that are wrong.
+def examine_wrong(
+    task: Task, net: BlockNet, version: str, answers: TestPredictions
+) -> tuple[WrongImages, NDArray[np.int64]]:
+    """Look at the images that are wrong.
 
     Args:
-        task: of the winner's network.
-        version: of the model.
-        answers: of it.
+        task: of this network.
+        version: of the model; empty for a trial's network.
+        answers: of the network.
+
+    Returns:
+        The wrong images, and the confusion matrix (K, K), row = true class.
     """
-    net = model.net.to(task.device)
-    judged = JudgedImages(task, net, answers.rows, answers.probabilities, answers.labels)
+    judged = JudgedImages(task, net.to(task.device), answers.rows, answers.probabilities, answers.labels)
     wrong = _ordered(judged)
     maps, cells = _maps(judged, wrong[:_PICTURED])
     images = [
@@ -61,7 +69,7 @@ def examine_wrong(task: Task, model: TrainedModel, version: str, answers: TestPr
         notes.append(f"At this size of images no block has maps of {side} cells or more: they hardly say where.")
     if task.index.tiles is not None:
         notes.append("Images are cut into tiles: pictures and maps show the tile of each that decided.")
-    return WrongImages(
+    found = WrongImages(
         version=version,
         judged=len(judged.rows),
         found=len(wrong),
@@ -74,6 +82,7 @@ def examine_wrong(task: Task, model: TrainedModel, version: str, answers: TestPr
         notes=tuple(notes),
         pictures=judged.store.pictures,
     )
+    return found, judged.confusion
 
 
 def _ordered(judged: JudgedImages) -> NDArray[np.int64]:

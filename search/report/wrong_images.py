@@ -22,7 +22,7 @@ nearly the same, so that it shows where the network looked and not why it chose.
 
 @dataclass(frozen=True)
 class WrongImage:
-    """A test image taken for another class.
+    """An image taken for another class, of the test or, while the search runs, of the validation images.
 
     Attributes:
         probability: of the class it was taken for.
@@ -47,8 +47,8 @@ class WrongImages(KeptJson):
     """All of them.
 
     Attributes:
-        version: of the model that answered.
-        judged: test images.
+        version: of the model that answered; empty while there is none.
+        judged: images that were answered.
         found: how many are wrong.
         images: the commonest confusions first, in each the surest first; the first of them have pictures.
         pictured: how many have pictures.

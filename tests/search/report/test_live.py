@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import io
+import re
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from rich.console import Console
 
-from search.report import live
+from search.pipeline import run_search
+from search.report import live, writing
 from search.report.live import LiveReport
+from search.settings.compose import compose_settings
 
 
 def test_trials_that_end_while_a_page_is_written_share_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     begun, go_on = threading.Semaphore(0), threading.Semaphore(0)
     written: list[str] = []
 
-    def write(name: str, *_: Any) -> SimpleNamespace:
+    def write(name: str, *_: Any, **__: Any) -> SimpleNamespace:
         begun.release()
         assert go_on.acquire(timeout=60)
         written.append(name)
@@ -40,7 +46,7 @@ def test_trials_that_end_while_a_page_is_written_share_the_next(monkeypatch: pyt
 def test_what_goes_wrong_is_said_once_and_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     tried = threading.Semaphore(0)
 
-    def write(*_: Any) -> None:
+    def write(*_: Any, **__: Any) -> None:
         tried.release()
         raise OSError("no space left\nat all")
 
@@ -57,3 +63,37 @@ def test_nothing_is_written_where_no_trial_has_ended(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(live, "write", lambda *_: pytest.fail("written"))
     with LiveReport("study", Path("runs"), pytest.fail):
         pass
+
+
+def test_a_page_shows_what_the_best_trial_so_far_has_wrong(
+    tiny: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A search in this process, whose trials wait for their pages."""
+    pages: list[str] = []
+
+    def write(*arguments: Any, **named: Any) -> Any:
+        report = writing.write(*arguments, **named)
+        pages.append(report.html)
+        return report
+
+    def refresh(report: LiveReport) -> None:
+        before = len(pages)
+        report._due.set()
+        deadline = time.monotonic() + 120
+        while len(pages) == before and time.monotonic() < deadline:
+            time.sleep(0.02)
+
+    monkeypatch.setattr(live, "write", write)
+    monkeypatch.setattr(LiveReport, "refresh", refresh)
+    out = io.StringIO()
+    settings = compose_settings([*tiny, "tracking.report=true", "search.study=live", "search.trials=2"])
+    run_search(settings, Console(file=out, width=200))
+    assert len(pages) == 2, out.getvalue()
+    for page in pages:
+        text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", page))
+        assert "validation images right" in text and "The search is still running" in text
+        if "as the best trial so far answers them" in text:
+            assert re.search(r"[1-9]\d* of [1-9]\d* validation images, as the best trial so far answers them", text)
+        else:
+            assert re.search(r"Not one of [1-9]\d* validation images is wrong", text)
+        assert "test images" not in text.split("Details")[0]
