@@ -17,11 +17,17 @@ run := "THAWLINE_STARTED_BY=just " + bin + "/python -m"
 default:
     @just --list
 
-# Create .venv and install the locked packages, only when the lock or pyproject.toml changed.
-setup:
+# Create .venv and install the locked packages, only when the lock or pyproject.toml changed; `just setup cpu` with PyTorch for CPUs.
+setup torch="":
     #!/usr/bin/env bash
     set -euo pipefail
-    key=$(cat requirements.lock pyproject.toml | sha256sum)
+    # Remembered, so that `just search` does not bring the other PyTorch back.
+    torch=${1:-$(cat .venv/torch 2>/dev/null || echo locked)}
+    case "$torch" in
+        cpu | locked) ;;
+        *) echo "setup: which PyTorch must be cpu, or locked (the lock's own, with CUDA's libraries on Linux), got '$torch'" >&2; exit 2 ;;
+    esac
+    key=$(cat requirements.lock pyproject.toml <(echo "$torch") | sha256sum)
     [ "$(cat .venv/installed 2>/dev/null || true)" = "$key" ] && exit 0
     "{{ python }}" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || {
         echo "setup: Python 3.11, 3.12 or 3.13 is needed, got $("{{ python }}" --version); name one in THAWLINE_PYTHON" >&2
@@ -29,13 +35,24 @@ setup:
     }
     offline=()
     [ -d wheelhouse ] && offline=(--no-index --find-links wheelhouse)
+    [ "$torch" = locked ] || [ ! -d wheelhouse ] || { echo "setup: wheelhouse/ holds the lock's own PyTorch, got 'cpu'; take locked" >&2; exit 2; }
     [ -x {{ bin }}/python ] || "{{ python }}" -m venv .venv
-    uv_lock=$(mktemp)
-    trap 'rm -f "$uv_lock"' EXIT
-    awk '/^[a-z]/ { on = /^uv==/ } on' requirements.lock > "$uv_lock"
-    {{ bin }}/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps "${offline[@]}" -r "$uv_lock"
-    {{ bin }}/uv pip sync --quiet --compile-bytecode --python {{ bin }}/python --require-hashes "${offline[@]}" requirements.lock
+    locked=$(mktemp -d)
+    trap 'rm -rf "$locked"' EXIT
+    awk '/^[a-z]/ { on = /^uv==/ } on' requirements.lock > "$locked/uv.txt"
+    {{ bin }}/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps "${offline[@]}" -r "$locked/uv.txt"
+    if [ "$torch" = cpu ]; then
+        awk '/^[a-z]/ { on = !/^(torch|torchvision|triton|cuda-[a-z]+|nvidia-[a-z0-9-]+)==/ } on' requirements.lock > "$locked/packages.txt"
+        mapfile -t networks < <(grep -oE '^(torch|torchvision)==[^ ]+' requirements.lock)
+    else
+        cp requirements.lock "$locked/packages.txt"
+    fi
+    {{ bin }}/uv pip sync --quiet --compile-bytecode --python {{ bin }}/python --require-hashes "${offline[@]}" "$locked/packages.txt"
+    # Their own index has no hashes in the lock; uv knows where it is.
+    [ "$torch" = locked ] || {{ bin }}/uv pip install --quiet --compile-bytecode --python {{ bin }}/python --no-deps --torch-backend cpu "${networks[@]}"
     {{ bin }}/uv pip install --quiet --python {{ bin }}/python --no-deps --no-build-isolation "${offline[@]}" --editable .
+    {{ bin }}/python -m compileall -q explain lightning_modules search
+    echo "$torch" > .venv/torch
     echo "$key" > .venv/installed
 
 # Look at images before anything is trained: `just look IMAGES`.

@@ -37,7 +37,7 @@ VIEWS = 4
 DEPTHS = (4, 8, 2, 6, 5, 3, 0)  # of eight blocks
 SEEDS = {4: (1, 2), 2: (1, 2)}
 GOING_ON = {"on 3": (3, 1.0), "on 3 at .3": (3, 0.3), "on 5 at .3": (5, 0.3)}  # epochs, times the trial's rate
-FIRST = (4, 8, 2)  # what a search tries first; the j-th of them without the j-th fifth
+FIRST = (4, 8, 2, 6)  # what a search tries first; the j-th of them without the j-th fifth
 
 COMMITTEES: dict[str, tuple[str, ...]] = {
     "the default trial": ("4/0",),

@@ -54,7 +54,7 @@ from search.trial.preparation import (
 )
 from search.trial.space import Space, build_space
 from search.trial.task import Task, build_task
-from search.trial.training import goes_on
+from search.trial.training import more_epochs
 from search.words import class_counts
 
 __all__ = ["SearchOutcome", "run_search", "run_study"]
@@ -257,12 +257,15 @@ def _forecast(run: StudyRun, space: Space, finished: int, batches: int) -> _Fore
     low, high = space.freeze_depth
     drawn = fmean(task.epoch_cost(replace(space.default, freeze_depth=depth)) for depth in range(low, high + 1))
     known = [task.epoch_cost(params) for params in first[finished : settings.search.trials]]
-    again = [task.epoch_cost(params) for params in first[: settings.search.members]]
-    again += [drawn] * (settings.search.members - len(again))
-    refit_epochs = settings.search.refit_epochs if goes_on(task) else None
+    again = [
+        task.epoch_cost(params) * (more_epochs(task, params.freeze_depth) or settings.trainer.epochs)
+        for params in first[: settings.search.members]
+    ]
+    more = more_epochs(task, space.default.freeze_depth) or settings.trainer.epochs
+    again += [drawn * more] * (settings.search.members - len(again))
     return _Forecast(
         expected=sum(known) * steps + max(epochs - len(known) * steps, 0) * drawn,
-        afterwards=sum(again) * (refit_epochs or settings.trainer.epochs) if settings.search.refit else 0.0,
+        afterwards=sum(again) if settings.search.refit else 0.0,
         drawn_cost=drawn,
         in_full=len(first),
         whole=epochs >= to_come * steps,

@@ -353,7 +353,7 @@ class SearchSettings:
     refit_epochs: int | None = setting(
         None,
         "epochs that each of the winner's networks goes on from its trial for, on training and validation images; null "
-        "trains it anew in full, as several folds do",
+        "trains it anew in full, as is done with several folds and where every block is frozen",
         unit="epochs",
         low=1,
         high=10_000,

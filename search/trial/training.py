@@ -33,7 +33,7 @@ from search.trial.recorder import STOPPED, Recorder
 from search.trial.result import EpochReport, TrialParams, TrialResult, Verdict
 from search.trial.task import Task
 
-__all__ = ["goes_on", "keep_network", "run_trial", "train_final", "train_in_full", "trial_network"]
+__all__ = ["keep_network", "more_epochs", "run_trial", "train_final", "train_in_full", "trial_network"]
 
 
 def run_trial(
@@ -141,7 +141,7 @@ def trial_network(
     Args:
         epochs: that it was trained for.
         fold: on whose training images; None is the network refitted on all that are trained on (`Task.rows`), see
-            `goes_on`.
+            `more_epochs`.
         checkpoint: of the trial; where the network does not lie beside it, it is trained again.
         cancelled: asked before every training batch; True raises `TrialCancelledError`.
         on_note: called with a line for the user where that file is damaged.
@@ -150,20 +150,22 @@ def trial_network(
         net, of = deepcopy(task.net), _network_key(task, params, seed, fold)
         if load_network(file, net, params.freeze_depth, of=of, epoch=epochs - 1, on_note=on_note):
             return net
-    if fold is not None or not goes_on(task):
+    more = more_epochs(task, params.freeze_depth) if fold is None else None
+    if more is None:
         return train_final(task, params, seed, task.rows(fold), epochs, cancelled=cancelled)
     start = trial_network(task, params, seed, epochs, checkpoint=checkpoint, cancelled=cancelled, on_note=on_note)
-    search = task.settings.search
-    slower = replace(params, lr_factor=params.lr_factor * search.refit_rate)
-    return train_final(task, slower, seed, task.rows(None), search.refit_epochs or 0, start=start, cancelled=cancelled)
+    slower = replace(params, lr_factor=params.lr_factor * task.settings.search.refit_rate)
+    return train_final(task, slower, seed, task.rows(None), more, start=start, cancelled=cancelled)
 
 
-def goes_on(task: Task) -> bool:
-    """Whether a refit goes on from the trial's network for a few epochs; otherwise it trains as the trial did, anew.
+def more_epochs(task: Task, freeze_depth: int) -> int | None:
+    """Epochs for which a refit goes on from the trial's network; None where it trains as the trial did, anew.
 
-    A trial with several folds has several networks, none of which is more its own than another.
+    It does so with several folds: such a trial has several networks, none of which is more its own than another. And
+    where every block is frozen: the head alone costs little, and needs its epochs.
     """
-    return task.settings.search.refit_epochs is not None and len(task.splits.folds) == 1
+    alone = len(task.splits.folds) > 1 or freeze_depth == task.net.num_blocks
+    return None if alone else task.settings.search.refit_epochs
 
 
 def keep_network(
@@ -185,9 +187,9 @@ def keep_network(
 
 def _network_key(task: Task, params: TrialParams, seed: int, fold: int | None) -> str:
     """What a kept network is the network of."""
-    trial, search = trial_key(task.own_identity, params, seed), task.settings.search
-    if fold is None and goes_on(task):
-        return f"{trial}/all, {search.refit_epochs} more epochs at {search.refit_rate:g}"
+    trial, more = trial_key(task.own_identity, params, seed), more_epochs(task, params.freeze_depth)
+    if fold is None and more is not None:
+        return f"{trial}/all, {more} more epochs at {task.settings.search.refit_rate:g}"
     return trial if fold == 0 else f"{trial}/{'all' if fold is None else fold}"
 
 

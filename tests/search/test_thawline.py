@@ -111,7 +111,7 @@ def test_just_passes_blanks_on(tmp_path: Path) -> None:
     (tmp_path / ".venv").mkdir()
     for name in ("requirements.lock", "pyproject.toml"):
         (tmp_path / name).write_bytes((ROOT / name).read_bytes())
-    key = "cat requirements.lock pyproject.toml | sha256sum > .venv/installed"
+    key = "cat requirements.lock pyproject.toml <(echo locked) | sha256sum > .venv/installed"
     subprocess.run(["bash", "-c", key], cwd=tmp_path, check=True)
     found = {**os.environ, "PYTHONPATH": str(ROOT)}
     line = ["just", "predict", "images=my images/of steel", "root=no where"]

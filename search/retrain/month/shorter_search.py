@@ -22,7 +22,7 @@ from search.study.record import StudyRecord, TrialRecord, Winner
 from search.trial.keys import digest
 from search.trial.space import Space, build_space
 from search.trial.task import Task, build_task
-from search.trial.training import goes_on
+from search.trial.training import more_epochs
 
 __all__ = ["search_month"]
 
@@ -106,8 +106,7 @@ def _cost(task: Task, trials: list[TrialRecord], winner: Winner) -> tuple[float,
     searched = sum(t.epoch_equivalents for t in trials)
     images = float(np.mean([len(task.image_rows(fold.train)) for fold in folds]))
     depths = [trial.freeze_depth for trial in trials if trial.slot in winner.members]
-    epochs = (task.settings.search.refit_epochs or winner.epochs) if goes_on(task) else winner.epochs
-    refit = sum(epoch_equivalents(task.flops, depth, epochs) for depth in depths)
+    refit = sum(epoch_equivalents(task.flops, depth, more_epochs(task, depth) or winner.epochs) for depth in depths)
     passes = searched * images + refit * winner.images[0]
     return passes / winner.images[0], passes
 

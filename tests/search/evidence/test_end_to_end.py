@@ -33,6 +33,7 @@ def kept(root: Path, name: str) -> Evidence:
     return found
 
 
+@pytest.mark.slow
 def test_evidence_is_collected_logged_and_steers(tiny, tracking_root, run_search) -> None:  # type: ignore[no-untyped-def]
     outcome = run_search(*tiny, "search.study=ev", "search.prior=evidence", "search.trials=3")
     assert outcome.code == 0, outcome.err

@@ -309,6 +309,7 @@ def test_networks_of_every_kind_of_head(architecture: str, images: Path, tmp_pat
         assert np.allclose(found[name], one.numpy(), atol=1e-4), name
 
 
+@pytest.mark.slow
 def test_without_images_it_is_compared_on_the_studys_validation_images(
     finished: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
