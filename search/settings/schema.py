@@ -351,7 +351,7 @@ class SearchSettings:
     fresh: bool = setting(False, "forget an earlier study of the same name and start anew", identity=False)
     refit: bool = setting(True, "whether the winner is trained on training and validation images together")
     refit_epochs: int | None = setting(
-        None,
+        3,
         "epochs that each of the winner's networks goes on from its trial for, on training and validation images; null "
         "trains it anew in full, as is done with several folds and where every block is frozen",
         unit="epochs",
@@ -359,7 +359,7 @@ class SearchSettings:
         high=10_000,
     )
     refit_rate: float = setting(
-        0.3, "times its trial's learning rate, from which that of these epochs falls to 0", above=0, high=10
+        1.0, "times its trial's learning rate, from which that of these epochs falls to 0", above=0, high=10
     )
 
 
