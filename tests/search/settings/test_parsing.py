@@ -162,7 +162,7 @@ def test_unknown_key_inside_a_group() -> None:
         ({"executor": {"name": "inline", "workers": 3}}, "executor.workers=3 needs executor=local or ray"),
         ({"data": {"folds": 2}, "search": {"refit": False}}, "search.refit=false needs data.folds=1"),
         ({"search": {"refit": False, "refit_epochs": 5}}, "search.refit_epochs=5 has no effect on search.refit=false"),
-        ({"search": {"refit_epochs": None, "refit_rate": 0.5}}, "search.refit_rate=0.5 has no effect on search.refit_e"),
+        ({"search": {"refit_epochs": None, "refit_rate": 0.5}}, "search.refit_rate=0.5 has no effect on search"),
         ({"data": {"folds": 2}, "search": {"refit_rate": 0.5}}, "search.refit_rate=0.5 has no effect on data.folds"),
         (
             {"space": {"optimizers": ["sgd"], "default_optimizer": "adam"}},
