@@ -5,18 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from search.report.wrong_images import WrongImages
-from search.trial.files import network_file
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from search.study.run import StudyRun
+    from search.trial.task import Task
 
 __all__ = ["SoFar", "look_so_far"]
+
+_MOST = 500  # images: trials that run beside it must not wait long
 
 
 @dataclass(frozen=True)
 class SoFar:
-    """The best complete trial on the validation images of the first fold, which it has not seen.
+    """The best complete trial on validation images of the first fold, 500 at most, which it has not seen.
 
     Attributes:
         slot: of the trial.
@@ -38,20 +44,31 @@ def look_so_far(run: StudyRun, before: SoFar | None) -> SoFar | None:
     Args:
         before: what was found earlier, returned where the same trial is still the best.
     """
-    from search.outcome.test_predictions import TestPredictions
     from search.report.wrong_examination import answer_images, examine_wrong
     from search.study.sampler import slot_seed
-    from search.trial.training import trial_network
+    from search.trial.training import kept_network
 
     best = next(iter(run.record.members(1)), None)
     if best is None or (before is not None and before.slot == best.slot):
         return before
     task = run.task.of(best.params.network)
     checkpoint = run.files.checkpoint(best.slot)
-    if checkpoint is None or not network_file(checkpoint).is_file():
+    if checkpoint is None:
         return before
     seed = slot_seed(run.settings.seed, best.slot)
-    net = trial_network(task, best.params, seed, run.settings.trainer.epochs, checkpoint=checkpoint)
-    answers: TestPredictions = answer_images(task, net, task.splits.folds[0].val)
+    net = kept_network(task, best.params, seed, run.settings.trainer.epochs, checkpoint=checkpoint)
+    if net is None:
+        return before
+    answers = answer_images(task, net, _shown(task, task.splits.folds[0].val))
     wrong, confusion = examine_wrong(task, net, "", answers)
     return SoFar(best.slot, task.classes, tuple(tuple(map(int, row)) for row in confusion), wrong)
+
+
+def _shown(task: Task, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The rows of `_MOST` of their images, the same each time, or all."""
+    of = task.images_of(rows)
+    images = np.unique(of)
+    if len(images) <= _MOST:
+        return rows
+    chosen = np.random.default_rng([task.settings.seed, 11]).permutation(images)[:_MOST]
+    return rows[np.isin(of, chosen)]

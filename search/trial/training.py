@@ -33,7 +33,7 @@ from search.trial.recorder import STOPPED, Recorder
 from search.trial.result import EpochReport, TrialParams, TrialResult, Verdict
 from search.trial.task import Task
 
-__all__ = ["keep_network", "more_epochs", "run_trial", "train_final", "train_in_full", "trial_network"]
+__all__ = ["keep_network", "kept_network", "more_epochs", "run_trial", "train_final", "train_in_full", "trial_network"]
 
 
 def run_trial(
@@ -146,16 +146,34 @@ def trial_network(
         cancelled: asked before every training batch; True raises `TrialCancelledError`.
         on_note: called with a line for the user where that file is damaged.
     """
-    if checkpoint is not None and (file := network_file(checkpoint, fold)).is_file():
-        net, of = deepcopy(task.net), _network_key(task, params, seed, fold)
-        if load_network(file, net, params.freeze_depth, of=of, epoch=epochs - 1, on_note=on_note):
-            return net
+    if checkpoint is not None:
+        kept = kept_network(task, params, seed, epochs, fold=fold, checkpoint=checkpoint, on_note=on_note)
+        if kept is not None:
+            return kept
     more = more_epochs(task, params.freeze_depth) if fold is None else None
     if more is None:
         return train_final(task, params, seed, task.rows(fold), epochs, cancelled=cancelled)
     start = trial_network(task, params, seed, epochs, checkpoint=checkpoint, cancelled=cancelled, on_note=on_note)
     slower = replace(params, lr_factor=params.lr_factor * task.settings.search.refit_rate)
     return train_final(task, slower, seed, task.rows(None), more, start=start, cancelled=cancelled)
+
+
+def kept_network(
+    task: Task,
+    params: TrialParams,
+    seed: int,
+    epochs: int,
+    *,
+    fold: int | None = 0,
+    checkpoint: Path,
+    on_note: Callable[[str], None] = lambda _: None,
+) -> BlockNet | None:
+    """The network that a trial or a worker left beside `checkpoint`, as `trial_network` gives it; None without one."""
+    if not (file := network_file(checkpoint, fold)).is_file():
+        return None
+    net, of = deepcopy(task.net), _network_key(task, params, seed, fold)
+    found = load_network(file, net, params.freeze_depth, of=of, epoch=epochs - 1, on_note=on_note)
+    return net if found else None
 
 
 def more_epochs(task: Task, freeze_depth: int) -> int | None:
