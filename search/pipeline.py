@@ -131,7 +131,7 @@ def run_study(
 
     Args:
         clock: has added up the seconds of earlier phases.
-        summary: whether to print trials and winner at the end.
+        summary: whether to print trials and winner at the end, and when stopped how to end early; months do neither.
 
     Raises:
         InputError, InterruptedSearchError, StudyStalledError: see `run_search`.
@@ -148,9 +148,9 @@ def run_study(
         )  # fmt: skip
         existed = existed and bool(study.get_trials(deepcopy=False))  # a month's study is made before it is run
         files = TrialFiles.of(journal)
-        run = stack.enter_context(_started(task, StudyRecord(study), console, clock or Clock(), files))
+        run = stack.enter_context(_started(task, StudyRecord(study), console, clock or Clock(), files, summary))
         with closing(Workers(task, run.say)) as workers:
-            _run_trials(run, space, journal, workers, existed=existed)
+            _run_trials(run, space, journal, workers, existed=existed, alone=summary)
             winner = _test_winner(run, workers)
         report = None
         if settings.tracking.report:
@@ -170,8 +170,14 @@ def run_study(
 
 
 @contextmanager
-def _started(task: Task, record: StudyRecord, console: Console, clock: Clock, files: TrialFiles) -> Iterator[StudyRun]:
-    """The study's run in MLflow while the block lasts: then FINISHED, or KILLED where the block was left early."""
+def _started(
+    task: Task, record: StudyRecord, console: Console, clock: Clock, files: TrialFiles, alone: bool
+) -> Iterator[StudyRun]:
+    """The study's run in MLflow while the block lasts: then FINISHED, or KILLED where the block was left early.
+
+    Args:
+        alone: whether it is no part of a month.
+    """
     tracking, status = task.settings.tracking, "KILLED"
     parent: str | None = None
     with graceful_interrupts(partial(console.print, style="bold")) as stopping:
@@ -182,7 +188,7 @@ def _started(task: Task, record: StudyRecord, console: Console, clock: Clock, fi
             yield StudyRun(task, record, tracker, parent, console, stopping, clock, files)
             status = "FINISHED"
         except (KeyboardInterrupt, TrialCancelledError):  # the latter: Ctrl-C while the winner is refitted
-            raise InterruptedSearchError(_continue_line(record, task.settings)) from None
+            raise InterruptedSearchError(_continue_line(record, task.settings, alone)) from None
         except Exception:
             stopping()  # was it the stop that code in C turned into an error?
             raise
@@ -192,7 +198,7 @@ def _started(task: Task, record: StudyRecord, console: Console, clock: Clock, fi
                 tracker.finish(parent, status)
 
 
-def _run_trials(run: StudyRun, space: Space, journal: Path, workers: Workers, *, existed: bool) -> None:
+def _run_trials(run: StudyRun, space: Space, journal: Path, workers: Workers, *, existed: bool, alone: bool) -> None:
     """Fill the study's slots, as far as its budget goes.
 
     Raises:
@@ -230,7 +236,7 @@ def _run_trials(run: StudyRun, space: Space, journal: Path, workers: Workers, *,
         if driver.unfinished():
             _execute(run, driver, progress, workers, live)
     if run.stopping.requested:
-        raise InterruptedSearchError(_continue_line(record, settings))
+        raise InterruptedSearchError(_continue_line(record, settings, alone))
     finished = len(record.finished())
     setting, why, way_on = driver.exhausted()
     if finished < trials and why:
@@ -370,6 +376,9 @@ def _describe_study(run: StudyRun, finished: int, existed: bool, repaired: int) 
     run.console.print(f"Study: {run.record.name}, {state}{lost}.", highlight=False, markup=False)
 
 
-def _continue_line(record: StudyRecord, settings: Settings) -> str:
+def _continue_line(record: StudyRecord, settings: Settings, alone: bool) -> str:
     finished, trials = len(record.finished()), settings.search.trials
-    return f"Stopped with {finished} of {trials} trials finished; the same command continues the study."
+    line = f"Stopped with {finished} of {trials} trials finished; the same command continues the study"
+    if alone and finished < trials and record.best() is not None:
+        return f"{line}, and with search.trials={finished} delivers what it has."
+    return f"{line}."

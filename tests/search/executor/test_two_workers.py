@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -99,6 +100,12 @@ def test_ctrl_c_reaches_the_driver_alone(stripes: Path, tracking_root: Path, tim
     while _session(process.pid) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert _session(process.pid) == []
+    if found := re.search(r"and with (search\.trials=\d+) delivers what it has", text):
+        done = subprocess.run(
+            [sys.executable, "-m", "search", *arguments, found[1], "tracking.report=false"],
+            capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        assert done.returncode == 0 and "\nResult: " in done.stdout, done.stdout + done.stderr
 
 
 def _session(leader: int) -> list[int]:
