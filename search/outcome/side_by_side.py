@@ -38,6 +38,7 @@ def train_side_by_side(run: StudyRun, workers: Workers, wanted: Sequence[tuple[T
             jobs.append(Refit(len(jobs), trial.params, seed, checkpoint, fold))
     if len(jobs) > 1 and (executor := workers()).capacity > 1:
         waiting, running = deque(sorted(jobs, key=lambda job: -run.task.epoch_cost(job.params))), set[int]()
+        run.now(f"Refitting the winner's networks: 0 of {len(jobs)}")
         while waiting or running:
             if run.stopping():
                 raise TrialCancelledError
@@ -46,4 +47,5 @@ def train_side_by_side(run: StudyRun, workers: Workers, wanted: Sequence[tuple[T
                 executor.submit(waiting.popleft())
             elif isinstance(event := executor.poll(_POLL_SECONDS), Refitted | Failed):
                 running.discard(event.slot)
+                run.now(f"Refitting the winner's networks: {len(jobs) - len(waiting) - len(running)} of {len(jobs)}")
     workers.close()

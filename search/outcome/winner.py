@@ -95,6 +95,7 @@ def refit_and_test(run: StudyRun, members: Sequence[TrialRecord], workers: Worke
     rows = task.rows(_delivered(run))
     train_side_by_side(run, workers, _wanted(run, members))
     nets = {member.slot: _refitted(run, member) for member in members}
+    run.now("Testing the winner")
     unseen = out_of_sample(task, partial(_of_fold, run, members, nets))
     net = committee(list(nets.values()), weights=unseen.weights)
     if unseen.problem:

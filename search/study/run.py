@@ -12,6 +12,7 @@ from search.command_line.plain_line import print_line
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.status import Status
 
     from search.command_line.interrupts import InterruptFlag
     from search.settings.schema import Settings
@@ -55,6 +56,7 @@ class StudyRun:
     stopping: InterruptFlag
     clock: Clock
     files: TrialFiles
+    _shown: list[Status] = field(default_factory=list)  # statuses of the phases that last
 
     @property
     def settings(self) -> Settings:
@@ -76,6 +78,12 @@ class StudyRun:
         with ExitStack() as stack:
             stack.enter_context(self.clock(name))
             if status:
-                stack.enter_context(self.console.status(status))
+                self._shown.append(stack.enter_context(self.console.status(status)))
+                stack.callback(self._shown.pop)
             stack.enter_context(self.stopping.held())
             yield
+
+    def now(self, status: str) -> None:
+        """Show another status of the phase that lasts, if it has one."""
+        if self._shown:
+            self._shown[-1].update(status)
