@@ -23,7 +23,7 @@ from search.study.record import StudyRecord, TrialRecord, Winner
 from search.study.run import StudyRun
 from search.trial.result import TrialParams
 from search.verdict import judge, words
-from search.words import epoch_count, spoken, times
+from search.words import spoken, times
 
 __all__ = ["print_networks", "print_result", "print_where", "print_winner", "titled_table"]
 
@@ -83,7 +83,7 @@ def print_winner(console: Console, winner: Winner, reads: int) -> None:
     print_line(
         console,
         f"Winner: trial {winner.slot}, {spoken_params(TrialParams(**winner.params))}, trained for "
-        f"{epoch_count(winner.epochs)} on {winner.images[0]} {trained}{together}.",
+        f"{winner.trained_for} on {winner.images[0]} {trained}{together}.",
     )
     if winner.bought is not None:
         same = winner.members in ((), (DEFAULT_SLOT,))

@@ -38,7 +38,7 @@ from search.study.run import StudyRun
 from search.study.sampler import slot_seed
 from search.trial.preparation import costs_of, tiling_of
 from search.trial.task import Task
-from search.trial.training import trial_network
+from search.trial.training import more_epochs, trial_network
 from search.words import times
 
 __all__ = ["model_card", "package_versions", "refit_and_test"]
@@ -153,6 +153,7 @@ def refit_and_test(run: StudyRun, members: Sequence[TrialRecord], workers: Worke
         seconds=time.perf_counter() - started,
         members=tuple(nets),
         bought=found,
+        more_epochs=more_epochs(task, trial.params.freeze_depth) if settings.search.refit else None,
     )
     return winner
 

@@ -59,7 +59,8 @@ class Tested:
     """The winner.
 
     Attributes:
-        epochs: it was refitted for.
+        epochs: of its trial, and of its refit where that began anew.
+        more_epochs: for which its refit went on from its trial; None where it began anew.
         refit: whether on training and validation images together.
         scores: of the test; empty without test images.
         test_reads: how often the study's test images were read, its own time included.
@@ -85,6 +86,7 @@ class Tested:
     network: str | None = None
     together: int = 1
     bought: Bought | None = None
+    more_epochs: int | None = None
 
 
 @dataclass(frozen=True)

@@ -273,6 +273,7 @@ def _tested(winner: Winner, study: Study, run: ParentRun) -> Tested:
         network=trial.network,
         together=max(len(winner.members), 1),
         bought=winner.bought,
+        more_epochs=winner.more_epochs,
     )
 
 

@@ -104,8 +104,8 @@ def study_note(
     return "\n\n".join(
         [
             f"**Search {_code(name)}. Winner: trial {winner.slot}**, {_phrase(params)} "
-            f"{_together(len(winner.members))}Refitted for "
-            f"{epoch_count(winner.epochs)} on {winner.images[0]} images.",
+            f"{_together(len(winner.members))}Trained for "
+            f"{winner.trained_for} on {winner.images[0]} images.",
             _tested(winner.test, winner.intervals, f" on {winner.images[1]} images, {reads}"),
             f"How it got there:\n\n{_list(rows)}",
             "Look at: the artifacts `report/report.html` (all on one page) and `figures/evidence.png` (why this "

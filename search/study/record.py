@@ -23,6 +23,7 @@ from search.evidence.record import Evidence
 from search.study.bought import Bought
 from search.study.judge import best_trial, members
 from search.trial.result import TrialParams
+from search.words import epoch_count
 
 __all__ = [
     "FINISHED",
@@ -48,7 +49,8 @@ class Winner:
     """The tested winner.
 
     Attributes:
-        epochs: it was refitted for.
+        epochs: of its trial, and of its refit where that began anew.
+        more_epochs: for which its refit went on from its trial; None where it began anew.
         refit: whether on training and validation images together.
         members: slots of the trials whose networks answer together, the winner first.
         bought: how it tests beside the default trial; None where there are no test images or that trial is not
@@ -71,6 +73,13 @@ class Winner:
     seconds: float
     members: tuple[int, ...] = ()
     bought: Bought | None = None
+    more_epochs: int | None = None
+
+    @property
+    def trained_for(self) -> str:
+        """In words: `10 epochs`, or `10 epochs, then 3 more`."""
+        more = "" if self.more_epochs is None else f", then {self.more_epochs} more"
+        return f"{epoch_count(self.epochs)}{more}"
 
 
 class _Kept(Generic[_T]):
