@@ -52,7 +52,10 @@ def _trial(slot: int, depth: int) -> Any:
 
 
 def _run(folder: Path, stopping: bool = False) -> Any:
+    said: list[str] = []
     return SimpleNamespace(
+        said=said,
+        now=said.append,
         files=TrialFiles(folder),
         settings=SimpleNamespace(seed=0),
         task=SimpleNamespace(epoch_cost=lambda params: 10.0 - params.freeze_depth),
@@ -66,7 +69,9 @@ WANTED = [(_trial(0, 4), None), (_trial(1, 2), None), (_trial(2, 6), None), (_tr
 @pytest.mark.parametrize("lost", [(), (0,), (0, 1, 2, 3)])
 def test_each_is_asked_for_once_the_dearest_first(tmp_path: Path, lost: tuple[int, ...]) -> None:
     workers = _Workers(lost=lost)
-    train_side_by_side(_run(tmp_path), workers, WANTED)  # type: ignore[arg-type]
+    run = _run(tmp_path)
+    train_side_by_side(run, workers, WANTED)  # type: ignore[arg-type]
+    assert run.said == [f"Refitting the winner's networks: {done} of 4" for done in range(5)]
     assert [(job.params.freeze_depth, job.fold) for job in workers.jobs] == [(2, None), (4, None), (4, 1), (6, None)]
     assert len({job.slot for job in workers.jobs}) == 4  # what an event names
     assert workers.most == 2 and workers.closed

@@ -67,7 +67,8 @@ DERIVED = {
     "/needs/*/high", "/needs/*/images", "/needs/*/low", "/needs/*/right", "/needs/*/training", "/trials/*/slot",
     "/verdict/alone/by_hand", "/verdict/alone/decided", "/verdict/alone/wrong", "/verdict/high", "/verdict/images",
     "/verdict/low", "/verdict/proven", "/verdict/right", "/verdict/unproven", "/verdict/weakest/images",
-    "/verdict/weakest/right", "/winner/epochs", "/winner/more_epochs", "/winner/tested", "/winner/together", "/winner/trained",
+    "/verdict/weakest/right", "/winner/epochs", "/winner/more_epochs", "/winner/tested", "/winner/together",
+    "/winner/trained",
     "/wrong/cells/*", "/wrong/found", "/wrong/images/*/probability", "/wrong/images/*/true_probability",
     "/wrong/judged", "/wrong/silent",
 }  # fmt: skip
