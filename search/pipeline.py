@@ -330,7 +330,7 @@ def _test_winner(run: StudyRun, workers: Workers) -> Winner:
             except RefitDivergedError as error:
                 record.refits_diverged = (*record.refits_diverged, error.slot)
                 line = f"Trial {error.slot} cannot win: refitted, it answers with numbers that are not finite."
-                run.console.print(line, highlight=False)
+                run.say(line)
         if winner is None or not members:
             if any(t.outcome == "diverged" for t in record.finished()) or record.refits_diverged:
                 what = "every trial that ran its full length diverged (a loss or an output was not finite)"
@@ -350,20 +350,17 @@ def _describe_study(run: StudyRun, finished: int, existed: bool, repaired: int) 
     net, trials = run.task.net, run.settings.search.trials
     weights = "pre-trained" if net.pretrained else "random"
     blocks = f"{net.num_blocks} block{'s' * (net.num_blocks > 1)}"
-    run.console.print(
-        f"Network: {net.architecture}, {weights} weights, {blocks} on {run.task.device}.",
-        highlight=False,
-    )
+    run.say(f"Network: {net.architecture}, {weights} weights, {blocks} on {run.task.device}.")
     if (tiles := run.task.index.tiles) is not None:
         train, left = run.task.splits.folds[0].train, int((~tiles.trainable).sum())
         unsure = f", {left} in all show too little of a defect to be trained on" if left else ""
-        run.console.print(f"Tiles: {len(tiles.image)}, {len(train)} to train on{unsure}.", highlight=False)
+        run.say(f"Tiles: {len(tiles.image)}, {len(train)} to train on{unsure}.")
     for other in run.task.all[1:]:
         cost = f"{other.epochs_worth(0, 1):.2g} times the operations"
         blocks = f"{other.net.num_blocks} block{'s' * (other.net.num_blocks > 1)}"
-        run.console.print(f"Or: {other.net.architecture}, {blocks}, {cost}.", highlight=False)
+        run.say(f"Or: {other.net.architecture}, {blocks}, {cost}.")
     if net.num_blocks == 1 and net.pretrained:
-        run.console.print("It is one block: nothing lies between freezing all of it and nothing.", highlight=False)
+        run.say("It is one block: nothing lies between freezing all of it and nothing.")
     if beside := NOT_USED.get(run.settings.model.weights):
         run.say(f"Not used of the file of weights: {beside}.")
     if not existed:
@@ -373,7 +370,7 @@ def _describe_study(run: StudyRun, finished: int, existed: bool, repaired: int) 
     else:
         state = f"continued with {finished} of {trials} trials finished"
     lost = f"; {repaired} lost to an interruption, asked again" if repaired else ""
-    run.console.print(f"Study: {run.record.name}, {state}{lost}.", highlight=False, markup=False)
+    run.say(f"Study: {run.record.name}, {state}{lost}.")
 
 
 def _continue_line(record: StudyRecord, settings: Settings, alone: bool) -> str:

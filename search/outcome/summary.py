@@ -40,7 +40,7 @@ def print_result(run: StudyRun) -> None:
     """How many of the test images are right, in words, and which classes are weak."""
     table = run.tracker.artifact(run.parent, "test/confusion.json")
     if not table.is_file():
-        run.console.print("There are no test images, so nothing is known of it beyond validation.")
+        run.say("There are no test images, so nothing is known of it beyond validation.")
         return
     logged = json.loads(table.read_text(encoding="utf-8"))
     classes, counts = logged["columns"][1:], [row[1:] for row in logged["data"]]

@@ -113,7 +113,7 @@ def refit_and_test(run: StudyRun, members: Sequence[TrialRecord], workers: Worke
         default = _default_net(run, nets)
         if record.test_reads:
             line = f"The test images are read again; until now they were read {times(record.test_reads)}."
-            run.console.print(line, highlight=False)
+            run.say(line)
         record.test_reads += 1
         judged, features = task_features(task, net, task.splits.test)
         if not judged.logits.isfinite().all():

@@ -127,10 +127,10 @@ def describe_data(console: Console, images: ImageSet, splits: Splits) -> None:
     index = images.index
     months = f", {len(index.months)} months {index.months[0]} to {index.months[-1]}" if index.months else ""
     folds = f" in {len(splits.folds)} folds" if len(splits.folds) > 1 else ""
-    console.print(
+    print_line(
+        console,
         f"Images: {len(index.records)} in {len(index.classes)} classes{months}; "
         f"{len(splits.folds[0].train)} train, {len(splits.folds[0].val)} validation{folds}, {len(splits.test)} test.",
-        highlight=False,
     )
     for note in (*index.notes, *value_notes(index), *splits.notes):
         print_line(console, f"  {note}")
