@@ -1,0 +1,343 @@
+"""Is a promised coverage kept on test images, and does the refit break it? `python -m benchmarks.coverage [TASK[:SPLIT]]`.
+
+The default configuration is trained as a search trains it, for `trainer.epochs`, at the freeze depths that a search
+tries first and delivers together (4, 8 and 2 of 8 for EfficientNet-Lite0): on the training images of a split, as trials
+are, and on training and validation images, as winners are refitted. There is no search, so no image has chosen a
+configuration. The limits are the product's, from the answers of the trials' networks on the validation images
+(`out_of_sample`, `categories`). Four ways to answer the test images with them are compared:
+
+- refitted: the committee of refitted networks, as delivered by default;
+- as tried: the committee of the trials' networks, as delivered with `search.refit=false`;
+- refitted alone, as tried alone: the same of the default trial, as delivered with `search.members=1`.
+
+What is asked was fixed before the first result: a promise is *broken* where the mean of the splits' coverage has a 95 %
+interval (Student's over splits) below it. A single split says less than its exact binomial interval pretends: with n
+calibration images the coverage of one split scatters as Beta(k, n + 1 - k) around its mean (Vovk 2012). So the number of
+splits whose interval lies below the promise is shown beside the number that this law alone would put there.
+
+    python -m benchmarks.coverage                     every task, what is missing
+    python -m benchmarks.coverage neu_10 simulated:0  all splits of one task, one of another
+    python -m benchmarks.coverage table               what is there
+
+Writes benchmarks/results/coverage.json: counts, a row for each split and way.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.localisation_data import grouped_by_tile
+from benchmarks.real_images import DATA, refusal
+from benchmarks.results_file import read_rows, write_rows
+from benchmarks.student_interval import interval
+from lightning_modules.decisions.conformal import Category, categories, decided, prediction_sets, score_limits
+from lightning_modules.decisions.temperature import log_probabilities
+from lightning_modules.networks.blocknet import BlockNet
+from lightning_modules.training.scores import exact_interval
+from search.outcome.out_of_sample import OutOfSample, out_of_sample
+from search.outcome.reference import task_features
+from search.settings.compose import compose_settings
+from search.study.sampler import slot_seed
+from search.trial.preparation import load, prepare_process, resolved, split
+from search.trial.space import build_space
+from search.trial.task import Task, build_task
+from search.trial.training import train_final
+
+__all__ = ["PROMISES", "TASKS", "WAYS", "chance_below", "counted", "main", "run", "verdict"]
+
+PROMISES = (0.9, 0.95)
+WAYS = ("refitted", "as tried", "refitted alone", "as tried alone")
+ROOT = Path("mlruns") / "coverage"
+_NEU = ("data=manifest", f"data.path={DATA}/neu/manifest.csv", "data.size=[96,96]", "data.test=rest")
+_SIMULATED = ("data=simulated", "data.images=2600", "data.size=[64,64]", "data.max_train_per_class=40")
+
+
+@dataclass(frozen=True)
+class CoverageTask:
+    """Images and how they are split; a split's number is the seed of all.
+
+    Attributes:
+        splits: how many.
+        most: test images that are answered, drawn at random.
+    """
+
+    about: str
+    settings: tuple[str, ...]
+    splits: int
+    most: int
+
+
+TASKS = {
+    "neu_10": CoverageTask("NEU, 10 + 10 images a class", (*_NEU, "data.max_train_per_class=10"), 10, 300),
+    "simulated": CoverageTask(
+        "simulated, trained on 6 months, tested on the 7 later ones",
+        (*_SIMULATED, "data.test=newest_month", "data.test_months=7"), 4, 1400,
+    ),
+    "neu_40": CoverageTask("NEU, 40 + 40 images a class", (*_NEU, "data.max_train_per_class=40"), 10, 300),
+    "simulated_mixed": CoverageTask(
+        "simulated, the same without drift: test images of all months", (*_SIMULATED, "data.test=random"), 4, 500
+    ),
+    "magnetic_tile": CoverageTask(
+        "magnetic tile, tiles kept together",
+        ("data=manifest", f"data.path={ROOT}/tiles.csv", "data.outside=allow", "data.size=[96,96]", "data.test=random",
+         "data.max_train_per_class=40"), 4, 300,
+    ),
+}  # fmt: skip
+
+
+def run(name: str, number: int) -> list[dict[str, Any]]:
+    """Train one split of a task, and count what each way to answer keeps of each promise."""
+    started = time.perf_counter()
+    told = TASKS[name]
+    console = Console(stderr=True)
+    if name == "magnetic_tile":
+        grouped_by_tile(ROOT / "tiles.csv")
+    alike = ("executor=inline", "executor.threads=1", f"seed={number}", f"tracking.root={ROOT}")
+    settings = compose_settings([*told.settings, *alike])
+    prepare_process(settings)
+    images = load(settings, console)
+    settings = resolved(settings, images)
+    task = build_task(settings, images, split(settings, images.index), cache=ROOT / "cache", on_note=console.print)
+    fold = task.splits.folds[0]
+    test = np.sort(np.random.default_rng([number, 7]).permutation(task.splits.test)[: told.most])
+    networks: dict[str, list[BlockNet]] = {"tried": [], "refitted": []}
+    for slot, params in enumerate(build_space(settings.space, task.net).first):
+        for kind, rows in (("tried", fold.train), ("refitted", task.rows(None))):
+            net = train_final(task, params, slot_seed(settings.seed, slot), rows, settings.trainer.epochs)
+            networks[kind].append(net)
+    answers = {kind: _answers(task, nets, test) for kind, nets in networks.items()}
+    together = out_of_sample(task, lambda _: networks["tried"])
+    alone = out_of_sample(task, lambda _: networks["tried"][:1])
+    months = [task.index.records[row].month or "" for row in test.tolist()] if name == "simulated" else None
+    labels, seconds = task.index.labels[test], round(time.perf_counter() - started, 1)
+    head = {
+        "task": name, "split": number, "trained": len(fold.train), "refitted": len(task.rows(None)),
+        "calibrated": len(fold.val), "epochs": settings.trainer.epochs, "seconds": seconds,
+    }  # fmt: skip
+    found = []
+    for way in WAYS:
+        unseen = alone if way.endswith("alone") else together
+        logits = answers["refitted" if way.startswith("refitted") else "tried"]
+        weights = unseen.weights or (1.0,)
+        mean = np.tensordot(weights, logits[: len(weights)], 1)
+        for promise in PROMISES:
+            kept = counted(unseen, mean, labels, task.classes, promise, months)
+            found.append({**head, "way": way, "promise": promise, **kept})
+    return found
+
+
+def _answers(task: Task, nets: Sequence[BlockNet], rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Logits (M, N, C) of each network."""
+    return np.stack([task_features(task, net, rows)[0].logits.double().numpy() for net in nets])
+
+
+def counted(
+    unseen: OutOfSample,
+    logits: NDArray[np.float64],
+    labels: NDArray[np.int64],
+    classes: tuple[str, ...],
+    promise: float,
+    months: Sequence[str] | None = None,
+) -> dict[str, Any]:
+    """Counts [hits, of] of the test images whose set holds their class, that go by hand, and that are decided wrongly.
+
+    Args:
+        unseen: sets the limits.
+        logits: (M, C) of the test images, labels (M,).
+        months: of each test image; None counts none by month.
+
+    Raises:
+        ValueError: the validation images cannot be calibrated with.
+    """
+    scores, temperature = unseen.scores, unseen.temperature
+    if scores is None or temperature is None:
+        raise ValueError(unseen.problem)
+    limits = categories(scores, len(classes), promise)
+    sets = prediction_sets(log_probabilities(logits, temperature), score_limits(limits))
+    kept, chosen = sets[np.arange(len(sets)), labels], decided(sets)
+
+    def of(inside: NDArray[np.bool_]) -> dict[str, list[int]]:
+        made = inside & (chosen >= 0)
+        return {
+            "kept": [int(kept[inside].sum()), int(inside.sum())],
+            "by_hand": [int((chosen[inside] < 0).sum()), int(inside.sum())],
+            "wrong": [int((chosen[made] != labels[made]).sum()), int(made.sum())],
+        }
+
+    every = np.ones(len(labels), bool)
+    found: dict[str, Any] = {
+        **of(every),
+        "temperature": round(temperature, 4),
+        "right": [int((logits.argmax(1) == labels).sum()), len(labels)],
+        "classes": {label: of(labels == place)["kept"] for place, label in enumerate(classes)},
+        "categories": [[one.groups, int(np.isin(labels, one.classes).sum()), len(one.classes)] for one in limits],
+        "chance_below": round(chance_below(limits, labels, promise), 4),
+    }
+    if months is not None:
+        names = np.array(months)
+        found["months"] = {month: of(names == month) for month in sorted(set(months))}
+    return found
+
+
+def chance_below(
+    limits: Sequence[Category], labels: NDArray[np.int64], promise: float, draws: int = 2000, seed: int = 0
+) -> float:
+    """The probability that a split's exact interval lies below the promise although all images are exchangeable.
+
+    Of a category of K groups the coverage is Beta(r, K + 1 - r) with r = ceil((K + 1) promise), that of its limit,
+    where scores have no ties (Vovk 2012, arXiv 1209.2673); groups count as one calibration image each.
+    """
+    rng = np.random.default_rng(seed)
+    hits = np.zeros(draws, np.int64)
+    for one in limits:
+        rank = math.ceil((one.groups + 1) * promise - 1e-9)
+        hits += rng.binomial(int(np.isin(labels, one.classes).sum()), rng.beta(rank, one.groups + 1 - rank, draws))
+    counts, times = np.unique(hits, return_counts=True)
+    below = [exact_interval(int(count), len(labels))[1] < promise for count in counts]
+    return float(times[below].sum() / draws)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What all splits of a task say of one way and one promise.
+
+    Attributes:
+        mean: of the splits' coverage, with its Student's interval.
+        pooled: kept of all test images, with its exact interval, as if all were independent.
+        below: splits whose exact interval lies below the promise, and how many chance alone puts there.
+        by_hand, wrong: shares of all, with exact intervals.
+        worst: the class that is kept least of all splits together, kept and exact interval.
+    """
+
+    splits: int
+    mean: tuple[float, float, float]
+    pooled: tuple[float, float, float]
+    below: tuple[int, float]
+    by_hand: tuple[float, float, float]
+    wrong: tuple[float, float, float]
+    worst: tuple[str, float, float, float]
+    promise: float
+
+    @property
+    def broken(self) -> bool:
+        """Whether the mean's interval lies below the promise."""
+        return self.mean[2] < self.promise
+
+
+def verdict(rows: Sequence[dict[str, Any]], promise: float) -> Verdict:
+    """Of the rows of one task, way and promise, a split each."""
+    shares = [row["kept"][0] / row["kept"][1] for row in rows]
+    below = sum(exact_interval(*row["kept"])[1] < promise for row in rows)
+    classes: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+    for row in rows:
+        for label, (hits, of) in row["classes"].items():
+            classes[label][0] += hits
+            classes[label][1] += of
+    least = min((label for label in classes if classes[label][1]), key=lambda one: classes[one][0] / classes[one][1])
+    ends = (float(np.mean(shares)), *interval(shares))
+    chance = sum(row["chance_below"] for row in rows)
+    return Verdict(
+        len(rows), ends, _pooled(rows, "kept"), (below, chance), _pooled(rows, "by_hand"), _pooled(rows, "wrong"),
+        (least, *_share(classes[least])), promise,
+    )  # fmt: skip
+
+
+def _pooled(rows: Sequence[dict[str, Any]], what: str) -> tuple[float, float, float]:
+    return _share([sum(row[what][0] for row in rows), sum(row[what][1] for row in rows)])
+
+
+def _share(counts: Sequence[int]) -> tuple[float, float, float]:
+    hits, of = counts
+    return (hits / of if of else math.nan, *exact_interval(hits, of))
+
+
+def _asked(words: Sequence[str]) -> Iterator[tuple[str, int]]:
+    """(task, split) of the words, of the first splits of all tasks first.
+
+    Raises:
+        ValueError: a split that is no number of the task's.
+    """
+    for word in words or TASKS:
+        name, _, chosen = word.partition(":")
+        if chosen and not (chosen.isdecimal() and int(chosen) < TASKS[name].splits):
+            raise ValueError(f"{name} has the splits 0..{TASKS[name].splits - 1}, got {chosen!r}")
+        yield from ((name, number) for number in ([int(chosen)] if chosen else range(TASKS[name].splits)))
+
+
+def main(words: list[str]) -> int:
+    """Run what is missing of the tasks given, or of all; prints the table."""
+    rows = read_rows("coverage")
+    if words != ["table"]:
+        if why := refusal([word.partition(":")[0] for word in words], TASKS):
+            print(f"coverage: {why}", file=sys.stderr)
+            return 2
+        try:
+            asked = list(_asked(words))
+        except ValueError as error:
+            print(f"coverage: {error}", file=sys.stderr)
+            return 2
+        done = {(row["task"], row["split"]) for row in rows}
+        for name, number in [one for one in asked if one not in done]:
+            rows += run(name, number)
+            write_rows("coverage", rows)
+            print(f"{name} {number}: {rows[-1]['seconds']} s", flush=True)
+    console = Console(width=200)
+    console.print(_table(rows))
+    console.print(_months(rows))
+    return 0
+
+
+def _table(rows: Sequence[dict[str, Any]]) -> Table:
+    table = Table(
+        "task", "splits", "answered by", "promise", "kept, mean of splits", "all images", "splits below (chance)",
+        "least kept class", "by hand", "wrong of the decided", "broken",
+    )  # fmt: skip
+    for (name, way, promise), of in _by(rows, "task", "way", "promise").items():
+        found = verdict(of, promise)
+        table.add_row(
+            name, str(found.splits), way, f"{promise:g}", _text(found.mean), _text(found.pooled),
+            f"{found.below[0]} ({found.below[1]:.1f})", f"{found.worst[0]} {_text(found.worst[1:])}",
+            _text(found.by_hand), _text(found.wrong), "yes" if found.broken else "no",
+        )  # fmt: skip
+    return table
+
+
+def _months(rows: Sequence[dict[str, Any]]) -> Table:
+    """By month: coverage of all splits together, and in how many of them the month's page would say it is broken."""
+    table = Table("task", "answered by", "promise", "month", "kept, all images", "by hand", "the page says so")
+    for (name, way, promise), of in _by([row for row in rows if "months" in row], "task", "way", "promise").items():
+        for month in sorted({month for row in of for month in row["months"]}):
+            own = [row["months"][month] for row in of]
+            said = sum(exact_interval(*one["kept"])[1] < promise for one in own)
+            table.add_row(
+                name, way, f"{promise:g}", month, _text(_pooled(own, "kept")), _text(_pooled(own, "by_hand")),
+                f"{said} of {len(own)}",
+            )  # fmt: skip
+    return table
+
+
+def _by(rows: Sequence[dict[str, Any]], *names: str) -> dict[tuple[Any, ...], list[dict[str, Any]]]:
+    found: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        found[tuple(row[name] for name in names)].append(row)
+    return found
+
+
+def _text(value: Sequence[float]) -> str:
+    return f"{value[0]:.3f} ({value[1]:.3f} to {value[2]:.3f})"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
