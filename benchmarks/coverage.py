@@ -1,4 +1,4 @@
-"""Is a promised coverage kept on test images, and does the refit break it? `python -m benchmarks.coverage [TASK[:SPLIT]]`.
+"""Is a promised coverage kept on test images, also by the refitted networks? `python -m benchmarks.coverage`.
 
 The default configuration is trained as a search trains it, for `trainer.epochs`, at the freeze depths that a search
 tries first and delivers together (4, 8 and 2 of 8 for EfficientNet-Lite0): on the training images of a split, as trials
@@ -12,8 +12,8 @@ configuration. The limits are the product's, from the answers of the trials' net
 
 What is asked was fixed before the first result: a promise is *broken* where the mean of the splits' coverage has a 95 %
 interval (Student's over splits) below it. A single split says less than its exact binomial interval pretends: with n
-calibration images the coverage of one split scatters as Beta(k, n + 1 - k) around its mean (Vovk 2012). So the number of
-splits whose interval lies below the promise is shown beside the number that this law alone would put there.
+calibration images the coverage of one split scatters as Beta(k, n + 1 - k) around its mean (Vovk 2012). So the number
+of splits whose interval lies below the promise is shown beside the number that this law alone would put there.
 
     python -m benchmarks.coverage                     every task, what is missing
     python -m benchmarks.coverage neu_10 simulated:0  all splits of one task, one of another
