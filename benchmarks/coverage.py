@@ -1,14 +1,15 @@
 """Is a promised coverage kept on test images, also by the refitted networks? `python -m benchmarks.coverage`.
 
-The default configuration is trained as a search trains it, for `trainer.epochs`, at the freeze depths that a search
-tries first and delivers together (4, 8 and 2 of 8 for EfficientNet-Lite0): on the training images of a split, as trials
-are, and on training and validation images, as winners are refitted. There is no search, so no image has chosen a
-configuration. The limits are the product's, from the answers of the trials' networks on the validation images
-(`out_of_sample`, `categories`). Four ways to answer the test images with them are compared:
+The default optimizer and rate is trained for `trainer.epochs` on the training images of a split, as trials are, and on
+training and validation images, as winners are refitted. There is no search, so no image has chosen a configuration. The
+limits are the product's, from what the trial's network answers on the validation images (`OutOfSample`, `categories`).
+Two ways to answer the test images with them are compared: *refitted*, as delivered by default, and *as tried*, by the
+trial's own network, as delivered with `search.refit=false`.
 
-- refitted: the committee of refitted networks, as delivered by default;
-- as tried: the committee of the trials' networks, as delivered with `search.refit=false`;
-- refitted alone, as tried alone: the same of the default trial, as delivered with `search.members=1`.
+So that ten splits can be afforded, each network is one and no committee, sees no augmented views, and has all of its
+blocks frozen or all but the last two (`benchmarks.plain_activations`). The committees that searches deliver, of 4, 8
+and 2 frozen blocks with views, are judged on the splits for which `benchmarks.committees` keeps their answers: the
+tasks named `committee ...`, of 300 test images each.
 
 What is asked was fixed before the first result: a promise is *broken* where the mean of the splits' coverage has a 95 %
 interval (Student's over splits) below it. A single split says less than its exact binomial interval pretends: with n
@@ -19,7 +20,7 @@ of splits whose interval lies below the promise is shown beside the number that 
     python -m benchmarks.coverage neu_10 simulated:0  all splits of one task, one of another
     python -m benchmarks.coverage table               what is there
 
-Writes benchmarks/results/coverage.json: counts, a row for each split and way.
+Writes benchmarks/results/coverage.json: counts, a row for each split, depth, way and promise.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,109 +40,130 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.localisation_data import grouped_by_tile
+from benchmarks.plain_activations import answers, plain_task, with_split
 from benchmarks.real_images import DATA, refusal
 from benchmarks.results_file import read_rows, write_rows
 from benchmarks.student_interval import interval
 from lightning_modules.decisions.conformal import Category, categories, decided, prediction_sets, score_limits
 from lightning_modules.decisions.temperature import log_probabilities
-from lightning_modules.networks.blocknet import BlockNet
+from lightning_modules.networks.committee import fit_weights
 from lightning_modules.training.scores import exact_interval
-from search.outcome.out_of_sample import OutOfSample, out_of_sample
-from search.outcome.reference import task_features
-from search.settings.compose import compose_settings
+from search.outcome.out_of_sample import OutOfSample, image_groups
 from search.study.sampler import slot_seed
-from search.trial.preparation import load, prepare_process, resolved, split
+from search.trial.preparation import split
 from search.trial.space import build_space
-from search.trial.task import Task, build_task
+from search.trial.task import Task
 from search.trial.training import train_final
 
 __all__ = ["PROMISES", "TASKS", "WAYS", "chance_below", "counted", "main", "run", "verdict"]
 
 PROMISES = (0.9, 0.95)
-WAYS = ("refitted", "as tried", "refitted alone", "as tried alone")
+WAYS = ("refitted", "as tried")
 ROOT = Path("mlruns") / "coverage"
+COMMITTEES = Path(__file__).parent / "tables" / "committees"
+_MEMBERS = (4, 8, 2)  # frozen blocks, as a search tries them first
 _NEU = ("data=manifest", f"data.path={DATA}/neu/manifest.csv", "data.size=[96,96]", "data.test=rest")
-_SIMULATED = ("data=simulated", "data.images=2600", "data.size=[64,64]", "data.max_train_per_class=40")
 
 
 @dataclass(frozen=True)
 class CoverageTask:
-    """Images and how they are split; a split's number is the seed of all.
+    """Images and how they are split; a split's number is its seed.
 
     Attributes:
         splits: how many.
-        most: test images that are answered, drawn at random.
+        thawed: last blocks that are trained; a row for each.
+        same_images: whether all splits are of the same images; else each is simulated by its own seed.
     """
 
     about: str
     settings: tuple[str, ...]
     splits: int
-    most: int
+    thawed: tuple[int, ...] = (0, 2)
+    same_images: bool = True
 
 
 TASKS = {
-    "neu_10": CoverageTask("NEU, 10 + 10 images a class", (*_NEU, "data.max_train_per_class=10"), 10, 300),
+    "neu_10": CoverageTask("NEU, 10 + 10 images a class", (*_NEU, "data.max_train_per_class=10"), 10),
     "simulated": CoverageTask(
         "simulated, trained on 6 months, tested on the 7 later ones",
-        (*_SIMULATED, "data.test=newest_month", "data.test_months=7"), 4, 1400,
+        ("data=simulated", "data.images=1950", "data.size=[64,64]", "data.max_train_per_class=40",
+         "data.test=newest_month", "data.test_months=7"), 4, same_images=False,
     ),
-    "neu_40": CoverageTask("NEU, 40 + 40 images a class", (*_NEU, "data.max_train_per_class=40"), 10, 300),
-    "simulated_mixed": CoverageTask(
-        "simulated, the same without drift: test images of all months", (*_SIMULATED, "data.test=random"), 4, 500
-    ),
-    "magnetic_tile": CoverageTask(
-        "magnetic tile, tiles kept together",
-        ("data=manifest", f"data.path={ROOT}/tiles.csv", "data.outside=allow", "data.size=[96,96]", "data.test=random",
-         "data.max_train_per_class=40"), 4, 300,
-    ),
+    "neu_40": CoverageTask("NEU, 40 + 40 images a class", (*_NEU, "data.max_train_per_class=40"), 10, (0,)),
 }  # fmt: skip
+
+
+@cache
+def _task(name: str, number: int) -> Task:
+    """The task of one split; of the same images for all of them it is made once."""
+    told = TASKS[name]
+    if told.same_images and number:
+        first = _task(name, 0)
+        settings = replace(first.settings, seed=number)
+        return with_split(first, split(settings, first.index), settings)
+    return plain_task([*told.settings, f"seed={number}"], ROOT)
 
 
 def run(name: str, number: int) -> list[dict[str, Any]]:
     """Train one split of a task, and count what each way to answer keeps of each promise."""
-    started = time.perf_counter()
-    told = TASKS[name]
-    console = Console(stderr=True)
-    if name == "magnetic_tile":
-        grouped_by_tile(ROOT / "tiles.csv")
-    alike = ("executor=inline", "executor.threads=1", f"seed={number}", f"tracking.root={ROOT}")
-    settings = compose_settings([*told.settings, *alike])
-    prepare_process(settings)
-    images = load(settings, console)
-    settings = resolved(settings, images)
-    task = build_task(settings, images, split(settings, images.index), cache=ROOT / "cache", on_note=console.print)
-    fold = task.splits.folds[0]
-    test = np.sort(np.random.default_rng([number, 7]).permutation(task.splits.test)[: told.most])
-    networks: dict[str, list[BlockNet]] = {"tried": [], "refitted": []}
-    for slot, params in enumerate(build_space(settings.space, task.net).first):
-        for kind, rows in (("tried", fold.train), ("refitted", task.rows(None))):
-            net = train_final(task, params, slot_seed(settings.seed, slot), rows, settings.trainer.epochs)
-            networks[kind].append(net)
-    answers = {kind: _answers(task, nets, test) for kind, nets in networks.items()}
-    together = out_of_sample(task, lambda _: networks["tried"])
-    alone = out_of_sample(task, lambda _: networks["tried"][:1])
+    task = _task(name, number)
+    fold, test, labels = task.splits.folds[0], task.splits.test, task.index.labels
     months = [task.index.records[row].month or "" for row in test.tolist()] if name == "simulated" else None
-    labels, seconds = task.index.labels[test], round(time.perf_counter() - started, 1)
-    head = {
-        "task": name, "split": number, "trained": len(fold.train), "refitted": len(task.rows(None)),
-        "calibrated": len(fold.val), "epochs": settings.trainer.epochs, "seconds": seconds,
-    }  # fmt: skip
+    default, epochs = build_space(task.settings.space, task.net).default, task.settings.trainer.epochs
     found = []
-    for way in WAYS:
-        unseen = alone if way.endswith("alone") else together
-        logits = answers["refitted" if way.startswith("refitted") else "tried"]
-        weights = unseen.weights or (1.0,)
-        mean = np.tensordot(weights, logits[: len(weights)], 1)
-        for promise in PROMISES:
-            kept = counted(unseen, mean, labels, task.classes, promise, months)
-            found.append({**head, "way": way, "promise": promise, **kept})
+    for thawed in TASKS[name].thawed:
+        started, depth = time.perf_counter(), task.net.num_blocks - thawed
+        params, seed = replace(default, freeze_depth=depth), slot_seed(number, 0)
+        tried = train_final(task, params, seed, fold.train, epochs)
+        refitted = train_final(task, params, seed, task.rows(None), epochs)
+        unseen = OutOfSample(answers(task, tried, depth, fold.val)[0], labels[fold.val], image_groups(task)[fold.val])
+        logits = {way: answers(task, net, depth, test)[0] for way, net in zip(WAYS, (refitted, tried), strict=True)}
+        head = {
+            "task": name, "split": number, "thawed": thawed, "trained": len(fold.train),
+            "refitted": len(task.rows(None)), "calibrated": len(fold.val), "epochs": epochs,
+            "seconds": round(time.perf_counter() - started, 1),
+        }  # fmt: skip
+        found += _rows(head, unseen, logits, labels[test], task.classes, months)
     return found
 
 
-def _answers(task: Task, nets: Sequence[BlockNet], rows: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Logits (M, N, C) of each network."""
-    return np.stack([task_features(task, net, rows)[0].logits.double().numpy() for net in nets])
+def committees() -> list[dict[str, Any]]:
+    """The rows of the committees whose answers are kept: of their trials on the validation images, and of both."""
+    found = []
+    for file in sorted(COMMITTEES.glob("*.npz")):
+        held = dict(np.load(file))
+        name, _, _, number = file.stem.split("-")
+        keys = [f"{depth}/{kind}" for depth in _MEMBERS for kind in ("trial/val", "trial/plain", "0/plain")]
+        if not all(key in held for key in keys):
+            continue
+        stacked = {
+            kind: np.stack([held[f"{depth}/{kind}"] for depth in _MEMBERS]).astype(np.float64)
+            for kind in ("trial/val", "trial/plain", "0/plain")
+        }
+        known = held["val_labels"]
+        weights = fit_weights(stacked["trial/val"], known)
+        mean = {kind: np.tensordot(weights, logits, 1) for kind, logits in stacked.items()}
+        unseen = OutOfSample(mean["trial/val"], known, np.arange(len(known)))
+        head = {"task": f"committee {name}", "split": int(number), "thawed": None, "calibrated": len(known)}
+        classes = tuple(f"class {place}" for place in range(mean["0/plain"].shape[1]))
+        logits = dict(zip(WAYS, (mean["0/plain"], mean["trial/plain"]), strict=True))
+        found += _rows(head, unseen, logits, held["labels"], classes, None)
+    return found
+
+
+def _rows(
+    head: dict[str, Any],
+    unseen: OutOfSample,
+    logits: dict[str, NDArray[np.float64]],
+    labels: NDArray[np.int64],
+    classes: tuple[str, ...],
+    months: Sequence[str] | None,
+) -> list[dict[str, Any]]:
+    return [
+        {**head, "way": way, "promise": promise, **counted(unseen, shown, labels, classes, promise, months)}
+        for way, shown in logits.items()
+        for promise in PROMISES
+    ]
 
 
 def counted(
@@ -264,7 +287,7 @@ def _share(counts: Sequence[int]) -> tuple[float, float, float]:
 
 
 def _asked(words: Sequence[str]) -> Iterator[tuple[str, int]]:
-    """(task, split) of the words, of the first splits of all tasks first.
+    """(task, split) of the words.
 
     Raises:
         ValueError: a split that is no number of the task's.
@@ -293,6 +316,8 @@ def main(words: list[str]) -> int:
             rows += run(name, number)
             write_rows("coverage", rows)
             print(f"{name} {number}: {rows[-1]['seconds']} s", flush=True)
+        rows = [row for row in rows if row["thawed"] is not None] + committees()
+        write_rows("coverage", rows)
     console = Console(width=200)
     console.print(_table(rows))
     console.print(_months(rows))
@@ -301,13 +326,13 @@ def main(words: list[str]) -> int:
 
 def _table(rows: Sequence[dict[str, Any]]) -> Table:
     table = Table(
-        "task", "splits", "answered by", "promise", "kept, mean of splits", "all images", "splits below (chance)",
+        "task", "thawed", "splits", "answered by", "promise", "kept, mean of splits", "all images", "splits below (chance)",
         "least kept class", "by hand", "wrong of the decided", "broken",
     )  # fmt: skip
-    for (name, way, promise), of in _by(rows, "task", "way", "promise").items():
+    for (name, thawed, way, promise), of in _by(rows, "task", "thawed", "way", "promise").items():
         found = verdict(of, promise)
         table.add_row(
-            name, str(found.splits), way, f"{promise:g}", _text(found.mean), _text(found.pooled),
+            name, "" if thawed is None else str(thawed), str(found.splits), way, f"{promise:g}", _text(found.mean), _text(found.pooled),
             f"{found.below[0]} ({found.below[1]:.1f})", f"{found.worst[0]} {_text(found.worst[1:])}",
             _text(found.by_hand), _text(found.wrong), "yes" if found.broken else "no",
         )  # fmt: skip
@@ -316,13 +341,14 @@ def _table(rows: Sequence[dict[str, Any]]) -> Table:
 
 def _months(rows: Sequence[dict[str, Any]]) -> Table:
     """By month: coverage of all splits together, and in how many of them the month's page would say it is broken."""
-    table = Table("task", "answered by", "promise", "month", "kept, all images", "by hand", "the page says so")
-    for (name, way, promise), of in _by([row for row in rows if "months" in row], "task", "way", "promise").items():
+    table = Table("thawed", "answered by", "promise", "month", "kept, all images", "by hand", "the page says so")
+    chosen = [row for row in rows if "months" in row]
+    for (thawed, way, promise), of in _by(chosen, "thawed", "way", "promise").items():
         for month in sorted({month for row in of for month in row["months"]}):
             own = [row["months"][month] for row in of]
             said = sum(exact_interval(*one["kept"])[1] < promise for one in own)
             table.add_row(
-                name, way, f"{promise:g}", month, _text(_pooled(own, "kept")), _text(_pooled(own, "by_hand")),
+                str(thawed), way, f"{promise:g}", month, _text(_pooled(own, "kept")), _text(_pooled(own, "by_hand")),
                 f"{said} of {len(own)}",
             )  # fmt: skip
     return table
