@@ -18,6 +18,7 @@ of splits whose interval lies below the promise is shown beside the number that 
 
     python -m benchmarks.coverage                     every task, what is missing
     python -m benchmarks.coverage neu_10 simulated:0  all splits of one task, one of another
+    python -m benchmarks.coverage thawed=0            with all blocks frozen alone
     python -m benchmarks.coverage table               what is there
 
 Writes benchmarks/results/coverage.json: counts, a row for each split, depth, way and promise.
@@ -59,6 +60,7 @@ __all__ = ["PROMISES", "TASKS", "WAYS", "chance_below", "counted", "main", "run"
 
 PROMISES = (0.9, 0.95)
 WAYS = ("refitted", "as tried")
+THAWED = (0, 2)  # last blocks that are trained
 ROOT = Path("mlruns") / "coverage"
 COMMITTEES = Path(__file__).parent / "tables" / "committees"
 _MEMBERS = (4, 8, 2)  # frozen blocks, as a search tries them first
@@ -71,14 +73,12 @@ class CoverageTask:
 
     Attributes:
         splits: how many.
-        thawed: last blocks that are trained; a row for each.
         same_images: whether all splits are of the same images; else each is simulated by its own seed.
     """
 
     about: str
     settings: tuple[str, ...]
     splits: int
-    thawed: tuple[int, ...] = (0, 2)
     same_images: bool = True
 
 
@@ -89,7 +89,7 @@ TASKS = {
         ("data=simulated", "data.images=1950", "data.size=[64,64]", "data.max_train_per_class=40",
          "data.test=newest_month", "data.test_months=7"), 4, same_images=False,
     ),
-    "neu_40": CoverageTask("NEU, 40 + 40 images a class", (*_NEU, "data.max_train_per_class=40"), 10, (0,)),
+    "neu_40": CoverageTask("NEU, 40 + 40 images a class", (*_NEU, "data.max_train_per_class=40"), 10),
 }  # fmt: skip
 
 
@@ -104,27 +104,24 @@ def _task(name: str, number: int) -> Task:
     return plain_task([*told.settings, f"seed={number}"], ROOT)
 
 
-def run(name: str, number: int) -> list[dict[str, Any]]:
+def run(name: str, number: int, thawed: int) -> list[dict[str, Any]]:
     """Train one split of a task, and count what each way to answer keeps of each promise."""
     task = _task(name, number)
     fold, test, labels = task.splits.folds[0], task.splits.test, task.index.labels
     months = [task.index.records[row].month or "" for row in test.tolist()] if name == "simulated" else None
     default, epochs = build_space(task.settings.space, task.net).default, task.settings.trainer.epochs
-    found = []
-    for thawed in TASKS[name].thawed:
-        started, depth = time.perf_counter(), task.net.num_blocks - thawed
-        params, seed = replace(default, freeze_depth=depth), slot_seed(number, 0)
-        tried = train_final(task, params, seed, fold.train, epochs)
-        refitted = train_final(task, params, seed, task.rows(None), epochs)
-        unseen = OutOfSample(answers(task, tried, depth, fold.val)[0], labels[fold.val], image_groups(task)[fold.val])
-        logits = {way: answers(task, net, depth, test)[0] for way, net in zip(WAYS, (refitted, tried), strict=True)}
-        head = {
-            "task": name, "split": number, "thawed": thawed, "trained": len(fold.train),
-            "refitted": len(task.rows(None)), "calibrated": len(fold.val), "epochs": epochs,
-            "seconds": round(time.perf_counter() - started, 1),
-        }  # fmt: skip
-        found += _rows(head, unseen, logits, labels[test], task.classes, months)
-    return found
+    started, depth = time.perf_counter(), task.net.num_blocks - thawed
+    params, seed = replace(default, freeze_depth=depth), slot_seed(number, 0)
+    tried = train_final(task, params, seed, fold.train, epochs)
+    refitted = train_final(task, params, seed, task.rows(None), epochs)
+    unseen = OutOfSample(answers(task, tried, depth, fold.val)[0], labels[fold.val], image_groups(task)[fold.val])
+    logits = {way: answers(task, net, depth, test)[0] for way, net in zip(WAYS, (refitted, tried), strict=True)}
+    head = {
+        "task": name, "split": number, "thawed": thawed, "trained": len(fold.train),
+        "refitted": len(task.rows(None)), "calibrated": len(fold.val), "epochs": epochs,
+        "seconds": round(time.perf_counter() - started, 1),
+    }  # fmt: skip
+    return _rows(head, unseen, logits, labels[test], task.classes, months)
 
 
 def committees() -> list[dict[str, Any]]:
@@ -286,36 +283,40 @@ def _share(counts: Sequence[int]) -> tuple[float, float, float]:
     return (hits / of if of else math.nan, *exact_interval(hits, of))
 
 
-def _asked(words: Sequence[str]) -> Iterator[tuple[str, int]]:
-    """(task, split) of the words.
+def _asked(words: Sequence[str]) -> Iterator[tuple[str, int, int]]:
+    """(task, split, thawed blocks) of the words.
 
     Raises:
-        ValueError: a split that is no number of the task's.
+        ValueError: what is none of them.
     """
-    for word in words or TASKS:
-        name, _, chosen = word.partition(":")
-        if chosen and not (chosen.isdecimal() and int(chosen) < TASKS[name].splits):
-            raise ValueError(f"{name} has the splits 0..{TASKS[name].splits - 1}, got {chosen!r}")
-        yield from ((name, number) for number in ([int(chosen)] if chosen else range(TASKS[name].splits)))
+    chosen = [word for word in words if word.startswith("thawed=")]
+    if wrong := [word for word in chosen if word not in {f"thawed={count}" for count in THAWED}]:
+        raise ValueError(f"thawed is one of {', '.join(map(str, THAWED))}, got {wrong[0]}")
+    names = [word for word in words if word not in chosen] or list(TASKS)
+    if why := refusal([word.partition(":")[0] for word in names], TASKS):
+        raise ValueError(why)
+    for thawed in [count for count in THAWED if not chosen or f"thawed={count}" in chosen]:
+        for word in names:
+            name, _, number = word.partition(":")
+            if number and not (number.isdecimal() and int(number) < TASKS[name].splits):
+                raise ValueError(f"{name} has the splits 0..{TASKS[name].splits - 1}, got {number!r}")
+            yield from ((name, one, thawed) for one in ([int(number)] if number else range(TASKS[name].splits)))
 
 
 def main(words: list[str]) -> int:
     """Run what is missing of the tasks given, or of all; prints the table."""
     rows = read_rows("coverage")
     if words != ["table"]:
-        if why := refusal([word.partition(":")[0] for word in words], TASKS):
-            print(f"coverage: {why}", file=sys.stderr)
-            return 2
         try:
             asked = list(_asked(words))
         except ValueError as error:
             print(f"coverage: {error}", file=sys.stderr)
             return 2
-        done = {(row["task"], row["split"]) for row in rows}
-        for name, number in [one for one in asked if one not in done]:
-            rows += run(name, number)
+        done = {(row["task"], row["split"], row["thawed"]) for row in rows}
+        for one in [one for one in asked if one not in done]:
+            rows += run(*one)
             write_rows("coverage", rows)
-            print(f"{name} {number}: {rows[-1]['seconds']} s", flush=True)
+            print(f"{one}: {rows[-1]['seconds']} s", flush=True)
         rows = [row for row in rows if row["thawed"] is not None] + committees()
         write_rows("coverage", rows)
     console = Console(width=200)
@@ -326,15 +327,16 @@ def main(words: list[str]) -> int:
 
 def _table(rows: Sequence[dict[str, Any]]) -> Table:
     table = Table(
-        "task", "thawed", "splits", "answered by", "promise", "kept, mean of splits", "all images", "splits below (chance)",
-        "least kept class", "by hand", "wrong of the decided", "broken",
+        "task", "thawed", "splits", "answered by", "promise", "kept, mean of splits", "all images",
+        "splits below (chance)", "least kept class", "by hand", "wrong of the decided", "broken",
     )  # fmt: skip
     for (name, thawed, way, promise), of in _by(rows, "task", "thawed", "way", "promise").items():
         found = verdict(of, promise)
         table.add_row(
-            name, "" if thawed is None else str(thawed), str(found.splits), way, f"{promise:g}", _text(found.mean), _text(found.pooled),
-            f"{found.below[0]} ({found.below[1]:.1f})", f"{found.worst[0]} {_text(found.worst[1:])}",
-            _text(found.by_hand), _text(found.wrong), "yes" if found.broken else "no",
+            name, "" if thawed is None else str(thawed), str(found.splits), way, f"{promise:g}", _text(found.mean),
+            _text(found.pooled), f"{found.below[0]} ({found.below[1]:.1f})",
+            f"{found.worst[0]} {_text(found.worst[1:])}", _text(found.by_hand), _text(found.wrong),
+            "yes" if found.broken else "no",
         )  # fmt: skip
     return table
 

@@ -1,9 +1,11 @@
 """Is a kind of defect that nobody has shown the network told as unknown? `python -m benchmarks.unknown_defects`.
 
-One class at a time is left out of the images, the default configuration is trained on the others as a search trains it
-and as it is refitted, alone and not in a committee, and images of the class that was left out are mixed with test
-images of those that are known: at most `MOST` of either. It is trained at the default freeze depth, half of the L
-blocks, and with all L frozen. Scores, each larger for the stranger image:
+One class at a time is left out of the images, the default optimizer and rate is trained on the others as a search
+trains it and as it is refitted, one network and no committee, and images of the class that was left out are mixed with
+test images of those that are known. So that all classes can be afforded, 20 images a class are trained on and 20
+validated on, without augmented views, with all blocks frozen or all but the last two (`benchmarks.plain_activations`),
+and at most 40 further ones of each class are tested; of the class left out all 80 at most. Its images have an output
+of the network that no training image asks for; it is dropped. Scores, each larger for the stranger image:
 
 - knn: the product's, the distance to the third nearest training image (`lightning_modules.decisions.reference_images`);
 - mahalanobis: the smallest Mahalanobis distance to a class mean, one covariance for all classes, shrunk (Lee et al.
@@ -16,7 +18,7 @@ the 95 % quantile of the known *test* images. `alarms` and `detected` are those 
 false alarms on validation images that the trial's network has not seen, and applied to the refitted network.
 
 The rule that decides between knn and mahalanobis was fixed before these rows were made, but after NEU's scratches had
-been seen once, in another split. At the default freeze depth, mahalanobis takes the place of knn if
+been seen once, in another split. Mahalanobis takes the place of knn if at both depths
 
 1. `detected` gains: the mean over tasks, of the mean over the classes left out, has a 95 % interval above 0 (bootstrap
    over the classes of each task), and the mean is positive in at least two of the three tasks;
@@ -25,6 +27,7 @@ been seen once, in another split. At the default freeze depth, mahalanobis takes
 
     python -m benchmarks.unknown_defects                        every task, every class that is missing
     python -m benchmarks.unknown_defects neu:scratches          one class of one task, again
+    python -m benchmarks.unknown_defects thawed=0               with all blocks frozen alone, what is missing
     python -m benchmarks.unknown_defects table                  what is there
 
 Writes benchmarks/results/unknown_defects.json.
@@ -37,11 +40,12 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
@@ -49,23 +53,19 @@ from scipy.special import logsumexp
 from sklearn.covariance import ledoit_wolf_shrinkage
 
 from benchmarks.localisation_data import grouped_by_tile
+from benchmarks.plain_activations import answers, plain_task, with_split
 from benchmarks.real_images import DATA, refusal
 from benchmarks.results_file import read_rows, write_rows
 from lightning_modules.decisions.conformal import CalibrationScores, categories
-from lightning_modules.decisions.reference_images import distances, unit_length
-from lightning_modules.images.store import ImageSet
+from lightning_modules.decisions.reference_images import distances
 from lightning_modules.networks.blocknet import BlockNet
-from lightning_modules.networks.penultimate import answer
 from lightning_modules.training.scores import exact_interval
 from search.outcome.out_of_sample import image_groups
-from search.outcome.reference import reference_images, task_features, training_distances
-from search.retrain.month.images import image_subset, shown_images
 from search.settings.compose import compose_settings
 from search.study.sampler import slot_seed
-from search.trial.preparation import load, prepare_process, resolved, split
-from search.trial.result import TrialParams
+from search.trial.preparation import load, split
 from search.trial.space import build_space
-from search.trial.task import Task, build_task
+from search.trial.task import Task
 from search.trial.training import train_final
 
 __all__ = ["SCORES", "Gaussian", "auroc", "gains", "main", "run"]
@@ -80,11 +80,9 @@ TASKS = {
     "simulated": ("data=simulated", "data.images=1600", "data.size=[64,64]"),
 }
 SCORES = ("knn", "mahalanobis", "energy", "confidence")
-MOST = 300
-_SHARED = (
-    "data.test=rest", "data.max_train_per_class=20", "trainer.epochs=6", "executor=inline", "executor.threads=1",
-    f"tracking.root={ROOT}",
-)  # fmt: skip
+THAWED = (0, 2)  # last blocks that are trained
+_SHARED = ("data.test=rest", "data.max_train_per_class=20", "trainer.epochs=6")
+_TESTED = 40  # images of a class
 _RATE = 0.05
 _RESAMPLES = 1000
 
@@ -127,88 +125,82 @@ class Gaussian:
         return np.sqrt(found)
 
 
-def run(name: str, left_out: str, seed: int) -> list[dict[str, Any]]:
-    """Leave one class out of one task; a row for each freeze depth.
+@cache
+def _task(name: str) -> Task:
+    """The task of all classes, with its test set cut down, so that only the images in use are answered."""
+    if name == "magnetic_tile":
+        grouped_by_tile(ROOT / "tiles.csv")
+    words = [*TASKS[name], *_SHARED]
+    settings = compose_settings([*words, f"tracking.root={ROOT}"])
+    index = load(settings, Console(stderr=True)).index
+    splits = split(settings, index)
+    drawn = np.random.default_rng([settings.seed, 7]).permutation(splits.test)
+    tested = [drawn[index.labels[drawn] == label][:_TESTED] for label in range(len(index.classes))]
+    splits = replace(splits, test=np.sort(np.concatenate(tested)))
+    fold = splits.folds[0]
+    task = plain_task(words, ROOT, np.sort(np.concatenate([fold.train, fold.val, splits.test])))
+    return with_split(task, splits)
+
+
+def run(name: str, left_out: str, thawed: int) -> dict[str, Any]:
+    """Leave one class out of one task.
 
     Raises:
         ValueError: the task has no such class.
     """
-    settings = compose_settings([*TASKS[name], *_SHARED, f"seed={seed}"])
-    prepare_process(settings)
-    console = Console(stderr=True)
-    images = load(settings, console)
-    if left_out not in images.index.classes:
-        raise ValueError(f"{name} has no class {left_out!r}; accepted: {', '.join(images.index.classes)}")
-    position = images.index.classes.index(left_out)
-    inside = np.flatnonzero(images.index.labels != position)
-    others = tuple(one for one in images.index.classes if one != left_out)
-    known = image_subset(images, inside, others, ROOT / f"without-{name}-{position}", console.print)
-    settings = resolved(settings, known)
-    task = build_task(settings, known, split(settings, known.index), cache=ROOT / "cache", on_note=console.print)
-    strange = np.flatnonzero(images.index.labels == position)
-    rng = np.random.default_rng([seed, 7])
-    shown = [np.sort(rng.permutation(rows)[:MOST]) for rows in (task.splits.test, strange)]
-    default = build_space(settings.space, task.net).default
-    rows = []
-    for depth in (task.net.num_blocks, default.freeze_depth):
-        started = time.perf_counter()
-        row = _at(task, replace(default, freeze_depth=depth), seed, [(known, shown[0]), (images, shown[1])])
-        seconds = round(time.perf_counter() - started, 1)
-        rows.append({"task": name, "left_out": left_out, "seed": seed, "depth": depth,
-                     "default": depth == default.freeze_depth, **row, "seconds": seconds})  # fmt: skip
-    return rows
+    task = _task(name)
+    if left_out not in task.classes:
+        raise ValueError(f"{name} has no class {left_out!r}; accepted: {', '.join(task.classes)}")
+    return {"task": name, "left_out": left_out, "thawed": thawed, **_at(task, left_out, thawed)}
 
 
-def _at(
-    task: Task, params: TrialParams, seed: int, shown: Sequence[tuple[ImageSet, NDArray[np.int64]]]
-) -> dict[str, Any]:
-    """Train at one freeze depth, as trial and refitted, and score the known and the unknown images `shown`."""
-    fold, epochs, labels = task.splits.folds[0], task.settings.trainer.epochs, task.index.labels
-    rows = task.rows(None)
-    tried = train_final(task, params, slot_seed(seed, 0), fold.train, epochs)
-    served = train_final(task, params, slot_seed(seed, 0), rows, epochs)
-    groups = image_groups(task)[task.images_of(fold.val)]
-    held_logits, held = _answers(tried, task.images, fold.val)
-    # The covariance of the served network is of as many images as that of the trial's.
-    own = [Gaussian.of(_answers(net, task.images, fold.train)[1], labels[fold.train]) for net in (tried, served)]
-    judged, features = task_features(task, tried, fold.val)
-    near = training_distances(task, tried, fold.train, features)
-    reference = reference_images(task, served, rows, near, groups, most=len(fold.train))
-    parts = [_answers(served, images, chosen) for images, chosen in shown]
-    held_out = dict(zip(SCORES, _scores(held_logits, near, own[0].distances(held)), strict=True))
+def _at(task: Task, left_out: str, thawed: int) -> dict[str, Any]:
+    """Train without the class, as trial and refitted, and score test images of the others, and its own."""
+    started, labels, epochs = time.perf_counter(), task.index.labels, task.settings.trainer.epochs
+    position, depth = task.classes.index(left_out), task.net.num_blocks - thawed
+    fold = task.splits.folds[0]
+    train, val, known = (rows[labels[rows] != position] for rows in (fold.train, fold.val, task.splits.test))
+    used = np.concatenate([fold.train, fold.val, task.splits.test])
+    unknown = np.sort(used[labels[used] == position])
+    rows = np.union1d(train, val)
+    params = replace(build_space(task.settings.space, task.net).default, freeze_depth=depth)
+    seed, groups = slot_seed(task.settings.seed, 0), image_groups(task)[val]
+    tried = train_final(task, params, seed, train, epochs)
+    served = train_final(task, params, seed, rows, epochs)
+
+    def shown(net: BlockNet, chosen: NDArray[np.int64]) -> tuple[Floats, Features]:
+        logits, features = answers(task, net, depth, chosen)
+        return np.delete(logits, position, axis=1), features
+
+    # The served network is compared with as many training images as the trial's had, and with the same.
+    held_out = _scores(*shown(tried, val), shown(tried, train)[1], labels[train])
+    reference = shown(served, train)[1]
+    answered = [shown(served, part) for part in (known, unknown)]
+    pairs = [_scores(logits, features, reference, labels[train]) for logits, features in answered]
     found: dict[str, Any] = {}
-    by_part = [
-        dict(zip(SCORES, _scores(logits, distances(x, reference.features)[0], own[1].distances(x)), strict=True))
-        for logits, x in parts
-    ]
     for kind in SCORES:
-        pair = [part[kind] for part in by_part]
         limit = _limit(held_out[kind], groups)
+        ours, strange = (pair[kind] for pair in pairs)
         found[kind] = {
-            **_summary(*pair, seed),
-            "alarms": _share(pair[0] > limit),
-            "detected": _share(pair[1] > limit),
+            **_summary(ours, strange, seed),
+            "alarms": _share(ours > limit),
+            "detected": _share(strange > limit),
         }
-    known_rows = shown[0][1]
+    own = np.delete(np.arange(len(task.classes)), position)
+    right = own[answered[0][0].argmax(1)] == labels[known]
     return {
-        "known": len(known_rows), "unknown": len(shown[1][1]), "held_out": len(judged.rows), "trained": len(rows),
-        "accuracy": float((parts[0][0].argmax(1) == labels[known_rows]).mean()), "scores": found,
+        "known": len(known), "unknown": len(unknown), "held_out": len(val), "held_out_groups": len(np.unique(groups)),
+        "trained": len(train), "refitted": len(rows), "epochs": epochs, "accuracy": float(right.mean()),
+        "scores": found, "seconds": round(time.perf_counter() - started, 1),
     }  # fmt: skip
 
 
-@torch.no_grad()
-def _answers(net: BlockNet, images: ImageSet, rows: NDArray[np.int64]) -> tuple[Floats, Features]:
-    """Logits, and features of length 1, of the images at `rows`."""
-    net.eval()
-    found = [answer(net, batch) for batch in shown_images(net, images, rows)]
-    logits, features = (torch.cat([getattr(one, kind) for one in found]).float() for kind in ("logits", "features"))
-    return logits.double().cpu().numpy(), unit_length(features.cpu().numpy())
-
-
-def _scores(logits: Floats, near: Features, mahalanobis: Floats) -> tuple[Floats, ...]:
-    """In the order of `SCORES`."""
+def _scores(logits: Floats, features: Features, reference: Features, labels: NDArray[np.int64]) -> dict[str, Floats]:
+    """Of N images with these logits and features, against reference images (R, D) with these labels (R,)."""
     energy = -logsumexp(logits, axis=1)
-    return near.astype(np.float64), mahalanobis, energy, 1 - np.exp(logits.max(1) + energy)
+    near = distances(features, reference.astype(np.float16))[0].astype(np.float64)
+    far = Gaussian.of(reference, labels).distances(features)
+    return {"knn": near, "mahalanobis": far, "energy": energy, "confidence": 1 - np.exp(logits.max(1) + energy)}
 
 
 def _limit(held_out: Floats, groups: NDArray[np.int64]) -> float:
@@ -255,40 +247,40 @@ def gains(
     return means, (float(np.mean(list(means.values()))), float(low), float(high))
 
 
-def _classes(name: str) -> tuple[str, ...]:
-    if name == "magnetic_tile":
-        grouped_by_tile(ROOT / "tiles.csv")
-    return load(compose_settings([*TASKS[name], *_SHARED]), Console(stderr=True)).index.classes
-
-
 def main(words: list[str]) -> int:
     """Run the classes given, as TASK or TASK:CLASS, or all that are missing; prints the tables."""
     rows = read_rows("unknown_defects")
     if words != ["table"]:
-        asked = [word.partition(":") for word in words or TASKS]
+        counts = [count for count in THAWED if f"thawed={count}" in words] or list(THAWED)
+        names = [word for word in words if word not in {f"thawed={count}" for count in counts}] or list(TASKS)
+        asked = [word.partition(":") for word in names]
         if why := refusal([name for name, _, _ in asked], TASKS):
             print(f"unknown_defects: {why}", file=sys.stderr)
             return 2
-        for name, _, chosen in asked:
-            for left_out in [one for one in _classes(name) if not chosen] or [chosen]:
-                if not chosen and any((row["task"], row["left_out"]) == (name, left_out) for row in rows):
+        for thawed, (name, _, chosen) in product(counts, asked):
+            for left_out in [chosen] if chosen else _task(name).classes:
+                key = (name, left_out, thawed)
+                if not chosen and key in map(_key, rows):
                     continue
                 try:
-                    made = run(name, left_out, 0)
+                    made = run(*key)
                 except ValueError as error:
                     print(f"unknown_defects: {error}", file=sys.stderr)
                     return 2
-                rows = [row for row in rows if (row["task"], row["left_out"]) != (name, left_out)] + made
+                rows = [row for row in rows if _key(row) != key] + [made]
                 write_rows("unknown_defects", rows)
-                print(f"{name} without {left_out}: {sum(row['seconds'] for row in made):.0f} s", flush=True)
+                print(f"{name} without {left_out}, {thawed} thawed: {made['seconds']:.0f} s", flush=True)
     console = Console(width=180)
-    for default in (True, False):
-        chosen_rows = [row for row in rows if row["default"] is default]
+    for thawed in THAWED:
+        chosen_rows = [row for row in rows if row["thawed"] == thawed]
         if chosen_rows:
-            depths = "half of the blocks frozen, the default" if default else "all blocks frozen"
-            console.print(_table(chosen_rows, f"{depths}: each class left out"))
-            console.print(_together(chosen_rows, f"{depths}: mean of tasks (of their classes)"))
+            console.print(_table(chosen_rows, f"{thawed} blocks thawed: each class left out"))
+            console.print(_together(chosen_rows, f"{thawed} blocks thawed: mean of tasks (of their classes)"))
     return 0
+
+
+def _key(row: dict[str, Any]) -> tuple[str, str, int]:
+    return row["task"], row["left_out"], row["thawed"]
 
 
 def _table(rows: Sequence[dict[str, Any]], title: str) -> Table:
