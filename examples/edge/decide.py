@@ -7,25 +7,36 @@ import numpy as np
 import onnxruntime
 from PIL import Image, ImageOps
 
-session = onnxruntime.InferenceSession(f"{sys.argv[1]}/model.onnx", providers=["CPUExecutionProvider"])
-card = json.loads(session.get_modelmeta().custom_metadata_map["thawline"])
-if card["format"] != 1:
-    sys.exit(f"{sys.argv[1]}: format {card['format']} of the metadata, this program reads 1: take a newer one")
-if card["fit"] != "stretch":
-    sys.exit(f"{sys.argv[1]}: images must be brought to size by {card['fit']}, this program stretches them")
+
+def refuse(reason):
+    print(f"decide.py: {reason}", file=sys.stderr)
+    sys.exit(2)
 
 
 def pixels(path):
     """uint8 (1, H, W, 3) of an image of 8 bits, resized as in training."""
-    image = ImageOps.exif_transpose(Image.open(path))
+    try:
+        image = ImageOps.exif_transpose(Image.open(path))
+    except OSError as error:
+        refuse(f"{path} is not an image that can be read: {error}")
     if image.mode not in ("L", "RGB") or not card["eight_bits"]:
-        sys.exit(f"{path}: mode {image.mode}; this program reads grey and RGB images of 8 bits, for models of them")
+        refuse(f"{path}: mode {image.mode}; this program reads grey and RGB images of 8 bits, for models of them")
     resized = image.resize(card["size"][::-1], Image.Resampling.BILINEAR, reducing_gap=3.0)
     return np.asarray(resized.convert("RGB"))[None]
 
 
-for path in sys.argv[2:]:
-    answers = dict(zip(card["outputs"], session.run(card["outputs"], {"image": pixels(path)}), strict=True))
+folder, *paths = sys.argv[1:] or ["exported"]
+try:
+    session = onnxruntime.InferenceSession(f"{folder}/model.onnx", providers=["CPUExecutionProvider"])
+    card = json.loads(session.get_modelmeta().custom_metadata_map["thawline"])
+except Exception as error:  # the runtime has a class for each way in which a file can be wrong
+    refuse(f"{folder}/model.onnx is not an exported model that can be read: {str(error).splitlines()[0]}")
+if card["format"] != 1:
+    refuse(f"{folder}: format {card['format']} of the metadata, this program reads 1: take a newer one")
+if card["fit"] != "stretch":
+    refuse(f"{folder}: images must be brought to size by {card['fit']}, this program stretches them")
+for path, image in [(path, pixels(path)) for path in paths]:  # all are read before any is decided
+    answers = dict(zip(card["outputs"], session.run(card["outputs"], {"image": image}), strict=True))
     p = answers["probabilities"][0].astype(np.float64)
     best = int(p.argmax())
     inside = [best]

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.metadata import distribution
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from packaging.requirements import Requirement
 from PIL import Image
 
 from explain.attribution import METHODS
@@ -93,15 +95,13 @@ def decisions(images: Path, model: Path, to: Path) -> dict[str, dict[str, str]]:
         return {row["path"]: row for row in csv.DictReader(file)}
 
 
-def test_a_program_without_torch_decides_as_predict(exported: Path, images: Path, model: Path, tmp_path: Path) -> None:
+def test_a_program_without_torch_decides_as_predict(
+    exported: Path, images: Path, model: Path, clean: Path, tmp_path: Path
+) -> None:
     expected = decisions(images, model, tmp_path / "p.csv")
-    # Of another folder, with nothing of ours on the path, and any import of torch refused.
-    (tmp_path / "torch.py").write_text("raise ImportError('no torch here')")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *_without_us()])}
-    done = subprocess.run(
-        [sys.executable, str(EDGE), str(exported), *sorted(expected)],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+    start = "import runpy, sys; sys.path.insert(0, sys.argv.pop(1)); sys.argv.pop(0); runpy.run_path(sys.argv[0])"
+    words = [sys.executable, "-I", "-S", "-c", start, str(clean), str(EDGE), str(exported), *sorted(expected)]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True)
     rows = [line.split("\t") for line in done.stdout.splitlines()]
     assert [row[0] for row in rows] == sorted(expected)
     for path, name, probability, decision, nearest in rows:
@@ -114,9 +114,24 @@ def test_a_program_without_torch_decides_as_predict(exported: Path, images: Path
     assert {row["unknown"] for row in expected.values()} == {"yes", "no"}
 
 
-def _without_us() -> list[str]:
-    root = EDGE.parents[2]
-    return [one for one in os.environ.get("PYTHONPATH", "").split(os.pathsep) if one and Path(one).resolve() != root]
+@pytest.fixture
+def clean(tmp_path: Path) -> Path:
+    """What `pip install onnxruntime numpy pillow` would bring into an empty environment, and nothing else."""
+    folder, wanted, found = tmp_path / "clean", ["onnxruntime", "numpy", "pillow"], set()
+    folder.mkdir()
+    while wanted:
+        name = wanted.pop()
+        if name in found:
+            continue
+        found.add(name)
+        package = distribution(name)
+        needed = [Requirement(text) for text in package.requires or ()]
+        wanted += [one.name for one in needed if one.marker is None or one.marker.evaluate({"extra": ""})]
+        for part in {file.parts[0] for file in package.files or ()} - {"..", "__pycache__"}:
+            if not (folder / part).exists():
+                (folder / part).symlink_to(Path(str(package.locate_file(part))))
+    assert not {"torch", "thawline", "search"} & found
+    return folder
 
 
 def test_the_folder_says_what_it_holds(exported: Path, model: Path) -> None:
@@ -263,18 +278,43 @@ def test_a_package_that_is_missing_is_named(
     assert capsys.readouterr().err == "export: format=openvino needs openvino: pip install 'thawline[export]'\n"
 
 
-def test_another_version_of_the_metadata_is_refused(exported: Path, images: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ("version", "{folder}: format 2 of the metadata, this program reads 1: take a newer one"),
+        ("fit", "{folder}: images must be brought to size by pad, this program stretches them"),
+        ("metadata", "{folder}/model.onnx is not an exported model that can be read: 'thawline'"),
+        ("file", "{folder}/model.onnx is not an exported model that can be read: "),
+        ("absent", "{folder}/model.onnx is not an exported model that can be read: "),
+        ("image", "{image} is not an image that can be read: "),
+    ],
+)
+def test_a_program_without_torch_refuses_in_one_line(
+    damage: str, message: str, exported: Path, images: Path, tmp_path: Path
+) -> None:
+    """Among others a file whose metadata are of another version; no image is decided on, a good one neither."""
     import onnx
 
-    later = onnx.load(exported / "model.onnx")
-    plain = {**json.loads(later.metadata_props[0].value), "format": 2}
-    later.metadata_props[0].value = json.dumps(plain)
-    onnx.save(later, tmp_path / "model.onnx")
+    other, image = onnx.load(exported / "model.onnx"), images / "01.png"
+    plain = json.loads(other.metadata_props[0].value)
+    plain |= {"version": {"format": 2}, "fit": {"fit": "pad"}}.get(damage, {})
+    other.metadata_props[0].value = json.dumps(plain)
+    if damage == "metadata":
+        del other.metadata_props[:]
+    if damage != "absent":
+        onnx.save(other, tmp_path / "model.onnx")
+    if damage == "file":
+        (tmp_path / "model.onnx").write_bytes((exported / "model.onnx").read_bytes()[:1000])
+    if damage == "image":
+        image = tmp_path / "cut.png"
+        image.write_bytes(b"no image")
     done = subprocess.run(
-        [sys.executable, str(EDGE), str(tmp_path), str(images / "00.png")], capture_output=True, text=True, check=False
-    )
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"{tmp_path}: format 2 of the metadata, this program reads 1: take a newer one\n"
+        [sys.executable, str(EDGE), str(tmp_path), str(images / "00.png"), str(image)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"decide.py: {message.format(folder=tmp_path, image=image)}")
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(("changed", "refused"), [(0, True), (0.5, False)])

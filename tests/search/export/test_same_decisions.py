@@ -1,4 +1,4 @@
-"""A thousand images are decided alike by `search.predict`, the served model, exported files and the program at the edge.
+"""A thousand images are decided alike by `search.predict`, the served model, exported files and the edge's program.
 
 The model is a committee, as searches deliver them; its limits cut through its own answers, so that every kind of
 decision is there many times.
@@ -19,6 +19,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from lightning_modules.decisions.conformal import BY_HAND, CalibrationScores
 from lightning_modules.decisions.costs import Costs
@@ -71,13 +72,19 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def model(images: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Calibrated on its own answers to the first two hundred images; it knows the next hundred."""
     members = [backbones.build("lenet5", classes=3, size=SIZE, weights="none", seed=seed).eval() for seed in (3, 4)]
-    net = committee(members, shared=0, weights=(0.7, 0.3)).eval()
-    card = ModelCard("lenet5", CLASSES, SIZE, "stretch", 65_535, 10_000, 0, {}, 0, 16_384, temperature=0.03)
-    made = TrainedModel(net, replace(card, others=(0,), weights=(0.7, 0.3)))
+    card = ModelCard("lenet5", CLASSES, SIZE, "stretch", 65_535, 10_000, 0, {}, 0, 16_384)
     with torch.no_grad():
-        shown = torch.cat([made.read(path) for path in images[:300]])
-        features = unit_length(answer(net, shown).features.numpy())
-        own = made.probabilities(shown[:200]).double().log().numpy()
+        shown = torch.cat([TrainedModel(members[0], card).read(path) for path in images[:300]])
+        for member in members:  # centred and spread, so that random networks name every class, now and then surely
+            last = [module for module in member.head.modules() if isinstance(module, nn.Linear)][-1]
+            logits = member(shown)
+            last.bias.sub_(logits.mean(0)).mul_(12 / logits.std())
+            last.weight.mul_(12 / logits.std())
+        net = committee(members, shared=0, weights=(0.7, 0.3)).eval()
+        found = answer(net, shown)
+    made = TrainedModel(net, replace(card, others=(0,), weights=(0.7, 0.3), temperature=1.5))
+    own = (found.logits[:200].double() / 1.5).log_softmax(1).numpy()
+    features = unit_length(found.features.numpy())
     labels = (own + np.random.default_rng(0).gumbel(size=own.shape)).argmax(1)  # as often right as it says
     reference = features[200:].astype(np.float16)
     near = distances(features[:200], reference)[0]

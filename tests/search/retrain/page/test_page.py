@@ -195,6 +195,14 @@ def test_every_number_is_a_metric_and_every_sentence_a_tag(record: MonthRecord, 
     assert [words for words in reader.unnamed if not re.fullmatch(r"[^\d]*(F1)?[^\d]*", words)] == []
 
 
+def test_the_page_says_which_promise_is_broken(record: MonthRecord, written: Path) -> None:
+    assert record.decisions is not None and record.decisions.broken
+    said = list(read(written.read_text(encoding="utf-8")).sentences.values())
+    for point in record.decisions.broken:
+        shown = f"should hold the right one for {point.coverage:.1%} of the images; this month they do for "
+        assert sum(shown in sentence for sentence in said) == 1
+
+
 def test_the_verdict_comes_first_in_plain_sentences(record: MonthRecord, written: Path) -> None:
     html = written.read_text(encoding="utf-8")
     head = html[html.index("<header>") : html.index("</header>")]
