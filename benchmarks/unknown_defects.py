@@ -16,7 +16,7 @@ of the network that no training image asks for; it is dropped. Scores, each larg
 AUROC is of the two kinds of images, its interval a bootstrap within each; `at_5` is the share of the unknown beyond
 the 95 % quantile of the known *test* images. `alarms` and `detected` are those of a product: the limit is set at 5 %
 false alarms on validation images that the trial's network has not seen, and applied to the refitted network. It counts
-groups (plates, tiles) as the product does; of magnetic tile, where 20 images a class are of fewer than 19 tiles, images.
+groups (plates) as the product does; of magnetic tile, where 20 images a class are of fewer than 19 tiles, images.
 
 The rule that decides between knn and mahalanobis was fixed before these rows were made, but after NEU's scratches had
 been seen once, in another split. Mahalanobis takes the place of knn if at both depths
