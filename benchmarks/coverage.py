@@ -20,6 +20,7 @@ of splits whose interval lies below the promise is shown beside the number that 
     python -m benchmarks.coverage neu_10 simulated:0  all splits of one task, one of another
     python -m benchmarks.coverage thawed=0            with all blocks frozen alone
     python -m benchmarks.coverage table               what is there
+    python -m benchmarks.coverage page                its rows as they stand in docs/decisions.md
 
 Writes benchmarks/results/coverage.json: counts, a row for each split, depth, way and promise.
 """
@@ -57,7 +58,7 @@ from search.trial.space import build_space
 from search.trial.task import Task
 from search.trial.training import train_final
 
-__all__ = ["PROMISES", "TASKS", "WAYS", "chance_below", "counted", "main", "run", "verdict"]
+__all__ = ["PROMISES", "TASKS", "WAYS", "chance_below", "counted", "main", "page_rows", "run", "verdict"]
 
 PROMISES = (0.9, 0.95)
 WAYS = ("refitted", "as tried")
@@ -306,6 +307,9 @@ def _asked(words: Sequence[str]) -> Iterator[tuple[str, int, int]]:
 def main(words: list[str]) -> int:
     """Run what is missing of the tasks given, or of all; prints the table."""
     rows = read_rows("coverage")
+    if words == ["page"]:
+        print("\n".join(page_rows(rows)))
+        return 0
     if words != ["table"]:
         try:
             asked = list(_asked(words))
@@ -354,6 +358,31 @@ def _months(rows: Sequence[dict[str, Any]]) -> Table:
                 f"{said} of {len(own)}",
             )  # fmt: skip
     return table
+
+
+def page_rows(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Rows of the two tables in docs/decisions.md: of all splits, then by month."""
+    found = []
+    for (name, thawed, way, promise), of in _by(rows, "task", "thawed", "way", "promise").items():
+        one = verdict(of, promise)
+        mean = _percent(one.mean) if len(of) > 2 else f"{one.mean[0]:.1%}"
+        trained = "as delivered" if thawed is None else "head" if not thawed else f"head, {thawed} blocks"
+        below = f"{one.below[0]} of {one.splits} ({one.below[1]:.1f})"
+        cells = (name, trained, way, f"{promise:g}", mean, below, _percent(one.by_hand), _percent(one.wrong))
+        found.append(f"| {' | '.join(cells)} |")
+    months = [row for row in rows if "months" in row and row["way"] == "refitted" and row["promise"] == PROMISES[0]]
+    for (thawed,), of in _by(months, "thawed").items():
+        for month in sorted({month for row in of for month in row["months"]}):
+            own = [row["months"][month] for row in of]
+            said = sum(exact_interval(*one["kept"])[1] < PROMISES[0] for one in own)
+            kept, by_hand, wrong = (_percent(_pooled(own, what)) for what in ("kept", "by_hand", "wrong"))
+            trained = "head" if not thawed else f"head, {thawed} blocks"
+            found.append(f"| {month} | {trained} | {kept} | {by_hand} | {wrong} | {said} of {len(own)} |")
+    return found
+
+
+def _percent(value: Sequence[float]) -> str:
+    return f"{value[0]:.1%} ({value[1]:.1%} to {value[2]:.1%})"
 
 
 def _by(rows: Sequence[dict[str, Any]], *names: str) -> dict[tuple[Any, ...], list[dict[str, Any]]]:

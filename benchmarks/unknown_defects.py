@@ -30,6 +30,7 @@ been seen once, in another split. Mahalanobis takes the place of knn if at both 
     python -m benchmarks.unknown_defects neu:scratches          one class of one task, again
     python -m benchmarks.unknown_defects thawed=0               with all blocks frozen alone, what is missing
     python -m benchmarks.unknown_defects table                  what is there
+    python -m benchmarks.unknown_defects page                   its rows as they stand in docs/unknown_defects.md
 
 Writes benchmarks/results/unknown_defects.json.
 """
@@ -69,7 +70,7 @@ from search.trial.space import build_space
 from search.trial.task import Task
 from search.trial.training import train_final
 
-__all__ = ["SCORES", "Gaussian", "auroc", "gains", "main", "run"]
+__all__ = ["SCORES", "Gaussian", "auroc", "gains", "main", "page_rows", "run"]
 
 Floats = NDArray[np.float64]
 Features = NDArray[np.float32]
@@ -81,6 +82,7 @@ TASKS = {
     "simulated": ("data=simulated", "data.images=1600", "data.size=[64,64]"),
 }
 SCORES = ("knn", "mahalanobis", "energy", "confidence")
+COLUMNS = ("auroc", "at_5", "alarms", "detected")
 THAWED = (0, 2)  # last blocks that are trained
 _SHARED = ("data.test=rest", "data.max_train_per_class=20", "trainer.epochs=6")
 _TESTED = 40  # images of a class
@@ -252,6 +254,9 @@ def gains(
 def main(words: list[str]) -> int:
     """Run the classes given, as TASK or TASK:CLASS, or all that are missing; prints the tables."""
     rows = read_rows("unknown_defects")
+    if words == ["page"]:
+        print("\n".join(page_rows(rows)))
+        return 0
     if words != ["table"]:
         counts = [count for count in THAWED if f"thawed={count}" in words] or list(THAWED)
         names = [word for word in words if word not in {f"thawed={count}" for count in counts}] or list(TASKS)
@@ -303,11 +308,32 @@ def _together(rows: Sequence[dict[str, Any]], title: str) -> Table:
         means, mean = gains(rows, value)
         table.add_row(of, kind, _text(mean), *(f"{means[name]:.3f}" for name in tasks))
 
-    for name in ("auroc", "at_5", "alarms", "detected"):
+    for name in COLUMNS:
         for kind in SCORES:
             add(name, kind, lambda row, name=name, kind=kind: row["scores"][kind][name][0])  # type: ignore[misc]
         add(name, "mahalanobis - knn", lambda row, name=name: _gain(row, name))  # type: ignore[misc]
     return table
+
+
+def page_rows(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Rows of the two tables in docs/unknown_defects.md: of each score over all classes, then of each class."""
+    found = []
+    for thawed in THAWED:
+        chosen = [row for row in rows if row["thawed"] == thawed]
+        trained = "head" if not thawed else f"head, {thawed} blocks"
+        tasks = ", ".join(dict.fromkeys(row["task"] for row in chosen))
+        for kind in SCORES if chosen else ():
+            cells = [gains(chosen, lambda row, n=n, k=kind: row["scores"][k][n][0])[1] for n in COLUMNS]  # type: ignore[misc]
+            found.append(f"| {kind} | {trained}: {tasks} | {' | '.join(map(_text, cells))} |")
+        if chosen:
+            cells = [gains(chosen, lambda row, n=n: _gain(row, n))[1] for n in COLUMNS]  # type: ignore[misc]
+            found.append(f"| mahalanobis - knn | {trained}: {tasks} | {' | '.join(map(_text, cells))} |")
+    for row in rows:
+        if row["thawed"] == 0:
+            cells = [_text(row["scores"][kind]["auroc"]) for kind in SCORES]
+            cells += [f"{row['scores'][kind]['detected'][0]:.2f}" for kind in SCORES]
+            found.append(f"| {row['task']} | {row['left_out']} | {' | '.join(cells)} |")
+    return found
 
 
 def _gain(row: dict[str, Any], name: str) -> float:

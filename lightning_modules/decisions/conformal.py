@@ -18,6 +18,7 @@ from lightning_modules.errors import InputError
 __all__ = [
     "BY_HAND",
     "LARGEST_COVERAGE",
+    "SLACK",
     "CalibrationScores",
     "Category",
     "categories",
@@ -34,6 +35,11 @@ BY_HAND: Final = "by hand"
 
 LARGEST_COVERAGE: Final = 0.999
 """Largest promise that can be asked for: it takes 999 images of a class."""
+
+SLACK: Final = 1e-3
+"""Added to a limit, on which one of the calibration images lies exactly. Where the network that answered it is the one
+that is served (`search.refit=false`), the last digit that a processor or an exported file computes would put that image
+in or out. A larger limit keeps the promise all the more."""
 
 _FORMAT: Final = 1
 _EPSILON: Final = 1e-9
@@ -144,10 +150,10 @@ def _category(calibration: CalibrationScores, classes: list[int], coverage: floa
 
 
 def score_limits(found: tuple[Category, ...]) -> NDArray[np.float64]:
-    """(C,) limit of each class."""
+    """(C,) what a class of the set may score at most: the limit of its category and `SLACK`."""
     limits = np.empty(sum(len(one.classes) for one in found))
     for one in found:
-        limits[list(one.classes)] = one.limit
+        limits[list(one.classes)] = one.limit + SLACK
     return limits
 
 

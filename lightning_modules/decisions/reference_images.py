@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_modules.decisions.conformal import CalibrationScores, categories, fewest_groups
+from lightning_modules.decisions.conformal import SLACK, CalibrationScores, categories, fewest_groups
 from lightning_modules.errors import InputError, printable
 
 __all__ = ["NEIGHBOURS", "SHOWN", "ReferenceImages", "distances", "load_reference", "save_reference", "unit_length"]
@@ -77,7 +77,7 @@ class ReferenceImages:
             )
         scores = self.distances.astype(np.float64)
         one_kind = CalibrationScores(scores, np.zeros(len(scores), np.int64), self.groups)
-        return categories(one_kind, 1, 1 - false_alarms)[0].limit
+        return categories(one_kind, 1, 1 - false_alarms)[0].limit + SLACK
 
     def judged(self, features: NDArray[np.float32]) -> tuple[NDArray[np.float32], list[list[str]]]:
         """Of features (M, D) the distances (M,), and the files of the nearest training images, nearest first."""

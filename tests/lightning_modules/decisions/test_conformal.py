@@ -70,6 +70,14 @@ def test_a_class_without_images_is_not_forgotten() -> None:
     assert next(one for one in found if 2 in one.classes).groups >= 9
 
 
+@pytest.mark.parametrize("error", [-1e-4, 0.0, 1e-4])
+def test_the_image_that_sets_a_limit_is_inside_whatever_the_last_digits_are(error: float) -> None:
+    scores = np.linspace(0.1, 2.0, 20)
+    limits = score_limits(categories(calibration(scores.tolist(), [0] * 20), 2, 0.9))
+    inside = prediction_sets(-np.stack([scores, scores + 9], axis=1) * (1 + error), limits)
+    assert inside[:, 0].sum() == math.ceil(21 * 0.9) and not inside[:, 1].any()
+
+
 def _drawn(rng: np.random.Generator, groups: int, size: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Log-probabilities and labels of images whose groups are alike: each has an easiness of its own."""
     labels = np.repeat(rng.integers(0, 2, groups), size)

@@ -1,7 +1,7 @@
 """A thousand images are decided alike by `search.predict`, the served model, exported files and the edge's program.
 
-The model is a committee, as searches deliver them; its limits cut through its own answers, so that every kind of
-decision is there many times.
+The model is a committee, as searches deliver them. Its limits come from its own answers to two hundred of the images,
+so that every kind of decision is there many times, and for each limit an image that lies on it.
 """
 
 from __future__ import annotations
