@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from benchmarks.coverage import chance_below, counted, verdict
+from benchmarks.coverage import chance_below, counted, page_rows, verdict
+from benchmarks.results_file import read_rows
 from lightning_modules.decisions.conformal import CalibrationScores, categories
 from lightning_modules.training.scores import exact_interval
 from search.outcome.out_of_sample import OutOfSample
@@ -72,3 +74,8 @@ def test_a_promise_is_broken_where_the_mean_of_the_splits_lies_below() -> None:
     assert kept.mean[0] == pytest.approx(0.9) and kept.pooled[0] == pytest.approx(0.9)
     assert broken.below == (4, pytest.approx(0.4)) and broken.worst[0] == "a"
     assert not verdict(rows(70), 0.9).broken  # of one split there is no interval
+
+
+def test_the_page_says_what_was_measured() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "decisions.md").read_text(encoding="utf-8").splitlines()
+    assert [row for row in page_rows(read_rows("coverage")) if row not in page] == []

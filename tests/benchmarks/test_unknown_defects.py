@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from sklearn.covariance import LedoitWolf
 from sklearn.metrics import roc_auc_score
 
-from benchmarks.unknown_defects import Gaussian, auroc, gains
+from benchmarks.results_file import read_rows
+from benchmarks.unknown_defects import Gaussian, auroc, gains, page_rows
 
 
 def test_the_distance_is_mahalanobis_with_a_shrunk_covariance() -> None:
@@ -35,3 +38,8 @@ def test_a_task_of_many_classes_counts_as_one_of_few() -> None:
     wide = [{"task": "one", "v": value} for value in (0.0, 1.0, 0.0, 1.0)]
     _, (mean, low, high) = gains(wide, lambda row: row["v"])
     assert low < mean == 0.5 < high
+
+
+def test_the_page_says_what_was_measured() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "unknown_defects.md").read_text(encoding="utf-8").splitlines()
+    assert [row for row in page_rows(read_rows("unknown_defects")) if row not in page] == []
