@@ -1,7 +1,8 @@
 """Is a promised coverage kept on test images, also by the refitted networks? `python -m benchmarks.coverage`.
 
-The default optimizer and rate is trained for `trainer.epochs` on the training images of a split, as trials are, and on
-training and validation images, as winners are refitted. There is no search, so no image has chosen a configuration. The
+The default optimizer and rate is trained for `trainer.epochs` on the training images of a split, as trials are, and
+refitted on training and validation images, as winners are (`more_epochs`): it goes on from there for three epochs, or
+is trained anew where all blocks are frozen. There is no search, so no image has chosen a configuration. The
 limits are the product's, from what the trial's network answers on the validation images (`OutOfSample`, `categories`).
 Two ways to answer the test images with them are compared: *refitted*, as delivered by default, and *as tried*, by the
 trial's own network, as delivered with `search.refit=false`.
@@ -56,7 +57,7 @@ from search.study.sampler import slot_seed
 from search.trial.preparation import split
 from search.trial.space import build_space
 from search.trial.task import Task
-from search.trial.training import train_final
+from search.trial.training import more_epochs, train_final
 
 __all__ = ["PROMISES", "TASKS", "WAYS", "chance_below", "counted", "main", "page_rows", "run", "verdict"]
 
@@ -66,6 +67,7 @@ THAWED = (0, 2)  # last blocks that are trained
 ROOT = Path("mlruns") / "coverage"
 COMMITTEES = Path(__file__).parent / "tables" / "committees"
 _MEMBERS = (4, 8, 2)  # frozen blocks, as a search tries them first
+_ALL = 8
 _NEU = ("data=manifest", f"data.path={DATA}/neu/manifest.csv", "data.size=[96,96]", "data.test=rest")
 
 
@@ -115,7 +117,9 @@ def run(name: str, number: int, thawed: int) -> list[dict[str, Any]]:
     started, depth = time.perf_counter(), task.net.num_blocks - thawed
     params, seed = replace(default, freeze_depth=depth), slot_seed(number, 0)
     tried = train_final(task, params, seed, fold.train, epochs)
-    refitted = train_final(task, params, seed, task.rows(None), epochs)
+    more = more_epochs(task, depth)
+    start = None if more is None else tried
+    refitted = train_final(task, params, seed, task.rows(None), epochs if more is None else more, start=start)
     unseen = OutOfSample(answers(task, tried, depth, fold.val)[0], labels[fold.val], image_groups(task)[fold.val])
     logits = {way: answers(task, net, depth, test)[0] for way, net in zip(WAYS, (refitted, tried), strict=True)}
     head = {
@@ -127,25 +131,32 @@ def run(name: str, number: int, thawed: int) -> list[dict[str, Any]]:
 
 
 def committees() -> list[dict[str, Any]]:
-    """The rows of the committees whose answers are kept: of their trials on the validation images, and of both."""
+    """The rows of the committees whose answers are kept: of their trials on the validation images, and of both.
+
+    Of the simulated images each counts, and not each plate, which is not kept. *Refitted anew* is `search.refit_epochs=
+    null`: all that `train_final` does, on training and validation images.
+    """
     found = []
     for file in sorted(COMMITTEES.glob("*.npz")):
         held = dict(np.load(file))
         name, _, _, number = file.stem.split("-")
-        keys = [f"{depth}/{kind}" for depth in _MEMBERS for kind in ("trial/val", "trial/plain", "0/plain")]
-        if not all(key in held for key in keys):
+        if not all(f"{depth}/{kind}" in held for depth in _MEMBERS for kind in ("trial/val", "on 3/plain")):
             continue
-        stacked = {
-            kind: np.stack([held[f"{depth}/{kind}"] for depth in _MEMBERS]).astype(np.float64)
-            for kind in ("trial/val", "trial/plain", "0/plain")
+
+        def stacked(keys: Sequence[str], held: dict[str, Any] = held) -> NDArray[np.float64]:
+            return np.stack([held[key] for key in keys]).astype(np.float64)
+
+        val, known = stacked([f"{depth}/trial/val" for depth in _MEMBERS]), held["val_labels"]
+        weights = fit_weights(val, known)
+        unseen = OutOfSample(np.tensordot(weights, val, 1), known, np.arange(len(known)))
+        ways = {
+            "refitted": [f"{depth}/{'0' if depth == _ALL else 'on 3'}/plain" for depth in _MEMBERS],
+            "refitted anew": [f"{depth}/0/plain" for depth in _MEMBERS],
+            "as tried": [f"{depth}/trial/plain" for depth in _MEMBERS],
         }
-        known = held["val_labels"]
-        weights = fit_weights(stacked["trial/val"], known)
-        mean = {kind: np.tensordot(weights, logits, 1) for kind, logits in stacked.items()}
-        unseen = OutOfSample(mean["trial/val"], known, np.arange(len(known)))
+        logits = {way: np.tensordot(weights, stacked(keys), 1) for way, keys in ways.items()}
         head = {"task": f"committee {name}", "split": int(number), "thawed": None, "calibrated": len(known)}
-        classes = tuple(f"class {place}" for place in range(mean["0/plain"].shape[1]))
-        logits = dict(zip(WAYS, (mean["0/plain"], mean["trial/plain"]), strict=True))
+        classes = tuple(f"class {place}" for place in range(val.shape[2]))
         found += _rows(head, unseen, logits, held["labels"], classes, None)
     return found
 

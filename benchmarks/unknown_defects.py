@@ -68,7 +68,7 @@ from search.study.sampler import slot_seed
 from search.trial.preparation import load, split
 from search.trial.space import build_space
 from search.trial.task import Task
-from search.trial.training import train_final
+from search.trial.training import more_epochs, train_final
 
 __all__ = ["SCORES", "Gaussian", "auroc", "gains", "main", "page_rows", "run"]
 
@@ -169,7 +169,9 @@ def _at(task: Task, left_out: str, thawed: int) -> dict[str, Any]:
     params = replace(build_space(task.settings.space, task.net).default, freeze_depth=depth)
     seed, groups = slot_seed(task.settings.seed, 0), image_groups(task)[val]
     tried = train_final(task, params, seed, train, epochs)
-    served = train_final(task, params, seed, rows, epochs)
+    more = more_epochs(task, depth)
+    start = None if more is None else tried
+    served = train_final(task, params, seed, rows, epochs if more is None else more, start=start)
 
     def shown(net: BlockNet, chosen: NDArray[np.int64]) -> tuple[Floats, Features]:
         logits, features = answers(task, net, depth, chosen)
