@@ -393,7 +393,7 @@ def page_rows(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _percent(value: Sequence[float]) -> str:
-    return f"{value[0]:.1%} ({value[1]:.1%} to {value[2]:.1%})"
+    return f"{value[0]:.1%} ({value[1]:.1%} to {min(value[2], 1):.1%})"  # Student's may reach beyond 1
 
 
 def _by(rows: Sequence[dict[str, Any]], *names: str) -> dict[tuple[Any, ...], list[dict[str, Any]]]:
