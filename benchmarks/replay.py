@@ -22,7 +22,8 @@ from benchmarks.replay_priors import prior_strategies
 from benchmarks.results_file import read_rows, write_rows
 from benchmarks.table_search import Replay, Strategy, replay
 from search.settings.schema import SearchSettings
-from search.study.promotion import ENOUGH_STEPS, PromotionRule, rungs
+from search.study.promotion import PromotionRule
+from search.trial.rungs import ENOUGH_STEPS, rungs
 
 REPEATS, WITHIN = 10, 0.01
 Spent = list[tuple[float, bool]]

@@ -35,8 +35,9 @@ from benchmarks.table_executor import SilentListener
 from benchmarks.table_search import TRIALS, Hint, Replay, Strategy, block_evidence, replay
 from search.evidence.trust import LEAST_TRUST, MOST_TRUST, Trust, trust_from_scores
 from search.settings.schema import SearchSettings
-from search.study.promotion import PromotionRule, Standing, rungs
+from search.study.promotion import PromotionRule, Standing
 from search.trial.result import EpochReport, TrialParams
+from search.trial.rungs import rungs
 
 __all__ = ["Decisions", "PlainRuleBeside", "table_scores"]
 

@@ -36,7 +36,7 @@ from search.study.driver import SearchStudy
 from search.study.opening import load_or_create
 from search.study.ownership import owned
 from search.study.progress import StudyProgress
-from search.study.promotion import expected_epochs
+from search.study.pruning import expected_epochs
 from search.study.record import StudyRecord, Winner
 from search.study.run import Clock, StudyRun
 from search.tracking.server import make_tracker, server_uri

@@ -116,6 +116,17 @@ class ActivationCache:
             return self._compute(cut, rows, views)
         return self._read(cut, place)
 
+    @torch.no_grad()
+    def through(self, images: Tensor, cut: int) -> Tensor:
+        """What leaves the first `cut` blocks, rounded as all else is, of images (B, 3, H, W) in [0, 1] that are no pairs.
+
+        Nothing of it is kept.
+        """
+        activations = self.net.eval().prefix(images, 0)
+        for block in range(cut):
+            activations = self._round(self.net.between(activations, block, block + 1))
+        return activations
+
     def shape(self, cut: int) -> tuple[int, int, int]:
         """(C, H, W) of the activations at `cut`, by running one image."""
         first = next(pairs for pairs in self._shards if len(pairs))[:1]

@@ -68,6 +68,11 @@ def check_rules(settings: Settings) -> None:
             "search.trust=evidence needs search.pruner=halving and search.evidence=true, "
             f"got search.pruner={search.pruner} and search.evidence={evidence}"
         )
+    if search.pruner == "maps" and not data.flip:
+        raise InputError(
+            "search.pruner=maps needs data.flip=true, since it compares a picture with its mirror image, got "
+            "data.flip=false"
+        )
     if settings.model.several:
         _check_networks(settings)
     if search.storage is not None:

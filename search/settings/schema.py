@@ -316,15 +316,18 @@ class SearchSettings:
         "halving",
         "rule for poor trials: halving lets a trial wait at epochs 1, 2, 4, 8, ... (with few images the first are left "
         "out) until it is among the best of those that came as far (the first two times, of those at most one freeze "
-        "depth away), and stops it when it cannot be, but for trial 0, which runs in full; median stops what is worse "
-        "than the median of the others, at any epoch",
-        choices=("halving", "median", "none"),
+        "depth away), and stops it when it cannot be, but for trial 0, which runs in full; maps does the same by the "
+        "log loss and by what the trials' maps show (docs/evidence.md); median stops what is worse than the median of "
+        "the others, at any epoch",
+        choices=("halving", "maps", "median", "none"),
     )
     pruner_startup_trials: int = setting(4, "finished trials before the median rule stops any", low=1, high=10_000)
     pruner_warmup_epochs: int = setting(
         2, "epochs every trial is given before the median rule may stop it", unit="epochs", low=1
     )
-    halving_factor: int = setting(3, "one in this many trials goes on at each rung (halving rule)", low=2, high=16)
+    halving_factor: int = setting(
+        3, "one in this many trials goes on at each rung (halving and maps rules)", low=2, high=16
+    )
     trust: str = setting(
         "none",
         "whether evidence by block decides how long a trial is trusted (halving rule): evidence multiplies the share "

@@ -18,9 +18,11 @@ from search.executor.protocol import Executor, Failed, Finished, Job, Reported
 from search.settings.budget import parse_budget
 from search.settings.schema import Settings
 from search.study.attempts import RunningTrial, resume_open_trials
-from search.study.notes import outcome_tags, start_tags
+from search.study.maps_promotion import MapsPromotionRule
+from search.study.notes import map_metrics, outcome_tags, start_tags
 from search.study.progress import StudyListener
-from search.study.promotion import ENOUGH_STEPS, Standing, build_promotion, build_pruner
+from search.study.promotion import Standing
+from search.study.pruning import build_promotion, build_pruner
 from search.study.record import StudyRecord
 from search.study.sampler import SamplerView, build_sampler, network_seed, slot_seed
 from search.study.slots import Slots
@@ -28,6 +30,7 @@ from search.study.spending import Spending
 from search.tracking.tracker import Tracker
 from search.trial.files import TrialFiles
 from search.trial.result import EpochReport, TrialParams, TrialResult, Verdict
+from search.trial.rungs import ENOUGH_STEPS
 from search.trial.space import Space
 
 __all__ = ["FEW_WRONG", "SearchStudy"]
@@ -134,7 +137,7 @@ class SearchStudy:
                     self._start_jobs(executor)
                 if not self._active:
                     if not stopping():
-                        self._drop(list(self._waiting), "not promoted: no other trial runs any more")
+                        self._drop_waiting()
                     return
                 event = executor.poll(_POLL_SECONDS)
                 if isinstance(event, Reported):
@@ -264,8 +267,11 @@ class SearchStudy:
         step = report.step + 1
         if self._promotion is not None and step in self._promotion.at:
             active.record.losses = {**active.record.losses, step: report.loss}
+            if report.maps:
+                active.record.maps = {**active.record.maps, step: report.maps}
         active.trial.report(report.value, step)
-        self._tracker.log(active.run_id, {**report.metrics, "epoch_seconds": report.seconds}, step=step)
+        seconds = {"epoch_seconds": report.seconds, **({"map_seconds": report.map_seconds} if report.maps else {})}
+        self._tracker.log(active.run_id, {**report.metrics, **map_metrics(report.maps), **seconds}, step=step)
         self._listener.epoch(slot, report)
         if step == self._steps:
             return "train"
@@ -346,6 +352,14 @@ class SearchStudy:
         all_ = self._slots.standings(self._waiting)
         for own in self._promotion.hopeless(all_, self._most):
             self._drop([own.slot], self._promotion.reason(own, all_))
+
+    def _drop_waiting(self) -> None:
+        """Prune all that wait, since no other trial runs any more."""
+        all_ = self._slots.standings(self._waiting)
+        for own in [s for s in all_ if s.waiting]:
+            seen = self._promotion.shown_by_maps(own, all_) if isinstance(self._promotion, MapsPromotionRule) else ""
+            self._drop([own.slot], "; ".join(["not promoted: no other trial runs any more", *([seen] if seen else [])]))
+        self._drop(list(self._waiting), "not promoted: no other trial runs any more")
 
     def _drop(self, slots: list[int], reason: str) -> None:
         for slot in slots:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "begun_note",
+    "map_metrics",
     "outcome_tags",
     "run_name",
     "start_tags",
@@ -45,6 +46,15 @@ def start_tags(params: TrialParams, study: str, prior: str) -> dict[str, Any]:
         "prior": prior,
         "status": "running",
         NOTE: _phrase(params),
+    }
+
+
+def map_metrics(maps: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """What a trial's maps say at a rung, as metrics of its run: by statistic and, where it has any, block."""
+    return {
+        "_".join(["maps", name, *([block] if block else [])]): value
+        for name, by_block in maps.items()
+        for block, value in by_block.items()
     }
 
 

@@ -18,45 +18,14 @@ from bisect import bisect_left, insort
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from optuna.pruners import BasePruner, MedianPruner, NopPruner
-
-from search.evidence.record import Evidence
-from search.evidence.trust import Trust, trust_from_evidence
-from search.settings.schema import SearchSettings
+from explain.evidence.joint import Statistics
+from search.evidence.trust import Trust
 from search.study.judge import judged
 
-__all__ = [
-    "ENOUGH_STEPS",
-    "FEWEST_STEPS",
-    "PromotionRule",
-    "Standing",
-    "build_promotion",
-    "build_pruner",
-    "expected_epochs",
-    "rungs",
-]
+__all__ = ["Field", "Key", "PromotionRule", "Standing"]
 
-_Key = tuple[float, float, int, int]
+Key = tuple[float, float, int, int]
 _Kind = tuple[str | None, int]
-FEWEST_STEPS = 4
-"""Training steps before any rung: with sixty images, an epoch is two steps, and scores after two are noise."""
-ENOUGH_STEPS = 8
-"""After as many steps trials may be compared however long they are going to be."""
-
-
-def rungs(epochs: int, batches: int = ENOUGH_STEPS) -> tuple[int, ...]:
-    """Epochs at which trials are compared: 1, 2, 4, ... below `epochs`; dense early, where most can be told apart.
-
-    Where an epoch has few steps the first rungs are left out: none comes before an eighth of a trial's steps, taken as
-    `FEWEST_STEPS` at least and `ENOUGH_STEPS` at most. A network that must be thawed throughout begins below a frozen
-    one and climbs late: compared after six of sixty steps it was stopped, where the best depth is 0
-    (docs/results.md, "Where the first rung lies").
-
-    Args:
-        batches: training steps in an epoch.
-    """
-    first = min(max(epochs * batches / 8, FEWEST_STEPS), ENOUGH_STEPS)
-    return tuple(2**i for i in range(max(epochs - 1, 0).bit_length()) if 2**i * batches >= first)
 
 
 @dataclass(frozen=True)
@@ -68,6 +37,7 @@ class Standing:
         waiting: whether it waits at the last of them; one that is running, complete or lost does not.
         network: None where the study has one.
         losses: validation log loss at the rungs.
+        maps: what its maps say at the rungs, where they are asked (`search.pruner=maps`).
     """
 
     slot: int
@@ -76,6 +46,7 @@ class Standing:
     waiting: bool
     network: str | None = None
     losses: Mapping[int, float] = field(default_factory=dict)
+    maps: Mapping[int, Statistics] = field(default_factory=dict)
 
     @property
     def epoch(self) -> int:
@@ -120,7 +91,7 @@ class PromotionRule:
         self._early, self._reach, self._in_full = early, reach, frozenset(in_full)
         self._trials: Sequence[Standing] = ()
         self._current: set[int] = set()  # rungs whose field is that of these trials
-        self._fields: dict[int, _Field] = {}
+        self._fields: dict[int, Field] = {}
 
     def next(self, trials: Sequence[Standing], *, closing: bool = False) -> int | None:
         """The slot of a waiting trial that may go on, those furthest ahead first; None when there is none.
@@ -133,7 +104,8 @@ class PromotionRule:
         all_waiting = [t for t in trials if t.waiting]
         for rung in reversed(self.at):
             first: dict[_Kind, Standing] = {}  # where the best of its kind does not pass, no other of it does
-            for trial in sorted((t for t in all_waiting if t.epoch == rung), key=lambda t: self._order(t, rung)):
+            here = [t for t in all_waiting if t.epoch == rung]
+            for trial in sorted(here, key=lambda t: self._order(t, rung, trials)):
                 first.setdefault((trial.network, trial.freeze_depth), trial)
             for trial in first.values():
                 if self.passes(trial, trials, closing=closing):
@@ -147,7 +119,7 @@ class PromotionRule:
         ahead, peers = self._rank(trial, trials)
         if ahead < self._places(trial, peers):
             return True
-        return closing and self._order(trial, trial.epoch) == self._field(trials, trial.epoch).best
+        return closing and self._order(trial, trial.epoch, trials) == self._field(trials, trial.epoch).best
 
     def owes_to_trust(self, trial: Standing, trials: Sequence[Standing], *, closing: bool = False) -> bool:
         """Whether a trial passes that would not, or not yet, if all freeze depths were trusted alike."""
@@ -174,7 +146,7 @@ class PromotionRule:
         waiting = [t for t in trials if t.waiting and t.epoch in self.at]
         some: set[tuple[_Kind, int]] = set()  # kinds and rungs of which one may pass, and so all that are ahead of it
         gone: set[int] = set()
-        for trial in sorted(waiting, key=lambda t: self._order(t, t.epoch), reverse=True):
+        for trial in sorted(waiting, key=lambda t: self._order(t, t.epoch, trials), reverse=True):
             alike = (trial.network, trial.freeze_depth), trial.epoch
             if alike in some:
                 continue
@@ -217,33 +189,37 @@ class PromotionRule:
     def _rank(self, trial: Standing, trials: Sequence[Standing]) -> tuple[int, int]:
         """How many are ahead of it at its rung, and how many it is compared with, itself included."""
         reach = self._reach if trial.epoch in self.at[: self._early] else None
-        return self._field(trials, trial.epoch).rank(trial, reach)
+        return self._field(trials, trial.epoch).rank(trial, self._order(trial, trial.epoch, trials), reach)
 
-    def _field(self, trials: Sequence[Standing], rung: int) -> _Field:
+    def _field(self, trials: Sequence[Standing], rung: int) -> Field:
         """Those at a rung; a list that has only grown since the last question is not sorted again."""
         if trials is not self._trials:
             self._trials, self._current = trials, set()
         if rung not in self._current:
             field = self._fields.get(rung)
             if field is None or not field.grows_to(trials):
-                field = _Field(rung, self._order)
+                field = Field(rung, lambda trial, rung: self._order(trial, rung, trials))
                 field.grows_to(trials)
             self._fields[rung] = field
             self._current.add(rung)
         return self._fields[rung]
 
-    def _order(self, trial: Standing, rung: int) -> _Key:
-        """Best first; of equals the deeper, cheaper freeze, then the earlier trial."""
+    def _order(self, trial: Standing, rung: int, trials: Sequence[Standing]) -> Key:  # noqa: ARG002 - of a subclass
+        """Best first; of equals the deeper, cheaper freeze, then the earlier trial.
+
+        Args:
+            trials: all of the study that reached an epoch and were not lost.
+        """
         first, second = judged(self._judge, trial.scores[rung], trial.losses.get(rung, math.inf))
         return (first, second, -trial.freeze_depth, trial.slot)
 
 
-class _Field:
+class Field:
     """All trials that reached a rung, by network and freeze depth, best first."""
 
-    def __init__(self, rung: int, order: Callable[[Standing, int], _Key]) -> None:
+    def __init__(self, rung: int, order: Callable[[Standing, int], Key]) -> None:
         self._rung, self._order = rung, order
-        self._keys: dict[_Kind, list[_Key]] = {}
+        self._keys: dict[_Kind, list[Key]] = {}
         self._scores: dict[int, tuple[float, float | None]] = {}  # by slot, with the loss
 
     def grows_to(self, trials: Sequence[Standing]) -> bool:
@@ -267,58 +243,16 @@ class _Field:
         return len(self._scores)
 
     @property
-    def best(self) -> _Key | None:
+    def best(self) -> Key | None:
         """Key of the best of all."""
         return min((keys[0] for keys in self._keys.values()), default=None)
 
-    def rank(self, trial: Standing, reach: int | None) -> tuple[int, int]:
-        """How many are ahead of a trial, and how many there are; with `reach`, among those so many depths away
-        of the same network."""
-        own = self._order(trial, self._rung)
+    def rank(self, trial: Standing, own: Key, reach: int | None) -> tuple[int, int]:
+        """How many are ahead of a trial with this key, and how many there are; with `reach`, among those so many depths
+        away of the same network."""
         alike = [
             keys
             for (network, depth), keys in self._keys.items()
             if reach is None or (network == trial.network and abs(depth - trial.freeze_depth) <= reach)
         ]
         return sum(bisect_left(keys, own) for keys in alike), sum(map(len, alike))
-
-
-def build_pruner(settings: SearchSettings) -> BasePruner:
-    """Optuna's rule that stops a trial for good; steps are epochs finished, from 1."""
-    if settings.pruner != "median":
-        return NopPruner()
-    return MedianPruner(
-        n_startup_trials=settings.pruner_startup_trials, n_warmup_steps=settings.pruner_warmup_epochs, interval_steps=1
-    )
-
-
-def build_promotion(
-    settings: SearchSettings,
-    steps: int,
-    evidence: Evidence | None = None,
-    *,
-    batches: int = ENOUGH_STEPS,
-    in_full: int = 1,
-) -> PromotionRule | None:
-    """The rule by which trials of so many steps wait for each other; None where they do not.
-
-    Args:
-        settings: which rule, its factor, and whether evidence decides how long a trial is trusted.
-        steps: of a trial that runs its full length.
-        evidence: of the study; None trusts all freeze depths alike.
-        batches: training steps in an epoch (see `rungs`).
-        in_full: how many of the first trials never wait.
-    """
-    if settings.pruner != "halving":
-        return None
-    trust = trust_from_evidence(evidence) if evidence is not None and settings.trust == "evidence" else None
-    at = rungs(steps, batches)
-    return PromotionRule(at, settings.halving_factor, judge=settings.judge, trust=trust, in_full=range(in_full))
-
-
-def expected_epochs(
-    settings: SearchSettings, steps: int, trials: int, *, batches: int = ENOUGH_STEPS, in_full: int = 1
-) -> float:
-    """About how many epochs so many trials of so many steps will take, for telling the user when they end."""
-    rule = build_promotion(settings, steps, batches=batches, in_full=in_full)
-    return rule.expected_epochs(trials, steps) if rule and trials else float(trials * steps)

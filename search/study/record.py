@@ -18,6 +18,7 @@ import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import TypeAdapter
 
+from explain.evidence.joint import Statistics
 from search.errors import StoreError
 from search.evidence.record import Evidence
 from search.study.bought import Bought
@@ -143,6 +144,7 @@ class _TrialAttributes:
     value = _Kept(float)
     loss = _Kept(float, math.inf)
     losses = _Kept[Mapping[int, float]](lambda raw: {int(step): float(v) for step, v in raw.items()}, {})  # at rungs
+    maps = _Kept[Mapping[int, Statistics]](lambda raw: {int(step): v for step, v in raw.items()}, {})  # at rungs
     judge = _Kept(str, "score")
     accuracy = _Kept[float | None](float, None)  # on the validation images after the last epoch
     epochs = _Kept(int)

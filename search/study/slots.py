@@ -99,4 +99,4 @@ def _competes(trial: TrialRecord) -> bool:
 
 
 def _standing(trial: TrialRecord, waits: bool) -> Standing:
-    return Standing(trial.slot, trial.freeze_depth, dict(trial.scores), waits, trial.network, trial.losses)
+    return Standing(trial.slot, trial.freeze_depth, dict(trial.scores), waits, trial.network, trial.losses, trial.maps)

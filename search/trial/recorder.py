@@ -13,6 +13,7 @@ import pytorch_lightning as pl
 from lightning_modules.training.classifier import Classifier
 from search.errors import TrialCancelledError, TrialOvertimeError
 from search.trial.checkpoint import TrialCheckpoint
+from search.trial.map_statistics import MapStatistics
 from search.trial.result import EpochReport, Verdict
 
 __all__ = ["STOPPED", "Recorder"]
@@ -36,6 +37,7 @@ class Recorder(pl.Callback):
         deadline: `time.perf_counter` at which the trial's time is over.
         save: called between two epochs with what to write down of them.
         save_every: seconds that go by before it is called again; 0 calls it after every epoch.
+        maps: what the network's maps say, and after which epochs it is asked for.
 
     Raises:
         TrialCancelledError: out of the training, when `cancelled` says so.
@@ -55,6 +57,7 @@ class Recorder(pl.Callback):
         deadline: float = math.inf,
         save: Callable[[pl.Trainer, Classifier], None] = lambda trainer, model: None,
         save_every: float = math.inf,
+        maps: MapStatistics = MapStatistics(),  # noqa: B008 - frozen
     ) -> None:
         self._metric = f"val_{metric}"
         self._fold = fold
@@ -67,6 +70,7 @@ class Recorder(pl.Callback):
         self._deadline = deadline
         self._save, self._save_every = save, save_every
         self._saved, self._next_save = len(curve), time.perf_counter() + save_every
+        self._maps = maps
         self.resumed = resumed
         self.stopped: str | None = None
 
@@ -117,14 +121,20 @@ class Recorder(pl.Callback):
         value, loss = 0.0, math.inf
         if not self.stopped:
             value, loss = (float(np.mean([one[name] for one in same])) for name in (self._metric, "val_loss"))
+        seconds, step = time.perf_counter() - self._started, len(self.curve)
+        maps, map_seconds = {}, 0.0
+        if not self.stopped and step >= self._reported and step + 1 in self._maps.at:
+            maps, map_seconds = self._maps.read(pl_module, step + 1)
         report = EpochReport(
-            step=len(self.curve),
+            step=step,
             fold=self._fold,
             epoch=epoch,
             value=value,
             loss=loss,
             metrics=metrics,
-            seconds=time.perf_counter() - self._started,
+            seconds=seconds,
+            maps=maps,
+            map_seconds=map_seconds,
         )
         self.curve.append(report)
         verdict = self._report(report) if report.step >= self._reported else "train"

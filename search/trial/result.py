@@ -55,6 +55,8 @@ class EpochReport:
         loss: mean validation log loss, the same way; infinite where training diverged.
         metrics: train_loss, train_accuracy, val_loss, val_accuracy, val_macro_f1, val_weighted_f1; watched_loss and so
             on where the task has images to watch; train_ce, val_ce and so on with fostering (see `Classifier`).
+        maps: statistic of the maps -> block -> value, at the rungs of `search.pruner=maps`; else empty.
+        map_seconds: wall time of these, no part of `seconds`.
     """
 
     step: int
@@ -64,6 +66,8 @@ class EpochReport:
     loss: float
     metrics: dict[str, float]
     seconds: float
+    maps: dict[str, dict[str, float]] = field(default_factory=dict)
+    map_seconds: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -87,6 +87,7 @@ class Task:
         network: its name where the study chooses among several networks, each of which has a task; else None.
         unit: operations by block of the first network, whose epochs costs are counted in; None where it is this one.
         others: the task of the first network only: makes those of the others, by name.
+        shown: what `search.trial.map_statistics` computes once for all trials of this process.
     """
 
     settings: Settings
@@ -104,6 +105,7 @@ class Task:
     network: str | None = None
     unit: tuple[int, ...] | None = None
     others: Callable[[str], Task] | None = None
+    shown: dict[Hashable, Any] = field(default_factory=dict)
     _made: dict[str, Task] = field(default_factory=dict)
     _stored_bytes: dict[int, int] = field(default_factory=dict)
 

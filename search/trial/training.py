@@ -29,6 +29,7 @@ from search.trial.files import network_file
 from search.trial.fitting import fit
 from search.trial.keys import trial_key
 from search.trial.machine import this_machine
+from search.trial.map_statistics import watched_maps
 from search.trial.recorder import STOPPED, Recorder
 from search.trial.result import EpochReport, TrialParams, TrialResult, Verdict
 from search.trial.task import Task
@@ -94,6 +95,7 @@ def run_trial(
             metric, fold, curve, report=report, cancelled=cancelled, reported=reported, resumed=resumed,
             deadline=math.inf if limit is None else started + limit - before,
             save=save, save_every=math.inf if every is None else every,
+            maps=watched_maps(task, params.freeze_depth, fold, checkpoint),
         )  # fmt: skip
         try:
             fitted = fit(task, params, seed, split.train, split.val, task.settings.trainer.epochs, recorder)

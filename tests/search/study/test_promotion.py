@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search.study.promotion import PromotionRule, Standing, rungs
+from search.study.promotion import PromotionRule, Standing
+from search.trial.rungs import rungs
 
 
 @pytest.mark.parametrize(

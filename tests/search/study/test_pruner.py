@@ -9,7 +9,7 @@ import pytest
 from explain.evidence import Cost
 from search.evidence.record import Evidence, ScorerEvidence
 from search.settings.schema import SearchSettings
-from search.study.promotion import build_promotion, build_pruner, expected_epochs
+from search.study.pruning import build_promotion, build_pruner, expected_epochs
 
 
 @pytest.mark.parametrize(
