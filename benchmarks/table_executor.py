@@ -57,6 +57,8 @@ class TableExecutor:
         prefix_cost: the same for computing what is frozen, paid once a freeze depth.
         workers: how many trials run at the same time.
         paid: spent before the first trial.
+        maps: epoch, from 1 -> what the maps of a trial with these parameters say then (`search.pruner=maps`).
+        map_cost: freeze depth -> what asking them once costs.
     """
 
     def __init__(
@@ -68,11 +70,14 @@ class TableExecutor:
         losses: Callable[[TrialParams], Sequence[float]] | None = None,
         workers: int = 1,
         paid: float = 0.0,
+        maps: Callable[[TrialParams], Mapping[int, dict[str, dict[str, float]]]] = lambda _: {},
+        map_cost: Callable[[int], float] = lambda _: 0.0,
     ) -> None:
         self.capacity = workers
         self.spent: list[Spent] = []
         self.bill = paid
         self._losses = losses
+        self._maps, self._map_cost = maps, map_cost
         self._curve, self._epoch_cost, self._prefix_cost = curve, epoch_cost, prefix_cost
         self._running: dict[int, _Trial] = {}
         self._cached: set[int] = set()
@@ -103,7 +108,7 @@ class TableExecutor:
         trial = self._running[slot]
         last = trial.reports[-1]
         goes_on = verdict == "train" and len(trial.reports) < len(trial.curve)
-        self.bill += last.seconds
+        self.bill += last.seconds + last.map_seconds
         self.spent.append(Spent(self.bill, trial.job.params, last.step, last.value, not goes_on))
         if goes_on:
             self._train(trial)
@@ -127,7 +132,8 @@ class TableExecutor:
 
     def _train(self, trial: _Trial, took: float = 0.0) -> None:
         trial.reports.append(self._epoch(trial))
-        self._happens(took + trial.reports[-1].seconds, Reported(trial.job.slot, trial.reports[-1]))
+        last = trial.reports[-1]
+        self._happens(took + last.seconds + last.map_seconds, Reported(trial.job.slot, last))
 
     def _lost(self, params: TrialParams, curve: Sequence[float]) -> Sequence[float]:
         return [1 - value for value in curve] if self._losses is None else self._losses(params)
@@ -138,7 +144,9 @@ class TableExecutor:
         seconds = self._epoch_cost(trial.job.params.freeze_depth)
         # As many numbers as a trial reports, so that a tracker has its work; only the first is known.
         metrics = {"val_macro_f1": value, "val_loss": loss, "train_loss": loss, "train_accuracy": value}
-        return EpochReport(step, 0, step, value, loss, metrics, seconds)
+        maps = self._maps(trial.job.params).get(step + 1, {})
+        asked = self._map_cost(trial.job.params.freeze_depth) if maps else 0.0
+        return EpochReport(step, 0, step, value, loss, metrics, seconds, maps, asked)
 
     def _happens(self, after: float, event: Event) -> None:
         self._made += 1

@@ -25,7 +25,7 @@ def maps_against_top(maps: TrialMaps) -> dict[str, float]:
     Cost: the one pass of `gather_trial_maps`.
 
     Returns:
-        By block but the top one. Images with a dead or constant map are left out; a block where that leaves none is too.
+        By block but the top one. Images with a dead or constant map are left out; so is a block where that leaves none.
     """
     found = {}
     for block, below in zip(maps.blocks[:-1], maps.maps[:-1], strict=True):

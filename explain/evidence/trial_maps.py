@@ -1,7 +1,7 @@
 """What the statistics of a running trial read: its answers to some images and their mirror images, from one pass.
 
-A statistic (`TRIAL_STATISTICS`) is a number of one trial at one moment. It is compared with those of other trials of the
-same network at the same epoch, so what the network itself does to maps cancels.
+A statistic (`TRIAL_STATISTICS`) is a number of one trial at one moment. It is compared with those of other trials of
+the same network at the same epoch, so what the network itself does to maps cancels.
 
 Shapes: N images, K classes, B compared blocks; block b has maps of h x w.
 """

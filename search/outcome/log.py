@@ -16,6 +16,7 @@ from search.evidence.record import Evidence, TypicalMaps
 from search.outcome.evidence_figure import evidence_figure
 from search.outcome.figures import MAPS_BEFORE, block_slides, curves_figure, histogram_figure
 from search.outcome.scorecard import scorecard, scorecard_table, seen_depths
+from search.outcome.stopped import log_stopped
 from search.outcome.winner import package_versions
 from search.pages.dark_figure import darken
 from search.settings.plain import flatten
@@ -97,6 +98,7 @@ def log_outcome(run: StudyRun, winner: Winner) -> None:
     caches = {task.network: json.loads(task.cache.describe()) for task in run.task.all}
     decided = caches.get(None, caches)
     tracker.log_text(parent, json.dumps(decided, indent=1), "activation_cache.json")
+    log_stopped(run)
     if evidence is not None:
         network = first_network(run.record.identity or {})
         # The figure is of the network that the evidence is of, which need not be the winner's.

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from search.outcome.decisions import DecisionFacts
+from search.outcome.stopped import StoppedTrial
 from search.report.findings import Findings
 from search.report.wrong_images import WrongImages
 from search.study.bought import Bought
@@ -280,6 +281,7 @@ class ReportData:
         wrong: test images that the winner has wrong, without pictures; None without test images, or where they could
             not be looked at.
         needs: classes to take more pictures of, the most needed first.
+        stopped: trials that were stopped by what their maps show; empty by other rules.
         notes: what is missing from this report, and why.
     """
 
@@ -314,6 +316,7 @@ class ReportData:
     verdict: Verdict | None = None
     wrong: WrongImages | None = None
     needs: tuple[ClassNeed, ...] = ()
+    stopped: tuple[StoppedTrial, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain values and counts of them; NaN becomes None; pictures are left out."""

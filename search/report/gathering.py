@@ -15,6 +15,7 @@ from scipy.stats import binomtest
 from lightning_modules.errors import printable
 from search.outcome.decisions import ARTIFACT, DecisionFacts, read_decisions
 from search.outcome.scorecard import ScorecardRow, scorecard, seen_depths
+from search.outcome.stopped import STOPPED, read_stopped
 from search.report.data import (
     ClassNeed,
     ClassScores,
@@ -124,6 +125,7 @@ def gather(
         else _verdict(confusion, findings, decisions),
         wrong=so_far.wrong if winner is None and so_far is not None else wrong,
         needs=_needs(classes, findings),
+        stopped=read_stopped(run.artifact(STOPPED)),
     )
 
 

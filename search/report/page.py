@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from explain.subject import described_measures
@@ -26,16 +27,21 @@ _MATRIX_CLASSES = 16  # of more the confusion matrix and all but the weakest are
 _LISTED = 200  # wrong images without pictures
 _OTHERS = 2  # classes that one is taken for
 _EXAMPLES = 4  # pictures of a class to photograph
+_STOPPED = 8  # trials with their maps
 
 
 def page(
-    data: ReportData, charts: Mapping[str, Any], evidence: tuple[bytes | None, bytes | None] = (None, None)
+    data: ReportData,
+    charts: Mapping[str, Any],
+    evidence: tuple[bytes | None, bytes | None] = (None, None),
+    stopped: Mapping[int, bytes] = MappingProxyType({}),
 ) -> str:
     """The page as HTML.
 
     Args:
         charts: of `charts.chart_data`.
         evidence: PNG of its figure on light and on dark ground, or None.
+        stopped: slot -> PNG of the maps of a trial that was stopped by them.
     """
     plain = data.to_json()
     plotly, plotly_hash = packed_plotly() if charts else ("", "")
@@ -52,6 +58,7 @@ def page(
         best=best_trial(data.trials),
         heat=_heat(data, runs),
         evidence=evidence,
+        stopped=dict(list(stopped.items())[:_STOPPED]),
         headline=() if data.verdict is None else headline(data.verdict),
         weak=() if data.verdict is None else weak_points(data.verdict),
         enough=() if data.verdict is None else enough(data.verdict),

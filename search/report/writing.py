@@ -17,6 +17,7 @@ from lightning_modules.errors import InputError, printable
 from lightning_modules.whole_file import whole_file
 from search.errors import TrialCancelledError
 from search.invocation import typed
+from search.outcome.stopped import stopped_picture
 from search.report.charts import chart_data, importances
 from search.report.findings import ARTIFACT, MAP_MEASURES, PREDICTIONS, Findings
 from search.report.gathering import gather
@@ -136,7 +137,8 @@ def _write_report(
     data = gather(study, run, shares, findings, wrong, notes, so_far)
     winner = None if study.winner is None else study.winner.slot
     charts = chart_data(study, winner, shares)
-    html = page(data, charts, (run.artifact(_EVIDENCE), run.artifact(_EVIDENCE_DARK)))
+    stopped = {one.slot: picture for one in data.stopped if (picture := run.artifact(stopped_picture(one.slot)))}
+    html = page(data, charts, (run.artifact(_EVIDENCE), run.artifact(_EVIDENCE_DARK)), stopped)
     plain = data.to_json()
     tracker.log_text(run.run_id, json.dumps(plain, indent=1, ensure_ascii=False, allow_nan=False), _DATA)
     tracker.log_text(run.run_id, html, _PAGE)

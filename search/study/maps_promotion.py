@@ -1,13 +1,15 @@
 """Successive halving by the log loss and by what the running trials' maps show (`search.pruner=maps`).
 
-At a rung trials are compared by J = z(-ln loss) + z(S), where S sums statistics of their maps (`explain.evidence.joint`).
-z is over all trials at that rung, so J of a trial may change while others arrive.
+At a rung trials are compared by J = z(-ln loss) + z(S); S sums statistics of their maps (`explain.evidence.joint`).
+z is over all trials at that rung: J of a trial may change while others arrive.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,7 +17,29 @@ from explain.evidence.joint import joint, summed
 from explain.evidence.trial_registry import TRIAL_STATISTICS
 from search.study.promotion import Field, Key, PromotionRule, Standing
 
-__all__ = ["MapsPromotionRule"]
+__all__ = ["MapsPromotionRule", "Weakness"]
+
+
+@dataclass(frozen=True)
+class Weakness:
+    """In which a trial is behind.
+
+    Attributes:
+        statistic: its name.
+        block: of which the value is; empty where it is of none.
+        value: of the trial.
+        others: mean of those ahead of it.
+    """
+
+    statistic: str
+    block: str
+    value: float
+    others: float
+
+    @property
+    def words(self) -> str:
+        """As a clause, such as `its stage 5 looks elsewhere when the picture is mirrored`."""
+        return TRIAL_STATISTICS[self.statistic].weaker.format(block=_spaced(self.block))
 
 
 class MapsPromotionRule(PromotionRule):
@@ -73,26 +97,30 @@ class MapsPromotionRule(PromotionRule):
         return sorted(found, key=lambda t: self._order(t, rung, trials))
 
     def shown_by_maps(self, trial: Standing, trials: Sequence[Standing]) -> str:
-        """What is weaker in its maps than in those of the trials ahead, in one clause with both numbers; else empty.
+        """`weakest` in one clause with both numbers; else empty."""
+        found = self.weakest(trial, trials)
+        return "" if found is None else f"{found.words}: {_short(found.value)} against {_short(found.others)}"
 
-        Of all statistics and blocks it names the one that is lowest in standard deviations of the trials compared.
+    def weakest(self, trial: Standing, trials: Sequence[Standing]) -> Weakness | None:
+        """What is weaker in its maps than in those of the trials ahead of it at its last rung.
+
+        Of all statistics and blocks the one that is lowest in standard deviations of the trials compared; None where
+        none is lower than the mean of those ahead.
         """
         rung, ahead, peers = trial.epoch, self.ahead(trial, trials), self._peers(trial, trials)
-        own, lowest, clause = trial.maps.get(rung, {}), 0.0, ""
+        lowest, found = 0.0, None
         for name in self._names if ahead else ():
-            for block, value in own.get(name, {}).items():
+            for block, value in trial.maps.get(rung, {}).get(name, {}).items():
                 others, all_ = (
                     np.array([t.maps[rung][name][block] for t in of if block in t.maps.get(rung, {}).get(name, {})])
                     for of in (ahead, peers)
                 )
                 if not len(others) or not all_.std() > 0:
                     continue
-                z = (value - others.mean()) / all_.std()
+                z = float((value - others.mean()) / all_.std())
                 if z < lowest:
-                    lowest = float(z)
-                    words = TRIAL_STATISTICS[name].weaker.format(block=block)
-                    clause = f"{words}: {_short(value)} against {_short(float(others.mean()))}"
-        return clause
+                    lowest, found = z, Weakness(name, block, value, float(others.mean()))
+        return found
 
     def _peers(self, trial: Standing, trials: Sequence[Standing]) -> list[Standing]:
         """Those that it is compared with at its last rung, itself included."""
@@ -146,3 +174,8 @@ class MapsPromotionRule(PromotionRule):
 def _short(value: float) -> str:
     """A number within [-1, 1], as in .31."""
     return f"{value:.2f}".replace("0.", ".", 1)
+
+
+def _spaced(block: str) -> str:
+    """The name of a block with its number apart, as in stage 5."""
+    return re.sub(r"(?<=[a-z])(?=[0-9]+$)", " ", block)
