@@ -189,12 +189,13 @@ def make_task(tmp_path_factory: pytest.TempPathFactory, make_stripes: Callable[.
         epochs: int = 3,
         model: str = "efficientnet_lite0",
         checkpoint_seconds: float | None = None,
+        pruner: str = "halving",
         **trainer: object,
     ) -> Task:
         settings = Settings(
             data=DataSettings(source="folder", size=(32, 32), folds=folds, views=2),
             model=ModelSettings(model, "none" if model == "lenet5" else "imagenet"),
-            search=SearchSettings(),
+            search=SearchSettings(pruner=pruner),
             executor=ExecutorSettings(checkpoint_seconds=checkpoint_seconds),
             trainer=TrainerSettings(epochs=epochs, batch_size=8, accelerator="cpu", **trainer),  # type: ignore[arg-type]
         )

@@ -127,6 +127,10 @@ SETTINGS = {
         ["model.name=[vgg16,resnet50]", "trainer.fostering.beta=1", "trainer.fostering.block=layer4"],
         ["trainer.fostering.block names a block of one network", "'layer4'"],
     ),
+    "maps of pictures that may not be mirrored": (
+        ["search.pruner=maps", "data.flip=false"],
+        ["search.pruner=maps needs data.flip=true", "got data.flip=false"],
+    ),
     "trust in two networks": (
         ["model.name=[vgg16,resnet50]", "search.trust=evidence", "search.evidence=true"],
         ["search.trust=evidence needs one network", "model.name=[vgg16,resnet50]"],

@@ -129,7 +129,7 @@ def decide(
     last = probes[old.blocks[-1]]
     reach = a if math.isnan(last) else max(a, last)
     facts = _Facts(by_block, drift["features"].seen, r, a, loss, reach, informed, len(new), growth, kept)
-    action, depth, reason = _rule(facts)
+    action, depth, reason, by_maps = _rule(facts)
     if new_classes:
         reason = f"new to the champion: {', '.join(new_classes)}; {reason}"
         if action == "none":
@@ -146,6 +146,7 @@ def decide(
         loss=loss,
         features_p=drift["features"].adjusted,
         new_classes=tuple(new_classes),
+        by_maps=by_maps,
     )
 
 
@@ -163,14 +164,20 @@ class _Facts:
     lineage_depth: int
 
 
-def _rule(facts: _Facts) -> tuple[Action, int | None, str]:
+def _rule(facts: _Facts) -> tuple[Action, int | None, str, bool]:
+    """Action, depth, reason, and whether the maps chose that depth."""
     by_block, reach, names = facts.by_block, facts.reach, list(facts.by_block)
     moved = [name for name, block in by_block.items() if block.moved]
     now = f"{facts.a:.1%} of {facts.images} new images right against {facts.r:.1%} of older ones"
     if facts.images < _FEWEST:
-        return "none", None, f"{facts.images} new images decide nothing; at least {_FEWEST} are needed"
+        return "none", None, f"{facts.images} new images decide nothing; at least {_FEWEST} are needed", False
     if not facts.informed:
-        return "search", None, f"{now}: neither the champion nor a classifier on any of its blocks is beyond chance"
+        return (
+            "search",
+            None,
+            f"{now}: neither the champion nor a classifier on any of its blocks is beyond chance",
+            False,
+        )
     shown = facts.loss[1] > 0
     changed = [f"maps of {', '.join(moved)} moved"] if moved else []
     changed += ["the champion's features moved"] if facts.features_moved else []
@@ -179,16 +186,16 @@ def _rule(facts: _Facts) -> tuple[Action, int | None, str]:
     if not shown and facts.growth >= _GROWN:
         depth = facts.lineage_depth
         grown = f"{fell}; {facts.growth:.0%} more images to train on than the champion had: its freeze depth is kept"
-        return ("head" if depth == len(names) else "thaw"), depth, grown
+        return ("head" if depth == len(names) else "thaw"), depth, grown, False
     if not shown and not changed:
-        return "none", None, f"{fell}; {said}"
+        return "none", None, f"{fell}; {said}", False
     regains = f"a new head on the champion's blocks reaches {reach:.1%}"
     if reach >= facts.r - _EQUAL:
-        return "head", len(names), f"{fell}; {said}; {regains}, so the blocks can stay"
+        return "head", len(names), f"{fell}; {said}; {regains}, so the blocks can stay", False
     lacks = f"{fell}; {said}; {regains} only"
     if moved:
         depth = names.index(moved[0])
-        return "thaw", depth, f"{lacks}, so blocks are trained from the first one whose maps moved, {moved[0]}"
+        return "thaw", depth, f"{lacks}, so blocks are trained from the first one whose maps moved, {moved[0]}", True
     known = [block.probe for block in by_block.values() if not math.isnan(block.probe)]
     best = max(known, default=math.nan)
     good = [k + 1 for k, name in enumerate(names) if by_block[name].probe >= best - _EQUAL]
@@ -197,6 +204,7 @@ def _rule(facts: _Facts) -> tuple[Action, int | None, str]:
         "thaw",
         depth,
         f"{lacks}; no block's maps say where, so what can be read from the blocks does: {names[depth]}",
+        False,
     )
 
 

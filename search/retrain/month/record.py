@@ -209,6 +209,8 @@ class DepthDecision(Stored):
         accuracy: a, the share of new images right; `images` of them.
         loss: r - a with its 95 % interval (value, low, high).
         features_p: adjusted p-value of the features' MMD.
+        by_maps: whether maps chose from which block on is trained, where accuracies asked for that; False where
+            accuracies chose the depth alone. None in records of before.
     """
 
     action: Action
@@ -222,6 +224,7 @@ class DepthDecision(Stored):
     loss: tuple[float, float, float]
     features_p: float
     new_classes: tuple[str, ...] = field(default=())
+    by_maps: bool | None = None
 
     def metrics(self) -> dict[str, float]:
         """Flat numbers for MLflow; what is not known is left out."""

@@ -44,6 +44,7 @@ class ScriptedExecutor:
     jobs: list[Job] = field(default_factory=list)
     cancelled: list[int] = field(default_factory=list)
     interrupt_in: tuple[int, int] | None = None  # (n-th job, epoch)
+    maps: Callable[[Job, int], dict[str, dict[str, float]]] = lambda job, epoch: {}
 
     def __post_init__(self) -> None:
         self._playing: dict[int, Generator[Event, Verdict | None, None]] = {}
@@ -86,7 +87,8 @@ class ScriptedExecutor:
                 raise KeyboardInterrupt
             assert isinstance(value, float)
             metrics = {"val_macro_f1": value, "val_accuracy": value}
-            reports.append(EpochReport(epoch, 0, epoch, value, 1.0, metrics, 0.1))
+            maps = self.maps(job, epoch)
+            reports.append(EpochReport(epoch, 0, epoch, value, 1.0, metrics, 0.1, maps, 0.01 if maps else 0.0))
             verdict = "train" if epoch < job.reported else (yield Reported(job.slot, reports[-1]))
             if diverge or verdict != "train":
                 stopped = "diverged" if diverge else "pruned" if verdict == "stop" else "waiting"

@@ -93,6 +93,7 @@ def test_the_rule(
     found = decided(old, made_up(**{"n": 100, "seed": 6, **new}), **options)
     assert (found.action, found.depth) == (action, depth), found.reason
     assert words in found.reason
+    assert found.by_maps is ("whose maps moved" in found.reason)
     assert list(found.by_block) == list(old.blocks)
 
 
