@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from explain.fonts import use_fonts
 from explain.overlay import as_pixels, map_overlay
 from lightning_modules.errors import printable
+from search.outcome.stopped_trials import STOPPED, StoppedTrial, stopped_picture
 from search.study.maps_promotion import MapsPromotionRule
 from search.study.promotion import Standing
 from search.study.pruning import build_promotion
@@ -23,53 +23,19 @@ from search.study.record import TrialRecord
 from search.study.run import StudyRun
 from search.trial.map_statistics import KeptMaps, maps_file, read_maps
 
-__all__ = ["STOPPED", "StoppedTrial", "log_stopped", "read_stopped", "stopped_figure", "stopped_picture"]
+__all__ = ["log_stopped", "stopped_figure"]
 
-STOPPED = "stopped/trials.json"
-"""Artifact of the parent run: what `read_stopped` reads."""
 _FIGURE = "figures/stopped_by_maps.png"  # of the trial's own run
 _BESIDE, _IMAGES, _SIDE = 2, 3, 1.5  # trials that went on, images of each, inches of a picture
 
 
-@dataclass(frozen=True)
-class StoppedTrial:
-    """A trial that was stopped at a rung.
-
-    Attributes:
-        epoch: of the rung, from 1.
-        words: in which its maps are weaker than those ahead of it; empty where they are not.
-        value: that number of the trial.
-        others: its mean over the trials ahead.
-        beside: slots of the trials in the picture, which went on.
-        picture: whether there is one.
-    """
-
-    slot: int
-    epoch: int
-    words: str
-    value: float | None
-    others: float | None
-    beside: tuple[int, ...]
-    picture: bool = False
-
-
-def stopped_picture(slot: int) -> str:
-    """Artifact of the parent run with the picture of this trial."""
-    return f"stopped/trial-{slot}.png"
-
-
-def read_stopped(raw: bytes | None) -> tuple[StoppedTrial, ...]:
-    """What `log_stopped` logged, none where it logged nothing or another version did."""
-    try:
-        return TypeAdapter(tuple[StoppedTrial, ...]).validate_json(raw) if raw is not None else ()
-    except ValidationError:
-        return ()
-
-
 def log_stopped(run: StudyRun) -> None:
     """Log the pictures to the trials' runs and the study's, and what they show as `STOPPED`; nothing by other rules."""
-    task, search = run.task, run.settings.search
-    rule = build_promotion(search, task.settings.trainer.epochs * len(task.splits.folds), batches=_batches(run))
+    if run.settings.search.pruner != "maps":
+        return
+    folds, trainer = run.task.splits.folds, run.settings.trainer
+    batches = -(-len(folds[0].train) // trainer.batch_size)
+    rule = build_promotion(run.settings.search, trainer.epochs * len(folds), batches=batches)
     if not isinstance(rule, MapsPromotionRule):
         return
     trials = run.record.finished()
@@ -89,10 +55,6 @@ def log_stopped(run: StudyRun) -> None:
         )
         found.append(replace(stopped, picture=_log_picture(run, trial, stopped, weak.block if weak else "")))
     run.tracker.log_text(run.parent, json.dumps([asdict(one) for one in found], indent=1), STOPPED)
-
-
-def _batches(run: StudyRun) -> int:
-    return -(-len(run.task.splits.folds[0].train) // run.settings.trainer.batch_size)
 
 
 def _standing(trial: TrialRecord) -> Standing:

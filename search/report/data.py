@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from search.outcome.decisions import DecisionFacts
-from search.outcome.stopped import StoppedTrial
+from search.outcome.stopped_trials import StoppedTrial
 from search.report.findings import Findings
 from search.report.wrong_images import WrongImages
 from search.study.bought import Bought

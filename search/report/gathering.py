@@ -15,7 +15,7 @@ from scipy.stats import binomtest
 from lightning_modules.errors import printable
 from search.outcome.decisions import ARTIFACT, DecisionFacts, read_decisions
 from search.outcome.scorecard import ScorecardRow, scorecard, seen_depths
-from search.outcome.stopped import STOPPED, read_stopped
+from search.outcome.stopped_trials import STOPPED, read_stopped
 from search.report.data import (
     ClassNeed,
     ClassScores,

@@ -17,7 +17,7 @@ from lightning_modules.errors import InputError, printable
 from lightning_modules.whole_file import whole_file
 from search.errors import TrialCancelledError
 from search.invocation import typed
-from search.outcome.stopped import stopped_picture
+from search.outcome.stopped_trials import stopped_picture
 from search.report.charts import chart_data, importances
 from search.report.findings import ARTIFACT, MAP_MEASURES, PREDICTIONS, Findings
 from search.report.gathering import gather

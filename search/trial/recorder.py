@@ -122,7 +122,8 @@ class Recorder(pl.Callback):
         if not self.stopped:
             value, loss = (float(np.mean([one[name] for one in same])) for name in (self._metric, "val_loss"))
         seconds, step = time.perf_counter() - self._started, len(self.curve)
-        maps, map_seconds = {}, 0.0
+        maps: dict[str, dict[str, float]] = {}
+        map_seconds = 0.0
         if not self.stopped and step >= self._reported and step + 1 in self._maps.at:
             maps, map_seconds = self._maps.read(pl_module, step + 1)
         report = EpochReport(
