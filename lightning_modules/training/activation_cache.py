@@ -118,7 +118,7 @@ class ActivationCache:
 
     @torch.no_grad()
     def through(self, images: Tensor, cut: int) -> Tensor:
-        """What leaves the first `cut` blocks, rounded as all else is, of images (B, 3, H, W) in [0, 1] that are no pairs.
+        """What leaves the first `cut` blocks, rounded as always, of images (B, 3, H, W) in [0, 1] that are no pairs.
 
         Nothing of it is kept.
         """
