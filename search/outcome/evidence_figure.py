@@ -30,6 +30,7 @@ __all__ = ["depth_words", "evidence_figure", "prior_words"]
 
 _WIDTH, _LEFT, _RIGHT = 9.0, 1.85, 0.15  # inches, as all that follow
 _HEADER, _BEST, _ROW, _PRIOR, _FOOTER, _GAP = 0.95, 1.45, 0.36, 1.05, 0.7, 0.28
+_DEPTHS = 0.05  # below which the freeze depths stand where there was no prior
 _LARGEST_MAP = 1.3
 _CELL = 0.92  # share of a block's width that is drawn on
 _FROZEN, _TRAINED, _LINE = "#e4eef7", "#fdf0e2", "#b5341e"
@@ -86,7 +87,7 @@ def evidence_figure(
 ) -> Figure:
     """The blocks in a row with maps, scores and prior, and on top the best score reached at each freeze depth.
 
-    What is not there (maps, scores of blocks) has no panel.
+    What is not there (maps, scores of blocks, a prior that steered) has no panel.
 
     Args:
         seen: what was reached at each freeze depth; without any, and without a winner, it has no panel.
@@ -103,7 +104,8 @@ def evidence_figure(
     maps = 0.3 if evidence.maps is None else 0.3 + side * min(shape[0] / shape[1], 1.6)
     scores = len(rows) * _ROW
     best = 0.0 if chosen is None and not seen else _BEST + _GAP
-    total = _HEADER + best + maps + 0.1 + scores + _GAP + _PRIOR + _FOOTER
+    prior = _DEPTHS if evidence.steering is None else _PRIOR
+    total = _HEADER + best + maps + 0.1 + scores + _GAP + prior + _FOOTER
     figure = Figure(figsize=(_WIDTH, total), dpi=110)
     place = _Place(figure, total, blocks)
     _draw_sides(place, chosen, total)
@@ -114,7 +116,10 @@ def evidence_figure(
     top += maps + 0.1
     if rows:
         _draw_rows(place, rows, top, scores)
-    _draw_prior(place, evidence, chosen, top + scores + _GAP)
+    if evidence.steering is None:
+        _name_depths(place, place.panel(top + scores + _GAP, _DEPTHS))
+    else:
+        _draw_prior(place, evidence, chosen, top + scores + _GAP)
     notes = ["cells: beside their row's mean, blue speaks for freezing, orange for training; number: z against chance"]
     notes += [f"{row.name}: of freeze depths; number: the score" for row in rows if row.kind == "depth"]
     words = "; ".join(notes if any(row.kind == "block" for row in rows) else notes[1:])
@@ -278,7 +283,7 @@ def _draw_prior(place: _Place, evidence: Evidence, chosen: int | None, top: floa
     inside = evidence.probabilities[low : high + 1] / evidence.probabilities[low : high + 1].sum()
     axes.set_ylim(0, 1.25 * inside.max())
     for k, probability in enumerate(inside, start=low):
-        steers = k == evidence.preferred and evidence.steering is not None
+        steers = k == evidence.preferred
         axes.bar(k, probability, 0.6, color="#1f4e79" if steers else "#8fa3b8", zorder=2)
         axes.annotate(
             f"{probability:.0%}" if place.unit >= 0.4 else f"{100 * probability:.0f}", (k, probability), (0, 3.5),
@@ -287,10 +292,15 @@ def _draw_prior(place: _Place, evidence: Evidence, chosen: int | None, top: floa
         )  # fmt: skip
     axes.axhline(0, color="0.4", linewidth=0.8)
     axes.plot([low - 0.45, high + 0.45], [1 / len(inside)] * 2, ":", color="0.35", linewidth=0.9, zorder=2.5)
+    _name_depths(place, axes)
+    place.label(axes, 0.55 * inside.max(), "prior over freeze depths", "where early trials look; dotted: no preference")
+
+
+def _name_depths(place: _Place, axes: Axes) -> None:
+    """Freeze depths below a panel."""
     axes.set_xticks(range(place.blocks + 1))
     axes.tick_params(axis="x", length=0, labelsize=8.5, pad=2)
     axes.set_xlabel("freeze depth: how many leading blocks stay frozen", fontsize=8.5)
-    place.label(axes, 0.55 * inside.max(), "prior over freeze depths", "where early trials look; dotted: no preference")
 
 
 def _ground(k: int, chosen: int | None) -> dict[str, Any]:

@@ -139,7 +139,10 @@ def test_without_maps_scores_and_results_there_are_blocks_and_a_prior() -> None:
 
 def test_a_uniform_prior_prefers_nothing() -> None:
     figure = evidence_figure(_evidence(2, prior="uniform"), {}, 0, metric="macro_f1")
-    assert "no prior: the freeze depth was left to the sampler" in _texts(figure)
+    texts = _texts(figure)
+    assert "no prior: the freeze depth was left to the sampler" in texts
+    assert "prior over freeze depths" not in texts
+    assert any(axes.get_xlabel().startswith("freeze depth: how many") for axes in figure.axes)
 
 
 def test_scores_that_are_all_unknown_or_all_equal_and_dead_maps_are_drawn() -> None:
