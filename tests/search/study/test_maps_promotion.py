@@ -114,7 +114,7 @@ def test_a_driver_keeps_what_maps_say_stops_by_it_and_logs_it() -> None:
     bench.run(executor)
     outcomes = {t.user_attrs["slot"]: t.user_attrs for t in bench.study.get_trials()}
     assert outcomes[0]["outcome"] == "complete"
-    assert outcomes[0]["maps"]["1"] == maps(0.9)
+    assert outcomes[0]["maps"][1] == maps(0.9)  # an in-memory study knows numbers as keys
     pruned = [a for a in outcomes.values() if a["outcome"] == "pruned"]
     assert len(pruned) >= 2
     assert any("looks elsewhere when the picture is mirrored" in a["reason"] for a in pruned)

@@ -211,7 +211,7 @@ def test_a_rule_that_has_been_asked_before_answers_as_a_new_one(seed: int) -> No
         passing = [
             t
             for rung in reversed(at)
-            for t in sorted((t for t in waiting if t.epoch == rung), key=lambda t: asked._order(t, rung))
+            for t in sorted((t for t in waiting if t.epoch == rung), key=lambda t: asked._order(t, rung, all_))
             if new.passes(t, all_, closing=closing)
         ]
         assert asked.next(all_, closing=closing) == (passing[0].slot if passing else None)
