@@ -108,7 +108,8 @@ class MapsPromotionRule(PromotionRule):
         none is lower than the mean of those ahead.
         """
         rung, ahead, peers = trial.epoch, self.ahead(trial, trials), self._peers(trial, trials)
-        lowest, found = 0.0, None
+        lowest = 0.0
+        found: Weakness | None = None
         for name in self._names if ahead else ():
             for block, value in trial.maps.get(rung, {}).get(name, {}).items():
                 others, all_ = (

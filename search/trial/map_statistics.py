@@ -7,7 +7,7 @@ the frozen blocks is computed once for all trials of a worker. Nothing of it cha
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -169,7 +169,7 @@ def maps_file(checkpoint: Path, step: int) -> Path:
 
 def _keep(path: Path, rows: NDArray[np.int64], found: TrialMaps) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    kept: Mapping[str, NDArray[Any]] = {
+    kept: dict[str, Any] = {
         "rows": rows,
         "blocks": np.array(found.blocks),
         **{f"maps-{b}": maps[: len(rows)].numpy().astype(np.float32) for b, maps in enumerate(found.maps)},
