@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,6 +51,7 @@ _SETTINGS = (
     "trainer.batch_size=16",
     "trainer.accelerator=cpu",
 )
+_SEARCHED = (f"space.fostering={[*BETAS]}",)
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,8 @@ def truths(name: str) -> dict[Path, Annotation]:
     return (read_boxes if table.name == "boxes.csv" else read_masks)(table)
 
 
-def task_of(name: str, split: int) -> Task:
-    """One random split of a task."""
+def task_of(name: str, split: int, *more: str) -> Task:
+    """One random split of a task, with other settings where `more` names them."""
     from search.settings.compose import compose_settings
     from search.trial.preparation import load
     from search.trial.preparation import split as split_images
@@ -95,7 +97,7 @@ def task_of(name: str, split: int) -> Task:
     if name == "magnetic_tile":
         grouped_by_tile(CACHE / "tiles.csv")
     overrides = [text.format(data=DATA, made=CACHE) for text in (*_SETTINGS, *TASKS[name].settings)]
-    settings = compose_settings([*overrides, f"seed={split}", f"tracking.root={CACHE}", f"space.fostering={[*BETAS]}"])
+    settings = compose_settings([*overrides, f"seed={split}", f"tracking.root={CACHE}", *(more or _SEARCHED)])
     images = load(settings, Console(quiet=True))
     return build_task(settings, images, split_images(settings, images.index), cache=CACHE / "cache")
 
@@ -109,14 +111,20 @@ def test_rows(task: Task, most: int) -> np.ndarray[Any, np.dtype[np.int64]]:
 
 def examine(task: Task, net: torch.nn.Module, known: dict[Path, Annotation]) -> dict[str, float]:
     """Balanced accuracy, and the measures of the true classes' maps, means over the images where they are defined."""
+    from explain import capture
+    from explain.attribution import gradcam
+
+    def explain(batch: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return gradcam(capture(net, batch, [BLOCK], targets).blocks[0])
+
+    return {"accuracy": balanced_accuracy(task, net)} | examine_maps(task, net, known, explain)
+
+
+def balanced_accuracy(task: Task, net: torch.nn.Module, most: int = SCORED) -> float:
+    """Mean over the classes of the share of at most so many of their test images that is right."""
     import torch
 
-    from explain import MEASURES, capture
-    from explain.attribution import gradcam
-    from explain.measures import adcc_from
-
-    settings = task.settings.data
-    rows = test_rows(task, SCORED)
+    rows = test_rows(task, most)
     plain = np.zeros_like(rows)
     labels = torch.tensor(task.index.labels)
     right = []
@@ -124,24 +132,45 @@ def examine(task: Task, net: torch.nn.Module, known: dict[Path, Annotation]) -> 
         for part in np.array_split(np.arange(len(rows)), -(-len(rows) // 50)):
             right.append(net(task.inputs(rows[part], plain[part])).argmax(1) == labels[rows[part]])
     hit, of = torch.cat(right).double(), labels[rows]
-    found = {"accuracy": float(torch.stack([hit[of == k].mean() for k in range(len(task.classes))]).mean())}
+    return float(torch.stack([hit[of == k].mean() for k in range(len(task.classes))]).mean())
+
+
+def examine_maps(
+    task: Task,
+    net: torch.nn.Module,
+    known: dict[Path, Annotation],
+    explain: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    most: int = EXPLAINED,
+) -> dict[str, float]:
+    """Measures of maps of test images, means over those where they are defined.
+
+    Args:
+        explain: from images (N, 3, H, W) and their true classes (N,) to maps (N, h, w).
+        most: test images a class.
+    """
+    import torch
+
+    from explain import MEASURES
+    from explain.measures import adcc_from
+
+    settings, labels = task.settings.data, torch.tensor(task.index.labels)
 
     def predict(images: torch.Tensor) -> torch.Tensor:
         return net(images).softmax(1)
 
     values: dict[str, list[torch.Tensor]] = {}
-    chosen = test_rows(task, EXPLAINED)
+    chosen = test_rows(task, most)
     for part in np.array_split(chosen, -(-len(chosen) // BATCH)):
         images, targets = task.inputs(part, np.zeros_like(part)), labels[part]
 
-        def explain(batch: torch.Tensor, targets: torch.Tensor = targets) -> torch.Tensor:
-            return gradcam(capture(net, batch, [BLOCK], targets).blocks[0])
+        def again(batch: torch.Tensor, targets: torch.Tensor = targets) -> torch.Tensor:
+            return explain(batch, targets)
 
-        maps = explain(images)
+        maps = again(images)
         for measure in ("ce", "ca", "cd", "relative_difference", "dead_map_rate", "complexity"):
             values.setdefault(measure, []).append(MEASURES[measure](maps))
         values.setdefault("average_drop", []).append(MEASURES["average_drop"](maps, images, targets, predict))
-        values.setdefault("coherency", []).append(MEASURES["coherency"](maps, images, explain))
+        values.setdefault("coherency", []).append(MEASURES["coherency"](maps, images, again))
         paths = [task.index.records[row].path.resolve() for row in part]
         for path, one in zip(paths, maps, strict=True):
             if path not in known or known[path].empty:
@@ -151,9 +180,8 @@ def examine(task: Task, net: torch.nn.Module, known: dict[Path, Annotation]) -> 
                 values.setdefault("energy_pointing", []).append(MEASURES["energy_pointing"](one[None], truth))
                 values.setdefault("chance", []).append(truth.double().mean((1, 2)))
     each = {name: torch.cat(parts) for name, parts in values.items()}
-    found |= {name: float(one.nanmean()) for name, one in each.items()}
-    found["adcc"] = float(adcc_from(each["coherency"], each["complexity"], each["average_drop"]).nanmean())
-    return found
+    found = {name: float(one.nanmean()) for name, one in each.items()}
+    return found | {"adcc": float(adcc_from(each["coherency"], each["complexity"], each["average_drop"]).nanmean())}
 
 
 def measure(name: str, splits: int) -> list[dict[str, Any]]:

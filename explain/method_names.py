@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-__all__ = ["BLOCK_METHODS", "CAM"]
+__all__ = ["ATTENTION", "BLOCK_METHODS", "CAM"]
 
 CAM = "cam"
 """Class activation map: needs a head of pooling and one linear layer behind the block."""
 
-BLOCK_METHODS = ("gradcam", "layercam", "hirescam", "xgradcam", "gradcampp", "activation", CAM)
-"""The keys of `explain.attribution.METHODS` (a test compares them), then CAM."""
+ATTENTION = "attention"
+"""The network's own attention map: needs an attention branch behind the block."""
+
+BLOCK_METHODS = ("gradcam", "layercam", "hirescam", "xgradcam", "gradcampp", "activation", CAM, ATTENTION)
+"""The keys of `explain.attribution.METHODS` (a test compares them), then CAM and the network's own attention."""

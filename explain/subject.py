@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from torch import Tensor, nn
 
 from explain import MAP_MEASURES, METHODS, SuperpixelExplanation, cam, capture, spatial_blocks
 from explain.attribution import finite_maps
-from explain.method_names import CAM
+from explain.hooks import observing
+from explain.method_names import ATTENTION, CAM
 
 __all__ = [
     "MEASURED",
@@ -49,6 +51,8 @@ class Subject:
         temperature: what logits are divided by to give the probabilities that are shown.
         original: from a path to the picture as it was taken, uint8 of shape (H, W, 1) or (H, W, 3); None where the
             network is not shown whole pictures.
+        attention: label of a block -> name of a module whose output (N, 1, h, w), >= 0, is the network's own attention
+            map of that block's output.
     """
 
     net: nn.Module
@@ -62,6 +66,7 @@ class Subject:
     name: str
     temperature: float = 1.0
     original: Callable[[Path], Any] | None = None
+    attention: Mapping[str, str] = field(default_factory=dict)
 
     @torch.no_grad()
     def probabilities(self, images: Tensor) -> Tensor:
@@ -78,7 +83,7 @@ class BatchExplanation:
         probabilities: (N, K), on the CPU.
         targets: explained class of each image, int64, (N,).
         maps: (method, block) -> (N, h, w), on the CPU; a map that is not finite is all zeros. CAM is only where a
-            block has a head.
+            block has a head, attention where the network has a map of its own.
     """
 
     probabilities: Tensor
@@ -169,16 +174,22 @@ def explain_batch(
     Args:
         images: (N, 3, H, W) in [0, 1].
         target: "predicted", or class indices.
-        methods: keys of `METHODS`, and cam.
+        methods: keys of `METHODS`, cam, and attention, which does not depend on the class.
         head_of: from the label of a block to the head from which CAM is drawn there, None without.
         net: another network of the same build, such as a randomised copy.
     """
     modules = list(subject.blocks.values())
-    captured = capture(subject.net if net is None else net, images.to(subject.device), modules, target)
+    explained, attention = subject.net if net is None else net, dict[str, Tensor]()
+    with _keeping(explained, subject.attention if ATTENTION in methods else {}, attention):
+        captured = capture(explained, images.to(subject.device), modules, target)
     maps = {}
     for method in methods:
         for label, signals in zip(subject.blocks, captured, strict=True):
-            if method == CAM:
+            if method == ATTENTION:
+                if label not in attention:
+                    continue
+                drawn = attention[label]
+            elif method == CAM:
                 head = head_of(label)
                 if head is None:
                     continue
@@ -188,6 +199,21 @@ def explain_batch(
             maps[method, label] = finite_maps(drawn).cpu()
     probabilities = (captured.logits / subject.temperature).softmax(1).cpu()
     return BatchExplanation(probabilities, captured.targets.cpu(), maps)
+
+
+@contextmanager
+def _keeping(net: nn.Module, modules: Mapping[str, str], kept: dict[str, Tensor]) -> Iterator[None]:
+    """Keep what each module puts out, (N, 1, h, w), as (N, h, w) under its label."""
+    if not modules:
+        yield
+        return
+    labels = {name: label for label, name in modules.items()}
+
+    def keep(name: str, _: nn.Module, output: Any) -> None:
+        kept[labels[name]] = output.detach().float()[:, 0]
+
+    with observing(net, list(labels), keep):
+        yield
 
 
 def described_measures() -> list[dict[str, Any]]:

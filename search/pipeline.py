@@ -285,7 +285,7 @@ def _execute(
     task, executor = run.task, workers()  # they start while the head is warmed up
     with run.clock("warmup"), run.console.status("Fitting the head to the pre-trained blocks"):
         for fold in task.splits.folds:
-            task.start_net(fold.train, task.net.num_blocks)
+            task.start_net(fold.train, task.net.deepest)
     with run.phase("evidence"):
         _collect_evidence(run)
     with live or nullcontext(), progress.shown(), run.phase("trials"):
@@ -355,6 +355,11 @@ def _describe_study(run: StudyRun, finished: int, existed: bool, repaired: int) 
         train, left = run.task.splits.folds[0].train, int((~tiles.trainable).sum())
         unsure = f", {left} in all show too little of a defect to be trained on" if left else ""
         run.say(f"Tiles: {len(tiles.image)}, {len(train)} to train on{unsure}.")
+    for one in run.task.all:
+        if (block := one.net.attention_block) is not None:
+            which = f" of {one.net.architecture}" if one.network else ""
+            deepest = f"freeze depths up to {one.net.deepest} of {one.net.num_blocks}"
+            run.say(f"Attention branch{which} behind {block}: {deepest}.")
     for other in run.task.all[1:]:
         cost = f"{other.epochs_worth(0, 1):.2g} times the operations"
         blocks = f"{other.net.num_blocks} block{'s' * (other.net.num_blocks > 1)}"

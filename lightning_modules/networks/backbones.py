@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from lightning_modules.errors import InputError
+from lightning_modules.networks.attention_branch import add_attention_branch
 from lightning_modules.networks.block_split import split_sequence
 from lightning_modules.networks.blocknet import BlockNet
 from lightning_modules.networks.input_sizes import INPUT_SIZES
@@ -57,7 +58,15 @@ class Backbone:
     scalable: bool = False
 
 
-def build(name: str, *, classes: int, size: tuple[int, int], weights: str = "imagenet", seed: int = 0) -> BlockNet:
+def build(
+    name: str,
+    *,
+    classes: int,
+    size: tuple[int, int],
+    weights: str = "imagenet",
+    seed: int = 0,
+    attention: str | None = None,
+) -> BlockNet:
     """Build a network with a fresh head for `classes` classes.
 
     Args:
@@ -67,9 +76,10 @@ def build(name: str, *, classes: int, size: tuple[int, int], weights: str = "ima
         size: (H, W) of the images in pixels.
         weights: `imagenet`, `none` (random), or the path of a safetensors or PyTorch state dict.
         seed: of the random weights (the head always has some).
+        attention: block behind which an attention branch is put, see `add_attention_branch`; None has none.
 
     Raises:
-        InputError: unknown name, images too small, weights that cannot be had or do not fit.
+        InputError: unknown name, images too small, weights that cannot be had or do not fit, no such block.
     """
     name, _, scale = name.partition("@")
     backbone = registered(name)
@@ -85,6 +95,8 @@ def build(name: str, *, classes: int, size: tuple[int, int], weights: str = "ima
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = backbone.builder(classes, size, weights, *([width] if width != 1 else []))
+        if attention is not None:
+            add_attention_branch(net, attention, classes, size)
     net.minimum_size = backbone.minimum_size
     for tensor in (*net.parameters(), *net.buffers()):  # not `net.to`, which refuses tensors of five dimensions
         if tensor.dim() == 4:

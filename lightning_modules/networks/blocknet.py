@@ -36,6 +36,7 @@ class BlockNet(nn.Module):
             none where it is a single network. Blocks, head, `prefix`, `between` and `suffix` are its own.
         shared: leading blocks that all members have in common.
         weights: of the members' logits, this one's first, together 1; empty for equal ones.
+        attention_block: name of the block behind which an attention branch stands (see `attention_branch`), or None.
     """
 
     mean: Tensor
@@ -57,6 +58,7 @@ class BlockNet(nn.Module):
         self.others = nn.ModuleList()
         self.shared = 0
         self.weights: tuple[float, ...] = ()
+        self.attention_block: str | None = None
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
         self.architecture = architecture
@@ -71,8 +73,15 @@ class BlockNet(nn.Module):
 
     @property
     def num_blocks(self) -> int:
-        """L, the number of blocks: freeze depths run from 0 to L."""
+        """L, the number of blocks: freeze depths run from 0 to L, or to `deepest` where that is less."""
         return len(self.blocks)
+
+    @property
+    def deepest(self) -> int:
+        """The largest freeze depth: L; with an attention branch, which is trained, that of the block before it."""
+        if self.attention_block is None:
+            return self.num_blocks
+        return self.block_names.index(self.attention_block) + 1
 
     def prefix(self, images: Tensor, cut: int) -> Tensor:
         """Output of the first `cut` blocks, 0..L, of images (N, 3, H, W) in [0, 1]; at 0 the normalised images."""

@@ -21,10 +21,12 @@ def check_freeze_depth(net: BlockNet, freeze_depth: int) -> None:
     """Refuse a freeze depth the network cannot have.
 
     Raises:
-        InputError: outside 0..L, or above 0 on a network with random weights (frozen noise learns nothing).
+        InputError: outside 0..L, behind an attention branch, or above 0 on a network with random weights (frozen noise
+            learns nothing).
     """
-    if not 0 <= freeze_depth <= net.num_blocks:
-        raise InputError(f"freeze_depth must be in 0..{net.num_blocks} for {net.architecture}, got {freeze_depth}")
+    if not 0 <= freeze_depth <= net.deepest:
+        branch = f" with an attention branch behind {net.attention_block}" if net.attention_block else ""
+        raise InputError(f"freeze_depth must be in 0..{net.deepest} for {net.architecture}{branch}, got {freeze_depth}")
     if freeze_depth and not net.pretrained:
         raise InputError(f"freeze_depth must be 0 for {net.architecture} with random weights, got {freeze_depth}")
 

@@ -15,12 +15,14 @@ from lightning_modules.images.value_range import FULL_WHITE_LEVEL, ValueRange
 __all__ = ["ModelCard", "card_json", "read_card"]
 
 # 1 kept the digest of the tensors in the card and had none of the card itself; 2 had 0 for black; 3 knew no tiles, 4
-# no committees, 5 no temperature: its probabilities are the network's own; 6 no weights of members.
-_FORMAT: Final = 7
+# no committees, 5 no temperature: its probabilities are the network's own; 6 no weights of members, 7 no attention
+# branch.
+_FORMAT: Final = 8
 _BLACK_SINCE: Final = 3
 _TILES_SINCE: Final = 4
 _COMMITTEES_SINCE: Final = 5
 _TEMPERATURE_SINCE: Final = 6
+_WEIGHTS_SINCE: Final = 7
 _MOST_MEMBERS: Final = 100
 _LARGEST_SIDE: Final = 2048
 _LARGEST_TILE: Final = 100_000
@@ -50,6 +52,7 @@ class ModelCard:
         temperature: what an image's logits are divided by before the softmax, so that its probabilities are calibrated;
             None where it could not be fitted, and nothing is promised of them.
         weights: of the logits of each member of a committee, the first one's first, together 1; empty for equal ones.
+        attention_block: behind which an attention branch stands (`attention_branch`); None where there is none.
     """
 
     architecture: str
@@ -67,6 +70,7 @@ class ModelCard:
     shared: int = 0
     temperature: float | None = None
     weights: tuple[float, ...] = ()
+    attention_block: str | None = None
 
     @property
     def value_range(self) -> ValueRange:
@@ -105,8 +109,10 @@ def read_card(text: str) -> tuple[ModelCard, str | None]:
         raw = {**raw, "others": [], "shared": 0}
     if number < _TEMPERATURE_SINCE:
         raw = {**raw, "temperature": None}
-    if number < _FORMAT:
+    if number < _WEIGHTS_SINCE:
         raw = {**raw, "weights": []}
+    if number < _FORMAT:
+        raw = {**raw, "attention_block": None}
     for field, (accepted, accepts) in _ACCEPTED.items():
         if field not in raw or not accepts(raw[field]):
             raise InputError(f"{field} must be {accepted}, got {_shown(raw, field)}")
@@ -187,6 +193,10 @@ _ACCEPTED: Final[Mapping[str, tuple[str, Callable[[Any], bool]]]] = {
     "temperature": (
         f"null, or a number in {_TEMPERATURES[0]:g}..{_TEMPERATURES[1]:g}",
         lambda v: v is None or (type(v) in (int, float) and _TEMPERATURES[0] <= v <= _TEMPERATURES[1]),
+    ),
+    "attention_block": (
+        "null, or the name of a block",
+        lambda v: v is None or (isinstance(v, str) and v.isprintable()),
     ),
     "weights": ("a list of numbers in 0..1 that are together 1, or an empty one", _weights),
 }

@@ -402,7 +402,13 @@ def load_model(folder: Path) -> TrainedModel:
     except SafetensorError as error:
         raise InputError(f"{printable(tensors)} is no safetensors file: {printable(str(error))[:160]}") from None
     members = [
-        backbones.build(card.architecture, classes=len(card.classes), size=card.size, weights="none")
+        backbones.build(
+            card.architecture,
+            classes=len(card.classes),
+            size=card.size,
+            weights="none",
+            attention=card.attention_block,
+        )
         for _ in (card.freeze_depth, *card.others)
     ]
     if card.shared > members[0].num_blocks:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lightning_modules.networks.attention_branch import both_answers
 from lightning_modules.networks.batch_norm import reestimate_batch_norm
 from lightning_modules.networks.blocknet import BlockNet
 from lightning_modules.networks.freezing import freeze
@@ -27,7 +28,8 @@ class Classifier(pl.LightningModule):
     Nothing is logged by step. `epoch_metrics` grows by one row an epoch: training loss and accuracy in train mode,
     then the validation scores after thawed batch-norm was re-estimated. With `fostering` there are also train_ce and
     train_dead_maps, over the maps of the training steps (where beta > 0), and val_ce, val_ca and so on, over those of
-    the validation images (see `fostering.map_scores`).
+    the validation images (see `fostering.map_scores`). A network with an attention branch is trained by both its
+    answers; the branch's are in train_branch_loss and train_branch_accuracy, and no score has them.
 
     Args:
         net: is frozen to `freeze_depth` here.
@@ -75,7 +77,10 @@ class Classifier(pl.LightningModule):
         self._statistics = statistics
         self._fostering = fostering
         self._judges = judges or {}
+        if fostering is not None and fostering.beta > 0 and net.attention_block is not None:
+            raise ValueError("a network with an attention branch is not fostered")
         self._loss = self._correct = torch.zeros(())
+        self._branch: tuple[Tensor, Tensor] | None = None  # loss and correct answers of the attention branch, summed up
         self._seen = 0
         self._outputs: dict[str, list[tuple[Tensor, Tensor]]] = {}
         self.epoch_metrics: list[dict[str, float]] = []
@@ -95,25 +100,42 @@ class Classifier(pl.LightningModule):
         """Reset the running sums, which stay on the device until the epoch's end."""
         self._loss = torch.zeros((), device=self.device)
         self._correct = torch.zeros((), device=self.device)
+        self._branch = None
         self._seen = 0
         if self._fostering is not None:
             self._fostering.start_epoch()
 
     def training_step(self, batch: tuple[Tensor, Tensor, float]) -> Tensor:
-        """Cross-entropy of one batch or micro-batch, and beta times the mean entropy of its live maps."""
+        """Cross-entropy of one batch or micro-batch, and beta times the mean entropy of its live maps.
+
+        With an attention branch that of both answers, as a sum.
+        """
         activations, labels, share = batch
         term: Tensor | None = None
-        if self._fostering is not None and self._fostering.beta > 0:
+        if self.net.attention_block is not None:
+            logits, own = both_answers(self.net, activations, self.freeze_depth)
+            term = self._branch_loss(own, labels)
+        elif self._fostering is not None and self._fostering.beta > 0:
             logits, term = self._fostering.train_on(activations, labels, self.freeze_depth)
         else:
             logits = self.net.suffix(activations, self.freeze_depth)
-        loss = F.cross_entropy(logits, labels, weight=self.class_weights, label_smoothing=self._label_smoothing)
+        loss = self._cross_entropy(logits, labels)
         self._loss += loss.detach() * len(labels)
         self._correct += (logits.detach().argmax(1) == labels).sum()
         self._seen += len(labels)
         if term is not None:
             loss = loss + term
         return loss if share == 1 else loss * share
+
+    def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(logits, labels, weight=self.class_weights, label_smoothing=self._label_smoothing)
+
+    def _branch_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        loss = self._cross_entropy(logits, labels)
+        found = (loss.detach() * len(labels), (logits.detach().argmax(1) == labels).sum())
+        before = self._branch
+        self._branch = found if before is None else (before[0] + found[0], before[1] + found[1])
+        return loss
 
     def on_train_epoch_end(self) -> None:
         """Close the epoch; Lightning runs validation before this hook, so the row may exist already."""
@@ -123,6 +145,9 @@ class Classifier(pl.LightningModule):
         if len(self.epoch_metrics) <= self.current_epoch:
             seen = max(self._seen, 1)
             row = {"train_loss": float(self._loss) / seen, "train_accuracy": float(self._correct) / seen}
+            if self._branch is not None:
+                names = ("train_branch_loss", "train_branch_accuracy")
+                row.update({name: float(total) / seen for name, total in zip(names, self._branch, strict=True)})
             if self._fostering is not None:
                 row.update({f"train_{name}": value for name, value in self._fostering.of_training().items()})
             self.epoch_metrics.append(row)
@@ -145,7 +170,7 @@ class Classifier(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Scores of the epoch."""
         row, found = self._training_row(), {}
-        finite = math.isfinite(row["train_loss"])
+        finite = math.isfinite(row["train_loss"]) and math.isfinite(row.get("train_branch_loss", 0.0))
         for scored, outputs in self._outputs.items():
             logits, labels = (torch.cat(part) for part in zip(*outputs, strict=True))
             finite = finite and bool(logits.isfinite().all())

@@ -47,8 +47,8 @@ def shown_at_once(numbers: int) -> int:
 
 
 def warm_depth(net: BlockNet, freeze_depth: int) -> int:
-    """The freeze depth whose head a trial starts from: its own, or L where no batch-norm is thawed."""
-    return freeze_depth if batch_norms_behind(net, freeze_depth) else net.num_blocks
+    """The freeze depth whose head a trial starts from: its own, or the deepest where no batch-norm is thawed."""
+    return freeze_depth if batch_norms_behind(net, freeze_depth) else net.deepest
 
 
 def fit_head(

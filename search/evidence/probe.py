@@ -105,7 +105,7 @@ def collect_material(
         again: whether to fine-tune a second time.
         cancelled: asked before every batch of a fine-tuning; True raises.
     """
-    before = task.start_net(task.splits.folds[0].train, task.net.num_blocks)
+    before = task.start_net(task.splits.folds[0].train, task.net.deepest)
     after, cost = probe_fine_tuning(task, 0, cancelled)
     other = probe_fine_tuning(task, 1, cancelled)[0] if again else None
     rows = np.concatenate([training, validation])

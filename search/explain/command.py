@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from explain.method_names import CAM
+from explain.method_names import ATTENTION, CAM
 from lightning_modules.errors import InputError, printable
 from lightning_modules.images.folders import Skipped
 from search.command_line.image_paths import find_images
@@ -24,6 +24,7 @@ from search.tracking.models import chosen_model, resolve_model, subject_of
 
 if TYPE_CHECKING:
     from explain.subject import Subject
+    from lightning_modules.networks.model_file import TrainedModel
     from search.explain.cam_heads import CamHeads
     from search.explain.streaming import Stream
 
@@ -72,6 +73,7 @@ def run(arguments: Arguments) -> int:
         notes.append("the model cuts images into tiles; of each image the tile that decides is explained")
     for note in notes:
         print(f"explain: {note}", file=sys.stderr)
+    _check_attention(model, subject, arguments)
     heads, labelled = _heads(subject, arguments)
     stream = Stream(subject, paths, arguments, annotations, target, heads, labelled)
     with new_folder(arguments.to) as folder, _progress(Console(stderr=True)) as progress:
@@ -85,6 +87,22 @@ def _annotations(arguments: Arguments) -> dict[Path, Annotation]:
     if arguments.boxes is not None:
         return read_boxes(arguments.boxes)
     return read_masks(arguments.masks) if arguments.masks is not None else {}
+
+
+def _check_attention(model: TrainedModel, subject: Subject, arguments: Arguments) -> None:
+    """Say where the attention map is drawn; refuse it where the network has none."""
+    if ATTENTION not in arguments.methods:
+        return
+    block = model.net.attention_block
+    if block is None:
+        raise InputError(
+            f"methods={ATTENTION} needs a network with an attention branch, and this one has none: search with "
+            "model.head=attention_branch"
+        )
+    if not subject.attention:
+        raise InputError(f"methods={ATTENTION} is drawn at {block}, which blocks= leaves out")
+    if len(subject.blocks) > 1:
+        print(f"explain: {ATTENTION} is drawn at {block}, where the branch stands", file=sys.stderr)
 
 
 def _heads(subject: Subject, arguments: Arguments) -> tuple[CamHeads, list[tuple[Path, int]]]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from explain import explain_superpixels, randomised
 from explain.localisation import CONTROL, Localisation
-from explain.method_names import CAM
+from explain.method_names import ATTENTION, CAM
 from explain.subject import BatchExplanation, ImageExplanation, Subject, explain_batch, measure
 from lightning_modules.errors import InputError, printable
 from lightning_modules.images.value_range import shows_nothing
@@ -87,6 +87,8 @@ class Stream:
     def blocks_of(self, method: str) -> list[str]:
         """Labels of the blocks where a method draws a map."""
         blocks = self._subject.blocks
+        if method == ATTENTION:
+            return list(self._subject.attention)
         return [b for b in blocks if method != CAM or self.heads.of(self._subject.net, b) is not None]
 
     def train_heads(self, advance: Callable[[int], None]) -> None:

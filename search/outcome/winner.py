@@ -71,6 +71,7 @@ def model_card(task: Task, net: BlockNet, freeze_depth: int, temperature: float 
         dark_level=dark,
         tiling=tiling_of(task.settings),
         temperature=temperature,
+        attention_block=net.attention_block,
     )
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from lightning_modules.errors import InputError
+from lightning_modules.networks.attention_branch import attended
 from lightning_modules.networks.blocknet import BlockNet
 from lightning_modules.networks.model_file import TrainedModel
 from search.invocation import typed
@@ -161,8 +162,11 @@ def load_champion(settings: Settings, ledger: Ledger, tracker: Tracker, version:
     model = load_version(settings.tracking.root, ledger, tracker, name, version)
     data, tiling = settings.data, model.card.tiling
     side = None if tiling is None else list(tiling.side)
+    attended_block = model.card.attention_block
     for key, wanted, found in (
         ("model.name", _architectures(settings), model.card.architecture),
+        ("model.head", settings.model.head, "attention_branch" if attended_block else "plain"),
+        ("model.attention_block", settings.model.attention_block or attended_block, attended_block),
         ("data.size", list(settings.data.pixels), list(model.card.size)),
         ("data.fit", settings.data.fit, model.card.fit),
         ("data.tile", data.tile and list(data.tile), side),
@@ -231,6 +235,8 @@ def _widen(net: BlockNet, old: Sequence[str], classes: Sequence[str], seed: int 
             drawn = torch.randn(len(new), last.in_features, generator=torch.Generator().manual_seed(seed))
             wide.weight[new] = (drawn * 0.1 * last.weight.std().cpu()).to(wide.weight.device)
             wide.bias[new] = last.bias.mean()
+    if (block := attended(net)) is not None:
+        block.branch.widen(positions, len(classes), seed=seed)
     parent, _, attribute = name.rpartition(".")
     setattr(net.get_submodule(parent), attribute, wide)
 

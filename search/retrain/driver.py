@@ -231,5 +231,6 @@ def _blocks(settings: Settings) -> int:
     """L of the network that the settings name, of several the smallest; refuses what it cannot be or start from."""
     space_of(settings)
     model = settings.model
-    build = partial(backbones.build, classes=2, size=largest_size(settings), weights="none")
-    return min(build(model.architecture_of(name)).num_blocks for name in model.names)
+    size = largest_size(settings)
+    build = partial(backbones.build, classes=2, size=size, weights="none", attention=model.attention)
+    return min(build(model.architecture_of(name)).deepest for name in model.names)

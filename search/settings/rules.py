@@ -75,6 +75,7 @@ def check_rules(settings: Settings) -> None:
         )
     if settings.model.several:
         _check_networks(settings)
+    _check_attention(settings)
     if search.storage is not None:
         check_storage(search.storage)
     if search.budget is not None:
@@ -208,6 +209,25 @@ def _check_networks(settings: Settings) -> None:
         )
 
 
+def _check_attention(settings: Settings) -> None:
+    """Refuse what an attention branch cannot go with, and its block where there is none."""
+    model, fostering = settings.model, settings.trainer.fostering
+    if model.head == "plain":
+        refuse_without_effect(settings, ("model.attention_block",), "model.head=plain, which has no attention branch")
+        return
+    if fostering.beta or settings.space.fostering is not None:
+        key = "trainer.fostering.beta" if settings.space.fostering is None else "space.fostering"
+        raise InputError(
+            f"{key} needs model.head=plain: a network with an attention branch is not fostered as well, got "
+            f"model.head={model.head}"
+        )
+    if model.several and model.attention_block is not None:
+        raise InputError(
+            f"model.attention_block names a block of one network, got {_shortened(model.attention_block)!r} with "
+            f"model.name={shown(list(model.names))}; null chooses one in each"
+        )
+
+
 def _check_retrain(settings: Settings) -> None:
     retrain = settings.retrain
     if retrain.depth not in ("auto", "none", "head", "search") and not re.fullmatch("[0-9]{1,4}", retrain.depth):
@@ -243,7 +263,7 @@ def _check_thesis(settings: Settings) -> None:
         raise InputError(f"thesis.part needs data.folds=1, got {settings.data.folds}")
     idle = [f"search.{item.name}" for item in fields(SearchSettings) if item.name != "metric"]
     why = "which trains every configuration of its part once, one after the other"
-    idle += ["executor.workers", "decision.costs", "tracking.uri"]
+    idle += ["executor.workers", "decision.costs", "tracking.uri", "model.head"]
     refuse_without_effect(settings, idle, f"protocol=thesis, {why}")
 
 

@@ -42,6 +42,7 @@ EXECUTORS = {
 }
 """Name of a file of `search/executor/` -> what it does. Named here because settings import nothing that runs trials."""
 
+_AUTO_BLOCK = "auto"  # `attention_branch.AUTO`, which settings cannot import: it brings torch
 _FIRST_OPTIMIZER = "adam"  # best where images are few: docs/results.md, Levers of training
 
 MEMBERS = 3  # by benchmarks.judges: docs/results.md, Judges and committees
@@ -185,6 +186,24 @@ class ModelSettings:
         1.0, "share of the channels and hidden units of vgg16 and lenet5, which have no ImageNet weights then",
         above=0, high=1,
     )  # fmt: skip
+
+    head: str = setting(
+        "plain",
+        "what answers: plain is the network's own head; attention_branch also puts an attention branch behind a block, "
+        "which is trained to name the class, shows where the network looks, and has later blocks look there "
+        "(docs/networks.md)",
+        choices=("plain", "attention_branch"),
+    )
+    attention_block: str | None = setting(
+        None,
+        "block behind which the attention branch stands; null is the last before the last block whose output has at "
+        "least 4 x 4 positions; freeze depths reach up to it and not beyond (model.head=attention_branch)",
+    )
+
+    @property
+    def attention(self) -> str | None:
+        """What `backbones.build` takes as `attention`."""
+        return None if self.head == "plain" else self.attention_block or _AUTO_BLOCK
 
     @property
     def names(self) -> tuple[str, ...]:

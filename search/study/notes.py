@@ -161,7 +161,8 @@ def _network(task: Task) -> str:
     weights = "pre-trained" if task.net.pretrained else "random"
     nets = [one.net for one in task.all]
     if len(nets) == 1:
-        return f"{task.net.architecture} ({task.net.num_blocks} blocks, {weights} weights)"
+        branch = f", attention branch behind {task.net.attention_block}" if task.net.attention_block else ""
+        return f"{task.net.architecture} ({task.net.num_blocks} blocks, {weights} weights{branch})"
     return f"{' or '.join(f'{net.architecture} ({net.num_blocks} blocks)' for net in nets)}, {weights} weights"
 
 

@@ -125,6 +125,7 @@ def subject_of(model: TrainedModel, wanted: Sequence[str] | None = None) -> tupl
     """
     from explain.subject import Subject, choose_blocks
     from lightning_modules.images.reading import read_image
+    from lightning_modules.networks.attention_branch import attention_modules
 
     net, card = model.net, model.card
     try:
@@ -132,13 +133,23 @@ def subject_of(model: TrainedModel, wanted: Sequence[str] | None = None) -> tupl
     except ValueError as error:
         raise InputError(str(error)) from error
     name = f"{card.architecture}, freeze depth {card.freeze_depth} of {net.num_blocks}"
+    if net.attention_block is not None:
+        name = f"{name}, attention branch behind {net.attention_block}"
     if card.others:
         name = f"{name}, the first of {len(card.others) + 1} networks that answer together"
     device = net.mean.device
     made = (net, card.classes, blocks, model.read, card.size, card.fit, net.minimum_size, device, name)
     original = partial(read_image, max_pixels=card.max_pixels, known=card.value_range)
     temperature = 1.0 if card.temperature is None else card.temperature
-    return Subject(*made, temperature=temperature, original=original if card.tiling is None else None), left_out
+    return (
+        Subject(
+            *made,
+            temperature=temperature,
+            original=original if card.tiling is None else None,
+            attention={label: name for label, name in attention_modules(net).items() if label in blocks},
+        ),
+        left_out,
+    )
 
 
 def _folder(reference: str) -> Path | None:

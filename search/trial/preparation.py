@@ -65,8 +65,10 @@ def load(
 
     def choose(index: ImageIndex) -> Resolution:
         found = choose_resolution(settings, index, folds(index), gpu=gpu)
-        # A map must not be too small, and some of timm's networks take images of their own size alone.
-        if fosters(settings) or any(name.startswith("timm:") for name in settings.model.names):
+        # A map must not be too small, an attention branch stands where maps are large enough, and some of timm's
+        # networks take images of their own size alone.
+        needs_maps = fosters(settings) or settings.model.attention is not None
+        if needs_maps or any(name.startswith("timm:") for name in settings.model.names):
             try:
                 space_of(replace(settings, data=replace(data, size=found.size, fit=found.fit)))
             except InputError as error:
@@ -180,7 +182,9 @@ def space_of(settings: Settings) -> Space:
         InputError: one of these.
     """
     model, size = settings.model, largest_size(settings)
-    build = partial(backbones.build, classes=2, size=size, weights=model.weights, seed=settings.seed)
+    build = partial(
+        backbones.build, classes=2, size=size, weights=model.weights, seed=settings.seed, attention=model.attention
+    )
     nets = {name: build(model.architecture_of(name)) for name in model.names}
     first = nets[model.names[0]]
     others = nets if model.several else None

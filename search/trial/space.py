@@ -92,7 +92,7 @@ def depths_of(settings: SpaceSettings, net: BlockNet) -> tuple[int, int]:
     Raises:
         InputError: a depth the network cannot have.
     """
-    low, high = settings.freeze_depth or (0, net.num_blocks if net.pretrained else 0)
+    low, high = settings.freeze_depth or (0, net.deepest if net.pretrained else 0)
     for depth in (low, high):
         check_freeze_depth(net, depth)
     return low, high

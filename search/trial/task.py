@@ -327,6 +327,7 @@ def _start_net(settings: Settings, classes: int, start: Path | None, network: st
         size=settings.data.pixels,
         weights=settings.model.weights,
         seed=settings.seed,
+        attention=settings.model.attention,
     )
 
 

@@ -44,6 +44,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_modules.errors import InputError
 from search.retrain.month.baseline import Baseline
 from search.retrain.month.context import MonthContext
 from search.retrain.month.probe import beyond_chance, month_probe
@@ -61,10 +62,14 @@ _GROWN = 0.25
 
 def decide_depth(context: MonthContext) -> dict[str, Any]:
     """What `retrain.depth` asks for, or what the rule says of the step before."""
-    setting, blocks = context.settings.retrain.depth, context.champion_net.num_blocks
+    setting, deepest = context.settings.retrain.depth, context.champion_net.deepest
+    if setting.isdigit() and int(setting) > deepest:
+        raise InputError(
+            f"retrain.depth must be auto, none, head, search or in 0..{deepest} for the champion, got {setting}"
+        )
     if setting != "auto":
         action = "thaw" if setting.isdigit() else setting
-        depth = {"head": blocks, "thaw": int(setting) if setting.isdigit() else None}.get(action)
+        depth = {"head": deepest, "thaw": int(setting) if setting.isdigit() else None}.get(action)
         return {"action": action, "depth": depth, "reason": f"retrain.depth={setting}", "decision": None}
     look = context.results["look"]
     if look["drift"] is None:
@@ -81,7 +86,9 @@ def decide_depth(context: MonthContext) -> dict[str, Any]:
         lineage_depth=context.champion.lineage_depth,
         seed=context.settings.seed,
     )
-    found = {"action": decision.action, "depth": decision.depth, "reason": decision.reason}
+    # With an attention branch the head's training begins behind the block that the branch looks at.
+    depth = None if decision.depth is None else min(decision.depth, deepest)
+    found = {"action": decision.action, "depth": depth, "reason": decision.reason}
     return {**found, "decision": decision.to_json()}
 
 

@@ -55,7 +55,7 @@ def search_month(context: MonthContext) -> dict[str, Any]:
     if depth is None:
         space = build_space(settings.space, task.net, beta=settings.trainer.fostering.beta)
     else:
-        space = _month_space(settings, champion, task.net.num_blocks, depth)
+        space = _month_space(settings, champion, task.net.deepest, depth)
     made_of = task.identity | {"champion": champion.version, "depth": depth, "row": context.row.id}
     name = f"{session.model_name}-{context.row.month}-{digest(made_of, 4)}"
     journal = root / "studies" / f"{name}.journal"
@@ -87,7 +87,8 @@ def _month_settings(settings: Settings, *, full: bool) -> Settings:
 def _month_space(settings: Settings, champion: Champion, blocks: int, depth: int) -> Space:
     """Around the champion: its optimizer, its rate times or divided by `retrain.lr_range`, a depth more or less.
 
-    Trial 0 has the champion's parameters at the depth decided, 0..L; L blocks trains the head alone.
+    Trial 0 has the champion's parameters at the depth decided, 0..`blocks`, the deepest; that trains the head alone, or
+    what stands from an attention branch on.
     """
     factor, spread = champion.params.lr_factor, settings.retrain.lr_range
     depths = (depth, depth) if depth == blocks else (max(0, depth - 1), min(blocks, depth + 1))
