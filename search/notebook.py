@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from explain.method_names import ATTENTION
 from explain.subject import ImageExplanation, explain_batch, measure
 from lightning_modules.errors import InputError, printable
 from lightning_modules.home_folder import home_path
@@ -110,7 +111,7 @@ class Study(study_record.Study):
 
         Args:
             image: a file of any kind the search reads.
-            method: a key of `explain.METHODS`.
+            method: a key of `explain.METHODS`, or attention, the map of a network's own attention branch.
 
         Raises:
             InputError: no winner yet, an unknown method, or no readable image.
@@ -221,13 +222,15 @@ class ShownImage(ImageExplanation):
 def explain_image(study: study_record.Study, path: Path, method: str) -> ShownImage:
     """Maps of the winner's predicted class for one image; see `Study.explain`."""
     from explain.attribution import METHODS
-    from search.tracking.models import resolve_model, subject_of
+    from search.tracking.models import attended_block, resolve_model, subject_of
 
     if study.winner is None:
         raise InputError(f"study {printable(study.name)!r} has no winner yet, so there is no model to explain")
-    if method not in METHODS:
-        raise InputError(f"method must be one of {', '.join(METHODS)}, got {printable(method)!r}")
+    if method not in (*METHODS, ATTENTION):
+        raise InputError(f"method must be one of {', '.join((*METHODS, ATTENTION))}, got {printable(method)!r}")
     model = resolve_model(study.winner.run_id, study.root)
+    if method == ATTENTION:
+        attended_block(model, f"method={method}")
     subject, _ = subject_of(model)
     pixels = model.read(path)
     found = explain_batch(subject, pixels, "predicted", (method,))

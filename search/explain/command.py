@@ -20,7 +20,7 @@ from search.command_line.output_folder import check_free, new_folder
 from search.explain.annotations import Annotation, read_boxes, read_masks
 from search.explain.arguments import Arguments
 from search.explain.labelled_images import labelled_images
-from search.tracking.models import chosen_model, resolve_model, subject_of
+from search.tracking.models import attended_block, chosen_model, resolve_model, subject_of
 
 if TYPE_CHECKING:
     from explain.subject import Subject
@@ -93,12 +93,7 @@ def _check_attention(model: TrainedModel, subject: Subject, arguments: Arguments
     """Say where the attention map is drawn; refuse it where the network has none."""
     if ATTENTION not in arguments.methods:
         return
-    block = model.net.attention_block
-    if block is None:
-        raise InputError(
-            f"methods={ATTENTION} needs a network with an attention branch, and this one has none: search with "
-            "model.head=attention_branch"
-        )
+    block = attended_block(model, f"methods={ATTENTION}")
     if not subject.attention:
         raise InputError(f"methods={ATTENTION} is drawn at {block}, which blocks= leaves out")
     if len(subject.blocks) > 1:

@@ -25,8 +25,9 @@ class ModelGraph(nn.Module):
 
     Attributes:
         outputs: `probabilities` (N, K), calibrated; `features` (N, D), of length 1; where the head is pooling and one
-            linear layer, `map` (N, h, w) >= 0, the class activation map of the most probable class; of a model with
-            reference images, `distance` (N,) (`reference_images.distances`) and `nearest` (N, 3), their numbers.
+            linear layer, `map` (N, h, w) >= 0, the class activation map of the most probable class; of a network with
+            an attention branch, `attention` (N, h', w') in (0, 1), its map; of a model with reference images, `distance`
+            (N,) (`reference_images.distances`) and `nearest` (N, 3), their numbers.
     """
 
     reference: Tensor
@@ -44,6 +45,7 @@ class ModelGraph(nn.Module):
             "probabilities",
             "features",
             *(("map",) if self._linear is not None else ()),
+            *(("attention",) if model.net.attention_block is not None else ()),
             *(("distance", "nearest") if reference is not None else ()),
         )
 
@@ -56,6 +58,8 @@ class ModelGraph(nn.Module):
         if self._linear is not None:
             weights = self._linear.weight[probabilities.argmax(1)]
             answers.append((weights[:, :, None, None] * found.activations).sum(1).relu())
+        if found.attention is not None:
+            answers.append(found.attention)
         if len(self.reference):
             alike, nearest = (features @ self.reference.T).topk(min(max(NEIGHBOURS, SHOWN), len(self.reference)), dim=1)
             last = alike[:, min(NEIGHBOURS, len(self.reference)) - 1]

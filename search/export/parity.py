@@ -48,7 +48,7 @@ class Parity:
     Attributes:
         images: compared.
         difference: largest one of any probability.
-        map_difference: largest one of a map's positions, as a share of the map's own maximum.
+        map_difference: largest one of a map's positions, as a share of the map's own maximum; `attention` is one too.
         changed: images whose class, or decision, is another: name, the model's, the file's.
     """
 
@@ -69,14 +69,17 @@ class Parity:
                 raise InputError(f"the {whose}'s answers are not finite numbers")
         self.images += len(names)
         self.difference = max(self.difference, _largest(model["probabilities"], file["probabilities"]))
-        if "map" in model:
-            peak = np.maximum(np.asarray(model["map"]).max((1, 2)), 1e-6)[:, None, None]
-            self.map_difference = max(self.map_difference, _largest(model["map"] / peak, file["map"] / peak))
+        for kind in ("map", "attention"):
+            if kind in model:
+                peak = np.maximum(np.asarray(model[kind]).max((1, 2)), 1e-6)[:, None, None]
+                self.map_difference = max(self.map_difference, _largest(model[kind] / peak, file[kind] / peak))
         rule = {**self.metadata, "limits": None, "costs": None, "distance_limit": None}
-        for kind in (rule, self.metadata):
+        for decided_by in (rule, self.metadata):
             self.changed += [
                 (name, one, other)
-                for name, one, other in zip(names, decisions(model, kind), decisions(file, kind), strict=True)
+                for name, one, other in zip(
+                    names, decisions(model, decided_by), decisions(file, decided_by), strict=True
+                )
                 if one != other and name not in {changed[0] for changed in self.changed}
             ]
 

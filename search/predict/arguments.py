@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from explain.method_names import ATTENTION, GRADCAM
 from lightning_modules.decisions.conformal import LARGEST_COVERAGE
 from lightning_modules.errors import InputError
 from search.command_line.arguments import argument_table, read_arguments, with_whole_names
@@ -57,8 +58,12 @@ class Arguments:
         above=0,
         high=0.5,
     )
-    maps: bool = setting(
-        False, "true draws for each image what the last block looked at, Grad-CAM of the predicted class"
+    maps: bool = setting(False, "true draws for each image where the network looked, see maps_method")
+    maps_method: str = setting(
+        "gradcam",
+        "gradcam is that of the predicted class at the last block; attention is the map of a network's own attention "
+        "branch (model.head=attention_branch)",
+        choices=(GRADCAM, ATTENTION),
     )
     maps_to: Path | None = setting(
         None, "folder of the maps (default the name of the CSV file with _maps in place of .csv)"
@@ -90,6 +95,8 @@ def parse(words: Sequence[str]) -> Arguments:
     given = read_arguments(Arguments, with_whole_names(words))
     if given.maps_to is not None and not given.maps:
         raise InputError("maps_to= is for maps=true alone: add it, or leave maps_to= out")
+    if given.maps_method != GRADCAM and not given.maps:
+        raise InputError("maps_method= is for maps=true alone: add it, or leave maps_method= out")
     if given.costs is not None and given.coverage is not None:
         raise InputError("coverage= and costs= decide in different ways: give one of them")
     to = None if given.to == Path("-") else given.to

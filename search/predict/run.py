@@ -98,7 +98,7 @@ def predict_images(model: TrainedModel, images: ImageList, arguments: Arguments)
     if arguments.maps:
         from search.predict.maps import MapDrawer  # brings matplotlib
 
-        drawer = MapDrawer(model)
+        drawer = MapDrawer(model, arguments.maps_method)
     rule = _rule(model, arguments)
     outliers = None if arguments.unknown is None else model.outlier_rule(arguments.unknown)
     refuse = arguments.on_bad == "refuse"

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from lightning_modules.networks.model_file import TrainedModel
 
 __all__ = [
-    "DEFAULT_NAME", "InputError", "TrainedModel", "chosen_model", "resolve_model", "run_of_model", "subject_of",
+    "DEFAULT_NAME", "InputError", "TrainedModel", "attended_block", "chosen_model", "resolve_model", "run_of_model",
+    "subject_of",
 ]  # fmt: skip
 
 DEFAULT_NAME = "thawline"
@@ -150,6 +151,24 @@ def subject_of(model: TrainedModel, wanted: Sequence[str] | None = None) -> tupl
         ),
         left_out,
     )
+
+
+def attended_block(model: TrainedModel, asked: str) -> str:
+    """Name of the block behind which the model's attention branch stands.
+
+    Args:
+        asked: as it was typed, what needs one.
+
+    Raises:
+        InputError: it has none.
+    """
+    block = model.net.attention_block
+    if block is None:
+        raise InputError(
+            f"{asked} needs a network with an attention branch, and this one has none: search with "
+            "model.head=attention_branch"
+        )
+    return block
 
 
 def _folder(reference: str) -> Path | None:

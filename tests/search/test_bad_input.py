@@ -112,6 +112,19 @@ SETTINGS = {
     "quote in the model's name": (["tracking.model_name=a'b"], ["tracking.model_name must be", "a'b"]),
     "line break in the experiment": (["tracking.experiment=a\nb"], ["tracking.experiment must be", r"'a\nb'"]),
     "dots as a study's name": (["search.study=.."], ["search.study must be", "'..'"]),
+    "unknown head": (["model.head=vit"], ["model.head must be one of plain, attention_branch", "'vit'"]),
+    "attention block of a plain head": (
+        ["model.attention_block=stage5"],
+        ["model.attention_block=stage5 has no effect on model.head=plain, which has no attention branch"],
+    ),
+    "fostered attention branch": (
+        ["model.head=attention_branch", "trainer.fostering.beta=1"],
+        ["trainer.fostering.beta needs model.head=plain", "got model.head=attention_branch"],
+    ),
+    "attention block of several networks": (
+        ["model.head=attention_branch", "model.attention_block=stage5", "model.name=[vgg16,resnet50]"],
+        ["model.attention_block names a block of one network, got 'stage5' with model.name=[vgg16,resnet50]"],
+    ),
     "the same network twice": (["model.name=[lenet5,lenet5]"], ["model.name must not name one twice", "lenet5"]),
     "fewer trials than networks": (
         ["model.name=[vgg16,resnet50]", "search.trials=1"],
@@ -216,6 +229,22 @@ IMAGES = {
     ),
     "weights of a model without any": (["model=lenet5", "model.weights=imagenet"], ["model.weights must be none"]),
     "depth out of range": (["space.freeze_depth=[0,9]"], ["freeze_depth must be in 0..8", "got 9"]),
+    "depth behind an attention branch": (
+        ["model.head=attention_branch", "data.size=[96,96]", "space.freeze_depth=[0,6]"],
+        ["freeze_depth must be in 0..5 for efficientnet_lite0 with an attention branch behind stage5, got 6"],
+    ),
+    "attention branch behind no block": (
+        ["model.head=attention_branch", "model.attention_block=stage9", "data.size=[96,96]"],
+        [
+            "model.attention_block must be null or one of stage1, ",
+            "stage7 for efficientnet_lite0 at 96 x 96",
+            "'stage9'",
+        ],
+    ),
+    "attention branch behind the last block": (
+        ["model.head=attention_branch", "model.attention_block=top", "data.size=[96,96]"],
+        ["model.attention_block must be null or one of", "'top' (the last one has no block behind it)"],
+    ),
     "depth of random weights": (["model.weights=none", "space.freeze_depth=[0,2]"], ["must be 0", "random weights"]),
     "default depth outside": (["space.freeze_depth=[0,3]", "space.default_freeze_depth=5"], ["in 0..3", "got 5"]),
     "images too small": (["data.size=[16,96]"], ["needs images of at least 32 x 32 pixels", "got 16 x 96"]),

@@ -27,10 +27,11 @@ def test_a_card_reads_back(tiling: Tiling | None) -> None:
 @pytest.mark.parametrize(
     ("number", "fields"),
     [
-        (2, ("weights", "temperature", "tiling", "black_level", "dark_level")),
-        (3, ("weights", "temperature", "tiling")),
-        (4, ("weights", "temperature")),
-        (6, ("weights",)),
+        (2, ("attention_block", "weights", "temperature", "tiling", "black_level", "dark_level")),
+        (3, ("attention_block", "weights", "temperature", "tiling")),
+        (4, ("attention_block", "weights", "temperature")),
+        (6, ("attention_block", "weights")),
+        (7, ("attention_block",)),
     ],
 )
 def test_cards_of_earlier_versions_are_read(number: int, fields: tuple[str, ...]) -> None:

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from explain.attribution import METHODS
-from explain.method_names import BLOCK_METHODS, CAM
+from explain.method_names import ATTENTION, BLOCK_METHODS, CAM
 from explain.subject import choose_blocks
 from lightning_modules.errors import InputError, printable
 from lightning_modules.networks import backbones
@@ -269,7 +269,7 @@ def test_help_answers_without_torch() -> None:
 
 
 def test_method_names_are_those_of_the_registry() -> None:
-    assert (*METHODS, CAM) == BLOCK_METHODS
+    assert (*METHODS, CAM, ATTENTION) == BLOCK_METHODS
 
 
 def test_a_failure_leaves_no_folder(tmp_path: Path) -> None:

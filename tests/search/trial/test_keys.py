@@ -54,6 +54,8 @@ ACTIVATIONS = {
     "model.name": "lenet5_relu",
     "model.weights": "none",
     "model.width": 0.07,
+    "model.head": "attention_branch",
+    "model.attention_block": "block2",
     "trainer.batch_norm_images": 16,
     "trainer.activations": "float32",
 }
@@ -164,6 +166,7 @@ FIRST = {  # what must hold for a setting to act at all
     "data.normal": {"data.tile": (24, 24)},
     "model.name": {"model.name": "lenet5", "model.weights": "none"},
     "model.width": {"model.weights": "none"},
+    "model.attention_block": {"model.head": "attention_branch"},
 }
 UNREAD = {"data.source", "data.images", "data.groups"}  # the folder stays what it is: only the setting changes
 
@@ -226,7 +229,14 @@ def keys(settings: Settings, read: Settings | None = None, *, watched: int = 0, 
     rows, splits = tile_rows(images, split(settings, images.index), settings.data.tile_defect)
     index = rows.index
     net = deepcopy(
-        network(model.architecture, classes=3, size=settings.data.pixels, weights=model.weights, seed=settings.seed)
+        network(
+            model.architecture,
+            classes=3,
+            size=settings.data.pixels,
+            weights=model.weights,
+            seed=settings.seed,
+            attention=model.attention,
+        )
     )
     net.mean = net.mean.to(device)
     folder = activation_key(settings, index, splits, net, np.arange(watched))
