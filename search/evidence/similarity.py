@@ -20,6 +20,7 @@ from explain.evidence import Cost
 from explain.evidence.linear_probe import FOLDS, RIDGE, probe_accuracy, stratified_folds
 from explain.hooks import frozen_in_eval_mode
 from lightning_modules.networks import backbones
+from lightning_modules.networks.attention_branch import attended
 from lightning_modules.networks.batch_norm import batch_norms_behind, reestimate_batch_norm
 from lightning_modules.networks.blocknet import BlockNet
 from search.trial.task import Task
@@ -54,7 +55,7 @@ def measure_similarity(task: Task, rows: NDArray[np.int64]) -> Similarity:
     labels = np.unique(task.index.labels[rows], return_inverse=True)[1].astype(np.int64)
     random = backbones.build(
         task.net.architecture, classes=2, size=task.settings.data.pixels, weights="none",
-        seed=task.settings.seed,
+        seed=task.settings.seed, attention=task.net.attention_block,
     ).to(task.device)  # fmt: skip
     count = max(1, len(images) // 64)
     parts = [images[chosen] for chosen in np.array_split(np.arange(len(images)), count)]
@@ -103,7 +104,9 @@ def feature_distance(net: BlockNet, images: Tensor) -> float | None:
     Returns:
         In source standard deviations; None for a network without such layers.
     """
-    inside = {id(module) for module in net.blocks.modules()}
+    branch = attended(net)
+    fresh = set() if branch is None else {id(module) for module in branch.branch.modules()}  # remembers no source
+    inside = {id(module) for module in net.blocks.modules()} - fresh
     layers = [layer for layer in batch_norms_behind(net, 0) if id(layer) in inside]
     found: list[float] = []
 

@@ -67,13 +67,13 @@ def run(arguments: Arguments) -> int:
         raise InputError("device=cuda: this machine has no GPU that PyTorch can use; device=cpu or auto")
     model.net.to("cuda" if arguments.device != "cpu" and torch.cuda.is_available() else "cpu")
     subject, left_out = subject_of(model, arguments.blocks)
+    _check_attention(model, subject, arguments)
     target = _target(arguments.target, subject.classes)
     notes = skipped.notes() + ([f"left out, a single position each: {', '.join(left_out)}"] if left_out else [])
     if model.card.tiling is not None:
         notes.append("the model cuts images into tiles; of each image the tile that decides is explained")
     for note in notes:
         print(f"explain: {note}", file=sys.stderr)
-    _check_attention(model, subject, arguments)
     heads, labelled = _heads(subject, arguments)
     stream = Stream(subject, paths, arguments, annotations, target, heads, labelled)
     with new_folder(arguments.to) as folder, _progress(Console(stderr=True)) as progress:

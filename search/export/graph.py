@@ -26,8 +26,8 @@ class ModelGraph(nn.Module):
     Attributes:
         outputs: `probabilities` (N, K), calibrated; `features` (N, D), of length 1; where the head is pooling and one
             linear layer, `map` (N, h, w) >= 0, the class activation map of the most probable class; of a network with
-            an attention branch, `attention` (N, h', w') in (0, 1), its map; of a model with reference images, `distance`
-            (N,) (`reference_images.distances`) and `nearest` (N, 3), their numbers.
+            an attention branch, `attention` (N, h', w') in (0, 1), its map; of a model with reference images,
+            `distance` (N,) (`reference_images.distances`) and `nearest` (N, 3), their numbers.
     """
 
     reference: Tensor
