@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from search.executor.protocol import Event, Finished, Job, Reported
@@ -172,7 +173,13 @@ class SilentTracker(Tracker):
         """See `Tracker`."""
 
     def log(
-        self, run_id: str, metrics: Mapping[str, float], *, step: int = 0, tags: Mapping[str, Any] | None = None
+        self,
+        run_id: str,
+        metrics: Mapping[str, float],
+        *,
+        step: int = 0,
+        tags: Mapping[str, Any] | None = None,
+        earlier: Mapping[int, Mapping[str, float]] = MappingProxyType({}),
     ) -> None:
         """See `Tracker`."""
 
@@ -182,7 +189,7 @@ class SilentTracker(Tracker):
     def finish(self, run_id: str, status: str) -> None:
         """See `Tracker`."""
 
-    def kill(self, run_id: str) -> None:
+    def kill(self, run_id: str, earlier: Mapping[int, Mapping[str, float]] = MappingProxyType({})) -> None:
         """See `Tracker`."""
 
     def kill_open_runs(self, parent: str) -> int:  # noqa: ARG002

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import optuna
@@ -27,6 +27,7 @@ class RunningTrial:
 
     Attributes:
         waited: whether it has ever waited at a rung.
+        unlogged: step -> metrics of an epoch that ended it, which are logged with what became of it.
     """
 
     trial: optuna.Trial
@@ -34,6 +35,7 @@ class RunningTrial:
     params: TrialParams
     reason: str = ""
     waited: bool = False
+    unlogged: dict[int, dict[str, float]] = field(default_factory=dict)
 
     @classmethod
     def started(
@@ -46,18 +48,15 @@ class RunningTrial:
         tracker: Tracker,
         parent: str,
         tags: Mapping[str, Any],
-        judge: str,
     ) -> RunningTrial:
         """A new one, with a run of its own that has these tags and its place in the study."""
-        record = OpenTrial(trial)
-        record.slot, record.attempt, record.judge = slot, attempt, judge
-        record.run_id = tracker.start_trial(
+        run_id = OpenTrial(trial).run_id = tracker.start_trial(
             parent,
             run_name(slot, params),
             {**params.searched(), "learning_rate": params.learning_rate, "seed": seed},
             {**tags, "slot": slot, "attempt": attempt, "optuna_trial": trial.number},
         )
-        return cls(trial, record.run_id, params)
+        return cls(trial, run_id, params)
 
     @property
     def record(self) -> OpenTrial:

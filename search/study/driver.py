@@ -27,6 +27,7 @@ from search.study.record import StudyRecord
 from search.study.sampler import SamplerView, build_sampler, network_seed, slot_seed
 from search.study.slots import Slots
 from search.study.spending import Spending
+from search.study.storage import written_together
 from search.tracking.tracker import Tracker
 from search.trial.files import TrialFiles
 from search.trial.result import EpochReport, TrialParams, TrialResult, Verdict
@@ -212,16 +213,15 @@ class SearchStudy:
             params = earlier[-1].params
         else:
             params = self._draw(slot)
-        self._record.enqueue(params, slot, attempt)
-        trial = self.study.ask()
-        self.space.suggest(trial)  # what was enqueued
+        with written_together(self.study):
+            self._record.enqueue(params, slot, attempt, self.settings.search.judge)
+            trial = self.study.ask()
+            self.space.suggest(trial)  # what was enqueued
         seed = slot_seed(self.settings.seed, slot)
         steered = self._evidence is not None and self._evidence.steering is not None
         steered = steered and params.network == self.space.default.network
         tags = start_tags(params, self.study.study_name, self.settings.search.prior if steered else "uniform")
-        self._active[slot] = RunningTrial.started(
-            trial, params, slot, attempt, seed, self._tracker, self._parent, tags, self.settings.search.judge
-        )
+        self._active[slot] = RunningTrial.started(trial, params, slot, attempt, seed, self._tracker, self._parent, tags)
         self._listener.trial_started(slot, params, attempt)
         return Job(slot, params, seed, self._files.take_over(slot, attempt))
 
@@ -265,14 +265,23 @@ class SearchStudy:
     def _report(self, slot: int, report: EpochReport) -> Verdict:
         active = self._active[slot]
         step = report.step + 1
-        if self._promotion is not None and step in self._promotion.at:
-            active.record.losses = {**active.record.losses, step: report.loss}
-            if report.maps:
-                active.record.maps = {**active.record.maps, step: report.maps}
-        active.trial.report(report.value, step)
-        seconds = {"epoch_seconds": report.seconds, **({"map_seconds": report.map_seconds} if report.maps else {})}
-        self._tracker.log(active.run_id, {**report.metrics, **map_metrics(report.maps), **seconds}, step=step)
+        with written_together(self.study):
+            if self._promotion is not None and step in self._promotion.at:
+                active.record.losses = {**active.record.losses, step: report.loss}
+                if report.maps:
+                    active.record.maps = {**active.record.maps, step: report.maps}
+            active.trial.report(report.value, step)
         self._listener.epoch(slot, report)
+        verdict = self._verdict(slot, active, step)
+        seconds = {"epoch_seconds": report.seconds, **({"map_seconds": report.map_seconds} if report.maps else {})}
+        metrics = {**report.metrics, **map_metrics(report.maps), **seconds}
+        if step == self._steps or verdict != "train":  # its result comes at once
+            active.unlogged[step] = metrics
+        else:
+            self._tracker.log(active.run_id, metrics, step=step)
+        return verdict
+
+    def _verdict(self, slot: int, active: RunningTrial, step: int) -> Verdict:
         if step == self._steps:
             return "train"
         if self._promotion is not None:
@@ -311,9 +320,10 @@ class SearchStudy:
             limit = self.settings.search.trial_seconds or 0
             reason = f"over search.trial_seconds={limit:g} in epoch {len(result.curve) + 1}"
         outcome = result.stopped or "complete"
-        active.record.end(summary, outcome, reason)
-        if (accuracy := result.metrics.get("val_accuracy")) is not None:
-            active.record.accuracy = accuracy
+        with written_together(self.study):
+            active.record.end(summary, outcome, reason)
+            if (accuracy := result.metrics.get("val_accuracy")) is not None:
+                active.record.accuracy = accuracy
         self._tracker.log(
             active.run_id,
             {**summary, **{f"final_{n}": v for n, v in result.metrics.items()}},
@@ -322,7 +332,9 @@ class SearchStudy:
                 **outcome_tags(active.params, self.settings.search.metric, outcome, reason, summary),
                 **(result.machine.tags() if result.machine is not None else {}),
             },
+            earlier=active.unlogged,
         )
+        active.unlogged = {}
         if outcome == "waiting":
             active.record.waiting = True
             active.waited = True
@@ -364,7 +376,8 @@ class SearchStudy:
     def _drop(self, slots: list[int], reason: str) -> None:
         for slot in slots:
             active = self._waiting.pop(slot)
-            active.record.end({}, "pruned", reason)
+            with written_together(self.study):
+                active.record.end({}, "pruned", reason)
             numbers = active.record.numbers()
             tags = outcome_tags(active.params, self.settings.search.metric, "pruned", reason, numbers)
             self._tracker.log(active.run_id, {}, tags=tags)
@@ -376,7 +389,7 @@ class SearchStudy:
         active.record.error = error
         self._tracker.log_text(active.run_id, traceback, "traceback.txt")
         tags = outcome_tags(active.params, self.settings.search.metric, "failed", error, {})
-        self._tracker.log(active.run_id, {}, tags=tags)
+        self._tracker.log(active.run_id, {}, tags=tags, earlier=active.unlogged)
         self._tracker.finish(active.run_id, "FAILED")
         self.study.tell(active.trial, state=TrialState.FAIL)
         self._listener.trial_ended(slot, "failed", None, self._shown_best())
@@ -389,7 +402,7 @@ class SearchStudy:
             if not active.waited:
                 self.study.tell(active.trial, state=TrialState.FAIL, skip_if_finished=True)
         for active in (*self._active.values(), *self._waiting.values()):
-            self._tracker.kill(active.run_id)
+            self._tracker.kill(active.run_id, active.unlogged)
         self._active.clear()
         self._waiting.clear()
 

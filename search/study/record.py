@@ -258,9 +258,10 @@ class StudyRecord:
         """Name of the study."""
         return self.source.study_name
 
-    def enqueue(self, params: TrialParams, slot: int, attempt: int) -> None:
-        """Let the next trial that is asked for have these parameters, and this place."""
-        self.source.enqueue_trial(params.searched(), user_attrs={"slot": slot, "attempt": attempt})
+    def enqueue(self, params: TrialParams, slot: int, attempt: int, judge: str) -> None:
+        """Let the next trial that is asked for have these parameters and this place, and be compared by that."""
+        attributes = {"slot": slot, "attempt": attempt, "judge": judge}
+        self.source.enqueue_trial(params.searched(), user_attrs=attributes)
 
     def finished(self) -> list[TrialRecord]:
         """Finished trials (complete or pruned), one a slot, by slot."""

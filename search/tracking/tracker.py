@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from functools import partial, wraps
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import mlflow
@@ -235,15 +236,30 @@ class Tracker:
 
     @_guarded
     def log(
-        self, run_id: str, metrics: Mapping[str, float], *, step: int = 0, tags: Mapping[str, Any] | None = None
+        self,
+        run_id: str,
+        metrics: Mapping[str, float],
+        *,
+        step: int = 0,
+        tags: Mapping[str, Any] | None = None,
+        earlier: Mapping[int, Mapping[str, float]] = MappingProxyType({}),
     ) -> None:
         """Log metrics and tags, up to a hundred of each in one batch, MLflow's limit for tags.
 
         Values that are not finite are left out: they break MLflow's charts.
+
+        Args:
+            step: of the metrics.
+            earlier: step -> metrics that are logged along with them.
         """
         # Of two values at one step MLflow takes that of the later time for the latest, and a clock may be set back.
         self._last = max(int(time.time() * 1000), self._last + 1)
-        rows = [Metric(k, float(v), self._last, step) for k, v in metrics.items() if abs(float(v)) < float("inf")]
+        rows = [
+            Metric(name, float(value), self._last, at)
+            for at, found in (*earlier.items(), (step, metrics))
+            for name, value in found.items()
+            if abs(float(value)) < float("inf")
+        ]
         said = [RunTag(k, _short(v)) for k, v in (tags or {}).items()]
         for start in range(0, max(len(rows), len(said)), 100):
             self._client.log_batch(run_id, metrics=rows[start : start + 100], tags=said[start : start + 100])
@@ -254,11 +270,15 @@ class Tracker:
         self._client.set_terminated(run_id, status)
 
     @_guarded
-    def kill(self, run_id: str) -> None:
-        """Close a run that was interrupted as KILLED, with its reason; one that was deleted in MLflow is left."""
+    def kill(self, run_id: str, earlier: Mapping[int, Mapping[str, float]] = MappingProxyType({})) -> None:
+        """Close a run that was interrupted as KILLED, with its reason; one that was deleted in MLflow is left.
+
+        Args:
+            earlier: see `log`.
+        """
         if not self.active(run_id):
             return
-        self.log(run_id, {}, tags={"status": "killed", "reason": "the search was interrupted"})
+        self.log(run_id, {}, tags={"status": "killed", "reason": "the search was interrupted"}, earlier=earlier)
         self.finish(run_id, "KILLED")
 
     @_guarded

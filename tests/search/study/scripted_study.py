@@ -119,8 +119,10 @@ class MemoryTracker:
         self.runs[run_id] = Run(name, dict(params), dict(tags))
         return run_id
 
-    def log(self, run_id: str, metrics: dict[str, float], *, step: int = 0, tags: Any = None) -> None:
-        self.runs[run_id].metrics.append((step, dict(metrics)))
+    def log(
+        self, run_id: str, metrics: dict[str, float], *, step: int = 0, tags: Any = None, earlier: Any = None
+    ) -> None:
+        self.runs[run_id].metrics += [*(earlier or {}).items(), (step, dict(metrics))]
         self.runs[run_id].tags.update(tags or {})
 
     def log_text(self, run_id: str, text: str, file: str) -> None:
@@ -129,8 +131,8 @@ class MemoryTracker:
     def finish(self, run_id: str, status: str) -> None:
         self.runs[run_id].status = status
 
-    def kill(self, run_id: str) -> None:
-        self.log(run_id, {}, tags={"status": "killed"})
+    def kill(self, run_id: str, earlier: Any = None) -> None:
+        self.log(run_id, {}, tags={"status": "killed"}, earlier=earlier)
         self.finish(run_id, "KILLED")
 
     def active(self, run_id: str) -> bool:

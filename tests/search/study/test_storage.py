@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ import pytest
 
 from search.command_line.exits import until_interrupted
 from search.errors import StoreError
-from search.study.storage import open_storage, repair_journal
+from search.study.storage import open_storage, repair_journal, written_together
 
 
 @contextmanager
@@ -84,3 +85,90 @@ def test_other_errors_of_the_system_are_not_put_down_to_the_disk() -> None:
 
     with pytest.raises(ConnectionResetError):
         until_interrupted("search", work)
+
+
+def _accesses(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows by one with each write that has reached the disk."""
+    seen: list[int] = []
+    real = os.fsync
+
+    def fsync(file: int) -> None:
+        seen.append(file)
+        real(file)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    return seen
+
+
+def test_the_records_of_a_block_are_one_write_and_can_be_read_within_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "s.journal"
+    study = optuna.create_study(storage=open_storage(path), study_name="s")
+    before, accesses = path.read_bytes(), _accesses(monkeypatch)
+    with written_together(study):
+        study.enqueue_trial({"x": 0.5}, user_attrs={"slot": 3})
+        trial = study.ask()
+        assert trial.suggest_float("x", 0, 1) == 0.5 and trial.number == 0
+        trial.set_user_attr("losses", {1: 0.25})
+        assert study.trials[0].user_attrs == {"slot": 3, "losses": {"1": 0.25}}
+        assert path.read_bytes() == before and not accesses
+    assert len(accesses) == 1 and not path.with_name("s.journal.lock").is_symlink()
+    trial.report(0.5, 1)
+    study.tell(trial, 0.5)
+    again = optuna.load_study(study_name="s", storage=open_storage(path))
+    assert again.trials == study.trials and again.trials[0].intermediate_values == {1: 0.5}
+
+
+def test_a_block_that_an_error_ends_is_written_and_an_empty_one_is_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "s.journal"
+    study = optuna.create_study(storage=open_storage(path), study_name="s")
+    with pytest.raises(KeyboardInterrupt), written_together(study):
+        study.set_user_attr("known", 1)
+        raise KeyboardInterrupt
+    size = path.stat().st_size
+    with written_together(study):
+        assert study.user_attrs == {"known": 1}
+    assert path.stat().st_size == size
+    assert optuna.load_study(study_name="s", storage=open_storage(path)).user_attrs == {"known": 1}
+
+
+def test_what_another_process_writes_comes_before_a_block_or_after_it(tmp_path: Path) -> None:
+    path = tmp_path / "s.journal"
+    ours = optuna.create_study(storage=open_storage(path), study_name="s")
+    theirs = optuna.load_study(study_name="s", storage=open_storage(path))
+    for number in range(3):
+        theirs.set_user_attr(f"note{number}", number)
+        with written_together(ours):
+            ours.set_user_attr(f"first{number}", number)
+            ours.set_user_attr(f"second{number}", number)
+            other = optuna.load_study(study_name="s", storage=open_storage(path))
+            assert f"note{number}" in other.user_attrs and f"first{number}" not in other.user_attrs
+        theirs.set_user_attr(f"late{number}", number)
+    again = optuna.load_study(study_name="s", storage=open_storage(path))
+    assert again.user_attrs == ours.user_attrs == theirs.user_attrs and len(again.user_attrs) == 12
+
+
+@pytest.mark.parametrize("room", [0, 1, 20, 300])
+def test_after_a_block_that_was_half_written_there_is_no_other_record(tmp_path: Path, room: int) -> None:
+    path = tmp_path / "full.journal"
+    study = optuna.create_study(storage=open_storage(path), study_name="full")
+    size = path.stat().st_size
+    with no_file_above(size + room), pytest.raises(OSError, match=r"full\.journal") as refused, written_together(study):
+        for name in ("one", "two", "three"):
+            study.set_user_attr(name, "x" * 100)
+    assert refused.value.errno == errno.EFBIG
+    with pytest.raises(OSError, match=r"full\.journal"), written_together(study):
+        study.set_user_attr("after", 2)
+    repair_journal(path)
+    again = optuna.load_study(study_name="full", storage=open_storage(path))
+    assert list(again.user_attrs) == (["one"] if room == 300 else [])  # those that are whole
+    again.set_user_attr("after", 2)
+    assert again.user_attrs["after"] == 2
+
+
+def test_a_study_that_is_not_in_a_journal_has_blocks_too() -> None:
+    study = optuna.create_study()
+    with written_together(study):
+        study.set_user_attr("known", 1)
+    assert study.user_attrs == {"known": 1}

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from optuna.trial import TrialState
 
 from search.executor.protocol import Job
 from search.study.driver import SearchStudy
+from search.study.opening import load_or_create
 from search.study.record import StudyRecord, finished_trials
 from search.trial.files import TrialFiles, network_file
 from tests.search.study.scripted_study import EPOCHS, Bench, ScriptedExecutor, curve
@@ -103,6 +107,29 @@ def test_an_interrupted_study_ends_as_the_undisturbed_one(
     assert statuses.count("FINISHED") == TRIALS and set(statuses) <= {"FINISHED", "KILLED"}
     # A trial that had not waited yet is lost and asked again; one that had goes on.
     assert statuses.count("KILLED") == (jobs[job].reported == 0)
+
+
+@settings(max_examples=25, deadline=None)
+@given(share=st.floats(0, 1))
+def test_a_study_whose_driver_was_killed_after_any_record_ends_as_the_undisturbed_one(
+    share: float, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Records are written several at a time: what a killed driver leaves may end within those, too."""
+    path = tmp_path_factory.mktemp("killed") / "s.journal"
+    undisturbed = halving()
+    undisturbed.study = load_or_create(path, "s", {}, fresh=False)[0]
+    undisturbed.run()
+    records = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(records[: round(share * len(records))]))
+    bench = halving()
+    bench.study = load_or_create(path, "s", {}, fresh=False)[0]
+    bench.tracker.runs = deepcopy(undisturbed.tracker.runs)
+    bench.run()
+    assert bench.params() == undisturbed.params()
+    ends = [
+        [(t.state, t.values, t.intermediate_values) for t in finished_trials(b.study)] for b in (bench, undisturbed)
+    ]
+    assert ends[0] == ends[1] and all(t.state.is_finished() for t in bench.study.trials)
 
 
 def test_a_stop_keeps_what_waits_for_the_next_call() -> None:
