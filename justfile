@@ -160,6 +160,7 @@ verify: setup && test-processors
     {{ bin }}/python -m pytest -n 2 --dist loadfile -m long -q
     {{ bin }}/python -m benchmarks.accuracy
     {{ bin }}/python -m tests.faults seed=17 faults=60 write=benchmarks/results/faults.json
+    {{ bin }}/python -m tests.faults suite=ray seed=17 faults=20 write=benchmarks/results/ray_faults.json
 
 # The source documents' experiments at small sizes, into docs/results/sources.md: `just experiments`, or `just experiments neu`.
 experiments *data: setup

@@ -1,11 +1,12 @@
-"""`python -m tests.faults [seed=0] [faults=60] [lanes=1] [write=FILE]`: faults in real processes.
+"""`python -m tests.faults [suite=machine] [seed=0] [faults=60] [lanes=1] [write=FILE]`: faults in real processes.
 
 Each fault is injected into a search of six small trials at a random moment, the same command is given again, and what
 it comes to is compared with a search to which nothing happened: the same trials, one closed run each, nothing left
 lying about. What happens is drawn from the seed; when, as a share of the time that an undisturbed search takes on this
-machine. `lanes` are so many at a time; `only=NAME,NAME` injects these kinds; `again=N,N` repeats these numbers of the
-schedule in the results of `write`. Exit status 1 if any fault was not survived. For Linux; to fill a disk needs the
-right to mount one.
+machine. `suite=ray` runs trials on a Ray cluster of three nodes with token authentication, and injects other faults.
+`lanes` are so many at a time; `only=NAME,NAME` injects these kinds; `again=N,N` repeats these numbers of the schedule
+in the results of `write`. Ctrl-C ends it with the faults until then. Exit status 1 if any fault was not survived. For
+Linux; to fill a disk needs the right to mount one.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,12 +30,15 @@ from random import Random
 from typing import Any
 
 from tests.faults.by_hand import BY_HAND
+from tests.faults.cluster import Cluster
 from tests.faults.damage import DAMAGE
 from tests.faults.kills import KILLS, TooLateError
 from tests.faults.processes import prepare
+from tests.faults.ray_kills import RAY_KILLS, on_ray
 from tests.faults.scene import ARGUMENTS, BrokenPromiseError, Scene, Undisturbed, examine, make_scene, observe
 
 FAULTS: dict[str, Callable[[Scene], None]] = {**KILLS, **DAMAGE, **BY_HAND}
+SUITES = {"machine": FAULTS, "ray": RAY_KILLS}
 _INLINE = ("executor=inline",)
 _ONE_WORKER = ("executor=local", "executor.workers=1")
 _TWO_WORKERS = ("executor=local", "executor.workers=2")
@@ -65,20 +70,29 @@ _OFTEN = {
     "clock set": 2,
     "runs deleted": 2,
 }
+_OFTEN_ON_RAY = {
+    "worker killed": 3,
+    "worker hangs": 2,
+    "worker silent": 2,
+    "node killed": 3,
+    "node cut off": 2,
+    "driver killed": 3,
+}
 _TRIES = 5
 _FOLDER = re.compile(r"(?<![\w.])/(?:[^\s/\"']+/)+")  # results are committed, and must not say where they were made
 
 
-def schedule(seed: int, faults: int) -> list[tuple[str, int]]:
+def schedule(seed: int, faults: int, suite: str = "machine") -> list[tuple[str, int]]:
     """(fault, its own seed), of every kind at least one where there is room, in an order that the seed decides."""
     random = Random(seed)
-    kinds = [name for name in FAULTS for _ in range(_OFTEN.get(name, 1))]
-    rare = [name for name in kinds if name in _WORKERS]
-    quick = [name for name in kinds if name not in _WORKERS]
+    often, workers = (_OFTEN, _WORKERS) if suite == "machine" else (_OFTEN_ON_RAY, {})
+    kinds = [name for name in SUITES[suite] for _ in range(often.get(name, 1))]
+    rare = [name for name in kinds if name in workers]
+    quick = [name for name in kinds if name not in workers]
     if faults < len(kinds):  # a sample: one of six with workers, which take seconds to start
         random.shuffle(rare)
         random.shuffle(quick)
-        few = max(1, faults // 6)
+        few = min(len(rare), max(1, faults // 6))
         kinds = [*rare[:few], *list(dict.fromkeys(quick))[: faults - few]]
     kinds = [kinds[i % len(kinds)] for i in range(faults)]
     random.shuffle(kinds)
@@ -87,8 +101,13 @@ def schedule(seed: int, faults: int) -> list[tuple[str, int]]:
 
 def inject(scene: Scene, name: str, seed: int, undisturbed: dict[tuple[str, ...], Undisturbed]) -> dict[str, Any]:
     """One fault, from an empty store to what is left; a fault that came too late is tried again, earlier."""
-    workers = _WORKERS.get(name, _INLINE)
-    settings = _SETTINGS.get(name, (*_NETWORK, *_TRIALS_ALONE))
+    settings = (*_NETWORK, *_TRIALS_ALONE)
+    if scene.cluster is None:
+        faults, workers = FAULTS, _WORKERS.get(name, _INLINE)
+        settings, exact = _SETTINGS.get(name, settings), workers != _TWO_WORKERS
+    else:
+        number = Random(seed).choice([1, 2])
+        faults, workers, exact = RAY_KILLS, on_ray(scene, scene.cluster, number), number == 1
     if settings not in undisturbed:
         undisturbed[settings] = _undisturbed(scene, settings)
     started = time.monotonic()
@@ -97,12 +116,12 @@ def inject(scene: Scene, name: str, seed: int, undisturbed: dict[tuple[str, ...]
         scene.fresh()
         one = replace(
             scene, arguments=(*ARGUMENTS, *settings, *workers), random=Random(seed + tries), commands=[], notes=[],
-            undisturbed=undisturbed[settings], exact=workers != _TWO_WORKERS, killed=False,
+            undisturbed=undisturbed[settings], exact=exact, killed=False,
             earlier=0.7**tries,
         )  # fmt: skip
         tries += 1
         try:
-            FAULTS[name](one)
+            faults[name](one)
             problems = examine(one)
         except TooLateError:
             continue
@@ -127,25 +146,36 @@ def _undisturbed(scene: Scene, settings: tuple[str, ...]) -> Undisturbed:
     scene.fresh()
     quiet = replace(scene, arguments=(*ARGUMENTS, *settings, *_INLINE), commands=[], notes=[])
     quiet.finish()
-    return observe(quiet)
+    found = observe(quiet)
+    if scene.cluster is None:
+        return found
+    # The trials are those of this process; the time is what they take on the cluster.
+    scene.fresh()
+    quiet.arguments = (*ARGUMENTS, *settings, *on_ray(scene, scene.cluster, 1))
+    quiet.finish()
+    return replace(found, seconds=observe(quiet).seconds)
 
 
 def _arguments(given: Sequence[str]) -> dict[str, str]:
-    accepted = {"seed": "0", "faults": "60", "lanes": "1", "again": "", "only": "", "write": ""}
+    accepted = {"suite": "machine", "seed": "0", "faults": "60", "lanes": "1", "again": "", "only": "", "write": ""}
     for argument in given:
         key, equals, value = argument.partition("=")
         number = key in ("seed", "faults", "lanes")
         if key not in accepted or not equals or (number and not value.isdecimal()):
             raise SystemExit(
-                f"faults: accepted are seed=N faults=N lanes=N again=N,N only=NAME,NAME write=FILE, got {argument!r}"
+                "faults: accepted are suite=NAME seed=N faults=N lanes=N again=N,N only=NAME,NAME write=FILE, "
+                f"got {argument!r}"
             )
         accepted[key] = value
+    if accepted["suite"] not in SUITES:
+        raise SystemExit(f"faults: suite= must be one of {', '.join(SUITES)}, got {accepted['suite']!r}")
     if accepted["again"] and not (accepted["write"] and all(n.isdecimal() for n in accepted["again"].split(","))):
         raise SystemExit(
             f"faults: again= must be numbers, with write=FILE of an earlier run, got {accepted['again']!r}"
         )
-    if unknown := [name for name in accepted["only"].split(",") if name and name not in FAULTS]:
-        raise SystemExit(f"faults: only= must name some of {', '.join(FAULTS)}, got {unknown[0]!r}")
+    known = SUITES[accepted["suite"]]
+    if unknown := [name for name in accepted["only"].split(",") if name and name not in known]:
+        raise SystemExit(f"faults: only= must name some of {', '.join(known)}, got {unknown[0]!r}")
     return accepted
 
 
@@ -153,7 +183,8 @@ def main(given: Sequence[str]) -> int:
     """Inject, print a line each, write; 1 if any was not survived."""
     asked = _arguments(given)
     seed, number, lanes = int(asked["seed"]), int(asked["faults"]), max(1, int(asked["lanes"]))
-    plan = schedule(seed, number)
+    suite = asked["suite"]
+    plan = schedule(seed, number, suite)
     if asked["only"]:
         names = asked["only"].split(",")
         plan = [(names[i % len(names)], Random(seed + i).randrange(2**32)) for i in range(number)]
@@ -163,9 +194,13 @@ def main(given: Sequence[str]) -> int:
     again = [int(n) - 1 for n in asked["again"].split(",") if n]
     numbers = again or list(range(len(plan)))
     try:
-        children = [_lane(folder / str(lane), plan, numbers[lane::lanes]) for lane in range(lanes)]
-        for child in children:
-            os.waitpid(child, 0)
+        children = [_lane(folder / str(lane), suite, plan, numbers[lane::lanes]) for lane in range(lanes)]
+        try:
+            for child in children:
+                os.waitpid(child, 0)
+        except KeyboardInterrupt:  # of the lanes too: what they have found until now counts
+            for child in children:
+                _wait_for_end(child)
         found = [line for lane in range(lanes) for line in (folder / f"{lane}.jsonl").read_text().splitlines()]
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -175,14 +210,20 @@ def main(given: Sequence[str]) -> int:
     survived = sum(row["survived"] for row in rows)
     print(f"{survived} of {len(rows)} survived")
     if asked["write"]:
+        other = "" if suite == "machine" else f" suite={suite}"
         result = {
-            "command": f"python -m tests.faults seed={seed} faults={number}",
+            "command": f"python -m tests.faults{other} seed={seed} faults={number}",
             "date": f"{datetime.now(UTC):%Y-%m-%d}",
             "machine": f"{platform.system()}, {len(os.sched_getaffinity(0))} cores",
             "survived": survived, "injected": len(rows), "faults": rows,
         }  # fmt: skip
         Path(asked["write"]).write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
     return int(survived < len(rows) or len(found) < len(numbers))
+
+
+def _wait_for_end(child: int) -> None:
+    with suppress(ChildProcessError):
+        os.waitpid(child, 0)
 
 
 def _merged(file: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -196,16 +237,17 @@ def _merged(file: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [earlier[number] for number in sorted(earlier)]
 
 
-def _lane(folder: Path, plan: Sequence[tuple[str, int]], numbers: Sequence[int]) -> int:
+def _lane(folder: Path, suite: str, plan: Sequence[tuple[str, int]], numbers: Sequence[int]) -> int:
     """Some faults of the plan in a process of their own; rows go to a file. Returns the process."""
     child = os.fork()
     if child:
         return child
-    code = 1
+    code, cluster = 1, None
     try:
         prepare()  # orphans of this lane are its own
+        cluster = Cluster() if suite == "ray" else None
         folder.mkdir()
-        scene = make_scene(folder, Random(0))
+        scene = replace(make_scene(folder, Random(0)), cluster=cluster)
         undisturbed: dict[tuple[str, ...], Undisturbed] = {}
         with folder.with_suffix(".jsonl").open("w") as rows:
             for number in numbers:
@@ -219,6 +261,8 @@ def _lane(folder: Path, plan: Sequence[tuple[str, int]], numbers: Sequence[int])
     except BaseException:
         traceback.print_exc()
     finally:
+        if cluster is not None:
+            cluster.close()
         os._exit(code)
 
 

@@ -10,7 +10,16 @@ import time
 from tests.faults.processes import Command
 from tests.faults.scene import LONGEST, BrokenPromiseError, Scene, open_runs
 
-__all__ = ["KILLS", "TooLateError", "kill_now"]
+__all__ = [
+    "KILLS",
+    "TooLateError",
+    "ctrl_c_twice",
+    "kill_now",
+    "stop_driver",
+    "strike",
+    "terminate",
+    "wait_for_trial",
+]
 
 _SIGTERM_SECONDS = 5.0
 _WORKER_SECONDS = 60  # one that is importing PyTorch when its driver dies notices afterwards
@@ -78,7 +87,8 @@ def _kill_all(scene: Scene) -> None:
     scene.finish()
 
 
-def _terminate(scene: Scene) -> None:
+def terminate(scene: Scene) -> None:
+    """SIGTERM: it closes its books, and goes on when it is called again."""
     command = scene.start()
     waited = strike(scene, command)
     os.kill(command.pid, signal.SIGTERM)
@@ -125,7 +135,8 @@ def _ctrl_c_once(scene: Scene) -> None:
     _ctrl_c(scene, 1)
 
 
-def _ctrl_c_twice(scene: Scene) -> None:
+def ctrl_c_twice(scene: Scene) -> None:
+    """Ctrl-C twice: it closes its books, and goes on when it is called again."""
     _ctrl_c(scene, 2)
 
 
@@ -140,7 +151,7 @@ def _worker_of(scene: Scene, command: Command) -> int:
 
 def _kill_worker(scene: Scene) -> None:
     command = scene.start()
-    _wait_for_trial(command)
+    wait_for_trial(command)
     strike(scene, command, scene.random.uniform(0.0, 0.2))
     os.kill(_worker_of(scene, command), signal.SIGKILL)
     scene.killed = True
@@ -161,7 +172,7 @@ def _silent_worker(scene: Scene) -> None:
 
 def _stop_worker(scene: Scene, setting: str) -> None:
     command = scene.start(setting)
-    _wait_for_trial(command)
+    wait_for_trial(command)
     worker = _worker_of(scene, command)
     os.kill(worker, signal.SIGSTOP)
     scene.killed = True
@@ -172,11 +183,11 @@ def _stop_worker(scene: Scene, setting: str) -> None:
         raise BrokenPromiseError("the worker that hung is still there")
 
 
-def _stop_driver(scene: Scene) -> None:
+def stop_driver(scene: Scene) -> None:
     """Ctrl-Z and fg, with or without the workers: nothing is lost, and no worker is taken for one that hangs."""
     command = scene.start("executor.silence_seconds=5")
-    if "executor=local" in scene.arguments:
-        _wait_for_trial(command)
+    if "executor=inline" not in scene.arguments:
+        wait_for_trial(command)
     waited = strike(scene, command)
     alone, seconds = scene.random.random() < 0.5, scene.random.uniform(6, 9)
     stop = os.kill if alone else os.killpg
@@ -191,7 +202,7 @@ def _stop_driver(scene: Scene) -> None:
         raise BrokenPromiseError("a worker was ended because the driver was stopped")
 
 
-def _wait_for_trial(command: Command) -> None:
+def wait_for_trial(command: Command) -> None:
     """Workers take seconds to start; wait for the first line of a trial."""
     deadline = time.monotonic() + LONGEST
     while command.running() and time.monotonic() < deadline:
@@ -206,16 +217,16 @@ KILLS = {
     "driver killed while the store is made": _kill_first_driver,
     "driver killed with evidence and report": _kill_driver,
     "driver killed three times": _kill_driver_three_times,
-    "SIGTERM": _terminate,
+    "SIGTERM": terminate,
     "Ctrl-C once": _ctrl_c_once,
-    "Ctrl-C twice": _ctrl_c_twice,
+    "Ctrl-C twice": ctrl_c_twice,
     "worker killed": _kill_worker,
     "worker hangs": _hang_worker,
     "worker silent": _silent_worker,
-    "driver stopped": _stop_driver,
-    "driver stopped beside its workers": _stop_driver,
+    "driver stopped": stop_driver,
+    "driver stopped beside its workers": stop_driver,
     "driver killed beside its workers": _kill_driver,
     "driver and workers killed": _kill_all,
-    "SIGTERM beside workers": _terminate,
-    "Ctrl-C twice beside workers": _ctrl_c_twice,
+    "SIGTERM beside workers": terminate,
+    "Ctrl-C twice beside workers": ctrl_c_twice,
 }

@@ -26,6 +26,8 @@ from tests.faults.processes import Command, held_locks
 if TYPE_CHECKING:
     from optuna import Study
 
+    from tests.faults.cluster import Cluster
+
 __all__ = [
     "ARGUMENTS",
     "STUDY",
@@ -45,7 +47,7 @@ LONGEST = 1200.0  # seconds; a machine may be busy
 _ID = re.compile(r"\b(m-)?[0-9a-f]{32}\b|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9]{6,}")
 ARGUMENTS = (
     "data=folder", "data.path=images", "data.size=[32,32]", "trainer.epochs=4", "trainer.batch_size=8",
-    f"search.trials={TRIALS}",
+    f"search.trials={TRIALS}", "search.stop=never",  # six validation images never show a better trial
     "search.startup_trials=2", "executor.threads=1", "executor.checkpoint_seconds=0",
     f"search.study={STUDY}",
 )  # fmt: skip
@@ -83,6 +85,7 @@ class Scene:
         commands: started so far.
         notes: what happened.
         killed: whether a process was killed that could not remove its temporary files outside the store.
+        cluster: of Ray, where trials run; None on this machine alone.
     """
 
     folder: Path
@@ -94,6 +97,7 @@ class Scene:
     notes: list[str] = field(default_factory=list)
     killed: bool = False
     earlier: float = 1.0  # times every wait: less than 1 after a try that came too late
+    cluster: Cluster | None = None
 
     @property
     def root(self) -> Path:
@@ -108,7 +112,8 @@ class Scene:
     def fresh(self) -> None:
         """An empty store and nothing else of an earlier study."""
         shutil.rmtree(self.root, ignore_errors=True)
-        shutil.rmtree(self.folder / "tmp", ignore_errors=True)
+        for name in ("tmp", "node-cache"):
+            shutil.rmtree(self.folder / name, ignore_errors=True)
         shutil.copytree(self.folder / "empty", self.root)
 
     def start(self, *more: str, **limits: Any) -> Command:
@@ -218,6 +223,8 @@ def examine(scene: Scene) -> list[str]:
             if found.trials[slot] != trial
         ]
     problems += _runs(scene)
+    if scene.cluster is not None:
+        problems += [f"actor {pid} is left" for pid in scene.cluster.left(30)]
     problems += [f"lock {name} is held" for name in held_locks(scene.root)]
     problems += [f"{p.name} is left" for p in (scene.root / "studies").iterdir() if _leftover(p)]
     problems += [f"file {name} is left" for name in sorted(found.files - scene.undisturbed.files) if _unexpected(name)]
@@ -227,7 +234,8 @@ def examine(scene: Scene) -> list[str]:
 
 
 def _leftover(path: Path) -> bool:
-    return path.name.endswith((".owner.json", ".journal.lock", ".waiting", ".tmp")) or ".journal.lock." in path.name
+    marks = path.name.startswith(".ray-") or ".journal.lock." in path.name
+    return marks or path.name.endswith((".owner.json", ".journal.lock", ".waiting", ".tmp"))
 
 
 def _unexpected(name: str) -> bool:

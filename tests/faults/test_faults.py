@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.__main__ import FAULTS, main, schedule
+from tests.faults.ray_kills import RAY_KILLS
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -21,6 +22,13 @@ def test_sixty_faults_are_of_every_kind_and_the_seed_decides() -> None:
     assert len(plan) == 60 and {name for name, _ in plan} == set(FAULTS)
     assert schedule(0, 60) == plan != schedule(1, 60)
     assert len({seed for _, seed in plan}) == 60
+
+
+def test_twenty_faults_on_ray_are_of_every_kind_and_the_seed_decides() -> None:
+    plan = schedule(0, 20, "ray")
+    assert len(plan) == 20 and {name for name, _ in plan} == set(RAY_KILLS)
+    assert schedule(0, 20, "ray") == plan != schedule(1, 20, "ray")
+    assert len({name for name, _ in schedule(0, 5, "ray")}) == 5
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -33,13 +41,18 @@ def test_a_sample_has_different_kinds_one_of_them_with_workers(seed: int) -> Non
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["seeds=1"], "accepted are seed=N faults=N lanes=N again=N,N only=NAME,NAME write=FILE, got 'seeds=1'"),
+        (
+            ["seeds=1"],
+            "accepted are suite=NAME seed=N faults=N lanes=N again=N,N only=NAME,NAME write=FILE, got 'seeds=1'",
+        ),
         (["seed=-1"], "got 'seed=-1'"),
         (["faults=all"], "got 'faults=all'"),
         (["again=3"], "again= must be numbers, with write=FILE of an earlier run, got '3'"),
         (["only=earthquake"], "only= must name some of driver killed"),
+        (["suite=moon"], "suite= must be one of machine, ray, got 'moon'"),
+        (["suite=ray", "only=disk full"], "only= must name some of worker killed, .*, got 'disk full'"),
     ],
-    ids=["unknown", "negative", "no number", "again of nothing", "no such fault"],
+    ids=["unknown", "negative", "no number", "again of nothing", "no such fault", "no such suite", "no fault of Ray's"],
 )
 def test_bad_arguments(arguments: list[str], words: str) -> None:
     with pytest.raises(SystemExit, match=words):

@@ -47,9 +47,19 @@ class Nodes:
         """One node more."""
         self._nodes.append(self._cluster.add_node(**_CORE))
 
-    def kill(self) -> None:
-        """Take the oldest node away as a power failure does."""
-        self._cluster.remove_node(self._nodes.pop(0), allow_graceful=False)
+    def kill(self, position: int = 0) -> None:
+        """Take a node away as a power failure does."""
+        self._cluster.remove_node(self._nodes.pop(position), allow_graceful=False)
+
+    def raylets(self) -> list[int]:
+        """The process of each node that starts its workers, the head's left out."""
+        return [node.all_processes["raylet"][0].process.pid for node in self._nodes]
+
+    def fail(self) -> None:
+        """All of it loses its power, the head first."""
+        self._cluster.remove_node(self._cluster.head_node, allow_graceful=False)
+        while self._nodes:
+            self.kill()
 
     def close(self) -> None:
         """End all of it."""
