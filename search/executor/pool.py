@@ -15,11 +15,12 @@ from search.executor.worker import Channel, ChannelClosedError, WorkerHandle
 from search.settings.schema import Settings
 from search.trial.result import Verdict
 
-__all__ = ["DYING", "PoolWorker", "WorkerPool"]
+__all__ = ["DYING", "STARTING_SECONDS", "PoolWorker", "WorkerPool"]
 
 DYING = suppress(ChannelClosedError)  # the worker died just now: `poll` finds that out and reports its job as failed
 _LEAST_GRACE_SECONDS = 10.0
-_STARTING_SECONDS = 120.0  # of a worker that imports torch and builds its task on a busy machine
+STARTING_SECONDS = 120.0
+"""Of a worker that imports torch and builds its task on a busy machine."""
 
 
 class PoolWorker(WorkerHandle):
@@ -41,7 +42,7 @@ class PoolWorker(WorkerHandle):
     def submit(self, job: Job | Refit) -> None:
         """See `WorkerHandle.submit`."""
         self.limited = isinstance(job, Job)
-        self.ran = self.silent = 0.0 if self.started else -_STARTING_SECONDS
+        self.ran = self.silent = 0.0 if self.started else -STARTING_SECONDS
         super().submit(job)
 
     def began(self) -> None:

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from lightning_modules.errors import InputError, printable
-from search.executor.pool import PoolWorker, WorkerPool
+from search.executor.pool import STARTING_SECONDS, PoolWorker, WorkerPool
 from search.executor.protocol import Failed, Job, Refit
 from search.executor.ray_actor import Greeting, TrialActor, versions
 from search.executor.worker import Channel, ChannelClosedError, WorkerPlan
@@ -120,7 +120,7 @@ class RayExecutor(WorkerPool[_Worker]):
 
     Raises:
         InputError: here and in `poll`: a node lacks the shared folder, a file of weights, a token or the same versions;
-            no node has room for a worker for `executor.silence_seconds`.
+            no node has room for a worker for `executor.silence_seconds`, or two minutes where that is less.
     """
 
     def __init__(
@@ -206,13 +206,14 @@ class RayExecutor(WorkerPool[_Worker]):
     def _wait_for_first(self) -> None:
         """Return when a node has room for a worker: what is wrong with the nodes is said before anything else."""
         began, told = time.monotonic(), False
+        patience = max(self._silence, STARTING_SECONDS)  # one that has room may still be importing torch
         while not any(worker.host for worker in self._workers):
             self._receive(0.2)
             waited = time.monotonic() - began
-            if waited > self._silence:
+            if waited > patience:
                 raise InputError(
-                    f"no node of the Ray cluster had room for a worker ({self._room()}) for {self._silence:g} s "
-                    f"(executor.silence_seconds); {_resources()}"
+                    f"no node of the Ray cluster had room for a worker ({self._room()}) for {patience:g} s "
+                    f"(executor.silence_seconds, {STARTING_SECONDS:g} at least); {_resources()}"
                 )
             if waited > _PREVIEW_SECONDS and not told:
                 told = True

@@ -209,6 +209,8 @@ def wait_for_trial(command: Command) -> None:
         if "\ntrial " in command.out:
             return
         time.sleep(0.05)
+    if command.code:
+        raise BrokenPromiseError(f"it ended with {command.code} before its first trial: {command.err[-600:]}")
     raise TooLateError
 
 
