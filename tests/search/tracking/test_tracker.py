@@ -87,6 +87,30 @@ def test_metrics_of_an_epoch_are_one_batch_and_infinite_ones_are_left_out(
     assert run.data.tags["status"] == "epoch 2" and run.data.tags["mlflow.parentRunId"] == parent
 
 
+@pytest.mark.parametrize("killed", [False, True])
+def test_an_epoch_that_ended_a_trial_is_logged_with_what_became_of_it(
+    tracker: Tracker, client: MlflowClient, parent: str, monkeypatch: pytest.MonkeyPatch, killed: bool
+) -> None:
+    trial = tracker.start_trial(parent, "t00", {}, {})
+    batches: list[str] = []
+    log_batch = MlflowClient.log_batch
+
+    def counted(self: MlflowClient, run_id: str, **more: object) -> object:
+        batches.append(run_id)
+        return log_batch(self, run_id, **more)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", counted)
+    if killed:
+        tracker.kill(trial, {2: {"loss": 0.5, "nan": float("nan")}})
+    else:
+        tracker.log(trial, {"value": 0.25}, step=2, tags={"status": "pruned"}, earlier={2: {"loss": 0.5}})
+    assert batches == [trial]
+    assert [(m.step, m.value) for m in client.get_metric_history(trial, "loss")] == [(2, 0.5)]
+    run = client.get_run(trial)
+    assert run.data.metrics == ({"loss": 0.5} if killed else {"loss": 0.5, "value": 0.25})
+    assert run.data.tags["status"] == ("killed" if killed else "pruned")
+
+
 def test_the_latest_value_is_the_last_one_logged_though_the_clock_was_set_back(
     tracking_root: Path, client: MlflowClient, parent: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
