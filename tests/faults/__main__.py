@@ -201,7 +201,8 @@ def main(given: Sequence[str]) -> int:
         except KeyboardInterrupt:  # of the lanes too: what they have found until now counts
             for child in children:
                 _wait_for_end(child)
-        found = [line for lane in range(lanes) for line in (folder / f"{lane}.jsonl").read_text().splitlines()]
+        files = [folder / f"{lane}.jsonl" for lane in range(lanes)]  # a lane that could not begin has none
+        found = [line for file in files if file.exists() for line in file.read_text().splitlines()]
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     rows = sorted(map(json.loads, found), key=lambda row: int(row["number"]))
