@@ -27,7 +27,7 @@ class RunningTrial:
 
     Attributes:
         waited: whether it has ever waited at a rung.
-        unlogged: step -> metrics of an epoch that ended it, which are logged with what became of it.
+        unlogged: step -> metrics of an epoch that ended it before it ever waited; logged with what became of it.
     """
 
     trial: optuna.Trial

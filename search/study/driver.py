@@ -275,7 +275,9 @@ class SearchStudy:
         verdict = self._verdict(slot, active, step)
         seconds = {"epoch_seconds": report.seconds, **({"map_seconds": report.map_seconds} if report.maps else {})}
         metrics = {**report.metrics, **map_metrics(report.maps), **seconds}
-        if step == self._steps or verdict != "train":  # its result comes at once
+        # Its result comes at once, and is logged with this. A trial that waited before is resumed behind this epoch if
+        # the driver is killed until then, so that its run would lack it; another's run is closed as KILLED.
+        if not active.waited and (step == self._steps or verdict != "train"):
             active.unlogged[step] = metrics
         else:
             self._tracker.log(active.run_id, metrics, step=step)
