@@ -210,7 +210,10 @@ def search(table: MapTable, arm: Arm, seed: int, *, trials: int = MOST, seconds:
         map_cost=lambda depth: arm.share * table.map_ratio[depth] * float(table.epoch_cost[depth]),
     )
     study = optuna.create_study(direction="maximize")
-    net = SimpleNamespace(num_blocks=table.depths[1], pretrained=True, architecture=table.name)
+    deepest = table.depths[1]
+    net = SimpleNamespace(
+        num_blocks=deepest, deepest=deepest, attention_block=None, pretrained=True, architecture=table.name
+    )
     settings = Settings()
     settings = replace(
         settings,

@@ -169,7 +169,10 @@ def _run(
     study = optuna.create_study(direction="maximize")
     if strategy.hint is not None:
         StudyRecord(study).evidence = _evidence(table, hint)
-    net = SimpleNamespace(num_blocks=table.depths - 1, pretrained=True, architecture=table.name)
+    deepest = table.depths - 1
+    net = SimpleNamespace(
+        num_blocks=deepest, deepest=deepest, attention_block=None, pretrained=True, architecture=table.name
+    )
     space = build_space(settings.space, cast(BlockNet, net))
     rule = strategy.rule(table) if strategy.rule else None
     with ExitStack() as patched:

@@ -36,10 +36,10 @@ def test_one_block_is_noted(capsys: pytest.CaptureFixture[str]) -> None:
     from search.settings.schema import Settings
 
     for blocks in (1, 2):
-        net = SimpleNamespace(architecture="timm:one", pretrained=True, num_blocks=blocks)
+        net = SimpleNamespace(architecture="timm:one", pretrained=True, num_blocks=blocks, attention_block=None)
         task = SimpleNamespace(net=net, device="cpu", index=SimpleNamespace(tiles=None))
         task.all, record = (task,), SimpleNamespace(name="s")
-        run = SimpleNamespace(task=task, record=record, settings=Settings(), console=Console())
+        run = SimpleNamespace(task=task, record=record, settings=Settings(), say=Console().print)
         _describe_study(cast(Any, run), 0, existed=False, repaired=0)
         said = "nothing lies between freezing all of it and nothing" in capsys.readouterr().out
         assert said == (blocks == 1)

@@ -86,7 +86,9 @@ def test_a_page_shows_what_the_best_trial_so_far_has_wrong(
     monkeypatch.setattr(live, "write", write)
     monkeypatch.setattr(LiveReport, "refresh", refresh)
     out = io.StringIO()
-    settings = compose_settings([*tiny, "tracking.report=true", "search.study=live", "search.trials=2"])
+    settings = compose_settings(
+        [*tiny, "tracking.report=true", "search.study=live", "tracking.model_name=live", "search.trials=2"]
+    )
     run_search(settings, Console(file=out, width=200))
     assert len(pages) == 2, out.getvalue()
     for page in pages:

@@ -26,7 +26,12 @@ SEVERAL = replace(SPACE, freeze_depth=(0, 3), default=TrialParams("adam", 1.0, 1
 
 
 def net(name: str, blocks: int, *, pretrained: bool = True) -> BlockNet:
-    return cast(BlockNet, SimpleNamespace(num_blocks=blocks, pretrained=pretrained, architecture=name))
+    return cast(
+        BlockNet,
+        SimpleNamespace(
+            num_blocks=blocks, deepest=blocks, attention_block=None, pretrained=pretrained, architecture=name
+        ),
+    )
 
 
 def test_each_network_has_its_own_depths_and_the_default_of_each_comes_first() -> None:
