@@ -35,7 +35,7 @@ ROUNDS, EPOCHS = 6, 3
 LEAST = 0.9  # goal of the ratio
 _NODES = 3
 _SETTINGS = (
-    "data.images=150", "data.size=[96,96]", "data.fit=stretch", f"trainer.epochs={EPOCHS}", "executor=local",
+    "data.images=400", "data.size=[96,96]", "data.fit=stretch", f"trainer.epochs={EPOCHS}", "executor=local",
     "executor.threads=1", "trainer.accelerator=cpu",
 )  # fmt: skip
 
