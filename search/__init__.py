@@ -19,6 +19,9 @@ def __getattr__(name: str) -> Any:
         from search.study import record
 
         return record.Trial
+    from search.command_line.exits import name_home_and_user
+
+    name_home_and_user()  # Matplotlib asks for it when it is imported
     from search import notebook
 
     return getattr(notebook, name)

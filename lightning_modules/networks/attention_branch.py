@@ -22,7 +22,6 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from explain.hooks import frozen_in_eval_mode
 from lightning_modules.errors import InputError
 from lightning_modules.networks.blocknet import BlockNet
 
@@ -199,11 +198,17 @@ def _conv(weight: Tensor) -> nn.Conv2d:
 
 @torch.no_grad()
 def _outputs(net: BlockNet, size: tuple[int, int]) -> Iterator[Tensor]:
-    with frozen_in_eval_mode(net):
+    modes = [(module, module.training) for module in net.modules()]
+    try:
+        for module, _ in modes:
+            module.training = False  # directly: the network's own train() leaves frozen blocks as they are
         values = net.prefix(torch.zeros(1, 3, *size, device=net.mean.device), 0)
         for block in net.blocks:
             values = block(values)
             yield values
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
 def _cells(net: BlockNet, size: tuple[int, int]) -> list[tuple[int, int]]:

@@ -76,6 +76,7 @@ def test_a_list_of_one_is_that_network(tiny: tuple[str, ...], run_search_warm: R
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_pretrained_networks_in_workers_with_a_report(
     tiny: tuple[str, ...], tracking_root: Path, run_search: Run, run_search_warm: Run
 ) -> None:
@@ -105,6 +106,7 @@ def test_pretrained_networks_in_workers_with_a_report(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_it_goes_on_after_an_interruption(tiny: tuple[str, ...], tracking_root: Path, run_search: Run) -> None:
     arguments = (*tiny, *LITES, "trainer.epochs=4", "search.trials=7", "executor.checkpoint_seconds=0")
     alone = run_search(*arguments, "search.study=lites-alone")

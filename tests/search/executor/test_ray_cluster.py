@@ -86,6 +86,7 @@ def _assert_whole(root: Path, name: str, lost: int | None) -> None:
     assert no_actor_left()
 
 
+@pytest.mark.long
 def test_one_worker_gives_bit_for_bit_the_trials_of_this_process(
     command: Callable[..., list[str]], tracking_root: Path, cluster: Nodes
 ) -> None:

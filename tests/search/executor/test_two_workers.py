@@ -70,7 +70,7 @@ def test_two_hundred_trials_with_two_workers(run_search: Callable[..., object], 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("times", [1, 2], ids=["once", "twice"])
+@pytest.mark.parametrize("times", [1, pytest.param(2, marks=pytest.mark.long)], ids=["once", "twice"])
 def test_ctrl_c_reaches_the_driver_alone(stripes: Path, tracking_root: Path, times: int) -> None:
     """A terminal sends it to every process of the group; the trials must not die of it."""
     arguments = (
