@@ -12,7 +12,6 @@ NAMES = {
     "throughput": "images a second: two trials of one thread / one of two; bfloat16 / float32",
     "driver": "driver seconds a trial as the study grows",
     "many_workers": "driver seconds a trial, and busy workers, at 1, 8, 64 and 256 of them",
-    "nodes": "epochs a second: 1 and 2 nodes of one core on Ray / as many local workers",
     "digests": "checking a file / decoding, writing or reading it",
     "data_memory": "memory against the size of the data",
     "explain": "maps at all blocks / captum, pytorch-grad-cam, a training step",
