@@ -226,12 +226,7 @@ def show(rows: list[dict[str, Any]], console: Console) -> None:
 
 def main(arguments: list[str]) -> int:
     """Measure the tasks named, or all, and the seconds of a step."""
-    names, splits = [], SPLITS
-    for argument in arguments:
-        if argument.startswith("splits=") and argument.removeprefix("splits=").isdecimal():
-            splits = int(argument.removeprefix("splits="))
-        else:
-            names.append(argument)
+    names, splits = fostering.names_and_splits(arguments, SPLITS)
     if why := refusal(names, fostering.TASKS):
         print(f"attention_branch: {why}", file=sys.stderr)
         return 2

@@ -148,7 +148,7 @@ def make_table(name: str, split: int) -> None:
         "weights_digest": state_digest(task.net),
     }
     file = TABLES / name / f"{split}.jsonl"
-    done = _read(file, head)
+    done = held(file, head)
     for k, optimizer, factor in configurations(TASKS[name], task.net.num_blocks):
         if (k, optimizer, factor) in done:
             continue
@@ -175,7 +175,7 @@ def make_table(name: str, split: int) -> None:
         )
 
 
-def _read(file: Path, head: dict[str, Any]) -> set[tuple[int, str, float]]:
+def held(file: Path, head: dict[str, Any]) -> set[tuple[int, str, float]]:
     """Configurations that the file holds; a half-written last line is cut off."""
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -183,7 +183,8 @@ def _read(file: Path, head: dict[str, Any]) -> set[tuple[int, str, float]]:
         return set()
     lines = file.read_text().split("\n")
     if json.loads(lines[0]) != json.loads(json.dumps(head)):
-        raise SystemExit(f"{file.name} of {head['task']} was made with other settings; remove it to make it again")
+        whose = f" of {head['task']}" if "task" in head else ""
+        raise SystemExit(f"{file.name}{whose} was made with other settings; remove it to make it again")
     if lines[-1]:
         file.write_text("\n".join(lines[:-1]) + "\n")
     rows = [json.loads(line) for line in lines[1:-1]]

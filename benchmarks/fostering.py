@@ -255,14 +255,20 @@ def show(rows: list[dict[str, Any]], console: Console) -> None:
     console.print(table)
 
 
-def main(arguments: list[str]) -> int:
-    """Measure the tasks named, or all; then summary and figure of every task that has rows."""
-    names, splits = [], SPLITS
+def names_and_splits(arguments: list[str], splits: int) -> tuple[list[str], int]:
+    """Names of tasks, and the number of `splits=`; without it the one given."""
+    names = []
     for argument in arguments:
         if argument.startswith("splits=") and argument.removeprefix("splits=").isdecimal():
             splits = int(argument.removeprefix("splits="))
         else:
             names.append(argument)
+    return names, splits
+
+
+def main(arguments: list[str]) -> int:
+    """Measure the tasks named, or all; then summary and figure of every task that has rows."""
+    names, splits = names_and_splits(arguments, SPLITS)
     if why := refusal(names, TASKS):
         print(f"fostering: {why}", file=sys.stderr)
         return 2

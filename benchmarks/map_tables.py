@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from benchmarks.depth_tables import CACHE, TABLES, TASKS, WATCHED, table_data
+from benchmarks.depth_tables import CACHE, TABLES, TASKS, WATCHED, held, table_data
 from benchmarks.real_images import refusal
 from benchmarks.shortcut_task import SHORTCUT, shortcut_data
 
@@ -109,20 +109,6 @@ def tested_scores(task: Task, net: BlockNet, rows: np.ndarray[Any, np.dtype[np.i
     ]
     found = scores(torch.cat(parts), torch.from_numpy(task.index.labels[rows]))
     return {"test": round(found["macro_f1"], 4), "test_accuracy": round(found["accuracy"], 4)}
-
-
-def held(file: Path, head: dict[str, Any]) -> set[tuple[int, str, float]]:
-    """Configurations that the file holds; a half-written last line is cut off."""
-    if not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(head) + "\n")
-        return set()
-    lines = file.read_text().split("\n")
-    if json.loads(lines[0]) != json.loads(json.dumps(head)):
-        raise SystemExit(f"{file.name} was made with other settings; remove it to make it again")
-    if lines[-1]:
-        file.write_text("\n".join(lines[:-1]) + "\n")
-    return {(row["k"], row["optimizer"], row["factor"]) for row in map(json.loads, lines[1:-1])}
 
 
 def main(arguments: list[str]) -> int:

@@ -206,7 +206,6 @@ def _run_trials(run: StudyRun, space: Space, journal: Path, workers: Workers, *,
     """
     settings, task, record, console = run.settings, run.task, run.record, run.console
     finished, trials = len(record.finished()), settings.search.trials
-    batches = -(-len(task.splits.folds[0].train) // settings.trainer.batch_size)
     best = record.best()
     look = partial(look_so_far, run)
     live = LiveReport(record.name, settings.tracking.root, run.say, look) if settings.tracking.report else None
@@ -219,11 +218,11 @@ def _run_trials(run: StudyRun, space: Space, journal: Path, workers: Workers, *,
         best=(best.value, best.slot) if best else None,
         on_trial=live.refresh if live is not None else lambda: None,
         cost=task.epoch_cost,
-        **asdict(_forecast(run, space, finished, batches)),
+        **asdict(_forecast(run, space, finished)),
     )
     driver = SearchStudy(
         settings, space, record.source, run.tracker, run.parent, progress,
-        trial_files=run.files, batches=batches, epoch_cost=task.epoch_cost,
+        trial_files=run.files, batches=task.batches, epoch_cost=task.epoch_cost,
         validated=sum(len(task.image_rows(fold.val)) for fold in task.splits.folds),
     )  # fmt: skip
     with run.stopping.held():
@@ -256,10 +255,10 @@ class _Forecast:
     whole: bool
 
 
-def _forecast(run: StudyRun, space: Space, finished: int, batches: int) -> _Forecast:
+def _forecast(run: StudyRun, space: Space, finished: int) -> _Forecast:
     settings, task, first = run.settings, run.task, space.first[: space.in_full]
     steps, to_come = settings.trainer.epochs * len(task.splits.folds), settings.search.trials - finished
-    epochs = expected_epochs(settings.search, steps, to_come, batches=batches, in_full=space.in_full)
+    epochs = expected_epochs(settings.search, steps, to_come, batches=task.batches, in_full=space.in_full)
     low, high = space.freeze_depth
     drawn = fmean(task.epoch_cost(replace(space.default, freeze_depth=depth)) for depth in range(low, high + 1))
     known = [task.epoch_cost(params) for params in first[finished : settings.search.trials]]

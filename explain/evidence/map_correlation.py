@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from explain.evidence.null import finite_mean, mean_and_spread, mismatches
 from explain.evidence.scores import Numbers, Reading
 from explain.measures.measure import check_integer
 
-__all__ = ["correlations", "matched", "matched_reading"]
+__all__ = ["agreements", "correlations", "matched", "matched_reading"]
 
 
 def correlations(one: Tensor, other: Tensor) -> Numbers:
@@ -35,6 +35,23 @@ def correlations(one: Tensor, other: Tensor) -> Numbers:
         rows = rows / rows.norm(dim=1, keepdim=True)
         flat.append(rows.masked_fill(constant[:, None], float("nan")))
     return np.asarray((flat[0] @ flat[1].T).clamp(-1, 1).numpy(), dtype=np.float64)
+
+
+def agreements(blocks: Sequence[str], ones: Sequence[Tensor], others: Sequence[Tensor]) -> dict[str, float]:
+    """Block -> mean over images of the correlation of an image's two maps, in [-1, 1].
+
+    Args:
+        ones, others: by block (n, h, w).
+
+    Returns:
+        Images with a constant map are left out; so is a block where that leaves none.
+    """
+    found = {}
+    for block, one, other in zip(blocks, ones, others, strict=True):
+        value = float(finite_mean(np.diagonal(correlations(one, other))))
+        if np.isfinite(value):
+            found[block] = value
+    return found
 
 
 def matched(table: Numbers, draws: int, rng: np.random.Generator) -> tuple[float, float, float, int]:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from explain.attribution import upsample
-from explain.evidence.map_correlation import correlations
-from explain.evidence.null import finite_mean
+from explain.evidence.map_correlation import agreements
 from explain.evidence.trial_maps import TrialMaps
 from explain.evidence.trial_statistic import TrialStatistic
 
@@ -27,13 +24,9 @@ def maps_against_top(maps: TrialMaps) -> dict[str, float]:
     Returns:
         By block but the top one. Images with a dead or constant map are left out; so is a block where that leaves none.
     """
-    found = {}
-    for block, below in zip(maps.blocks[:-1], maps.maps[:-1], strict=True):
-        top = upsample(maps.maps[-1], (below.shape[1], below.shape[2]))
-        value = float(finite_mean(np.diagonal(correlations(below, top))))
-        if np.isfinite(value):
-            found[block] = value
-    return found
+    below = maps.maps[:-1]
+    tops = [upsample(maps.maps[-1], (one.shape[1], one.shape[2])) for one in below]
+    return agreements(maps.blocks[:-1], below, tops)
 
 
 MAPS_AGAINST_TOP = TrialStatistic(

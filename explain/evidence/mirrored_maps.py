@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from explain.evidence.map_correlation import correlations
-from explain.evidence.null import finite_mean
+from explain.evidence.map_correlation import agreements
 from explain.evidence.trial_maps import TrialMaps
 from explain.evidence.trial_statistic import TrialStatistic
 
@@ -27,12 +24,7 @@ def mirrored_maps(maps: TrialMaps) -> dict[str, float]:
     Returns:
         By block. Images whose map is dead or constant are left out; a block where that leaves none is too.
     """
-    found = {}
-    for block, one, other in zip(maps.blocks, maps.maps, maps.mirrored, strict=True):
-        value = float(finite_mean(np.diagonal(correlations(one, other))))
-        if np.isfinite(value):
-            found[block] = value
-    return found
+    return agreements(maps.blocks, maps.maps, maps.mirrored)
 
 
 MIRRORED_MAPS = TrialStatistic(

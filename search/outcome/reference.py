@@ -12,6 +12,7 @@ from lightning_modules.decisions.reference_images import ReferenceImages, distan
 from lightning_modules.errors import printable
 from lightning_modules.networks.blocknet import BlockNet
 from lightning_modules.networks.penultimate import answer
+from search.trial.class_turns import by_turns
 from search.trial.task import Judged, Task
 
 __all__ = ["reference_images", "task_features", "training_distances"]
@@ -73,12 +74,7 @@ def _sample(task: Task, rows: NDArray[np.int64], most: int = _MOST) -> NDArray[n
     if len(images) <= most:
         return rows
     drawn = np.random.default_rng([task.settings.seed, 5]).permutation(images)
-    labels = task.image_index.labels[drawn]
-    turn = np.empty(len(drawn), np.int64)
-    for label in np.unique(labels):
-        inside = np.flatnonzero(labels == label)
-        turn[inside] = np.arange(len(inside))
-    kept = drawn[np.argsort(turn, kind="stable")[:most]]
+    kept = drawn[by_turns(task.image_index.labels[drawn])[:most]]
     return rows[np.isin(of, kept)]
 
 

@@ -17,10 +17,10 @@ from explain.overlay import as_pixels, map_overlay
 from lightning_modules.errors import printable
 from search.outcome.stopped_trials import STOPPED, StoppedTrial, stopped_picture
 from search.study.maps_promotion import MapsPromotionRule
-from search.study.promotion import Standing
 from search.study.pruning import build_promotion
 from search.study.record import TrialRecord
 from search.study.run import StudyRun
+from search.study.slots import standings_of
 from search.trial.map_statistics import KeptMaps, maps_file, read_maps
 
 __all__ = ["log_stopped", "stopped_figure"]
@@ -34,12 +34,11 @@ def log_stopped(run: StudyRun) -> None:
     if run.settings.search.pruner != "maps":
         return
     folds, trainer = run.task.splits.folds, run.settings.trainer
-    batches = -(-len(folds[0].train) // trainer.batch_size)
-    rule = build_promotion(run.settings.search, trainer.epochs * len(folds), batches=batches)
+    rule = build_promotion(run.settings.search, trainer.epochs * len(folds), batches=run.task.batches)
     if not isinstance(rule, MapsPromotionRule):
         return
     trials = run.record.finished()
-    standings = [_standing(trial) for trial in trials if trial.scores and trial.outcome != "diverged"]
+    standings = standings_of(trials)
     found = []
     for trial in (t for t in trials if t.outcome == "pruned" and t.maps):
         own = next(s for s in standings if s.slot == trial.slot)
@@ -55,11 +54,6 @@ def log_stopped(run: StudyRun) -> None:
         )
         found.append(replace(stopped, picture=_log_picture(run, trial, stopped, weak.block if weak else "")))
     run.tracker.log_text(run.parent, json.dumps([asdict(one) for one in found], indent=1), STOPPED)
-
-
-def _standing(trial: TrialRecord) -> Standing:
-    losses, maps = trial.losses, trial.maps
-    return Standing(trial.slot, trial.freeze_depth, dict(trial.scores), False, trial.network, losses, maps)
 
 
 def _log_picture(run: StudyRun, trial: TrialRecord, stopped: StoppedTrial, block: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 import optuna
@@ -13,7 +13,7 @@ from search.settings.schema import SearchSettings
 from search.study.promotion import Standing
 from search.study.record import TrialFeed, TrialRecord
 
-__all__ = ["Slots"]
+__all__ = ["Slots", "standings_of"]
 
 
 class Slots:
@@ -92,6 +92,11 @@ class Slots:
                 self._filled.add(slot)
                 if _competes(trial):
                     self._standings.append(_standing(trial, waits=False))
+
+
+def standings_of(trials: Iterable[TrialRecord]) -> list[Standing]:
+    """Of finished trials, those that others are compared with."""
+    return [_standing(trial, waits=False) for trial in trials if _competes(trial)]
 
 
 def _competes(trial: TrialRecord) -> bool:

@@ -22,6 +22,7 @@ from explain.evidence.trial_maps import TrialMaps, gather_trial_maps
 from explain.evidence.trial_registry import TRIAL_STATISTICS
 from lightning_modules.networks.blocknet import BlockNet
 from lightning_modules.whole_file import whole_file
+from search.trial.class_turns import by_turns
 from search.trial.rungs import rungs
 from search.trial.task import Task
 
@@ -99,12 +100,7 @@ def watched_images(task: Task, train: NDArray[np.int64], val: NDArray[np.int64])
     val = task.trainable(val)
     most = min(max(len(train) // SHARE, FEWEST_IMAGES), MOST_IMAGES)
     drawn = np.random.default_rng([task.settings.seed, 11]).permutation(val)
-    labels = task.index.labels[drawn]
-    place = np.zeros(len(drawn), np.int64)  # among those of its class
-    for label in np.unique(labels):
-        mine = labels == label
-        place[mine] = np.arange(mine.sum())
-    return drawn[np.argsort(place, kind="stable")[:most]]
+    return drawn[by_turns(task.index.labels[drawn])[:most]]
 
 
 def watched_maps(task: Task, freeze_depth: int, fold: int, checkpoint: Path | None) -> MapStatistics:
@@ -138,8 +134,7 @@ def watched_maps(task: Task, freeze_depth: int, fold: int, checkpoint: Path | No
                 _keep(maps_file(checkpoint, step), rows[:_SHOWN], found)
         return values, time.perf_counter() - started
 
-    batches = -(-len(task.splits.folds[0].train) // settings.trainer.batch_size)
-    return MapStatistics(rungs(settings.trainer.epochs * len(task.splits.folds), batches), read)
+    return MapStatistics(rungs(settings.trainer.epochs * len(task.splits.folds), task.batches), read)
 
 
 def _compared(task: Task) -> tuple[int, ...]:

@@ -206,6 +206,11 @@ class Task:
         height, width = self.settings.data.pixels
         return shown_at_once(3 * height * width)
 
+    @property
+    def batches(self) -> int:
+        """Training steps in an epoch of the first fold."""
+        return -(-len(self.splits.folds[0].train) // self.settings.trainer.batch_size)
+
     def rows(self, fold: int | None) -> NDArray[np.int64]:
         """Rows that a network is trained on: the training images of a fold; None takes all that may be trained on."""
         return self.trainable(self.searched_rows) if fold is None else self.splits.folds[fold].train

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks import depth_tables, finished_tables, replay
-from benchmarks.depth_tables import _read
+from benchmarks.depth_tables import held
 from benchmarks.finished_tables import DepthTable, read_table
 from benchmarks.replay import best_quality, cost_to_reach, expected_cost, interval
 from benchmarks.table_search import Hint, Replay, Strategy
@@ -140,14 +140,14 @@ def test_a_table_is_read_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest
 def test_a_half_written_line_is_cut_off_and_other_settings_are_refused(tmp_path: Path) -> None:
     head = {"task": "t", "seed": 0}
     file = tmp_path / "t" / "0.jsonl"
-    assert _read(file, head) == set()
+    assert held(file, head) == set()
     row = {"k": 1, "optimizer": "nag", "factor": 1.0}
     with file.open("a") as lines:
         lines.write(json.dumps(row) + "\n" + json.dumps(row)[:10])
-    assert _read(file, head) == {(1, "nag", 1.0)}
+    assert held(file, head) == {(1, "nag", 1.0)}
     assert file.read_text().endswith("1.0}\n")
     with pytest.raises(SystemExit, match="made with other settings"):
-        _read(file, {**head, "seed": 1})
+        held(file, {**head, "seed": 1})
 
 
 def test_every_configuration_is_asked_for_once() -> None:
