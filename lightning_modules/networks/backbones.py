@@ -21,6 +21,7 @@ from lightning_modules.errors import InputError
 from lightning_modules.networks.attention_branch import add_attention_branch
 from lightning_modules.networks.block_split import split_sequence
 from lightning_modules.networks.blocknet import BlockNet
+from lightning_modules.networks.depthwise import split_wide_gradients
 from lightning_modules.networks.input_sizes import INPUT_SIZES
 from lightning_modules.networks.pretrained import load_weights, package_weights, weights_path
 
@@ -98,6 +99,7 @@ def build(
         if attention is not None:
             add_attention_branch(net, attention, classes, size)
     net.minimum_size = backbone.minimum_size
+    split_wide_gradients(net)
     for tensor in (*net.parameters(), *net.buffers()):  # not `net.to`, which refuses tensors of five dimensions
         if tensor.dim() == 4:
             tensor.data = tensor.data.to(memory_format=torch.channels_last)
