@@ -1,8 +1,8 @@
-"""What the split gradient of wide depthwise kernels and fused optimizers are worth: `python -m benchmarks.depthwise_step`.
+"""Split gradients of wide depthwise kernels, and fused optimizers: `python -m benchmarks.depthwise_step`.
 
 Training steps of EfficientNet-Lite0 with Adam, batches of 32, one thread, by image size and freeze depth: as a trial
-trains, and with PyTorch's own gradient and optimizer loop. The two are timed in turn; a row is the ratio of the medians.
-Rows go to benchmarks/results/depthwise_step.json.
+trains, and with PyTorch's own gradient and optimizer loop. The two are timed in turn; a row is the ratio of their
+medians. Rows go to benchmarks/results/depthwise_step.json.
 """
 
 from __future__ import annotations
@@ -69,7 +69,8 @@ def main() -> int:
             own, ours = map(statistics.median, seconds)
             table.add_row(str(size), str(depth), f"{own * 1000:.0f} ms", f"{ours * 1000:.0f} ms", f"{own / ours:.2f}")
             what = f"step at {size} px, freeze depth {depth}: PyTorch's own against a trial's"
-            rows.append({"what": what, "value": round(own / ours, 3), "unit": "ratio", "goal": None, "better": "higher"})
+            ratio = round(own / ours, 3)
+            rows.append({"what": what, "value": ratio, "unit": "ratio", "goal": None, "better": "higher"})
     Console().print(table)
     write_rows("depthwise_step", rows)
     return 0

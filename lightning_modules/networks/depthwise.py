@@ -1,9 +1,9 @@
 """Depthwise convolutions whose weights are trained faster on x86 processors.
 
-oneDNN has a fast kernel for the gradient of depthwise weights that are at most three columns wide. Wider ones (the 5 x 5
-of EfficientNet and MobileNet, the 7 x 7 of ConvNeXt) take its general one, which is five to fifty times slower for an
-operation: with four of EfficientNet-Lite0's eight blocks frozen that is a third of a training step. The gradient of a
-wide kernel is that of its columns side by side, so it is computed here three columns at a time.
+oneDNN has a fast kernel for the gradient of depthwise weights that are at most three columns wide. Wider ones (the
+5 x 5 of EfficientNet and MobileNet, the 7 x 7 of ConvNeXt) take its general one, which is five to fifty times slower
+for an operation: with four of EfficientNet-Lite0's eight blocks frozen that is a third of a training step. The gradient
+of a wide kernel is that of its columns side by side, so it is computed here three columns at a time.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import platform
 from typing import Any
 
 import torch
-from timm.layers import Conv2dSame, pad_same
+from timm.layers.conv2d_same import Conv2dSame
+from timm.layers.padding import pad_same
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -25,12 +26,13 @@ _X86 = platform.machine().lower() in ("x86_64", "amd64")
 def split_wide_gradients(net: nn.Module) -> None:
     """Let every depthwise convolution of more than three columns compute the gradient of its weights in parts.
 
-    What a network answers and the names of its weights stay the same. The gradient is used in float32 on x86; elsewhere
-    PyTorch's own is.
+    What a network answers and the names of its weights stay the same. It does so in float32 on x86; elsewhere the
+    gradient is PyTorch's own.
     """
     for module in net.modules():
-        depthwise = isinstance(module, nn.Conv2d) and module.groups == module.in_channels == module.out_channels
-        if not depthwise or module.kernel_size[1] <= _COLUMNS or module.dilation != (1, 1):
+        if not isinstance(module, nn.Conv2d) or module.kernel_size[1] <= _COLUMNS or module.dilation != (1, 1):
+            continue
+        if not module.groups == module.in_channels == module.out_channels:
             continue
         if type(module) is nn.Conv2d and module.padding_mode == "zeros" and not isinstance(module.padding, str):
             module.__class__ = _Depthwise
@@ -102,18 +104,19 @@ def _splits(images: Tensor, weight: Tensor) -> bool:
 
 
 class _Depthwise(nn.Conv2d):
-    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # noqa: A002
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if not _splits(input, weight):
-            return super()._conv_forward(input, weight, bias)
-        found: Tensor = _SplitGradient.apply(input, weight, self.stride, self.padding)  # type: ignore[no-untyped-call]
+            plain: Tensor = super()._conv_forward(input, weight, bias)
+            return plain
+        found: Tensor = _SplitGradient.apply(input, weight, self.stride, self.padding)
         return found if bias is None else found + bias[:, None, None]
 
 
 class _DepthwiseSame(Conv2dSame):  # type: ignore[misc]
     def forward(self, x: Tensor) -> Tensor:
         if not _splits(x, self.weight):
-            plain: Tensor = super().forward(x)
+            plain: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
             return plain
-        padded = pad_same(x, self.kernel_size, self.stride, self.dilation)
-        found: Tensor = _SplitGradient.apply(padded, self.weight, self.stride, (0, 0))  # type: ignore[no-untyped-call]
+        padded = pad_same(x, list(self.kernel_size), list(self.stride), list(self.dilation))
+        found: Tensor = _SplitGradient.apply(padded, self.weight, self.stride, (0, 0))
         return found if self.bias is None else found + self.bias[:, None, None]

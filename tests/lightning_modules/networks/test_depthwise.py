@@ -22,7 +22,10 @@ def _on_any_processor(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("padding", [(0, 0), (2, 2), (3, 1)])
 @pytest.mark.parametrize("stride", [(1, 1), (2, 2), (2, 1)])
-@pytest.mark.parametrize(("kernel", "size"), [((5, 5), (6, 6)), ((5, 5), (3, 3)), ((7, 7), (9, 7)), ((3, 4), (5, 8)), ((5, 11), (4, 12))])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kernel", "size"),
+    [((5, 5), (6, 6)), ((5, 5), (3, 3)), ((7, 7), (9, 7)), ((3, 4), (5, 8)), ((5, 11), (4, 12))],
+)
 def test_gradient_of_the_weights(
     kernel: tuple[int, int], size: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int]
 ) -> None:
