@@ -112,7 +112,7 @@ class _Depthwise(nn.Conv2d):
         return found if bias is None else found + bias[:, None, None]
 
 
-class _DepthwiseSame(Conv2dSame):  # type: ignore[misc]
+class _DepthwiseSame(Conv2dSame):
     def forward(self, x: Tensor) -> Tensor:
         if not _splits(x, self.weight):
             plain: Tensor = super().forward(x)  # type: ignore[no-untyped-call]

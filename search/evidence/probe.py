@@ -21,7 +21,7 @@ from explain.evidence import Cost, Material, gather
 from lightning_modules.networks.blocknet import BlockNet
 from search.trial.fitting import first_parts
 from search.trial.result import TrialParams
-from search.trial.task import Task, statistics_rows
+from search.trial.task import Task
 from search.trial.training import train_final
 
 __all__ = ["balanced_rows", "collect_material", "probe_fine_tuning", "probe_rows", "tuned_rows"]
@@ -86,7 +86,7 @@ def probe_fine_tuning(task: Task, number: int, cancelled: Callable[[], bool] = l
     # Also where trials foster: the scorers were calibrated on maps that nothing had sharpened.
     net = train_final(task, TrialParams("momentum", 1.0, 0, 0.0), seed, rows, epochs, cancelled=cancelled)
     steps = len(rows) * epochs
-    return net, Cost(time.perf_counter() - started, steps + len(statistics_rows(task.settings, rows)), steps)
+    return net, Cost(time.perf_counter() - started, steps + len(task.statistics_rows(rows)), steps)
 
 
 def collect_material(

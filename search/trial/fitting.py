@@ -23,7 +23,7 @@ from lightning_modules.training.fostering import Fostering, target_block
 from search.trial.recorder import Recorder
 from search.trial.result import TrialParams
 from search.trial.space import fosters
-from search.trial.task import Task, statistics_rows
+from search.trial.task import Task
 
 __all__ = ["Fitted", "first_parts", "fit"]
 
@@ -116,7 +116,7 @@ def _fit_in_parts(
         val,
         batch_size=settings.batch_size,
         view_order=task.view_order,
-        statistics=statistics_rows(task.settings, train),
+        statistics=task.statistics_rows(train),
         seed=seed,
         parts=parts,
         first_pass=finished,

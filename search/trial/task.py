@@ -220,6 +220,22 @@ class Task:
         """Rows of the training and validation images of all folds, ascending."""
         return np.unique(np.concatenate([part for fold in self.splits.folds for part in (fold.train, fold.val)]))
 
+    def statistics_rows(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The rows among these training rows whose plain images re-estimate batch-norm.
+
+        For a fold those that `statistics_rows` draws. For training and validation images together the same, and
+        validation images in their share: the activations of others are not stored, and drawing from all would store
+        every shard.
+        """
+        fold = self.splits.folds[0]
+        trained = np.isin(rows, fold.train)
+        if len(self.splits.folds) > 1 or trained.all():
+            return statistics_rows(self.settings, rows)
+        chosen = statistics_rows(self.settings, fold.train)
+        others = np.random.default_rng([self.settings.seed, 2]).permutation(rows[~trained])
+        both = np.concatenate([chosen, others[: round(len(chosen) * len(others) / max(int(trained.sum()), 1))]])
+        return statistics_rows(self.settings, both)
+
     def start_net(self, rows: NDArray[np.int64], freeze_depth: int) -> BlockNet:
         """A copy of the network; a pre-trained one's head is warmed up on the images `rows` for this freeze depth.
 
@@ -239,14 +255,14 @@ class Task:
 
     def _fit_head(self, rows: NDArray[np.int64], freeze_depth: int) -> dict[str, Tensor]:
         labels, seed = self.index.labels, self.settings.seed
-        chosen = statistics_rows(self.settings, rows)
+        chosen = self.statistics_rows(rows)
         rows = np.sort(np.random.default_rng([seed, 3]).permutation(rows)[:_WARMUP_IMAGES])
         batches = partial(ActivationBatches, self.cache, freeze_depth)
         return fit_head(
             self.net,
             freeze_depth,
             batches(rows, labels[rows], batch_size=_WARMUP_BATCH, view_order=self.view_order, seed=seed),
-            [x for x, *_ in batches(chosen, labels[chosen], batch_size=self.settings.trainer.batch_size)],
+            (x for x, *_ in batches(chosen, labels[chosen], batch_size=self.settings.trainer.batch_size)),
             classes=len(self.classes),
             passes=min(_WARMUP_PASSES, self.view_order.shape[1]),
             weight=self.class_weights(rows),
@@ -348,7 +364,10 @@ def _shards(
     statistics: Callable[[NDArray[np.int64]], NDArray[np.int64]],
     watched: NDArray[np.int64],
 ) -> list[NDArray[np.int64]]:
-    """What is stored together: the plain images that every evaluation reads, then what each training pass adds."""
+    """What is stored together: plain images that every evaluation reads, what each training pass adds, what refits add.
+
+    A refit reads validation images in the views of training passes.
+    """
 
     def pairs(rows: NDArray[np.int64], shown: NDArray[np.int64]) -> NDArray[np.int64]:
         return np.stack([rows, shown], axis=1).astype(np.int64)
@@ -360,4 +379,8 @@ def _shards(
         shown = order[trained, number]
         new = (shown > 0) | ~np.isin(trained, plain)
         shards.append(pairs(trained[new], shown[new]))
+    judged = np.setdiff1d(np.concatenate([f.val for f in splits.folds]), trained)
+    for number in range(views + 1):
+        shown = order[judged, number]
+        shards.append(pairs(judged[shown > 0], shown[shown > 0]))
     return shards
