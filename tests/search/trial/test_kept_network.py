@@ -6,8 +6,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from search.errors import TrialCancelledError
 from search.trial.files import network_file
@@ -91,6 +93,31 @@ def test_a_refit_goes_on_from_the_network_of_its_trial(make_task: Callable[..., 
         assert not all(torch.equal(part, one[name]) for name, part in kept.items())
     with pytest.raises(TrialCancelledError):  # another refit
         trial_network(task, PARAMS, 3, 2, fold=None, checkpoint=file, cancelled=lambda: True)
+
+
+def test_a_refit_reads_what_its_trial_stored(
+    make_task: Callable[..., Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, file = make_task(cache="refit", epochs=2, batch_norm_images=8), tmp_path / "slot-0.pt"
+    search = replace(task.settings.search, refit_epochs=2)
+    task = replace(task, settings=replace(task.settings, search=search))
+    run_trial(task, PARAMS, seed=3, checkpoint=file)
+    images: list[int] = []
+    inputs = task.cache._inputs
+
+    def noted(rows: NDArray[np.int64], views: NDArray[np.int64]) -> torch.Tensor:
+        images.extend(rows.tolist() if len(rows) > 1 else [])  # one tells the shape
+        return inputs(rows, views)
+
+    monkeypatch.setattr(task.cache, "_inputs", noted)
+    keep_network(task, PARAMS, 3, fold=None, checkpoint=file)
+    fold = task.splits.folds[0]
+    assert images and set(images) <= set(fold.val.tolist())
+    drawn = task.statistics_rows(task.rows(None))
+    assert len(drawn) == 8 and len(np.unique(drawn)) == 8
+    assert set(drawn.tolist()) - set(fold.val.tolist()) <= set(task.statistics_rows(fold.train).tolist())
+    share = np.isin(drawn, fold.val).mean()
+    assert 0 < share < 0.5
 
 
 @pytest.mark.parametrize("change", ["nothing there", "cut", "of another trial", "of another epoch"])
