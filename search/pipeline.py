@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -21,7 +21,7 @@ from search.command_line.interrupts import graceful_interrupts
 from search.errors import InterruptedSearchError, RefitDivergedError, TrialCancelledError
 from search.evidence.collecting import collect_evidence
 from search.evidence.trust import describe_trust
-from search.executor.registry import Workers, check_executor
+from search.executor.registry import Workers, check_executor, early_processes
 from search.invocation import typed_program
 from search.outcome.front import log_front, print_front
 from search.outcome.log import log_outcome, parent_run
@@ -56,6 +56,9 @@ from search.trial.space import Space, build_space
 from search.trial.task import Task, build_task
 from search.trial.training import more_epochs
 from search.words import class_counts
+
+if TYPE_CHECKING:
+    from search.executor.local import StartedProcess
 
 __all__ = ["SearchOutcome", "run_search", "run_study"]
 
@@ -93,6 +96,11 @@ def run_search(settings: Settings, console: Console) -> SearchOutcome:
         check_database(settings.search.storage)
     with console.status("Building the network"):
         space_of(settings)
+    with early_processes(settings) as started:
+        return _search(settings, console, clock, started)
+
+
+def _search(settings: Settings, console: Console, clock: Clock, started: tuple[StartedProcess, ...]) -> SearchOutcome:
     tell = partial(console.print, markup=False, soft_wrap=True)
 
     def accept(index: ImageIndex) -> list[Rows]:
@@ -114,7 +122,7 @@ def run_search(settings: Settings, console: Console) -> SearchOutcome:
     name = settings.search.study or default_name(settings, task.identity)
     # A study in a database is owned there too, by whoever opens it: file locks may not reach other machines.
     with owned(root / "studies", name):
-        return run_study(task, space, name, task.identity, console, clock=clock)
+        return run_study(task, space, name, task.identity, console, clock=clock, started=started)
 
 
 def run_study(
@@ -126,12 +134,14 @@ def run_study(
     *,
     clock: Clock | None = None,
     summary: bool = True,
+    started: tuple[StartedProcess, ...] = (),
 ) -> SearchOutcome:
     """Fill the study, test its winner and log both; continues where an earlier call stopped.
 
     Args:
         clock: has added up the seconds of earlier phases.
         summary: whether to print trials and winner at the end, and when stopped how to end early; months do neither.
+        started: worker processes that wait for their plan, see `early_processes`.
 
     Raises:
         InputError, InterruptedSearchError, StudyStalledError: see `run_search`.
@@ -149,7 +159,7 @@ def run_study(
         existed = existed and bool(study.get_trials(deepcopy=False))  # a month's study is made before it is run
         files = TrialFiles.of(journal)
         run = stack.enter_context(_started(task, StudyRecord(study), console, clock or Clock(), files, summary))
-        with closing(Workers(task, run.say)) as workers:
+        with closing(Workers(task, run.say, started)) as workers:
             _run_trials(run, space, journal, workers, existed=existed, alone=summary)
             winner = _test_winner(run, workers)
         report = None

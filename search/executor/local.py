@@ -12,8 +12,10 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -24,14 +26,23 @@ import torch
 
 from search.executor.pool import DYING, PoolWorker, WorkerPool
 from search.executor.protocol import Failed, Job, Refit
-from search.executor.worker import ChannelClosedError, WorkerPlan, pipe_channel, serve
-from search.trial.task import Task
+from search.executor.worker import SIGNS, ChannelClosedError, WorkerPlan, pipe_channel, serve
+from search.settings.schema import Settings
+from search.trial.task import Task, choose_device
 
-__all__ = ["LocalExecutor", "make"]
+__all__ = ["LocalExecutor", "StartedProcess", "end", "make", "start_processes"]
 
 _CLOSING_SECONDS = 5.0
 _MOST_STILLBORN = 3
 _MOST_WORKERS = 4  # more trials at a time are asked for with less known of those before
+
+
+@dataclass(frozen=True)
+class StartedProcess:
+    """A worker process and the driver's end of its pipe."""
+
+    process: SpawnProcess
+    pipe: Connection
 
 
 class _Worker(PoolWorker):
@@ -47,17 +58,25 @@ class LocalExecutor(WorkerPool[_Worker]):
         workers: how many processes; each gets its share of the cores, and one of the GPUs in turn. None is one a GPU,
             or one a core up to 4: two trials of one thread each train 1.4 times as many images as one of two threads.
         on_note: called with a worker's line for the user, once a line.
+        started: processes that wait for their plan; they become the first workers.
     """
 
     def __init__(
-        self, task: Task, *, cache: Path, workers: int | None = None, on_note: Callable[[str], None] = lambda _: None
+        self,
+        task: Task,
+        *,
+        cache: Path,
+        workers: int | None = None,
+        on_note: Callable[[str], None] = lambda _: None,
+        started: Sequence[StartedProcess] = (),
     ) -> None:
         cores = len(os.sched_getaffinity(0))
         if workers is None:
-            workers = len(_gpus()) if task.device.type == "cuda" else min(cores, _MOST_WORKERS)
+            workers = _default_workers(task.device)
         if workers < 1:
             raise ValueError(f"workers must be 1 or more, got {workers}")
         super().__init__(task.settings, on_note)
+        self._started = deque(started)
         self.capacity = workers
         pixels = task.images.pixels
         self._plan = WorkerPlan(
@@ -92,23 +111,16 @@ class LocalExecutor(WorkerPool[_Worker]):
         self._workers.clear()
 
     def _spawn(self, position: int) -> _Worker:
-        context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
         plan = self._plan
         if task_gpus := _gpus():
             plan = replace(plan, device=task_gpus[position % len(task_gpus)])
-        process = context.Process(target=serve, args=(theirs, plan), name=f"thawline-worker-{position}", daemon=True)
-        # Ctrl-C in a terminal reaches every process of the group; what it means is for the driver to say. The mask is
-        # inherited, so the worker is deaf to it from its first instruction on. The first start of multiprocessing's
-        # resource tracker unblocks the signal, so it comes before.
-        resource_tracker.ensure_running()
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        theirs.close()  # so that its death closes the pipe
-        return _Worker(process, ours, self._note)
+        if self._started:
+            one = self._started.popleft()
+            with suppress(OSError):  # it has died meanwhile: its pipe is closed, which `_receive` finds
+                one.pipe.send(plan)
+        else:
+            one = _start_process(position, plan.settings, plan.device, plan)
+        return _Worker(one.process, one.pipe, self._note)
 
     def _receive(self, timeout: float) -> None:
         """Wait for something to happen; every pipe that has a message is read once."""
@@ -143,11 +155,56 @@ class LocalExecutor(WorkerPool[_Worker]):
         self._workers[position] = self._spawn(position)
 
 
-def make(task: Task, on_note: Callable[[str], None]) -> LocalExecutor:
+def make(task: Task, on_note: Callable[[str], None], started: Sequence[StartedProcess] = ()) -> LocalExecutor:
     """See `search.executor.registry`."""
     settings = task.settings
-    cache = settings.tracking.root / "cache"
-    return LocalExecutor(task, cache=cache, workers=settings.executor.workers, on_note=on_note)
+    cache, workers = settings.tracking.root / "cache", settings.executor.workers
+    return LocalExecutor(task, cache=cache, workers=workers, on_note=on_note, started=started)
+
+
+def start_processes(settings: Settings) -> list[StartedProcess]:
+    """Start the processes of an executor to come: they import what training needs, then wait for their plan.
+
+    On a machine with GPUs there are none: they would take memory there while the driver prepares.
+    """
+    device = choose_device(settings.trainer.accelerator)
+    workers = settings.executor.workers or _default_workers(device)
+    if device.type == "cuda" or _gpus():
+        return []
+    return [_start_process(position, settings, None) for position in range(workers)]
+
+
+def end(started: Sequence[StartedProcess]) -> None:
+    """End processes that were given no plan; those that were have ended with their executor."""
+    for one in started:
+        one.pipe.close()
+        if one.process.is_alive():
+            one.process.kill()
+        one.process.join()
+
+
+def _start_process(
+    position: int, settings: Settings, device: str | None, plan: WorkerPlan | None = None
+) -> StartedProcess:
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    arguments = (theirs, device, settings.executor.silence_seconds / SIGNS, plan)
+    process = context.Process(target=serve, args=arguments, name=f"thawline-worker-{position}", daemon=True)
+    # Ctrl-C in a terminal reaches every process of the group; what it means is for the driver to say. The mask is
+    # inherited, so the worker is deaf to it from its first instruction on. The first start of multiprocessing's
+    # resource tracker unblocks the signal, so it comes before.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    theirs.close()  # so that its death closes the pipe
+    return StartedProcess(process, ours)
+
+
+def _default_workers(device: torch.device) -> int:
+    return len(_gpus()) if device.type == "cuda" else min(len(os.sched_getaffinity(0)), _MOST_WORKERS)
 
 
 def _epitaph(process: SpawnProcess) -> str:

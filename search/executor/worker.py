@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from search.trial.task import Task
 
 __all__ = [
+    "SIGNS",
     "Channel",
     "ChannelClosedError",
     "WorkerHandle",
@@ -42,7 +43,8 @@ __all__ = [
     "serve_plan",
 ]
 
-_SIGNS = 5  # of life, in `executor.silence_seconds`
+SIGNS = 5
+"""Signs of life of a worker in `executor.silence_seconds`."""
 
 
 @dataclass(frozen=True)
@@ -271,19 +273,42 @@ class WorkerPlan:
     start: Path | None = None
 
 
-def serve(pipe: Connection, plan: WorkerPlan) -> None:
-    """Main function of a worker process; returns when the driver closes the pipe or is gone."""
-    serve_plan(pipe_channel(pipe), plan)
+def serve(pipe: Connection, device: str | None, pause: float, plan: WorkerPlan | None = None) -> None:
+    """Main function of a worker process; returns when the driver closes the pipe or is gone.
+
+    Args:
+        device: see `WorkerPlan`.
+        pause: seconds between two signs of life.
+        plan: None for a process that was started before the images were read: the plan is its first message, and what
+            it needs is imported until then.
+    """
+    channel = pipe_channel(pipe)
+    _begin(channel, device, pause)
+    if plan is None:
+        import search.trial.training  # noqa: F401
+
+        try:
+            plan = channel.receive()  # type: ignore[assignment]
+        except ChannelClosedError:
+            return
+        assert isinstance(plan, WorkerPlan)  # noqa: S101
+    _serve_plan(channel, plan)
 
 
 def serve_plan(channel: Channel, plan: WorkerPlan) -> None:
     """Build the driver's task again and train the jobs that come; returns when the channel closes."""
-    if plan.device is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = plan.device
-    pause = plan.settings.executor.silence_seconds / _SIGNS
+    _begin(channel, plan.device, plan.settings.executor.silence_seconds / SIGNS)
+    _serve_plan(channel, plan)
+
+
+def _begin(channel: Channel, device: str | None, pause: float) -> None:
+    if device is not None:  # before CUDA is touched
+        os.environ["CUDA_VISIBLE_DEVICES"] = device
     threading.Thread(target=_show_life, args=(channel, pause), name="thawline-life", daemon=True).start()
-    # Imported here: the environment must be set before CUDA is touched.
-    import torch
+
+
+def _serve_plan(channel: Channel, plan: WorkerPlan) -> None:
+    import torch  # after the environment is set
 
     from lightning_modules.images.store import ImageSet
     from lightning_modules.training.allocator import keep_freed_memory
