@@ -141,8 +141,13 @@ def applied(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     [
         (BACKBONE, ["model=resnet18", "model.weights=none", "executor=inline"], "Network: resnet18, random weights"),
         (OPTIMIZER, ["space.optimizers=[radam]", "space.default_optimizer=radam", "executor=inline"], "radam"),
-        (SCORER, ["search.prior=activation_stability", "executor=inline"], "activation_stability"),
-        (EXECUTOR, ["executor=polite"], "Trials run at niceness"),
+        pytest.param(
+            SCORER,
+            ["search.prior=activation_stability", "executor=inline"],
+            "activation_stability",
+            marks=pytest.mark.long,
+        ),
+        pytest.param(EXECUTOR, ["executor=polite"], "Trials run at niceness", marks=pytest.mark.long),
     ],
     indirect=["applied"],
 )

@@ -138,6 +138,7 @@ def test_the_same_command_again_reads_no_test_image(searched: str, root: Path) -
     assert study.user_attrs["winner"] == before
 
 
+@pytest.mark.long  # the sample of faults kills searches too
 def test_a_killed_study_ends_as_if_nothing_had_happened(searched: str, root: Path) -> None:
     """Other signals: tests/faults and test_two_workers.py.
 

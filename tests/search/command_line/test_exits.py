@@ -65,6 +65,7 @@ def as_nobody(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.mark.slow  # processes of their own that load PyTorch
+@pytest.mark.long  # nine of them
 def test_no_home_folder_and_no_known_user_is_no_error(
     as_nobody: Callable[..., subprocess.CompletedProcess[str]], stripes: Path, tmp_path: Path
 ) -> None:
