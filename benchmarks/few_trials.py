@@ -43,6 +43,7 @@ def strategies() -> list[tuple[Strategy, int]]:
     return [
         (Strategy("trial 0 alone", space={**first, "default_depths": 1}), 1),
         (Strategy("trial 0 at three depths", space=first), 3),
+        *((Strategy(f"{n} trials, TPE after 4", few, space=first), n) for n in (5, 6, 7)),
         (Strategy("8 trials, random", {"sampler": "random"}, space=first), 8),
         (Strategy("8 trials, TPE after 4", few, space=first), 8),
         (Strategy("8 trials, TPE after 8", late, space=first), 8),

@@ -8,16 +8,19 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from lightning_modules.errors import InputError
 from lightning_modules.images.splits import make_splits
 from lightning_modules.images.store import load_images
 from search.executor.inline import InlineExecutor
 from search.executor.local import LocalExecutor, _epitaph
 from search.executor.protocol import Event, Executor, Failed, Finished, Job, Refit, Reported
+from search.executor.registry import Workers, early_processes
 from search.settings.schema import DataSettings, ExecutorSettings, Settings, TrainerSettings
 from search.trial.result import EpochReport, TrialParams, Verdict
 from search.trial.task import Task, build_task
@@ -101,6 +104,35 @@ def test_workers_give_the_trials_that_this_process_gives(task: Task, pool: Local
     pruned = there[1]
     assert isinstance(pruned, Finished) and pruned.result.stopped == "pruned"
     assert pruned.result.threads == 1
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["alive", "killed before its plan"])
+def test_processes_that_were_started_early_become_the_workers(task: Task, killed: bool) -> None:
+    with early_processes(task.settings) as started:
+        assert len(started) == 2
+        if killed:
+            started[0].process.kill()
+            started[0].process.join()
+        workers = Workers(task, print, started)
+        executor = workers()
+        assert isinstance(executor, LocalExecutor)
+        assert [w.process for w in executor._workers] == [one.process for one in started]
+        assert all(isinstance(event, Finished) for event in _run(executor, JOBS[1:3]).values())
+        workers.close()
+        again = workers()  # with processes of its own
+        assert isinstance(again, LocalExecutor)
+        assert not {w.process for w in again._workers} & {one.process for one in started}
+        workers.close()
+    assert not any(one.process.is_alive() for one in started)
+
+
+@pytest.mark.parametrize(("name", "processes"), [("local", 2), ("inline", 0)])
+def test_processes_that_were_started_early_end_unused(task: Task, name: str, processes: int) -> None:
+    settings = replace(task.settings, executor=replace(task.settings.executor, name=name))
+    with pytest.raises(InputError), early_processes(settings) as started:
+        assert len(started) == processes and all(one.process.is_alive() for one in started)
+        raise InputError("no such image")
+    assert not any(one.process.is_alive() for one in started)
 
 
 def test_a_slow_trial_blocks_no_other(pool: LocalExecutor) -> None:
