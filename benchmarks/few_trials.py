@@ -6,7 +6,8 @@ rate and three factors of the learning rate. What counts is the mean test macro 
 that the search does not see (`table_search`), in points, and its cost without the refit, in epochs of training
 everything. The default of the other tasks is the configuration whose mean test score is best on all other tables.
 
-`portfolios` compares the first trials of today's search with portfolios that are learnt, greedily, on the other tables.
+`portfolios` compares the first trials of today's search with portfolios that are learnt, greedily, on the other tables;
+`twins` stops those first trials where a deeper, cheaper one has as low a validation loss after four epochs.
 """
 
 from __future__ import annotations
@@ -137,6 +138,47 @@ def portfolios() -> None:
     Console(width=150).print(shown)
 
 
+TWIN_EPOCH = 4
+"""Epochs after which a trial may be stopped for its twin."""
+
+
+def with_twins(table: DepthTable, depths: Sequence[int], split: int, at: int = TWIN_EPOCH) -> tuple[float, float, int]:
+    """Trial 0 at these freeze depths, the deepest first, each stopped where a deeper one has as low a loss by then.
+
+    Args:
+        at: epochs until then; more than there are stop none.
+
+    Returns:
+        Test score of the trial that the judge takes, in points; the cost in epochs of training everything; how many
+        ran in full.
+    """
+    assert table.loss is not None  # noqa: S101
+    o, f = table.optimizers.index("adam"), table.factors.index(1.0)
+    loss, ran, cost, epochs = table.loss[split, :, o, f], list[int](), 0.0, table.val.shape[-1]
+    for depth in sorted(depths, reverse=True):
+        stopped = at <= epochs and any(loss[deeper, at - 1] <= loss[depth, at - 1] for deeper in ran)
+        cost += float(table.epoch_cost[depth]) * (at if stopped else epochs)
+        if not stopped:
+            ran.append(depth)
+    best = max(ran, key=lambda k: (table.val[split, k, o, f, -1], -loss[k, -1]))
+    return 100 * float(table.test[table.without(split), best, o, f, -1].mean()), cost, len(ran)
+
+
+def twins() -> None:
+    """Print what depth twins do to the trials that today's search begins with."""
+    tables = [read_table(name) for name in TASKS if is_complete(name)]
+    shown = Table("trial 0 at three depths", *(t.name for t in tables), "mean", "cost", "in full")
+    for label, at in (("all in full", 1000), (f"stopped after epoch {TWIN_EPOCH} for a deeper twin", TWIN_EPOCH)):
+        rows = []
+        for table in tables:
+            depths = [round(share * (table.depths - 1)) for share in (0.5, 1.0, 0.25)]
+            rows.append(np.array([with_twins(table, depths, s, at) for s in range(len(table.val))]).mean(0))
+        scores, cost, full = np.array(rows).T
+        means = (f"{scores.mean():.2f}", f"{cost.mean():.1f}", f"{full.mean():.1f}")
+        shown.add_row(label, *(f"{score:.1f}" for score in scores), *means)
+    Console(width=150).print(shown)
+
+
 def main(draws: int) -> None:
     """Print a row a strategy."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -169,7 +211,7 @@ def _interval(values: list[Floats], other: list[Floats]) -> str:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["portfolios"]:
-        portfolios()
+    if sys.argv[1:] in (["portfolios"], ["twins"]):
+        portfolios() if sys.argv[1] == "portfolios" else twins()
         sys.exit()
     main(next((int(a.removeprefix("draws=")) for a in sys.argv[1:] if a.startswith("draws=")), 10))
