@@ -52,8 +52,11 @@ def depthwise_weight_gradient(
         padding: zeros on each side of the inputs, in rows and columns.
     """
     channels, _, rows, columns = weight.shape
-    height, width = images.shape[2:]
     out_height, out_width = gradient.shape[2:]
+    if images.shape[3] < columns or stride[1] > columns:  # else no part would lie outside of the inputs
+        after = (out_width - 1) * stride[1] + columns - padding[1] - images.shape[3]
+        images, padding = F.pad(images, (padding[1], after)), (padding[0], 0)
+    height, width = images.shape[2:]
     # Where the inputs have fewer rows than the kernel the fast one takes them only with the zeros in place.
     padded = height < rows
     above = padding[0] if padded else 0

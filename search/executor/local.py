@@ -114,12 +114,12 @@ class LocalExecutor(WorkerPool[_Worker]):
         plan = self._plan
         if task_gpus := _gpus():
             plan = replace(plan, device=task_gpus[position % len(task_gpus)])
-        if self._started:
-            one = self._started.popleft()
-            with suppress(OSError):  # it has died meanwhile: its pipe is closed, which `_receive` finds
-                one.pipe.send(plan)
-        else:
-            one = _start_process(position, plan.settings, plan.device, plan)
+        while self._started:
+            early = self._started.popleft()
+            with suppress(OSError):  # it has died meanwhile
+                early.pipe.send(plan)
+                return _Worker(early.process, early.pipe, self._note)
+        one = _start_process(position, plan.settings, plan.device, plan)
         return _Worker(one.process, one.pipe, self._note)
 
     def _receive(self, timeout: float) -> None:

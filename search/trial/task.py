@@ -39,6 +39,7 @@ __all__ = ["Judged", "Task", "build_task", "choose_device", "statistics_rows"]
 _WARMUP_BATCH = 128
 _WARMUP_IMAGES = 4096  # the probe holds the features of so many at most, so that memory does not grow with the data
 _WARMUP_PASSES = 2  # the plain image or a view, and another one: five passes gave no better head
+_WARMUP_STATISTICS = 2  # counts the ways in which the images that re-estimate batch-norm have been drawn
 
 
 def choose_device(accelerator: str) -> torch.device:
@@ -249,7 +250,7 @@ class Task:
     def warm_head(self, rows: NDArray[np.int64], freeze_depth: int) -> dict[str, Tensor]:
         """State of the head that trials on `rows` at this freeze depth start from (`warm_start`), fitted once."""
         freeze_depth = warm_depth(self.net, freeze_depth)
-        fitting = (_WARMUP_BATCH, _WARMUP_IMAGES, _WARMUP_PASSES)
+        fitting = (_WARMUP_BATCH, _WARMUP_IMAGES, _WARMUP_PASSES, _WARMUP_STATISTICS)
         name = head_key(self.settings, self.index, self.net, rows, freeze_depth, *fitting)
         return self.heads.get(name, partial(self._fit_head, rows, freeze_depth))
 
@@ -317,7 +318,9 @@ def build_task(
     activations = ActivationCache(
         net,
         inputs,
-        _shards(splits, order, data.views, partial(statistics_rows, settings), watched),
+        _shards(
+            splits, order, data.views, partial(statistics_rows, settings), watched, _refitted(settings, images.index)
+        ),
         precision=settings.trainer.activations,
         folder=cache / "activations",
         key=key,
@@ -357,16 +360,26 @@ def statistics_rows(settings: Settings, rows: NDArray[np.int64]) -> NDArray[np.i
     return np.random.default_rng([settings.seed, 2]).permutation(rows)[: settings.trainer.batch_norm_images]
 
 
+def _refitted(settings: Settings, index: ImageIndex) -> tuple[int, NDArray[np.bool_]]:
+    """How many passes a refit makes that goes on from its trial, and which rows may be trained on."""
+    passes = (settings.search.refit_epochs or 0) if settings.search.refit else 0
+    return passes, np.ones(len(index.labels), bool) if index.tiles is None else index.tiles.trainable
+
+
 def _shards(
     splits: Splits,
     order: NDArray[np.int64],
     views: int,
     statistics: Callable[[NDArray[np.int64]], NDArray[np.int64]],
     watched: NDArray[np.int64],
+    refitted: tuple[int, NDArray[np.bool_]],
 ) -> list[NDArray[np.int64]]:
     """What is stored together: plain images that every evaluation reads, what each training pass adds, what refits add.
 
     A refit reads validation images in the views of training passes.
+
+    Args:
+        refitted: how many passes a refit makes, and of which rows.
     """
 
     def pairs(rows: NDArray[np.int64], shown: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -379,8 +392,10 @@ def _shards(
         shown = order[trained, number]
         new = (shown > 0) | ~np.isin(trained, plain)
         shards.append(pairs(trained[new], shown[new]))
+    passes, allowed = refitted
     judged = np.setdiff1d(np.concatenate([f.val for f in splits.folds]), trained)
-    for number in range(views + 1):
+    judged = judged[allowed[judged]]
+    for number in range(min(passes, views + 1)):
         shown = order[judged, number]
         shards.append(pairs(judged[shown > 0], shown[shown > 0]))
     return shards

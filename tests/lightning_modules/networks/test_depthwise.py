@@ -6,6 +6,8 @@ from copy import deepcopy
 
 import pytest
 import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from timm.layers import Conv2dSame
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -20,21 +22,29 @@ def _on_any_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(depthwise, "_X86", True)
 
 
-@pytest.mark.parametrize("padding", [(0, 0), (2, 2), (3, 1)])
-@pytest.mark.parametrize("stride", [(1, 1), (2, 2), (2, 1)])
-@pytest.mark.parametrize(
-    ("kernel", "size"),
-    [((5, 5), (6, 6)), ((5, 5), (3, 3)), ((7, 7), (9, 7)), ((3, 4), (5, 8)), ((5, 11), (4, 12))],
-)
-def test_gradient_of_the_weights(
-    kernel: tuple[int, int], size: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int]
-) -> None:
-    if any(side + 2 * around < wide for side, around, wide in zip(size, padding, kernel, strict=True)):
-        pytest.skip("smaller than the kernel")
+@st.composite
+def _convolutions(draw: st.DrawFn) -> tuple[tuple[int, int], ...]:
+    """Size of the inputs, kernel, stride and padding of a convolution that has an output."""
+    sizes = st.integers(1, 9)
+    kernel = draw(st.sampled_from([1, 3, 5, 7])), draw(st.integers(4, 11))
+    stride = draw(st.integers(1, 4)), draw(st.integers(1, 12))
+    padding = draw(st.integers(0, 5)), draw(st.integers(0, 5))
+    size = tuple(max(draw(sizes), k - 2 * p) for k, p in zip(kernel, padding, strict=True))
+    return size, kernel, stride, padding
+
+
+@given(convolution=_convolutions())
+@example(convolution=((1, 1), (7, 7), (1, 1), (3, 3)))  # the last stage of ConvNeXt at 32 pixels
+@example(convolution=((2, 2), (7, 7), (2, 2), (3, 3)))
+@example(convolution=((3, 3), (5, 5), (1, 1), (2, 2)))
+@example(convolution=((9, 9), (5, 5), (2, 2), (0, 0)))
+@settings(max_examples=150, deadline=None)
+def test_gradient_of_the_weights(convolution: tuple[tuple[int, int], ...]) -> None:
+    size, kernel, stride, padding = convolution
     torch.manual_seed(0)
-    images = torch.randn(3, 8, *size, dtype=torch.float64)
-    weight = torch.randn(8, 1, *kernel, dtype=torch.float64, requires_grad=True)
-    answers = F.conv2d(images, weight, None, stride, padding, groups=8)
+    images = torch.randn(2, 3, *size, dtype=torch.float64)
+    weight = torch.randn(3, 1, *kernel, dtype=torch.float64, requires_grad=True)
+    answers = F.conv2d(images, weight, None, stride, padding, groups=3)
     gradient = torch.randn_like(answers)
     answers.backward(gradient)  # type: ignore[no-untyped-call]
     found = depthwise_weight_gradient(gradient, images, weight.detach(), stride, padding)

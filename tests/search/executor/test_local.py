@@ -116,7 +116,9 @@ def test_processes_that_were_started_early_become_the_workers(task: Task, killed
         workers = Workers(task, print, started)
         executor = workers()
         assert isinstance(executor, LocalExecutor)
-        assert [w.process for w in executor._workers] == [one.process for one in started]
+        taken = [worker.process for worker in executor._workers]
+        assert len(taken) == 2 and all(process.is_alive() for process in taken)
+        assert [one.process in taken for one in started] == [not killed, True]
         assert all(isinstance(event, Finished) for event in _run(executor, JOBS[1:3]).values())
         workers.close()
         again = workers()  # with processes of its own
