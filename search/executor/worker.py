@@ -288,10 +288,12 @@ def serve(pipe: Connection, device: str | None, pause: float, plan: WorkerPlan |
         import search.trial.training  # noqa: F401
 
         try:
-            plan = channel.receive()  # type: ignore[assignment]
+            message = channel.receive()
         except ChannelClosedError:
             return
-        assert isinstance(plan, WorkerPlan)  # noqa: S101
+        if not isinstance(message, WorkerPlan):
+            raise TypeError(f"a worker's first message is its plan, got {message!r}")
+        plan = message
     _serve_plan(channel, plan)
 
 
