@@ -50,7 +50,7 @@ def write_lists(overrides: list[str], file: Path) -> tuple[int, float, float]:
 
     Returns:
         The epochs of a trial; the operations of an epoch in which everything is trained (forward and backward, three
-        times a forward pass); images of the refit / training images.
+        times a forward pass); images that a refit is shown / those that a trial is, in all epochs.
     """
     from lightning_modules.networks import backbones
     from lightning_modules.networks.freezing import block_flops
@@ -71,7 +71,9 @@ def write_lists(overrides: list[str], file: Path) -> tuple[int, float, float]:
         model.architecture, classes=len(images.index.classes), size=settings.data.pixels, weights="none"
     )
     work = 3.0 * sum(block_flops(net, settings.data.pixels)) * len(fold.train)
-    return settings.trainer.epochs, work, (len(fold.train) + len(fold.val)) / len(fold.train)
+    # A member whose blocks are all frozen is trained anew, which costs next to nothing.
+    again = (settings.search.refit_epochs or settings.trainer.epochs) / settings.trainer.epochs
+    return settings.trainer.epochs, work, again * (len(fold.train) + len(fold.val)) / len(fold.train)
 
 
 def plain(lists: Path, epochs: int, workers: int) -> float:
@@ -99,14 +101,14 @@ def measure(name: str, extra: list[str], console: Console) -> dict[str, Any]:
     overrides = [text.format(data=DATA, made=CACHE) for text in settings] + extra
     with tempfile.TemporaryDirectory() as folder:
         lists, root = Path(folder) / "lists.json", Path(folder) / "mlruns"
-        epochs, work, larger = write_lists([*overrides, f"tracking.root={folder}/images"], lists)
+        epochs, work, again = write_lists([*overrides, f"tracking.root={folder}/images"], lists)
         times = [plain(lists, epochs, workers) for workers in (0, 2)]
         started = time.perf_counter()
         command = [sys.executable, "-m", "search", *overrides, f"tracking.root={root}", "search.study=price"]
         subprocess.run(command, check=True)  # noqa: S603
         seconds = time.perf_counter() - started
         times += [plain(lists, epochs, workers) for workers in (0, 2)]
-        phases, trained, equivalents = _phases(root, larger)
+        phases, trained, equivalents = _phases(root, again)
     rate = product_rate()
     unit = min((times[0] + times[2]) / 2, (times[1] + times[3]) / 2)
     console.print(f"plain fine-tunings: {', '.join(f'{t:.1f}' for t in times)} s; search: {seconds:.1f} s {phases}")
@@ -131,12 +133,12 @@ def measure(name: str, extra: list[str], console: Console) -> dict[str, Any]:
     }
 
 
-def _phases(root: Path, larger: float) -> tuple[dict[str, float], float, float]:
+def _phases(root: Path, again: float) -> tuple[dict[str, float], float, float]:
     """Wall seconds by phase, as the search logged them itself; those of all trials; the work in epochs of everything.
 
     Args:
         root: of the search.
-        larger: images of the refit / training images.
+        again: images that a refit is shown / those that a trial is.
     """
     from mlflow import MlflowClient
 
@@ -148,10 +150,7 @@ def _phases(root: Path, larger: float) -> tuple[dict[str, float], float, float]:
     children = client.search_runs(experiments, f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'", max_results=1000)
     trials = [run.data.metrics for run in children]
     cost = {int(run.data.tags["slot"]): run.data.metrics.get("epoch_equivalents", 0.0) for run in children}
-    winner = load_study("price", root=root).winner
-    # A member whose blocks are all frozen is trained anew, which costs next to nothing.
-    share = 1.0 if winner.more_epochs is None else winner.more_epochs / winner.epochs
-    refits = sum(cost[slot] for slot in winner.members) * share * larger
+    refits = sum(cost[slot] for slot in load_study("price", root=root).winner.members) * again
     return phases, sum(trial.get("seconds", 0.0) for trial in trials), sum(cost.values()) + refits
 
 

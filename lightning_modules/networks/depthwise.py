@@ -16,6 +16,7 @@ from timm.layers.conv2d_same import Conv2dSame
 from timm.layers.padding import pad_same
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.grad import conv2d_input, conv2d_weight
 
 __all__ = ["depthwise_weight_gradient", "split_wide_gradients"]
 
@@ -67,14 +68,10 @@ def depthwise_weight_gradient(
         left = padding[1] - first
         right = (out_width - 1) * stride[1] + wide - left - width
         shown = F.pad(images, (left, right, above, below)).contiguous(memory_format=torch.channels_last)
-        part = weight[..., first : first + wide]
         around = (0 if padded else padding[0], 0)
-        mask = (False, True, False)
-        parts.append(
-            torch.ops.aten.convolution_backward(
-                gradient, shown, part, None, stride, around, (1, 1), False, (0, 0), channels, mask
-            )[1]
-        )
+        size = (channels, 1, rows, wide)
+        part = conv2d_weight(shown, size, gradient, stride, around, groups=channels)  # type: ignore[no-untyped-call]
+        parts.append(part)
     return torch.cat(parts, 3)
 
 
@@ -92,10 +89,9 @@ class _SplitGradient(torch.autograd.Function):
         (gradient,), (images, weight) = gradients, ctx.saved_tensors
         of_images = of_weight = None
         if ctx.needs_input_grad[0]:
-            mask = (True, False, False)
-            of_images = torch.ops.aten.convolution_backward(
-                gradient, images, weight, None, ctx.stride, ctx.padding, (1, 1), False, (0, 0), len(weight), mask
-            )[0]
+            of_images = conv2d_input(  # type: ignore[no-untyped-call]
+                images.shape, weight, gradient, ctx.stride, ctx.padding, groups=len(weight)
+            )
         if ctx.needs_input_grad[1]:
             of_weight = depthwise_weight_gradient(gradient, images, weight, ctx.stride, ctx.padding)
         return of_images, of_weight, None, None

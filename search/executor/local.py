@@ -26,7 +26,7 @@ import torch
 
 from search.executor.pool import DYING, PoolWorker, WorkerPool
 from search.executor.protocol import Failed, Job, Refit
-from search.executor.worker import SIGNS, ChannelClosedError, WorkerPlan, pipe_channel, serve
+from search.executor.worker import ChannelClosedError, WorkerPlan, pipe_channel, serve
 from search.settings.schema import Settings
 from search.trial.task import Task, choose_device
 
@@ -188,7 +188,7 @@ def _start_process(
 ) -> StartedProcess:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    arguments = (theirs, device, settings.executor.silence_seconds / SIGNS, plan)
+    arguments = (theirs, settings, device, plan)
     process = context.Process(target=serve, args=arguments, name=f"thawline-worker-{position}", daemon=True)
     # Ctrl-C in a terminal reaches every process of the group; what it means is for the driver to say. The mask is
     # inherited, so the worker is deaf to it from its first instruction on. The first start of multiprocessing's

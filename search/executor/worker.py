@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from search.trial.task import Task
 
 __all__ = [
-    "SIGNS",
     "Channel",
     "ChannelClosedError",
     "WorkerHandle",
@@ -43,8 +42,7 @@ __all__ = [
     "serve_plan",
 ]
 
-SIGNS = 5
-"""Signs of life of a worker in `executor.silence_seconds`."""
+_SIGNS = 5  # of life, in `executor.silence_seconds`
 
 
 @dataclass(frozen=True)
@@ -273,17 +271,16 @@ class WorkerPlan:
     start: Path | None = None
 
 
-def serve(pipe: Connection, device: str | None, pause: float, plan: WorkerPlan | None = None) -> None:
+def serve(pipe: Connection, settings: Settings, device: str | None, plan: WorkerPlan | None = None) -> None:
     """Main function of a worker process; returns when the driver closes the pipe or is gone.
 
     Args:
         device: see `WorkerPlan`.
-        pause: seconds between two signs of life.
         plan: None for a process that was started before the images were read: the plan is its first message, and what
             it needs is imported until then.
     """
     channel = pipe_channel(pipe)
-    _begin(channel, device, pause)
+    _begin(channel, settings, device)
     if plan is None:
         import search.trial.training  # noqa: F401
 
@@ -299,13 +296,14 @@ def serve(pipe: Connection, device: str | None, pause: float, plan: WorkerPlan |
 
 def serve_plan(channel: Channel, plan: WorkerPlan) -> None:
     """Build the driver's task again and train the jobs that come; returns when the channel closes."""
-    _begin(channel, plan.device, plan.settings.executor.silence_seconds / SIGNS)
+    _begin(channel, plan.settings, plan.device)
     _serve_plan(channel, plan)
 
 
-def _begin(channel: Channel, device: str | None, pause: float) -> None:
+def _begin(channel: Channel, settings: Settings, device: str | None) -> None:
     if device is not None:  # before CUDA is touched
         os.environ["CUDA_VISIBLE_DEVICES"] = device
+    pause = settings.executor.silence_seconds / _SIGNS
     threading.Thread(target=_show_life, args=(channel, pause), name="thawline-life", daemon=True).start()
 
 
