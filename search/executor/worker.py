@@ -134,7 +134,9 @@ def serve_jobs(channel: Channel, build_task: Callable[[Callable[[str], None]], T
     Args:
         build_task: called once, before the first job, with what takes a line for the user.
     """
-    from search.trial.training import keep_network, run_trial  # after `serve` has set the environment
+    # After `serve` has set the environment.
+    from lightning_modules.training.allocator import give_back_freed_memory
+    from search.trial.training import keep_network, run_trial
 
     task: Task | None = None
 
@@ -180,6 +182,7 @@ def serve_jobs(channel: Channel, build_task: Callable[[Callable[[str], None]], T
                 channel.send(Failed(job.slot, traceback.format_exc()))
             else:
                 channel.send(ended)
+            give_back_freed_memory()
     except ChannelClosedError:
         return
 
