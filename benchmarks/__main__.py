@@ -10,6 +10,7 @@ NAMES = {
     "trial_step": "a trial's step / a bare PyTorch step",
     "seconds_by_depth": "seconds of a trial by freeze depth, against the operations",
     "throughput": "images a second: two trials of one thread / one of two; bfloat16 / float32",
+    "ray_throughput": "epochs a second on one and two nodes of a Ray cluster / worker processes",
     "driver": "driver seconds a trial as the study grows",
     "many_workers": "driver seconds a trial, and busy workers, at 1, 8, 64 and 256 of them",
     "digests": "checking a file / decoding, writing or reading it",

@@ -1,4 +1,4 @@
-"""A Ray cluster of three nodes on this machine: a head without cores and two nodes of one core each."""
+"""A Ray cluster of several nodes on this machine: a head without cores and nodes of one core each."""
 
 from __future__ import annotations
 
@@ -25,9 +25,13 @@ _CORE = {"num_cpus": 1, "object_store_memory": 100_000_000}
 
 
 class Nodes:
-    """The cluster, and its nodes by the order in which they came."""
+    """The cluster, and its nodes by the order in which they came.
 
-    def __init__(self) -> None:
+    Args:
+        count: of nodes beside the head.
+    """
+
+    def __init__(self, count: int = 2) -> None:
         from ray.cluster_utils import Cluster
 
         self._cluster = Cluster(
@@ -35,7 +39,7 @@ class Nodes:
             head_node_args={"num_cpus": 0, "include_dashboard": False, "object_store_memory": 100_000_000},
         )
         self._nodes: list[Any] = []
-        for _ in range(2):
+        for _ in range(count):
             self.add()
 
     @property
