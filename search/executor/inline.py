@@ -30,9 +30,15 @@ class InlineExecutor:
         self._from_worker: queue.Queue[object] = queue.Queue()
         self._worker = WorkerHandle(queue_channel(self._from_worker, self._to_worker), on_note)
         there = queue_channel(self._to_worker, self._from_worker)
-        self._thread = threading.Thread(
-            target=serve_jobs, args=(there, lambda _: task), name="thawline-trial", daemon=True
-        )
+        self._died: BaseException | None = None
+
+        def serve() -> None:
+            try:
+                serve_jobs(there, lambda _: task)
+            except BaseException as error:
+                self._died = error
+
+        self._thread = threading.Thread(target=serve, name="thawline-trial", daemon=True)
         self._thread.start()
 
     def submit(self, job: Job | Refit) -> None:
@@ -40,12 +46,18 @@ class InlineExecutor:
         self._worker.submit(job)
 
     def poll(self, timeout: float) -> Event | None:
-        """See `Executor.poll`."""
+        """See `Executor.poll`.
+
+        Raises:
+            RuntimeError: the thread has ended, of something that was no trial's.
+        """
         deadline = time.monotonic() + timeout
         while True:
             try:
                 message = self._from_worker.get(timeout=max(0.0, deadline - time.monotonic()))
             except queue.Empty:
+                if self._died is not None:
+                    raise RuntimeError("the thread that trains has ended") from self._died
                 return None
             if (event := self._worker.take(message)) is not None:
                 return event

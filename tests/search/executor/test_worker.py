@@ -178,3 +178,25 @@ def test_a_driver_that_is_gone_ends_the_worker_in_the_middle_of_a_trial(plays: l
     to_worker.put(None)  # in place of the verdict
     serve_jobs(queue_channel(to_worker, to_driver), lambda note: object())  # type: ignore[arg-type, return-value]
     assert to_driver.qsize() == 2, "it began and reported, and nothing after"
+
+
+def test_a_thread_that_has_died_ends_the_search_instead_of_letting_it_wait_for_ever(
+    executor: InlineExecutor, plays: list[Play], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a trial dies of is its own; this is of the loop around it."""
+
+    def fails() -> None:
+        raise OSError("no memory to give back")
+
+    monkeypatch.setattr("lightning_modules.training.allocator.give_back_freed_memory", fails)
+    executor.close()
+    again = InlineExecutor(object())  # type: ignore[arg-type]
+    plays.append(_one_epoch)
+    again.submit(Job(0, PARAMS, seed=0))
+    assert isinstance(again.poll(10), Reported)
+    again.answer(0, "train")
+    assert isinstance(again.poll(10), Finished)
+    again._thread.join(timeout=10)
+    with pytest.raises(RuntimeError, match="the thread that trains has ended") as raised:
+        again.poll(0)
+    assert isinstance(raised.value.__cause__, OSError)
