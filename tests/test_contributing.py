@@ -136,18 +136,43 @@ def applied(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
+def test_a_search_and_explanations_with_what_all_recipes_add(all_applied: tuple[Path, set[str]]) -> None:
+    folder, _ = all_applied
+    _python(folder, "-m", "lightning_modules.simulated", "images", "images=20", "size=[32,32]")
+    out = _python(
+        folder, "-m", "search", *_TINY, "model=resnet18", "model.weights=none", "executor=inline",
+        "space.optimizers=[radam]", "space.default_optimizer=radam", "search.prior=activation_stability",
+    )  # fmt: skip
+    for words in ("Network: resnet18, random weights", "radam", "activation_stability", "Winner: trial 0"):
+        assert words in out
+    _scored(folder)
+    _explained(folder)
+
+
+def _scored(folder: Path) -> None:
+    (evidence,) = (folder / "mlruns").rglob("evidence.json")
+    scorers = json.loads(evidence.read_text(encoding="utf-8"))["scorers"]
+    assert "activation_stability" in [scorer["name"] for scorer in scorers]
+
+
+def _explained(folder: Path) -> None:
+    images = next((folder / "images").glob("20*/*"))
+    _python(folder, "-m", "explain", f"images={images}", "model=challenger", "figures=1")
+    with (folder / "explanations" / "predictions.csv").open(encoding="utf-8", newline="") as file:
+        row = next(csv.DictReader(file))
+    values = [float(value) for column, value in row.items() if column.endswith(".gini") and value]
+    assert values and all(0 <= value < 1 for value in values)
+
+
+@pytest.mark.slow
+@pytest.mark.long  # all of them at once stand for each alone
 @pytest.mark.parametrize(
     ("applied", "arguments", "words"),
     [
         (BACKBONE, ["model=resnet18", "model.weights=none", "executor=inline"], "Network: resnet18, random weights"),
         (OPTIMIZER, ["space.optimizers=[radam]", "space.default_optimizer=radam", "executor=inline"], "radam"),
-        pytest.param(
-            SCORER,
-            ["search.prior=activation_stability", "executor=inline"],
-            "activation_stability",
-            marks=pytest.mark.long,
-        ),
-        pytest.param(EXECUTOR, ["executor=polite"], "Trials run at niceness", marks=pytest.mark.long),
+        (SCORER, ["search.prior=activation_stability", "executor=inline"], "activation_stability"),
+        (EXECUTOR, ["executor=polite"], "Trials run at niceness"),
     ],
     indirect=["applied"],
 )
@@ -156,19 +181,13 @@ def test_a_search_with_what_the_recipe_adds(applied: Path, arguments: list[str],
     assert words in out
     assert "Winner: trial 0" in out
     if "search.prior=activation_stability" in arguments:
-        (evidence,) = (applied / "mlruns").rglob("evidence.json")
-        scorers = json.loads(evidence.read_text(encoding="utf-8"))["scorers"]
-        assert "activation_stability" in [scorer["name"] for scorer in scorers]
+        _scored(applied)
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("applied", [MEASURE], indirect=True)
 def test_explain_with_a_measure_that_the_recipe_adds(applied: Path) -> None:
     _python(applied, "-m", "lightning_modules.simulated", "images", "images=20", "size=[32,32]")
     _python(applied, "-m", "search", *_TINY, "model=lenet5", "executor=inline")
-    images = next((applied / "images").glob("20*/*"))
-    _python(applied, "-m", "explain", f"images={images}", "model=challenger", "figures=1")
-    with (applied / "explanations" / "predictions.csv").open(encoding="utf-8", newline="") as file:
-        row = next(csv.DictReader(file))
-    values = [float(value) for column, value in row.items() if column.endswith(".gini") and value]
-    assert values and all(0 <= value < 1 for value in values)
+    _explained(applied)

@@ -75,15 +75,15 @@ def test_the_table_of_the_documentation_is_the_result() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)  # two minutes where nothing else computes
+@pytest.mark.timeout(600)  # a minute where nothing else computes
 def test_a_sample_is_survived() -> None:
-    """The whole schedule is `just verify`; a fault is a search and a half, or more, so ten stand for it here."""
+    """The whole schedule is `just verify`; a fault is a search and a half, or more, so five stand for it here."""
     if not sys.platform.startswith("linux"):
         pytest.skip("reads /proc")
     seed = os.environ.get("THAWLINE_FAULT_SEED", "3")
     done = subprocess.run(
-        [sys.executable, "-m", "tests.faults", f"seed={seed}", "faults=10", "lanes=2"],
+        [sys.executable, "-m", "tests.faults", f"seed={seed}", "faults=5", "lanes=2"],
         cwd=REPOSITORY, capture_output=True, text=True, timeout=590, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "10 of 10 survived" in done.stdout
+    assert "5 of 5 survived" in done.stdout

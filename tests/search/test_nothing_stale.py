@@ -39,6 +39,7 @@ def losses(client: MlflowClient, root: Path, study: str) -> list[float]:
     return [m.value for m in client.get_metric_history(load_study(study, root).trials[0].run_id, "val_loss")]
 
 
+@pytest.mark.long  # two searches or more
 def test_a_brighter_image_that_is_set_aside_changes_nothing(
     one_trial: tuple[str, ...], tmp_path: Path, tracking_root: Path, run_search_warm: Run
 ) -> None:
@@ -57,6 +58,7 @@ def test_a_brighter_image_that_is_set_aside_changes_nothing(
     assert run_search_warm(*arguments, "search.study=twelve bits", "search.trials=2").code == 0
 
 
+@pytest.mark.long  # two searches or more
 def test_a_head_fitted_by_batches_of_another_size_is_not_taken(
     one_trial: tuple[str, ...], tracking_root: Path, run_search_warm: Run
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import csv
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -23,7 +25,7 @@ pytestmark = [
 ]
 NEU = (
     "data=manifest",
-    f"data.path={DATA / 'neu' / 'manifest.csv'}",
+    "data.outside=allow",
     "data.test=rest",
     "data.max_train_per_class=12",
     "data.size=[48,48]",
@@ -60,10 +62,26 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def searched(root: Path) -> str:
+def neu(root: Path) -> tuple[str, ...]:
+    """Arguments of a search of 40 images a class, of which 28 are tested."""
+    with (DATA / "neu" / "manifest.csv").open(encoding="utf-8", newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    file, taken = root.parent / "forty.csv", Counter[str]()
+    with file.open("w", encoding="utf-8", newline="") as out:
+        writer = csv.writer(out)
+        writer.writerow(("path", "label", "month"))
+        for row in rows:
+            taken[row["label"]] += 1
+            if taken[row["label"]] <= 40:
+                writer.writerow((DATA / "neu" / row["path"], row["label"], row["month"]))
+    return (*NEU, f"data.path={file}", f"tracking.root={root}")
+
+
+@pytest.fixture(scope="module")
+def searched(neu: tuple[str, ...]) -> str:
     """Output of an undisturbed search of six trials."""
     done = subprocess.run(
-        _command(*NEU, "search.trials=6", "search.study=whole", f"tracking.root={root}"),
+        _command(*neu, "search.trials=6", "search.study=whole"),
         capture_output=True,
         text=True,
         env={**os.environ, "COLUMNS": "120"},
@@ -72,7 +90,7 @@ def searched(root: Path) -> str:
     return done.stdout
 
 
-def test_table_runs_model_and_study_agree(searched: str, root: Path) -> None:
+def test_table_runs_model_and_study_agree(searched: str, neu: tuple[str, ...], root: Path) -> None:
     from lightning_modules.networks.model_file import load_model
     from search.settings.compose import compose_settings
     from search.study.record import finished_trials
@@ -113,7 +131,7 @@ def test_table_runs_model_and_study_agree(searched: str, root: Path) -> None:
     assert version.run_id == parent
     from rich.console import Console
 
-    settings = compose_settings([*NEU, f"tracking.root={root}"])
+    settings = compose_settings([*neu])
     images = load(settings, Console(quiet=True))
     rows = split(settings, images.index).test
     model = resolve_model("challenger", root)
@@ -126,11 +144,9 @@ def test_table_runs_model_and_study_agree(searched: str, root: Path) -> None:
     assert load_model(folder).card.classes == images.index.classes
 
 
-def test_the_same_command_again_reads_no_test_image(searched: str, root: Path) -> None:
+def test_the_same_command_again_reads_no_test_image(searched: str, neu: tuple[str, ...], root: Path) -> None:
     before = _study(root, "whole").user_attrs["winner"]
-    done = subprocess.run(
-        _command(*NEU, "search.trials=6", "search.study=whole", f"tracking.root={root}"), capture_output=True, text=True
-    )
+    done = subprocess.run(_command(*neu, "search.trials=6", "search.study=whole"), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     study = _study(root, "whole")
     assert "complete with 6 finished trials" in done.stdout
@@ -139,7 +155,7 @@ def test_the_same_command_again_reads_no_test_image(searched: str, root: Path) -
 
 
 @pytest.mark.long  # the sample of faults kills searches too
-def test_a_killed_study_ends_as_if_nothing_had_happened(searched: str, root: Path) -> None:
+def test_a_killed_study_ends_as_if_nothing_had_happened(searched: str, neu: tuple[str, ...], root: Path) -> None:
     """Other signals: tests/faults and test_two_workers.py.
 
     Two workers finish in another order each time. The order decides how far the halving rule lets a trial go and what
@@ -150,7 +166,7 @@ def test_a_killed_study_ends_as_if_nothing_had_happened(searched: str, root: Pat
     from search.study.record import finished_trials
 
     name = "killed"
-    arguments = (*NEU, "search.trials=6", f"search.study={name}", "tracking.report=false", f"tracking.root={root}")
+    arguments = (*neu, "search.trials=6", f"search.study={name}", "tracking.report=false")
     process = subprocess.Popen(_command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     ended = 0

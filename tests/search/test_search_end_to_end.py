@@ -212,6 +212,7 @@ def test_folds(tiny: tuple[str, ...], tracking_root: Path, client: MlflowClient,
 
 
 @pytest.mark.slow
+@pytest.mark.long  # a search of its own
 def test_without_a_refit_the_winner_is_the_best_trials_network(
     tiny: tuple[str, ...], tracking_root: Path, client: MlflowClient, run_search_warm: Run
 ) -> None:

@@ -121,6 +121,7 @@ def test_a_study_of_another_size_is_refused_with_what_continues_it(
 
 
 @pytest.mark.slow
+@pytest.mark.long  # draws images anew
 def test_simulated_images_are_drawn_at_the_smallest_size(
     tmp_path: Path, tracking_root: Path, run_search_warm: RunSearch
 ) -> None:

@@ -266,6 +266,7 @@ def test_the_deciding_tile_is_explained_and_whole_masks_are_refused(
 
 
 @pytest.mark.slow
+@pytest.mark.long  # a search of tiles stands for it
 def test_a_month_of_tiles_is_compared_by_image(tmp_path: Path) -> None:
     import contextlib
     import io

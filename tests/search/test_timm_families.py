@@ -46,7 +46,7 @@ def test_one_block_is_noted(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("draw", range(6))
+@pytest.mark.parametrize("draw", [5, *(pytest.param(draw, marks=pytest.mark.long) for draw in range(5))])
 def test_a_family_drawn_at_random(
     draw: int,
     tiny: tuple[str, ...],

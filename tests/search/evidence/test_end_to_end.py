@@ -64,6 +64,7 @@ def test_evidence_is_collected_logged_and_steers(tiny, tracking_root, run_search
 
 
 @pytest.mark.slow
+@pytest.mark.long  # two searches
 def test_a_continued_study_keeps_its_evidence(tiny, tracking_root, run_search) -> None:  # type: ignore[no-untyped-def]
     arguments = (*tiny, "search.study=ev2", "search.prior=probe")
     assert run_search(*arguments, "search.trials=2").code == 0

@@ -58,6 +58,7 @@ def test_the_distance_is_the_shift_in_source_deviations_and_leaves_the_network_a
 
 
 @pytest.mark.slow
+@pytest.mark.long  # off by default
 def test_a_search_asks_the_advisor_without_any_fine_tuning(
     tiny: tuple[str, ...], tracking_root: Path, run_search_warm: Callable[..., Any]
 ) -> None:

@@ -257,6 +257,7 @@ def test_settings_that_contradict_trust_are_refused(setting: str, got: str, run_
 
 
 @pytest.mark.slow
+@pytest.mark.long  # off by default
 def test_a_search_prints_and_keeps_its_trust(tiny: tuple[str, ...], run_search_warm: RunSearch) -> None:
     outcome = run_search_warm(*tiny, "search.study=trusting", "search.trust=evidence", "search.evidence=true")
     assert outcome.code == 0, outcome.err

@@ -333,7 +333,13 @@ def test_changed_decisions_are_counted_once(changed: float, refused: bool) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("architecture", ["efficientnet_lite0", "vgg16@0.1", "timm:mobilenetv3_small_050"])
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        "efficientnet_lite0",
+        *(pytest.param(name, marks=pytest.mark.long) for name in ("vgg16@0.1", "timm:mobilenetv3_small_050")),
+    ],
+)
 def test_networks_of_every_kind_of_head(architecture: str, images: Path, tmp_path: Path) -> None:
     made = make(images, architecture)
     graph = ModelGraph(made).eval()

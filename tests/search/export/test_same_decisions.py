@@ -130,7 +130,11 @@ def test_the_served_model_decides_as_predict(predicted: tuple[str, dict[str, str
 
 @pytest.mark.parametrize(
     "kind",
-    [pytest.param("onnx", marks=pytest.mark.slow), pytest.param("openvino", marks=pytest.mark.slow), "torchscript"],
+    [
+        pytest.param("onnx", marks=pytest.mark.slow),
+        pytest.param("openvino", marks=[pytest.mark.slow, pytest.mark.long]),
+        "torchscript",
+    ],
 )
 def test_an_exported_file_decides_as_predict(
     kind: str, predicted: tuple[str, dict[str, str]], model: Path, tmp_path: Path

@@ -101,6 +101,7 @@ def test_what_another_version_wrote_is_none() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long  # a search in folds
 def test_a_search_in_folds_is_calibrated_with_every_image_that_is_not_tested(
     tmp_path: Path, make_stripes: Callable[..., Path], tracking_root: Path, run_search_warm: RunSearch
 ) -> None:

@@ -437,7 +437,9 @@ class TestProcess:
         words = [sys.executable, "-m", "search.predict", f"images={images}", f"model={model}", *arguments]
         return subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
-    @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+    @pytest.mark.parametrize(
+        ("number", "code"), [pytest.param(signal.SIGTERM, 143, marks=pytest.mark.long), (signal.SIGINT, 130)]
+    )
     def test_stopped_half_way_it_leaves_nothing(
         self, images: Path, model: Path, tmp_path: Path, number: int, code: int
     ) -> None:

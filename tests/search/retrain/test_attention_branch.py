@@ -15,6 +15,7 @@ HEAD = "model.head=attention_branch"
 
 
 @pytest.mark.slow
+@pytest.mark.long  # not the default
 def test_a_month_trains_it_on_and_a_new_class_leaves_it_looking_where_it_looked(tmp_path: Path) -> None:
     months = Months(write_month(tmp_path / "months", "2020-01"), "branched", tmp_path / "mlruns")
     assert months.retrain(HEAD).code == 0

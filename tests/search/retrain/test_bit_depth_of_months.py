@@ -26,6 +26,7 @@ def test_a_month_of_another_depth(months: Months) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long  # months of their own
 def test_months_are_scaled_as_the_first_champion_was(tmp_path: Path) -> None:
     images, root = tmp_path / "months", tmp_path / "mlruns"
     months = Months(images, "narrow", root)

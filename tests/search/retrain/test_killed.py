@@ -255,6 +255,7 @@ def test_killed_anywhere_and_again(asked: Months, server: Server, undisturbed: U
     assert server.end().out.startswith("Nothing to do: ")
 
 
+@pytest.mark.long  # other moments than those of test_killed_in
 def test_killed_and_the_month_changes_before_it_is_continued(
     asked: Months, server: Server, undisturbed: Undisturbed, steps: Steps, tmp_path: Path
 ) -> None:
@@ -275,6 +276,7 @@ def test_killed_and_the_month_changes_before_it_is_continued(
     assert [one.kind for one in months.ledger.promotions()] == ["bootstrap", "promotion"]
 
 
+@pytest.mark.long  # other moments than those of test_killed_in
 def test_killed_while_the_first_champion_is_made(asked: Months, server: Server, undisturbed: Undisturbed) -> None:
     months = Months(asked.images, "plates", asked.root)
     chance = random.Random(3)

@@ -34,6 +34,7 @@ def test_a_list_without_the_champions_network_is_refused(months: Months) -> None
     assert len(months.ledger.months()) == 1
 
 
+@pytest.mark.long  # a month of several networks stands for it
 def test_the_first_champion_is_searched_among_all(months: Months) -> None:
     several = Months(months.images, f"{months.model}-several", months.root)
     listed = ("model.name=[lenet5,lenet5_relu]", "search.trials=2")

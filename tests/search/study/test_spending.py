@@ -135,6 +135,7 @@ def small(tiny: tuple[str, ...]) -> tuple[str, ...]:
 
 
 @pytest.mark.slow
+@pytest.mark.long  # two searches
 def test_on_the_command_line_and_on_a_restart(
     small: tuple[str, ...], run_search_warm: Callable[..., Any], tracking_root: Path
 ) -> None:

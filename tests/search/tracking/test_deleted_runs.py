@@ -54,6 +54,7 @@ def test_a_deleted_study_is_restored_or_begun_anew(store: SimpleNamespace, run_s
     assert load_study("tiny", store.root).run_id != store.run
 
 
+@pytest.mark.long  # as a deleted study
 def test_a_deleted_experiment_is_restored_or_another_is_taken(
     store: SimpleNamespace, run_search_warm: Callable[..., Any]
 ) -> None:
@@ -97,6 +98,7 @@ def test_deleted_runs_of_trials_do_not_stop_a_study(
     assert trials[-1].state is not TrialState.FAIL and trials[-1].user_attrs["attempt"] == 1
 
 
+@pytest.mark.long  # three searches
 def test_a_study_whose_model_was_deleted_does_not_name_another_of_its_number(
     store: SimpleNamespace, run_search_warm: Callable[..., Any]
 ) -> None:

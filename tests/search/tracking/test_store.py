@@ -251,8 +251,9 @@ def test_what_is_deleted_by_hand_is_named_and_the_rest_goes_on(
     assert code == 2 and "none is registered yet" in said
 
 
-@pytest.mark.slow  # a search that is stopped, and goes on
-@pytest.mark.parametrize("gone", [False, pytest.param(True, marks=pytest.mark.long)], ids=["deleted", "purged"])
+@pytest.mark.slow
+@pytest.mark.long  # test_deleted_runs.py deletes between two searches
+@pytest.mark.parametrize("gone", [False, True], ids=["deleted", "purged"])
 def test_a_run_deleted_while_its_search_is_running(
     gone: bool, store: SimpleNamespace, run_search_warm: Callable[..., Any]
 ) -> None:

@@ -342,6 +342,7 @@ def test_the_front_is_logged_with_the_maps_of_its_ends(make_task: Callable[..., 
 
 
 @pytest.mark.slow
+@pytest.mark.long  # a search of two objectives
 def test_a_search_for_both_from_the_command_line(
     run_search_warm: Callable[..., Any], make_stripes: Callable[..., Path], tmp_path: Path, tracking_root: Path
 ) -> None:
