@@ -47,9 +47,9 @@ class Nodes:
         """HOST:PORT."""
         return str(self._cluster.address)
 
-    def add(self) -> None:
-        """One node more."""
-        self._nodes.append(self._cluster.add_node(**_CORE))
+    def add(self, **resources: float) -> None:
+        """One node more, of one core unless told."""
+        self._nodes.append(self._cluster.add_node(**{**_CORE, **resources}))
 
     def kill(self, position: int = 0) -> None:
         """Take a node away as a power failure does."""

@@ -142,6 +142,42 @@ def test_a_driver_that_is_killed_takes_its_workers_along_and_the_same_command_go
 
 
 @pytest.mark.long
+def test_workers_share_a_gpu(command: Callable[..., list[str]], tracking_root: Path, cluster: Nodes) -> None:
+    """Ray takes a node's word for its GPU; the trials themselves are computed by the processor."""
+    ray = ("executor=ray", f"executor.address={cluster.address}", "trainer.accelerator=cpu")
+    cluster.add(num_cpus=3, num_gpus=1)
+    try:
+        with running(command("half", *ray, "executor.gpus=0.5")) as process:
+            assert len(actors()) == 2  # the other nodes have no GPU
+            _finish(process)
+    finally:
+        cluster.kill(-1)
+    _assert_whole(tracking_root, "half", lost=0)
+    refused = subprocess.run(command("two", *ray, "executor.gpus=2"), capture_output=True, text=True)
+    assert refused.returncode == 2 and refused.stderr.count("\n") == 1, refused.stderr
+    assert "2 GPU" in refused.stderr
+
+
+@pytest.mark.long
+def test_a_node_without_memory_is_named_as_the_cause(
+    command: Callable[..., list[str]], tracking_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray ends workers where more than a share of the memory is in use, here a hundredth, whoever uses it."""
+    monkeypatch.setenv("RAY_memory_usage_threshold", "0.01")
+    monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "100")
+    nodes = Nodes(1)
+    try:
+        words = command("starved", "executor=ray", f"executor.address={nodes.address}", "executor.workers=1")
+        done = subprocess.run(words, capture_output=True, text=True)
+    finally:
+        nodes.close()
+    assert done.returncode != 0
+    lost = [t.user_attrs.get("error", "") for t in _study(tracking_root, "starved").trials]
+    assert "its node ran out of memory" in "\n".join([done.stderr, *lost])
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.long
 def test_a_folder_that_is_not_shared_is_refused_in_one_line(
     command: Callable[..., list[str]], tmp_path: Path, cluster: Nodes
 ) -> None:
