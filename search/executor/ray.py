@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import secrets
 import signal
-import socket
 import threading
 import time
 from collections import deque
@@ -27,6 +26,7 @@ from lightning_modules.errors import InputError, printable
 from search.executor.pool import STARTING_SECONDS, PoolWorker, WorkerPool
 from search.executor.protocol import Failed, Job, Refit
 from search.executor.ray_actor import Greeting, TrialActor, versions
+from search.executor.ray_head import HeadWatch, reachable
 from search.executor.worker import Channel, ChannelClosedError, WorkerPlan
 from search.settings.schema import ExecutorSettings
 from search.trial.task import Task
@@ -120,7 +120,8 @@ class RayExecutor(WorkerPool[_Worker]):
 
     Raises:
         InputError: here and in `poll`: a node lacks the shared folder, a file of weights, a token or the same versions;
-            no node has room for a worker for `executor.silence_seconds`, or two minutes where that is less.
+            no node has room for a worker for `executor.silence_seconds`, or two minutes where that is less; the
+            cluster's head is gone.
     """
 
     def __init__(
@@ -139,6 +140,7 @@ class RayExecutor(WorkerPool[_Worker]):
         settings = task.settings
         super().__init__(settings, on_note)
         self._leave = leave
+        self._head = HeadWatch(ray.get_runtime_context().gcs_address)
         self._queued: deque[Job | Refit] = deque()  # no worker has room for them
         self._needs = {"num_cpus": threads, "num_gpus": gpus}
         self._shared = shared
@@ -181,9 +183,12 @@ class RayExecutor(WorkerPool[_Worker]):
         self._queued = deque(job for job in self._queued if job.slot != slot)
 
     def close(self) -> None:
-        """End the actors, busy ones after their batch; kill what stays."""
+        """End the actors, busy ones after their batch; kill what stays. All are gone with their head."""
         import ray
 
+        self._head.close()
+        if self._head.lost:
+            return
         actors = [worker.line.actor for worker in self._workers]
         placed = [worker.line.actor for worker in self._workers if worker.host]
         self._workers.clear()
@@ -227,6 +232,7 @@ class RayExecutor(WorkerPool[_Worker]):
         """Wait for something to happen; what every worker has said is read."""
         import ray
 
+        self._head.check()
         self._end_overdue(timeout + 1.0)
         by_call = {worker.line.waiting: worker for worker in self._workers}
         ready, rest = ray.wait(list(by_call), timeout=timeout)
@@ -340,12 +346,8 @@ def check(settings: ExecutorSettings) -> None:
     if find_spec("ray") is None:
         raise InputError("executor=ray needs Ray, which is not installed: pip install 'thawline[ray]'")
     _take_token(own=settings.address == "local")
-    if ":" in settings.address:
-        host, _, port = settings.address.removeprefix("ray://").rpartition(":")
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), _CONNECTING_SECONDS).close()
-        except (OSError, OverflowError) as error:
-            raise InputError(f"no Ray cluster answers at executor.address={settings.address} ({error})") from None
+    if ":" in settings.address and (why := reachable(settings.address.removeprefix("ray://"), _CONNECTING_SECONDS)):
+        raise InputError(f"no Ray cluster answers at executor.address={settings.address} ({why})")
 
 
 def _connect(address: str) -> Callable[[], object]:
