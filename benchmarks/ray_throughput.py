@@ -1,6 +1,6 @@
 """What a second machine brings: `python -m benchmarks.ray_throughput [ROUNDS]`.
 
-The same search (twelve trials of four epochs at one depth, none stopped) by workers of one core: on one and on two
+The same search (six trials of four epochs at one depth, none stopped) by workers of one core: on one and on two
 nodes of a Ray cluster of this machine, and by as many worker processes of `executor=local`. Throughput is epochs a
 second between the first and the last that MLflow has: it holds what the driver, reports and new trials cost, but not
 the start of processes, which is in the seconds of the whole search beside it. Executors alternate, and each round turns
@@ -27,7 +27,7 @@ from tests.search.executor.ray_nodes import ENVIRONMENT, Nodes
 GOAL = 0.9
 WORKERS = (1, 2)
 SETTINGS = (
-    "data.simulated.images=300", "search.trials=12", "search.pruner=none", "search.stop=never", "search.refit=false",
+    "data.simulated.images=300", "search.trials=6", "search.pruner=none", "search.stop=never", "search.refit=false",
     "search.members=1", "space.default_depths=1", "space.freeze_depth=[2,2]", "trainer.epochs=4",
     "tracking.report=false", "executor.threads=1",
 )  # fmt: skip
