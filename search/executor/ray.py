@@ -116,6 +116,7 @@ class RayExecutor(WorkerPool[_Worker]):
         threads: cores that each takes, and trains with.
         shared: folder of the study's checkpoints, which every node must have under the same path.
         on_note: called with a worker's line for the user, once a line.
+        head: what watches the cluster's head; None watches it from now on.
         leave: called when all is given back.
 
     Raises:
@@ -133,6 +134,7 @@ class RayExecutor(WorkerPool[_Worker]):
         threads: int,
         shared: Path,
         on_note: Callable[[str], None] = lambda _: None,
+        head: HeadWatch | None = None,
         leave: Callable[[], object] = lambda: None,
     ) -> None:
         import ray
@@ -140,7 +142,7 @@ class RayExecutor(WorkerPool[_Worker]):
         settings = task.settings
         super().__init__(settings, on_note)
         self._leave = leave
-        self._head = HeadWatch(ray.get_runtime_context().gcs_address)
+        self._head = head or HeadWatch(ray.get_runtime_context().gcs_address)
         self._queued: deque[Job | Refit] = deque()  # no worker has room for them
         self._needs = {"num_cpus": threads, "num_gpus": gpus}
         self._shared = shared
@@ -319,6 +321,9 @@ def make(task: Task, on_note: Callable[[str], None]) -> RayExecutor:
     """
     settings = task.settings.executor
     check(settings)
+    # Ray waits for ever for a head that has gone since `check` asked for it.
+    named = ":" in settings.address and not settings.address.startswith("ray://")
+    head = HeadWatch(settings.address) if named else None
     leave = _connect(settings.address)
     try:
         nodes = _nodes()
@@ -330,10 +335,13 @@ def make(task: Task, on_note: Callable[[str], None]) -> RayExecutor:
         workers = settings.workers or min(_MOST_WORKERS, max(1, sum(_room_of(node, threads, gpus) for node in nodes)))
         shared = task.settings.tracking.root.absolute() / "studies"
         return RayExecutor(
-            task, workers=workers, gpus=gpus, threads=threads, shared=shared, on_note=on_note, leave=leave
+            task, workers=workers, gpus=gpus, threads=threads, shared=shared, on_note=on_note, head=head, leave=leave
         )
     except BaseException:
-        leave()
+        if head is not None:
+            head.close()
+        if head is None or not head.lost:  # it would not come back from a lost one
+            leave()
         raise
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 import time
 
 import pytest
@@ -53,3 +55,21 @@ def test_where_it_cannot_be_reached_from_the_beginning_nothing_is_watched(
     watch = HeadWatch(address)
     assert not watch.watches and not watch.lost
     watch.check()
+
+
+_BLOCKED = """
+import socket, time
+from search.executor import ray_head
+ray_head._PAUSE_SECONDS, ray_head._PATIENCE_SECONDS, ray_head._GRACE_SECONDS = 0.05, 0.2, 0.2
+port = socket.create_server(("127.0.0.1", 0))
+watch = ray_head.HeadWatch(f"127.0.0.1:{port.getsockname()[1]}")
+assert watch.watches
+port.close()
+time.sleep(300)  # as in a call of Ray that never returns
+"""
+
+
+def test_a_driver_that_is_held_by_a_lost_cluster_ends_with_that_line() -> None:
+    done = subprocess.run([sys.executable, "-c", _BLOCKED], capture_output=True, text=True, check=False, timeout=250)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("search: the head of the Ray cluster at ") and done.stderr.count("\n") == 1
