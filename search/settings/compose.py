@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -49,7 +49,8 @@ def compose_settings(overrides: Sequence[str]) -> Settings:
         InputError: an override that is no `key=value`, an unknown key or option, a value that is not accepted.
     """
     overrides = _whole_names(overrides)
-    checked = [_checked(override) for override in overrides if override != "experiment=null"]
+    groups = group_options()
+    checked = [_checked(override, groups) for override in overrides if override != "experiment=null"]
     # Imported here so that --help answers without Hydra.
     from hydra import compose, initialize_config_dir
     from hydra.core.config_store import ConfigStore
@@ -133,14 +134,13 @@ def as_yaml(settings: Settings) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(to_plain(settings)))
 
 
-def _checked(override: str) -> str:
+def _checked(override: str, groups: Mapping[str, Sequence[str]]) -> str:
     """Refuse what Hydra would answer with several lines; quote text so that a path may hold any character."""
     key, separator, value = override.partition("=")
     if override.startswith("-"):
         raise InputError(f"unknown option {override!r}; accepted: --help, --cfg job, --version and key=value")
     if not separator or not key:
         raise InputError(f"arguments must be key=value, got {override!r}")
-    groups = group_options()
     if key in groups:
         if value not in groups[key]:
             raise InputError(f"{key} must be one of {', '.join(groups[key])}, got {value!r}")

@@ -14,7 +14,7 @@ import pytest
 from filelock import FileLock
 from PIL import Image
 
-# Refused before torch is imported, so each case is a process of its own.
+# Refused by what reads the settings, in this process; the first one in a process of its own as well.
 SETTINGS = {
     "unknown key, nearest name": (["search.trails=5"], ["search.trails", "did you mean search.trials?"]),
     "key without its group": (["epochs=5"], ["'epochs'", "did you mean trainer.epochs or retrain.epochs?"]),
@@ -310,10 +310,25 @@ def _assert_refused(outcome: SimpleNamespace, words: list[str]) -> None:
 
 @pytest.mark.parametrize(("arguments", "words"), SETTINGS.values(), ids=list(SETTINGS))
 def test_settings(
-    arguments: list[str], words: list[str], run_search: Callable[..., SimpleNamespace], tmp_path: Path
+    arguments: list[str],
+    words: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    outcome = run_search(*arguments, cwd=tmp_path)
-    _assert_refused(outcome, words)
+    from search.__main__ import main
+
+    monkeypatch.chdir(tmp_path)
+    capfd.readouterr()
+    code = main(arguments)
+    out, err = capfd.readouterr()
+    _assert_refused(SimpleNamespace(code=code, out=out, err=err), words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_settings_in_a_process_of_its_own(run_search: Callable[..., SimpleNamespace], tmp_path: Path) -> None:
+    arguments, words = SETTINGS["unknown key, nearest name"]
+    _assert_refused(run_search(*arguments, cwd=tmp_path), words)
     assert list(tmp_path.iterdir()) == []
 
 
