@@ -96,6 +96,28 @@ def run_search_warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunSea
         server.stdout.close()
 
 
+@pytest.fixture
+def run_search_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Iterator[RunSearch]:
+    """The same in this process, for commands that are refused before anything is trained."""
+    import torch
+
+    from search.__main__ import main
+
+    threads = torch.get_num_threads()
+    monkeypatch.setenv("COLUMNS", "120")
+
+    def run(*arguments: str, cwd: Path | None = None) -> Outcome:
+        monkeypatch.chdir(cwd or tmp_path)
+        capfd.readouterr()
+        code = main(list(arguments))
+        return Outcome(code, *capfd.readouterr())
+
+    yield run
+    torch.set_num_threads(threads)
+
+
 def write_stripes(root: Path, counts: dict[str, int], *, side: int = 32, seed: int = 0) -> Path:
     """Grey PNG files root/<class>/*.png: each class another texture (up to three), each image another phase."""
     rng = np.random.default_rng(seed)

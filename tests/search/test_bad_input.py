@@ -310,19 +310,10 @@ def _assert_refused(outcome: SimpleNamespace, words: list[str]) -> None:
 
 @pytest.mark.parametrize(("arguments", "words"), SETTINGS.values(), ids=list(SETTINGS))
 def test_settings(
-    arguments: list[str],
-    words: list[str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
+    arguments: list[str], words: list[str], run_search_here: Callable[..., SimpleNamespace], tmp_path: Path
 ) -> None:
-    from search.__main__ import main
-
-    monkeypatch.chdir(tmp_path)
-    capfd.readouterr()
-    code = main(arguments)
-    out, err = capfd.readouterr()
-    _assert_refused(SimpleNamespace(code=code, out=out, err=err), words)
+    outcome = run_search_here(*arguments, cwd=tmp_path)
+    _assert_refused(outcome, words)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -337,13 +328,15 @@ def test_images_and_networks(
     arguments: list[str],
     words: list[str],
     bad: Path,
+    run_search_here: Callable[..., SimpleNamespace],
     run_search_warm: Callable[..., SimpleNamespace],
     tmp_path: Path,
 ) -> None:
     before = _tree(bad)
     # Images are refused whatever the network; LeNet-5 is built in no time.
-    network = ["model=lenet5"] if arguments[0].startswith("data=") else []
-    outcome = run_search_warm(*(a.replace("{bad}", str(bad)) for a in (*network, *arguments)), cwd=tmp_path)
+    of_images = arguments[0].startswith("data=")
+    network, run = (["model=lenet5"], run_search_here) if of_images else ([], run_search_warm)
+    outcome = run(*(a.replace("{bad}", str(bad)) for a in (*network, *arguments)), cwd=tmp_path)
     _assert_refused(outcome, words)
     assert list(tmp_path.iterdir()) == []
     assert _tree(bad) == before
