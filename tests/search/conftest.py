@@ -1,7 +1,7 @@
 """The command line as a function, tiny images that an ImageNet network can tell apart, and one MLflow store.
 
-A fresh MLflow store takes 6 to 9 seconds to create and holds absolute paths, so it is neither made for every test nor
-copied: all tests of a session share one, each with studies of its own.
+A fresh MLflow store takes 6 to 9 seconds to create, so all tests of a session share one, each with studies of its own;
+it is a copy of one that is made once for all processes of the session.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from PIL import Image
+
+from tests.empty_store import put_empty_store
 
 if TYPE_CHECKING:
     from search.trial.task import Task
@@ -152,7 +154,7 @@ def tracking_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The session's one MLflow store."""
     from search.tracking.tracker import Tracker
 
-    root = tmp_path_factory.mktemp("tracking") / "mlruns"
+    root = put_empty_store(tmp_path_factory.mktemp("tracking") / "mlruns", tmp_path_factory)
     Tracker(root, "thawline")
     return root
 
