@@ -11,10 +11,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -23,6 +24,8 @@ from PIL import Image
 from tests.empty_store import put_empty_store
 
 if TYPE_CHECKING:
+    from lightning_modules.networks.blocknet import BlockNet
+    from search.settings.schema import Settings
     from search.trial.task import Task
 
 REPOSITORY = Path(__file__).parents[2]
@@ -189,7 +192,28 @@ def finished(tiny: tuple[str, ...], tracking_root: Path, run_search_warm: RunSea
 
 
 @pytest.fixture(scope="module")
-def make_task(tmp_path_factory: pytest.TempPathFactory, make_stripes: Callable[..., Path]) -> Callable[..., Task]:
+def networks_built_once() -> Iterator[None]:
+    """Tasks copy the network that the first one like them has built."""
+    from search.trial import task
+
+    built = task._start_net
+    kept: dict[object, BlockNet] = {}
+
+    def copied(settings: Settings, classes: int, *others: Any) -> BlockNet:
+        key = (settings.model, settings.data.size, settings.seed, classes, others)
+        if key not in kept:
+            kept[key] = built(settings, classes, *others)
+        return deepcopy(kept[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(task, "_start_net", copied)
+        yield
+
+
+@pytest.fixture(scope="module")
+def make_task(
+    tmp_path_factory: pytest.TempPathFactory, make_stripes: Callable[..., Path], networks_built_once: None
+) -> Callable[..., Task]:
     """A task on 24 tiny images, with these settings."""
     from lightning_modules.images.splits import make_splits
     from lightning_modules.images.store import load_images
