@@ -19,6 +19,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.empty_store import put_empty_store
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
@@ -177,7 +179,8 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Months, Outcome]:
     In a store of its own: what tests of other things leave open in theirs is nothing that a month must close.
     """
     folder = tmp_path_factory.mktemp("first")
-    months = Months(write_month(folder / "months", "2020-01"), "sheets", folder / "mlruns")
+    root = put_empty_store(folder / "mlruns", tmp_path_factory)
+    months = Months(write_month(folder / "months", "2020-01"), "sheets", root)
     return months, months.retrain()
 
 
