@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
-from copy import deepcopy
-from functools import cache
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 from lightning_modules.errors import InputError, printable
 from lightning_modules.home_folder import home_path
 from search.settings.parsing import accepted, one_or_several, parse, unknown_key
 from search.settings.plain import key_paths, to_plain
 from search.settings.schema import Settings
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
 
 __all__ = ["as_yaml", "compose_settings", "configuration_folder", "group_options"]
 
@@ -54,21 +49,21 @@ def compose_settings(overrides: Sequence[str]) -> Settings:
         InputError: an override that is no `key=value`, an unknown key or option, a value that is not accepted.
     """
     overrides = _whole_names(overrides)
-    groups = group_options()
-    checked = [_checked(override, groups) for override in overrides if override != "experiment=null"]
+    checked = [_checked(override) for override in overrides if override != "experiment=null"]
     # Imported here so that --help answers without Hydra.
+    from hydra import compose, initialize_config_dir
+    from hydra.core.config_store import ConfigStore
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError  # type: ignore[import-untyped]
 
     logging.getLogger("hydra").setLevel(logging.ERROR)
-    given = _check_values(checked)
-    options = tuple(one for one in checked if one.partition("=")[0] in groups)
+    _check_values(checked)
+    ConfigStore.instance().store(name="defaults_of_settings", node=to_plain(Settings()))
     try:
-        composed = deepcopy(_options(configuration_folder().resolve(), options))
-        for key, value in given:
-            OmegaConf.update(composed, key, value)
+        with initialize_config_dir(str(configuration_folder().resolve()), version_base="1.3"):
+            composed = compose("config", overrides=checked)
         _refuse_references(composed)
         if composed.data.source != "simulated" and not any(one.startswith("data.images=") for one in checked):
             composed.data.images = None  # of the simulated set, or of an experiment that makes it smaller
@@ -79,17 +74,6 @@ def compose_settings(overrides: Sequence[str]) -> Settings:
     if not isinstance(values, dict):
         raise InputError(f"configuration must be a mapping, got {type(values).__name__}")
     return parse({str(key): value for key, value in values.items()})
-
-
-@cache
-def _options(folder: Path, options: tuple[str, ...]) -> DictConfig:
-    """What Hydra composes of the files below `folder`, with these options of groups: most of the time it takes."""
-    from hydra import compose, initialize_config_dir
-    from hydra.core.config_store import ConfigStore
-
-    ConfigStore.instance().store(name="defaults_of_settings", node=to_plain(Settings()))
-    with initialize_config_dir(str(folder), version_base="1.3"):
-        return compose("config", overrides=list(options))
 
 
 def _whole_names(overrides: Sequence[str]) -> list[str]:
@@ -149,13 +133,14 @@ def as_yaml(settings: Settings) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(to_plain(settings)))
 
 
-def _checked(override: str, groups: Mapping[str, Sequence[str]]) -> str:
+def _checked(override: str) -> str:
     """Refuse what Hydra would answer with several lines; quote text so that a path may hold any character."""
     key, separator, value = override.partition("=")
     if override.startswith("-"):
         raise InputError(f"unknown option {override!r}; accepted: --help, --cfg job, --version and key=value")
     if not separator or not key:
         raise InputError(f"arguments must be key=value, got {override!r}")
+    groups = group_options()
     if key in groups:
         if value not in groups[key]:
             raise InputError(f"{key} must be one of {', '.join(groups[key])}, got {value!r}")
@@ -177,17 +162,12 @@ def _checked(override: str, groups: Mapping[str, Sequence[str]]) -> str:
     return override
 
 
-def _check_values(overrides: Sequence[str]) -> list[tuple[str, Any]]:
-    """Key and value of every setting as Hydra reads it.
-
-    Raises:
-        InputError: naming the setting, for a value that cannot be read, that means several runs, or is a mapping.
-    """
+def _check_values(overrides: Sequence[str]) -> None:
+    """Refuse values that Hydra cannot read, that mean several runs, or that are mappings, naming the setting."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
     known, parser = key_paths(), OverridesParser.create()
-    found: list[tuple[str, Any]] = []
     for override in overrides:
         key, _, text = override.partition("=")
         if key not in known:
@@ -199,5 +179,3 @@ def _check_values(overrides: Sequence[str]) -> list[tuple[str, Any]]:
             usable = False
         if not usable:
             raise InputError(f"{key} must be {accepted(*known[key])}, got {text!r}")
-        found.append((key, parsed.value()))
-    return found

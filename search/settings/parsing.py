@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import Field, fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from lightning_modules.errors import InputError
 from lightning_modules.home_folder import home_path
-from search.settings.plain import key_paths, types_of
+from search.settings.plain import key_paths
 from search.settings.rules import check_rules
 from search.settings.schema import Settings
 
@@ -86,7 +86,7 @@ def one_or_several(kind: Any) -> bool:
 
 
 def _parse_class(cls: type, values: Mapping[str, Any], prefix: str) -> Any:
-    hints = types_of(cls)
+    hints = get_type_hints(cls)
     known = {f.name: f for f in fields(cls)}
     for key in values:
         if key not in known:

@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import Field, fields, is_dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from search.settings.schema import Settings
 
-__all__ = ["flatten", "key_paths", "shown", "to_plain", "types_of"]
-
-
-@cache
-def types_of(cls: type) -> dict[str, Any]:
-    """Name -> type of every field, read once: Python evaluates the text of each annotation at every look."""
-    return get_type_hints(cls)
+__all__ = ["flatten", "key_paths", "shown", "to_plain"]
 
 
 def key_paths(cls: type = Settings, prefix: str = "") -> dict[str, tuple[Field[Any], Any]]:
     """Dotted key -> (field, type) of every setting, in the order of the classes."""
-    return dict(_key_paths(cls, prefix))
-
-
-@cache
-def _key_paths(cls: type, prefix: str) -> dict[str, tuple[Field[Any], Any]]:
-    hints = types_of(cls)
+    hints = get_type_hints(cls)
     found: dict[str, tuple[Field[Any], Any]] = {}
     for item in fields(cls):
         kind = hints[item.name]

@@ -12,7 +12,6 @@ import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -89,16 +88,6 @@ def _schema(database: sqlite3.Connection) -> str | None:
     return str(found[0]) if found else None
 
 
-@cache
-def _migrations() -> tuple[frozenset[str], frozenset[str]]:
-    """Schemas that this MLflow knows, and those of them that another one follows."""
-    package = find_spec("mlflow")
-    folder = Path(str(package.origin)).parent / "store/db_migrations/versions" if package else Path()
-    text = "\n".join(script.read_text() for script in folder.glob("*.py"))
-    known, before = (re.findall(rf"^{down}revision = .(\w+)", text, re.MULTILINE) for down in ("", "down_"))
-    return frozenset(known), frozenset(before)
-
-
 def _check_schema(file: Path, found: str | None) -> None:
     """Refuse a database of another MLflow before MLflow sees it, which changes an older one without asking."""
     if found is None:
@@ -106,7 +95,10 @@ def _check_schema(file: Path, found: str | None) -> None:
             f"{printable(file)} holds no tables of MLflow; put back a copy of it, or move it away and start studies "
             "anew (search.fresh=true)"
         )
-    known, before = _migrations()
+    package = find_spec("mlflow")
+    folder = Path(str(package.origin)).parent / "store/db_migrations/versions" if package else Path()
+    text = "\n".join(script.read_text() for script in folder.glob("*.py"))
+    known, before = (set(re.findall(rf"^{down}revision = .(\w+)", text, re.MULTILINE)) for down in ("", "down_"))
     if found in known - before:
         return
     other, cure = "a newer", "install that one, or put back a copy of the file from before"

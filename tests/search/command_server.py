@@ -51,16 +51,9 @@ def _run(command: ModuleType, request: dict[str, object]) -> None:
     os._exit(code)  # taking down every module that was imported would take seconds
 
 
-# Options of groups in the order in which most tests give them: what Hydra composes of them is kept.
-_OPTIONS = ((), ("data=folder",), ("data=folder", "model=lenet5"), ("model=lenet5", "data=folder"))
-
-
 def _serve(command: ModuleType) -> None:
     for name in _LATER:
         import_module(name)
-    compose = import_module("search.settings.compose")
-    for options in _OPTIONS:
-        compose.compose_settings([*options, "data.path=x"] if options else [])
     gc.freeze()  # or the first collection of every fork copies the pages of all that was imported
     answers = os.dup(1)
 

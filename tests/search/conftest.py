@@ -1,7 +1,7 @@
 """The command line as a function, tiny images that an ImageNet network can tell apart, and one MLflow store.
 
-A fresh MLflow store takes 6 to 9 seconds to create, so all tests of a session share one, each with studies of its own;
-it is a copy of one that is made once for all processes of the session.
+A fresh MLflow store takes 6 to 9 seconds to create and holds absolute paths, so it is neither made for every test nor
+copied: all tests of a session share one, each with studies of its own.
 """
 
 from __future__ import annotations
@@ -11,21 +11,16 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.empty_store import put_empty_store
-
 if TYPE_CHECKING:
-    from lightning_modules.networks.blocknet import BlockNet
-    from search.settings.schema import Settings
     from search.trial.task import Task
 
 REPOSITORY = Path(__file__).parents[2]
@@ -101,28 +96,6 @@ def run_search_warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunSea
         server.stdout.close()
 
 
-@pytest.fixture
-def run_search_here(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Iterator[RunSearch]:
-    """The same in this process, for commands that are refused before anything is trained."""
-    import torch
-
-    from search.__main__ import main
-
-    threads = torch.get_num_threads()
-    monkeypatch.setenv("COLUMNS", "120")
-
-    def run(*arguments: str, cwd: Path | None = None) -> Outcome:
-        monkeypatch.chdir(cwd or tmp_path)
-        capfd.readouterr()
-        code = main(list(arguments))
-        return Outcome(code, *capfd.readouterr())
-
-    yield run
-    torch.set_num_threads(threads)
-
-
 def write_stripes(root: Path, counts: dict[str, int], *, side: int = 32, seed: int = 0) -> Path:
     """Grey PNG files root/<class>/*.png: each class another texture (up to three), each image another phase."""
     rng = np.random.default_rng(seed)
@@ -157,7 +130,7 @@ def tracking_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The session's one MLflow store."""
     from search.tracking.tracker import Tracker
 
-    root = put_empty_store(tmp_path_factory.mktemp("tracking") / "mlruns", tmp_path_factory)
+    root = tmp_path_factory.mktemp("tracking") / "mlruns"
     Tracker(root, "thawline")
     return root
 
@@ -192,28 +165,7 @@ def finished(tiny: tuple[str, ...], tracking_root: Path, run_search_warm: RunSea
 
 
 @pytest.fixture(scope="module")
-def networks_built_once() -> Iterator[None]:
-    """Tasks copy the network that the first one like them has built."""
-    from search.trial import task
-
-    built = task._start_net
-    kept: dict[object, BlockNet] = {}
-
-    def copied(settings: Settings, classes: int, *others: Any) -> BlockNet:
-        key = (settings.model, settings.data.size, settings.seed, classes, others)
-        if key not in kept:
-            kept[key] = built(settings, classes, *others)
-        return deepcopy(kept[key])
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(task, "_start_net", copied)
-        yield
-
-
-@pytest.fixture(scope="module")
-def make_task(
-    tmp_path_factory: pytest.TempPathFactory, make_stripes: Callable[..., Path], networks_built_once: None
-) -> Callable[..., Task]:
+def make_task(tmp_path_factory: pytest.TempPathFactory, make_stripes: Callable[..., Path]) -> Callable[..., Task]:
     """A task on 24 tiny images, with these settings."""
     from lightning_modules.images.splits import make_splits
     from lightning_modules.images.store import load_images

@@ -35,9 +35,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 
 
 @pytest.fixture(scope="module")
-def make_task(
-    tmp_path_factory: pytest.TempPathFactory, make_stripes: Callable[..., Path], networks_built_once: None
-) -> Callable[..., Task]:
+def make_task(tmp_path_factory: pytest.TempPathFactory, make_stripes: Callable[..., Path]) -> Callable[..., Task]:
     folder = tmp_path_factory.mktemp("attention")
     images = make_stripes(folder / "images", dict.fromkeys(CLASSES, 6))
 

@@ -14,7 +14,7 @@ import pytest
 from filelock import FileLock
 from PIL import Image
 
-# Refused by what reads the settings, in this process; the first one in a process of its own as well.
+# Refused before torch is imported, so each case is a process of its own.
 SETTINGS = {
     "unknown key, nearest name": (["search.trails=5"], ["search.trails", "did you mean search.trials?"]),
     "key without its group": (["epochs=5"], ["'epochs'", "did you mean trainer.epochs or retrain.epochs?"]),
@@ -310,16 +310,10 @@ def _assert_refused(outcome: SimpleNamespace, words: list[str]) -> None:
 
 @pytest.mark.parametrize(("arguments", "words"), SETTINGS.values(), ids=list(SETTINGS))
 def test_settings(
-    arguments: list[str], words: list[str], run_search_here: Callable[..., SimpleNamespace], tmp_path: Path
+    arguments: list[str], words: list[str], run_search: Callable[..., SimpleNamespace], tmp_path: Path
 ) -> None:
-    outcome = run_search_here(*arguments, cwd=tmp_path)
+    outcome = run_search(*arguments, cwd=tmp_path)
     _assert_refused(outcome, words)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_settings_in_a_process_of_its_own(run_search: Callable[..., SimpleNamespace], tmp_path: Path) -> None:
-    arguments, words = SETTINGS["unknown key, nearest name"]
-    _assert_refused(run_search(*arguments, cwd=tmp_path), words)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -328,15 +322,13 @@ def test_images_and_networks(
     arguments: list[str],
     words: list[str],
     bad: Path,
-    run_search_here: Callable[..., SimpleNamespace],
     run_search_warm: Callable[..., SimpleNamespace],
     tmp_path: Path,
 ) -> None:
     before = _tree(bad)
     # Images are refused whatever the network; LeNet-5 is built in no time.
-    of_images = arguments[0].startswith("data=")
-    network, run = (["model=lenet5"], run_search_here) if of_images else ([], run_search_warm)
-    outcome = run(*(a.replace("{bad}", str(bad)) for a in (*network, *arguments)), cwd=tmp_path)
+    network = ["model=lenet5"] if arguments[0].startswith("data=") else []
+    outcome = run_search_warm(*(a.replace("{bad}", str(bad)) for a in (*network, *arguments)), cwd=tmp_path)
     _assert_refused(outcome, words)
     assert list(tmp_path.iterdir()) == []
     assert _tree(bad) == before

@@ -290,13 +290,13 @@ def test_refused_with_a_way_out(
     moves: dict[str, str],
     reading: dict[str, Any] | None,
     make_stripes: Callable[..., Path],
-    run_search_here: Callable[..., SimpleNamespace],
+    run_search_warm: Callable[..., SimpleNamespace],
     tmp_path: Path,
 ) -> None:
     root = _make(tmp_path / "root", tree, make_stripes)
     work = tmp_path / "work"
     work.mkdir()
-    outcome = run_search_here(*QUICK, f"data.path={root}", *arguments, cwd=work)
+    outcome = run_search_warm(*QUICK, f"data.path={root}", *arguments, cwd=work)
     first = outcome.err.splitlines()[0] if outcome.err else ""
     assert outcome.code == 2 and only_progress(outcome.out) and first.startswith("search: "), outcome
     assert all(word in first for word in words), first

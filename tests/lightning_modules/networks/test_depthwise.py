@@ -38,7 +38,7 @@ def _convolutions(draw: st.DrawFn) -> tuple[tuple[int, int], ...]:
 @example(convolution=((2, 2), (7, 7), (2, 2), (3, 3)))
 @example(convolution=((3, 3), (5, 5), (1, 1), (2, 2)))
 @example(convolution=((9, 9), (5, 5), (2, 2), (0, 0)))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_gradient_of_the_weights(convolution: tuple[tuple[int, int], ...]) -> None:
     size, kernel, stride, padding = convolution
     torch.manual_seed(0)

@@ -194,6 +194,14 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Mon
     assert list(tmp_path.iterdir()) == []
 
 
+def command(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    code = "import sys; sys.path.insert(0, sys.argv.pop(1)); import lightning_modules.simulated.__main__ as s; "
+    code += "sys.exit(s.main(sys.argv[1:]))"
+    return subprocess.run(
+        [sys.executable, "-c", code, str(ROOT), *arguments], cwd=folder, capture_output=True, text=True, check=False
+    )
+
+
 BAD = [
     ([], r"exactly one OUT must be given, got 0"),
     (["a", "b"], r"exactly one OUT must be given, got 2: \['a', 'b'\]"),
@@ -223,22 +231,15 @@ BAD = [
 
 
 @pytest.mark.parametrize(("arguments", "message"), BAD, ids=[" ".join(a)[:40] or "nothing" for a, _ in BAD])
-def test_bad_input_gives_one_line_and_writes_nothing(
-    arguments: list[str],
-    message: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_bad_input_gives_one_line_and_writes_nothing(arguments: list[str], message: str, tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "kept").write_text("kept")
     (tmp_path / "file").write_text("kept")
     before = sorted(tmp_path.rglob("*"))
-    assert main(arguments) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert re.fullmatch(f"simulated: {message}.*\n", err)
+    done = command(*arguments, folder=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert re.fullmatch(f"simulated: {message}.*\n", done.stderr)
     assert sorted(tmp_path.rglob("*")) == before
 
 

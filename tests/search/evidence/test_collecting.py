@@ -22,9 +22,7 @@ from search.trial.task import Task, build_task
 
 
 @pytest.fixture(scope="module")
-def make_task(
-    tmp_path_factory: pytest.TempPathFactory, make_stripes: Callable[..., Path], networks_built_once: None
-) -> Callable[..., Task]:
+def make_task(tmp_path_factory: pytest.TempPathFactory, make_stripes: Callable[..., Path]) -> Callable[..., Task]:
     folder = tmp_path_factory.mktemp("evidence")
     images = make_stripes(folder / "images", {"a": 14, "b": 7, "c": 7})
 

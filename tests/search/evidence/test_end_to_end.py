@@ -105,8 +105,8 @@ def test_no_more_is_collected_than_is_needed(tiny, tracking_root, run_search, st
         ("search.evidence=maybe", "search.evidence must be true or false, got 'maybe'"),
     ],
 )
-def test_bad_settings_get_one_line(tiny, run_search_here, override, message) -> None:  # type: ignore[no-untyped-def]
-    outcome = run_search_here(*tiny, override)
+def test_bad_settings_get_one_line(tiny, run_search, override, message) -> None:  # type: ignore[no-untyped-def]
+    outcome = run_search(*tiny, override)
     assert outcome.code == 2
     assert message in outcome.err
     assert len(outcome.err.strip().splitlines()) == 1

@@ -223,9 +223,7 @@ def test_bad_input_is_one_line_and_writes_nothing(
     refuses(places, code, *capsys.readouterr(), expected)
 
 
-@pytest.mark.parametrize(
-    "case", ["no such run", *(pytest.param(one, marks=pytest.mark.slow) for one in ("nothing", "empty glob"))]
-)
+@pytest.mark.parametrize("case", ["nothing", "empty glob", "no such run"])
 def test_refused_in_processes_of_their_own(explain: Explain, places: dict[str, Path], case: str) -> None:
     arguments, expected = BAD[case]
     done = explain(*(argument.format(**places) for argument in arguments))

@@ -24,8 +24,8 @@ def together(
     tiny: tuple[str, ...], tracking_root: Path, run_search_warm: Callable[..., SimpleNamespace]
 ) -> SimpleNamespace:
     """Three trials in full, of which the best two answer together."""
-    words = (*tiny, "trainer.epochs=1", "search.trials=3", "search.pruner=none", "search.evidence=false",
-             "search.members=2", "search.study=together", "tracking.model_name=together")  # fmt: skip
+    words = (*tiny, "search.trials=3", "search.pruner=none", "search.evidence=false", "search.members=2",
+             "search.study=together", "tracking.model_name=together")  # fmt: skip
     outcome = run_search_warm(*words)
     assert outcome.code == 0, outcome.err
     return SimpleNamespace(words=words, out=outcome.out, root=tracking_root)

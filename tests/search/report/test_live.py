@@ -87,9 +87,8 @@ def test_a_page_shows_what_the_best_trial_so_far_has_wrong(
     monkeypatch.setattr(LiveReport, "refresh", refresh)
     out = io.StringIO()
     settings = compose_settings(
-        [*tiny, "model=lenet5", "trainer.epochs=1", "search.trials=2", "tracking.report=true", "search.study=live",
-         "tracking.model_name=live"]
-    )  # fmt: skip
+        [*tiny, "tracking.report=true", "search.study=live", "tracking.model_name=live", "search.trials=2"]
+    )
     run_search(settings, Console(file=out, width=200))
     assert len(pages) == 2, out.getvalue()
     for page in pages:

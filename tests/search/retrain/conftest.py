@@ -19,8 +19,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.empty_store import put_empty_store
-
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
@@ -179,8 +177,7 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Months, Outcome]:
     In a store of its own: what tests of other things leave open in theirs is nothing that a month must close.
     """
     folder = tmp_path_factory.mktemp("first")
-    root = put_empty_store(folder / "mlruns", tmp_path_factory)
-    months = Months(write_month(folder / "months", "2020-01"), "sheets", root)
+    months = Months(write_month(folder / "months", "2020-01"), "sheets", folder / "mlruns")
     return months, months.retrain()
 
 

@@ -86,7 +86,7 @@ _TEXT = st.text(st.characters(exclude_characters="\0"), min_size=1).filter(
 )
 
 
-@settings(deadline=None, max_examples=8)
+@settings(deadline=None, max_examples=25)
 @given(_TEXT)
 @example("lot 3/강판, 새것")
 @example("a'b\\'c\\")

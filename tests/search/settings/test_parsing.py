@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lightning_modules.errors import InputError
@@ -220,12 +220,11 @@ _SETTINGS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=40)
 @given(_SETTINGS)
 def test_settings_survive_the_way_through_plain_values(values: dict[str, Any]) -> None:
-    parsed = parse(values)
-    plain = to_plain(parsed)
-    assert parse(plain) == parsed
-    assert parse(json.loads(json.dumps(plain))) == parsed
-    assert set(flatten(parsed)) == set(KEYS)
-    assert [f.name for f in fields(parsed)] == list(plain)
+    settings = parse(values)
+    plain = to_plain(settings)
+    assert parse(plain) == settings
+    assert parse(json.loads(json.dumps(plain))) == settings
+    assert set(flatten(settings)) == set(KEYS)
+    assert [f.name for f in fields(settings)] == list(plain)

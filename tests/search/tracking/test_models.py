@@ -16,7 +16,6 @@ from lightning_modules.errors import InputError
 from lightning_modules.networks import backbones
 from lightning_modules.networks.model_file import ModelCard, TrainedModel, save_model, sha256, write_digests
 from search.tracking.models import resolve_model
-from tests.empty_store import put_empty_store
 from tests.store_copies import copy_store
 
 
@@ -41,7 +40,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     from search.tracking.tracker import Tracker
 
     folder = tmp_path_factory.mktemp("store")
-    tracker = Tracker(put_empty_store(folder / "mlruns", tmp_path_factory), "thawline")
+    tracker = Tracker(folder / "mlruns", "thawline")
     parents = [tracker.start_parent(f"study {k}", {}, {}) for k in range(2)]
     for seed, alias in enumerate(("champion", "challenger")):
         model = save(folder / f"model {seed}", seed)

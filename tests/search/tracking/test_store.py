@@ -73,8 +73,7 @@ def say(
             ]),
             "predict": ("search.predict.__main__", [f"images={store.image}", f"to={out}.csv", place]),
             "explain": ("search.explain.__main__", [
-                f"images={store.image}", "model=champion", f"out={out}", "figures=0", "methods=[gradcam]",
-                "blocks=[stage1]", f"root={store.root}",
+                f"images={store.image}", "model=champion", f"out={out}", "figures=0", f"root={store.root}",
             ]),
             "report": ("search.report.__main__", ["study=tiny", f"root={store.root}", f"to={out}.html"]),
             "history": ("search.retrain.__main__", ["history", place]),

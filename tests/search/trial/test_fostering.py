@@ -51,9 +51,7 @@ TRAINED = {"train_ce", "train_dead_maps"}
 
 
 @pytest.fixture(scope="module")
-def make_task(
-    tmp_path_factory: pytest.TempPathFactory, make_stripes: Callable[..., Path], networks_built_once: None
-) -> Callable[..., Task]:
+def make_task(tmp_path_factory: pytest.TempPathFactory, make_stripes: Callable[..., Path]) -> Callable[..., Task]:
     folder = tmp_path_factory.mktemp("fostering")
     images = make_stripes(folder / "images", {"a": 8, "b": 8, "c": 8}, side=64)
 

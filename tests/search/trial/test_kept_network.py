@@ -18,7 +18,6 @@ from search.trial.task import Task
 from search.trial.training import keep_network, run_trial, trial_network
 
 PARAMS = TrialParams("momentum", 1.0, 5)
-SMALL = TrialParams("momentum", 1.0, 0)  # of LeNet-5, for what any network shows
 
 
 def _in_one_go(task: Task, params: TrialParams, file: Path) -> TrialResult:
@@ -70,13 +69,13 @@ def test_the_kept_network_is_the_one_that_would_be_trained_again(
 def test_a_network_that_a_worker_leaves_is_the_one_that_would_be_trained(
     make_task: Callable[..., Task], tmp_path: Path, fold: int | None
 ) -> None:
-    task, file = make_task(folds=2, epochs=1, model="lenet5"), tmp_path / "slot-0.pt"
-    keep_network(task, SMALL, 3, fold=fold, checkpoint=file)
-    kept = trial_network(task, SMALL, 3, 1, fold=fold, checkpoint=file, cancelled=lambda: True)
-    other = trial_network(task, SMALL, 3, 1, fold=fold).state_dict()
+    task, file = make_task(folds=2, epochs=1), tmp_path / "slot-0.pt"
+    keep_network(task, PARAMS, 3, fold=fold, checkpoint=file)
+    kept = trial_network(task, PARAMS, 3, 1, fold=fold, checkpoint=file, cancelled=lambda: True)
+    other = trial_network(task, PARAMS, 3, 1, fold=fold).state_dict()
     assert all(torch.equal(part, other[name]) for name, part in kept.state_dict().items())
     with pytest.raises(TrialCancelledError):  # of other images
-        trial_network(task, SMALL, 3, 1, fold=0, checkpoint=file, cancelled=lambda: True)
+        trial_network(task, PARAMS, 3, 1, fold=0, checkpoint=file, cancelled=lambda: True)
 
 
 def test_a_refit_goes_on_from_the_network_of_its_trial(make_task: Callable[..., Task], tmp_path: Path) -> None:
@@ -123,20 +122,19 @@ def test_a_refit_reads_what_its_trial_stored(
 
 @pytest.mark.parametrize("change", ["nothing there", "cut", "of another trial", "of another epoch"])
 def test_what_is_not_the_network_is_trained_again(make_task: Callable[..., Task], tmp_path: Path, change: str) -> None:
-    task, file = make_task(model="lenet5"), tmp_path / "slot-0.pt"
-    run_trial(task, SMALL, seed=3, checkpoint=file)
+    task, file = make_task(), tmp_path / "slot-0.pt"
+    run_trial(task, PARAMS, seed=3, checkpoint=file)
     network, epochs = network_file(file), task.settings.trainer.epochs
-    trial_network(task, SMALL, 3, epochs, checkpoint=file, cancelled=lambda: True)  # it is there
     if change == "nothing there":
         network.unlink()
     elif change == "cut":
         network.write_bytes(network.read_bytes()[:2000])
     elif change == "of another trial":
-        run_trial(task, SMALL, seed=4, checkpoint=file)
+        run_trial(task, PARAMS, seed=4, checkpoint=file)
     else:
         epochs -= 1
     with pytest.raises(TrialCancelledError):
-        trial_network(task, SMALL, 3, epochs, checkpoint=file, cancelled=lambda: True)
+        trial_network(task, PARAMS, 3, epochs, checkpoint=file, cancelled=lambda: True)
 
 
 @pytest.mark.slow
@@ -152,7 +150,7 @@ def test_a_network_that_cannot_be_kept_costs_nothing_else(
     def full(*_: object, **__: object) -> None:
         raise RuntimeError("PytorchStreamWriter failed writing file\nframe 0")
 
-    whole = run_trial(make_task(model="lenet5"), SMALL, seed=3)
+    whole = run_trial(make_task(), PARAMS, seed=3)
     monkeypatch.setattr(torch, "save", full)
-    result = run_trial(make_task(model="lenet5"), SMALL, seed=3, checkpoint=tmp_path / "slot-0.pt")
+    result = run_trial(make_task(), PARAMS, seed=3, checkpoint=tmp_path / "slot-0.pt")
     assert result.value == whole.value and result.stopped is None and list(tmp_path.iterdir()) == []

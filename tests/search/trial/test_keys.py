@@ -222,7 +222,6 @@ def loaded(settings: Settings) -> ImageSet:
     return load(settings, Console(quiet=True))
 
 
-@cache
 def keys(settings: Settings, read: Settings | None = None, *, watched: int = 0, device: str = "cpu") -> dict[str, str]:
     """Level -> its key; images are read by `read`, everything else goes by `settings`."""
     read, model = read or settings, settings.model
@@ -329,12 +328,10 @@ def test_weights_change_the_keys_of_what_they_change(
         (folder / "weights.safetensors").rename(folder / "kept.safetensors")
         (folder / "other.safetensors").rename(folder / "weights.safetensors")  # the setting stays
         network.cache_clear()
-        keys.cache_clear()
         assert different(before, keys(base)) == levels
     finally:
         (folder / "kept.safetensors").rename(folder / "weights.safetensors")
         network.cache_clear()
-        keys.cache_clear()
 
 
 def test_all_networks_of_a_list_are_in_the_identity(base: Settings) -> None:

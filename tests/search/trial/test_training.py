@@ -19,7 +19,6 @@ from search.trial.task import Task
 from search.trial.training import run_trial, train_final
 
 PARAMS = TrialParams("momentum", 1.0, 5)
-SMALL = TrialParams("adam", 1.0, 0)  # of LeNet-5, for what any network shows
 
 
 def _curve(reports: tuple[EpochReport, ...]) -> list[tuple[float, ...]]:
@@ -56,7 +55,7 @@ def test_the_same_trial_gives_the_same_curve_with_and_without_cache(
 
 
 def test_folds_are_averaged_epoch_by_epoch(make_task: Callable[..., Task]) -> None:
-    result = run_trial(make_task(folds=3, model="lenet5"), SMALL, seed=0)
+    result = run_trial(make_task(folds=3), PARAMS, seed=0)
     assert [(r.step, r.fold, r.epoch) for r in result.curve] == [(i, i // 3, i % 3) for i in range(9)]
     by_epoch = [[r.metrics["val_macro_f1"] for r in result.curve if r.epoch == e] for e in range(3)]
     means = [sum(values) / 3 for values in by_epoch]
@@ -66,8 +65,7 @@ def test_folds_are_averaged_epoch_by_epoch(make_task: Callable[..., Task]) -> No
 
 
 def test_a_pruned_trial_stops_after_exactly_that_epoch(make_task: Callable[..., Task]) -> None:
-    task = make_task(model="lenet5")
-    result = run_trial(task, SMALL, seed=0, report=lambda r: "train" if r.step < 1 else "stop")
+    result = run_trial(make_task(), PARAMS, seed=0, report=lambda r: "train" if r.step < 1 else "stop")
     assert len(result.curve) == 2
     assert result.stopped == "pruned"
 
@@ -123,8 +121,8 @@ def test_a_trial_that_waits_is_the_same_trial(
 def test_a_waiting_trial_whose_file_is_damaged_trains_again_and_reports_nothing_twice(
     make_task: Callable[..., Task], undisturbed: Callable[..., TrialResult], tmp_path: Path
 ) -> None:
-    whole = undisturbed(SMALL, model="lenet5")
-    result, steps = _with_waits(make_task(model="lenet5"), SMALL, tmp_path / "slot-0.pt", lose=True)
+    whole = undisturbed(PARAMS)
+    result, steps = _with_waits(make_task(), PARAMS, tmp_path / "slot-0.pt", lose=True)
     assert _curve(result.curve) == _curve(whole.curve) and steps == [0, 1, 2]
 
 
@@ -180,19 +178,18 @@ def test_a_killed_trial_goes_on_from_its_last_epoch_and_tells_a_new_driver_of_al
 def test_a_file_of_another_trial_is_nobodys_checkpoint(
     make_task: Callable[..., Task], undisturbed: Callable[..., TrialResult], tmp_path: Path
 ) -> None:
-    task, file = make_task(model="lenet5"), tmp_path / "slot-0.pt"
-    run_trial(task, SMALL, seed=4, report=lambda _: "wait", checkpoint=file)
-    whole = undisturbed(SMALL, model="lenet5")
-    assert _curve(run_trial(task, SMALL, seed=3, checkpoint=file).curve) == _curve(whole.curve)
+    file = tmp_path / "slot-0.pt"
+    run_trial(make_task(), PARAMS, seed=4, report=lambda _: "wait", checkpoint=file)
+    whole = undisturbed(PARAMS)
+    assert _curve(run_trial(make_task(), PARAMS, seed=3, checkpoint=file).curve) == _curve(whole.curve)
 
 
 def test_a_reported_epoch_may_be_judged_otherwise_by_a_new_driver(
     make_task: Callable[..., Task], tmp_path: Path
 ) -> None:
     file = tmp_path / "slot-0.pt"
-    run_trial(make_task(model="lenet5", checkpoint_seconds=0.0), SMALL, seed=3, checkpoint=file)
-    task = make_task(model="lenet5")
-    result = run_trial(task, SMALL, 3, report=lambda r: "stop" if r.step == 1 else "train", checkpoint=file)
+    run_trial(make_task(checkpoint_seconds=0.0), PARAMS, seed=3, checkpoint=file)
+    result = run_trial(make_task(), PARAMS, 3, report=lambda r: "stop" if r.step == 1 else "train", checkpoint=file)
     assert result.stopped == "pruned" and len(result.curve) == 2
 
 
@@ -205,8 +202,8 @@ def test_a_full_disk_keeps_no_waiting_trial_and_says_so(
         raise RuntimeError("PytorchStreamWriter failed writing file\nframe 0")
 
     monkeypatch.setattr(torch, "save", full)
-    task, file = make_task(model="lenet5"), tmp_path / "slot-0.pt"
-    result = run_trial(task, SMALL, 0, report=lambda _: "wait", checkpoint=file, on_note=notes.append)
+    file = tmp_path / "slot-0.pt"
+    result = run_trial(make_task(), PARAMS, 0, report=lambda _: "wait", checkpoint=file, on_note=notes.append)
     assert result.stopped == "waiting" and len(result.curve) == 1
     assert notes == [
         "A trial could not be kept (PytorchStreamWriter failed writing file); "
@@ -217,7 +214,7 @@ def test_a_full_disk_keeps_no_waiting_trial_and_says_so(
 
 def test_a_cancelled_trial_raises(make_task: Callable[..., Task]) -> None:
     with pytest.raises(TrialCancelledError):
-        run_trial(make_task(model="lenet5"), SMALL, seed=0, cancelled=lambda: True)
+        run_trial(make_task(), PARAMS, seed=0, cancelled=lambda: True)
 
 
 @pytest.mark.parametrize("held", [True, False], ids=["the command waits with its own answer", "no handler before"])
@@ -231,9 +228,9 @@ def test_sigterm_during_a_fit_exits_with_143(make_task: Callable[..., Task], hel
 
     before = signal.signal(signal.SIGTERM, (lambda number, _: seen.append(number)) if held else signal.SIG_DFL)
     try:
-        task = make_task(model="lenet5")
+        task = make_task()
         with pytest.raises(SystemExit) as left:
-            train_final(task, SMALL, 0, task.splits.folds[0].train, 1, cancelled=terminated)
+            train_final(task, PARAMS, 0, task.splits.folds[0].train, 1, cancelled=terminated)
     finally:
         signal.signal(signal.SIGTERM, before)
     assert left.value.code == 143 and bool(seen) is held
@@ -316,10 +313,10 @@ def test_out_of_memory_halves_the_micro_batch_and_is_recorded(
 
 
 def test_out_of_memory_at_the_smallest_micro_batch_is_an_error(make_task: Callable[..., Task]) -> None:
-    task = make_task(model="lenet5")
+    task = make_task()
     _out_of_memory_above(task, 3)
     with pytest.raises(torch.OutOfMemoryError, match="Tried to allocate"):
-        run_trial(task, SMALL, seed=0)
+        run_trial(task, PARAMS, seed=0)
 
 
 def test_micro_batches_give_the_same_gradient(make_task: Callable[..., Task]) -> None:
